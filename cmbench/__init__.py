@@ -1,0 +1,3 @@
+"""cmbench: a terminal workbench for consistency models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m cmbench`."""
+
+from cmbench.cli.main import main
+
+main()

@@ -1,0 +1,92 @@
+"""Following a run as plain lines, from its directory alone."""
+
+import time
+from collections.abc import Iterator
+
+import typer
+
+from cmbench import recipe
+from cmbench.cli._lines import event_line, metrics_line
+from cmbench.errors import STOPPED, DivergedError
+from cmbench.rundir import control, status
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.select import address
+
+_POLL = 0.5  # seconds
+_EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}
+
+
+def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
+    """Yield the lines of a run until it ends.
+
+    Args:
+        run: the run.
+        past: how many lines of what has been to begin with; None for all.
+    """
+    train = recipe.load(run.recipe).train
+    metrics, events = Tail(run.metrics), Tail(run.events)
+    first = True
+    while True:
+        live = status.is_live(run)  # asked before reading, so that the last rows are not missed
+        rows = sorted(_rows(metrics) + _rows(events), key=lambda row: row["time"])
+        if first and past is not None:
+            rows = rows[-past:]
+        first = False
+        for row in rows:
+            yield event_line(row) if "kind" in row else metrics_line(row, train.steps, train.batch_size)
+        if not live:
+            return
+        time.sleep(_POLL)
+
+
+def _rows(tail: Tail) -> list[Row]:
+    return [row for row in tail.read() if "step" in row]
+
+
+def follow_started(run: RunDir) -> int:
+    """Print a run that was just started until it ends; Ctrl-C asks what to do. Return its trainer's exit code."""
+    typer.echo(f"{run.name}  (Ctrl-C: stop it or leave it running)")
+    stream = lines(run)
+    while True:
+        try:
+            for line in stream:
+                typer.echo(line)
+            break
+        except KeyboardInterrupt:
+            if not _keep_watching(run):
+                return 0
+            stream = lines(run, past=0)
+    return closing(run)
+
+
+def _keep_watching(run: RunDir) -> bool:
+    """Ask what Ctrl-C meant. Return whether to watch on: always, unless the run is left alone."""
+    typer.echo("")
+    try:
+        answer = typer.prompt("[s]top with a checkpoint, [l]eave it running, or [w]atch on", default="l")
+    except (typer.Abort, EOFError):
+        answer = "l"
+    if answer.lower().startswith("s"):
+        control.request(run, "stop")
+        return True
+    if answer.lower().startswith("w"):
+        return True
+    typer.echo(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
+    return False
+
+
+def closing(run: RunDir) -> int:
+    """Say how a run ended and what to type next. Return its trainer's exit code."""
+    now = status.read(run)
+    state = now["state"]
+    if state == "finished":
+        typer.echo(f"snapshots: {run.snapshots}")
+        typer.echo(f"next: cmbench sample {address(run)} --steps 1")
+    elif state == "diverged":
+        typer.echo(f"diverged; the last good state is checkpoint {now['checkpoint']}: cmbench show {address(run)}")
+    else:
+        typer.echo(f"{state} at step {now['step']}: cmbench resume {address(run)}")
+        if state in ("failed", "crashed"):
+            typer.echo(f"what it printed last: {run.console}")
+    return _EXIT_CODES.get(state, 1)

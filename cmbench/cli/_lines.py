@@ -1,0 +1,48 @@
+"""Rows of a run directory as plain lines of text."""
+
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+
+_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "sw_")
+
+
+def metrics_line(row: Row, of: int, batch_size: int) -> str:
+    """One row of metrics.jsonl, e.g. `step 200/4000  loss 0.0231  grad_norm 0.61  912 images/s  eta 0:42`."""
+    parts = [f"step {row['step']}/{of}"]
+    parts += [f"{key} {number(row[key])}" for key in row if key.startswith(_SHOWN) and row[key] is not None]
+    parts += [f"{key} {kind}" for key, kind in row.get("nonfinite", {}).items()]
+    if rate := row.get("images_per_s"):
+        left = (of - row["step"]) * batch_size / rate
+        parts += [f"{rate:,.0f} images/s", f"eta {duration(left)}"]
+    return "  ".join(parts)
+
+
+def event_line(row: Row) -> str:
+    """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`."""
+    say: dict[str, Callable[[Row], str]] = {
+        "started": lambda r: "started",
+        "resumed": lambda r: f"resumed after step {r['step']}",
+        "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
+        "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
+        "request": lambda r: f"request {r['action']}: {r['result']}",
+        "diverged": lambda r: f"diverged: the {r['what']} of the next step is not finite",
+        "stopped": lambda r: f"stopped ({r['reason']}) with a checkpoint",
+        "failed": lambda r: f"failed: {r['error']}",
+        "finished": lambda r: "finished",
+    }
+    text = say.get(row["kind"], lambda r: str(r["kind"]))(row)
+    return f"step {row['step']}  {text}"
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, e.g. 1:02:03 or 0:42."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"

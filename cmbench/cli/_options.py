@@ -1,0 +1,48 @@
+"""Arguments and options that several commands share, with their completion."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmbench import recipe
+from cmbench.rundir.select import all_runs, runs_folder
+
+
+def _complete_runs(incomplete: str) -> list[str]:
+    names = [run.name for run in reversed(all_runs(runs_folder()))]
+    return [name for name in ["@latest", *names] if name.startswith(incomplete)]
+
+
+def _complete_recipes(incomplete: str) -> list[str]:
+    paths = [str(path) for path in recipe.available()]
+    names = [path.stem for path in recipe.available()]
+    return [text for text in [*names, *paths] if text.startswith(incomplete)]
+
+
+RunsDir = Annotated[
+    Path | None,
+    typer.Option("--runs-dir", envvar="CMBENCH_RUNS_DIR", help="Where runs are; ./runs if not given."),
+]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=_complete_runs,
+        help="A path, a unique prefix, @latest or @latest:PREFIX.",
+    ),
+]
+RecipeFile = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="A recipe's path or name."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the recipe; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Foreground = Annotated[
+    bool,
+    typer.Option("--foreground", "--plain", help="Train in this process and print plain lines."),
+]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Start the trainer, print the run's name and return.")]

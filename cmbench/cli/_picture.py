@@ -1,0 +1,61 @@
+"""A small picture of samples in the terminal: half blocks for pictures, a plotext scatter for points."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHADES = " .:-=+*#%@"
+
+
+def show(x: "Tensor") -> None:
+    """Print samples: pictures (n, 1 or 3, H, W) in [-1, 1], or points (n, d)."""
+    if x.ndim == 4:
+        _print_grid(x)
+    elif x.ndim == 2 and x.shape[1] >= 2:
+        _print_scatter(x)
+
+
+def _print_grid(x: "Tensor") -> None:
+    from torchvision.utils import make_grid
+
+    console = Console()
+    side = x.shape[-1] + 1
+    per_row = max(1, (console.width - 1) // side)
+    rows = max(1, 32 // side)  # at most 16 lines of text, but always one row of pictures
+    pixels = make_grid(x[: per_row * rows].cpu().clamp(-1, 1) * 0.5 + 0.5, nrow=per_row, padding=1, pad_value=0.5)
+    levels = (pixels[:, 1:-1, 1:-1] * 255).round().int().permute(1, 2, 0).tolist()
+    levels += [levels[-1]] * (len(levels) % 2)
+    colours = console.color_system is not None and not console.no_color
+    for upper, lower in zip(levels[::2], levels[1::2], strict=True):
+        line = Text(no_wrap=True, overflow="crop")
+        for a, b in zip(upper, lower, strict=True):
+            if colours:
+                line.append("▀", Style(color=_rgb(a), bgcolor=_rgb(b)))
+            else:
+                line.append(_SHADES[(sum(a) + sum(b)) * (len(_SHADES) - 1) // (6 * 255)])
+        console.print(line)
+
+
+def _rgb(pixel: list[int]) -> str:
+    return f"rgb({pixel[0]},{pixel[1]},{pixel[2]})"
+
+
+def _print_scatter(x: "Tensor") -> None:
+    import plotext
+
+    console = Console()
+    points = x[:2000, :2].cpu()
+    inside = points[(points.abs() <= 1.5).all(dim=1)].tolist()  # plotext fails on what is not finite
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(min(60, console.width), 24)
+    plotext.xlim(-1.5, 1.5)
+    plotext.ylim(-1.5, 1.5)
+    if inside:
+        plotext.scatter([p[0] for p in inside], [p[1] for p in inside], marker="braille")
+    print(plotext.uncolorize(plotext.build()))

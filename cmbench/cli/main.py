@@ -1,0 +1,74 @@
+"""`cmbench`: the application, and the one place where errors become a line and an exit code."""
+
+import os
+import sys
+
+import typer
+
+from cmbench import __version__
+from cmbench.cli import ls, recipe, resume, run, sample, show, stop, watch
+from cmbench.errors import CmbenchError
+from cmbench.rundir import launch
+
+app = typer.Typer(
+    name="cmbench",
+    help="A terminal workbench for consistency models.",
+    rich_markup_mode=None,  # plain help: half the start-up time
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+app.command("run")(run.run)
+app.command("resume")(resume.resume)
+app.command("watch")(watch.watch)
+app.command("ls")(ls.ls)
+app.command("show")(show.show)
+app.command("sample")(sample.sample)
+app.command("stop")(stop.stop)
+app.add_typer(recipe.app, name="recipe")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cmbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit with the codes of the README."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        return app(standalone_mode=False) or 0
+    except CmbenchError as error:
+        if not launch.refuse(error):
+            _complain(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        if message := " ".join(error.format_message().split()):
+            _complain(message)
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if os.environ.get("CMBENCH_DEBUG"):
+            raise
+        text = " ".join(str(error).split())
+        _complain(f"{type(error).__name__}: {text[:300]} (CMBENCH_DEBUG=1 shows where)")
+        return 1
+
+
+def _complain(message: str) -> None:
+    print(f"cmbench: {message}", file=sys.stderr)

@@ -1,0 +1,84 @@
+"""`cmbench recipe list|show|check|schema`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmbench import recipe as recipes
+from cmbench.cli._options import Json, Overrides, RecipeFile, _complete_recipes
+from cmbench.cli._tables import table
+from cmbench.errors import UsageError
+from cmbench.rundir.files import to_json
+
+app = typer.Typer(help="List, show and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_recipes(json: Json = False) -> None:
+    """List the recipes in ./recipes, or those that came with cmbench."""
+    found = [_about(path) for path in recipes.available()]
+    if json:
+        typer.echo(to_json({"schema": 1, "recipes": found}))
+    else:
+        keys = ["name", "objective", "data", "network", "steps"]
+        table(keys, [[str(about[key]) for key in keys] for about in found])
+
+
+def _about(path: Path) -> dict[str, object]:
+    recipe = recipes.load(path)
+    data = recipe.data
+    return {
+        "name": path.stem,
+        "path": str(path),
+        "objective": recipe.objective["kind"],
+        "data": data.get("name", data["kind"]),
+        "network": recipe.network["kind"],
+        "steps": recipe.train.steps,
+    }
+
+
+@app.command()
+def show(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -> None:
+    """Print a recipe whole: every default written out, each key with its meaning."""
+    from cmbench.engine import build
+
+    path = recipes.find(recipe)
+    complete = build.complete(recipes.load(path, overrides or ()), str(path))
+    if json:
+        typer.echo(to_json({"schema": 1, "recipe": complete.tables()}))
+    else:
+        typer.echo(build.commented(complete), nl=False)
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE...", autocompletion=_complete_recipes, help="Paths or names."),
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Check recipes: a line for each, and exit code 2 if any has a mistake."""
+    from cmbench.engine import build
+
+    mistakes = []
+    for name in files:
+        try:
+            path = recipes.find(name)
+            build.complete(recipes.load(path, overrides or ()), str(path))
+            typer.echo(f"{path}: ok")
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        for mistake in mistakes[:-1]:
+            typer.echo(f"cmbench: {mistake}", err=True)
+        raise UsageError(mistakes[-1])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from cmbench.engine import build
+
+    typer.echo(to_json(build.schema(), indent=True))

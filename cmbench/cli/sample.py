@@ -1,0 +1,111 @@
+"""`cmbench sample`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmbench.cli._options import Json, Run, RunsDir
+from cmbench.errors import UsageError
+from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.select import runs_folder, select
+
+if TYPE_CHECKING:
+    from cmbench.engine.weights import Trained
+
+
+def sample(
+    run: Run = "@latest",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
+    sigmas: Annotated[str, typer.Option(help="Noise levels instead, from the highest, e.g. 80,0.8.")] = "",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    label: Annotated[int | None, typer.Option(min=0, help="Class of all samples, for a conditional run.")] = None,
+    ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
+    checkpoint: Annotated[
+        int | None, typer.Option(min=0, help="Step of the checkpoint; the newest if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write; else in the run's samples/.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Also write the samples as safetensors.")] = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Draw samples from a trained run, by default from the newest with a checkpoint."""
+    chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
+
+    import torch
+    from safetensors.torch import save as to_safetensors
+
+    from cmbench.engine import snapshot, weights
+    from cmbench.engine.build import device_of
+    from cmbench.engine.sample import default_sigmas, draw
+
+    trained = weights.load(chosen, device_of("auto"), ema, checkpoint)
+    levels = _parse_sigmas(sigmas, trained) if sigmas else default_sigmas(trained.model, trained.sampler, steps)
+    labels = _labels(label, n, trained)
+    x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
+    if not torch.isfinite(x).all():
+        typer.echo("cmbench: some samples are not finite", err=True)
+
+    written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}.png"]
+    _write(written[0], snapshot.to_png(x), "--out" if out else "samples")
+    if save is not None:
+        _write(save, to_safetensors({"samples": x.contiguous()}), "--save")
+        written.append(save)
+    if json:
+        about = {
+            "run": chosen.name,
+            "step": trained.step,
+            "ema": trained.ema,
+            "sigmas": levels,
+            "n": n,
+            "seed": seed,
+        }
+        typer.echo(to_json({"schema": 1, **about, "files": [str(path) for path in written]}))
+        return
+    from cmbench.cli import _picture
+
+    _picture.show(x)
+    shown = ", ".join(f"{sigma:.4g}" for sigma in levels)
+    typer.echo(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}")
+    typer.echo(f"{n} samples: {', '.join(str(path) for path in written)}")
+
+
+def _parse_sigmas(text: str, trained: "Trained") -> list[float]:
+    """Read descending noise levels.
+
+    Raises:
+        UsageError: they are not numbers, do not descend, or leave the range of the path.
+    """
+    low, high = trained.recipe.path.sigma_min, trained.recipe.path.sigma_max
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--sigmas: found '{text}', allowed: numbers with commas between, e.g. 80,0.8") from None
+    descending = all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    if not descending or not all(low < level <= high for level in levels):
+        raise UsageError(f"--sigmas: found '{text}', allowed: descending numbers above {low:g}, up to {high:g}")
+    return levels
+
+
+def _labels(label: int | None, n: int, trained: "Trained"):
+    from cmbench.engine.build import is_conditional
+    from cmbench.engine.sample import round_robin_labels
+
+    if not is_conditional(trained.recipe):
+        if label is not None:
+            raise UsageError("--label: the run is unconditional (network.class_conditional = false)")
+        return None
+    if label is None:
+        return round_robin_labels(n, trained.classes)
+    if label >= trained.classes:
+        raise UsageError(f"--label: found {label}, allowed: 0 to {trained.classes - 1}")
+    return round_robin_labels(n, 1) + label
+
+
+def _write(path: Path, content: bytes, option: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,71 @@
+"""`cmbench show`."""
+
+from typing import Any
+
+import typer
+
+from cmbench import recipe as recipes
+from cmbench.cli._lines import number
+from cmbench.cli._options import Json, Run, RunsDir
+from cmbench.cli._tables import table
+from cmbench.rundir import status
+from cmbench.rundir.files import read_json, to_json
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.select import runs_folder, select
+
+
+def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Show one run: how it stands, its metrics, checkpoints, snapshots and recipe."""
+    chosen = select(run, runs_folder(runs_dir))
+    about = _about(chosen)
+    if json:
+        typer.echo(to_json(about))
+        return
+    now, meta = about["status"], about["meta"]
+    typer.echo(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
+    facts = [
+        ("path", chosen.path),
+        ("device", meta.get("device", "-")),
+        ("parameters", f"{meta.get('parameters', 0):,}"),
+        ("teacher", _teacher(about)),
+        ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
+        ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
+    ]
+    table(["", ""], facts)
+    floor = meta.get("floor", {}).get("sw")
+    rows = [(key, number(value), _best(now, key), _floor(key, floor)) for key, value in now.get("last", {}).items()]
+    if rows:
+        table(["metric", "last", "best", "floor"], rows)
+    typer.echo("\n" + recipes.dumps(recipes.load(chosen.recipe)).rstrip())
+
+
+def _about(run: RunDir) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": run.name,
+        "path": str(run.path),
+        "status": status.read(run),
+        "meta": read_json(run.meta) or {},
+        "checkpoints": steps_of_checkpoints(run),
+        "snapshots": sorted(path.name for path in run.snapshots.glob("[0-9]*.png")),
+        "recipe": recipes.load(run.recipe).tables(),
+    }
+
+
+def _teacher(about: dict[str, Any]) -> str:
+    teacher, trained = about["recipe"].get("teacher"), about["meta"].get("teacher")
+    if teacher is None:
+        return "none"
+    if not trained:
+        return str(teacher["kind"])
+    start = ", also the student's first weights" if teacher["initialise_student"] else ""
+    return f"{teacher['run']}, step {trained['step']}, ema {trained['ema']}{start}"
+
+
+def _best(now: dict[str, Any], key: str) -> str:
+    best = now.get("best", {}).get(key)
+    return f"{number(best['value'])} at step {best['step']}" if best else "-"
+
+
+def _floor(key: str, floor: float | None) -> str:
+    return number(floor) if floor is not None and key.startswith("sw_") else "-"

@@ -1,0 +1,84 @@
+"""The one shape of every settings table: frozen, strict, no unknown key, each field with a line of documentation."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from cmbench.errors import UsageError, nearest
+
+
+class Config(BaseModel):
+    """A checked table of a recipe. `kind` names the component that it configures and is checked elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# TOML has arrays only; a frozen table holds tuples.
+Floats = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: str = "") -> AnyConfig:
+    """Turn a table into its `config`.
+
+    Args:
+        config: the model to fill.
+        table: keys and values as read from TOML.
+        where: the file (or other origin) that the message names.
+        prefix: the table's name, put before each key.
+
+    Raises:
+        UsageError: one line with the file, the key, what was found and what is allowed.
+    """
+    try:
+        return config.model_validate(table)
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UsageError(f"{where}: {_explain(problems[0], config, prefix)}{more}") from None
+
+
+def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
+    """Say what is wrong with one key, e.g. `path.sigma_min: found -1, allowed: greater than 0`."""
+    key = ".".join(str(part) for part in (*prefix.split("."), *problem["loc"]) if part != "")
+    found = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        allowed = _known_keys(config, problem["loc"])
+        return f"{key}: unknown key{nearest(str(problem['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
+    if problem["type"] == "missing":
+        return f"{key}: missing, and it has no default"
+    if problem["type"] == "value_error":
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{key}.{message}" if key else message  # our own validators begin with the key
+    expected = problem["msg"].removeprefix("Input should be ")
+    hint = ""
+    if problem["type"] == "literal_error" and isinstance(found, str):
+        hint = nearest(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
+    return f"{key}: found {_short(found)}, allowed: {expected}{hint}"
+
+
+def _known_keys(config: type[Config], loc: tuple[int | str, ...]) -> list[str]:
+    """List the keys of the table that holds the unknown key."""
+    for part in loc[:-1]:
+        annotation = config.model_fields[str(part)].annotation if str(part) in config.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, Config):
+            config = annotation
+    return list(config.model_fields)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,10 @@
+"""Batches x_0 with labels. `kind = "digits"` in a recipe's [data] means digits.py here; nothing else knows formats.
+
+A data set is a class `Data(config, device)` next to its `Config`, with
+    shape            of one sample
+    classes          number of labels
+    batch(n, random) -> x_0 (n, *shape) float32, labels (n,) int64, a function of random's seed and step
+    held_out(n) -> up to n samples that training never sees (of a distribution: a fixed draw)
+    train_sample(n) -> up to n training samples (of a distribution: another fixed draw)
+    oracle() -> the closed-form denoiser of what is trained on
+"""

@@ -1,0 +1,75 @@
+"""A finite data set in memory, drawn without replacement in an order that depends on (seed, step) alone."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from cmbench.equations.oracle import FinitePoints
+from cmbench.randomness import StepRandom
+
+_KEEP_ON_DEVICE = 4 * 2**30  # bytes; larger sets stay in host memory and travel batch by batch
+
+
+class Finite:
+    """Training and held-out samples with labels; pictures stay uint8 and become [-1, 1] when drawn.
+
+    Args:
+        train: (M, *shape), uint8 pictures or float points.
+        train_labels: (M,).
+        test: (M', *shape), never trained on.
+        test_labels: (M',).
+        device: where batches are wanted.
+        horizontal_flip: mirror each drawn picture with probability one half.
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        train_labels: Tensor,
+        test: Tensor,
+        test_labels: Tensor,
+        device: torch.device,
+        horizontal_flip: bool = False,
+    ) -> None:
+        home = device if train.nbytes <= _KEEP_ON_DEVICE else torch.device("cpu")
+        self.device, self.horizontal_flip = device, horizontal_flip
+        self.train, self.train_labels = train.to(home), train_labels.long().to(home)
+        self.test, self.test_labels = test, test_labels.long()
+        self.shape = tuple(train.shape[1:])
+        self.classes = int(max(train_labels.max(), test_labels.max())) + 1
+
+    def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
+        """Return the n samples of a step, x_0 (n, *shape) and labels (n,); every epoch visits each sample once."""
+        M, first = len(self.train), random.step * n
+        epochs = range(first // M, (first + n - 1) // M + 1)
+        order = torch.cat([_permutation(M, random.seed, epoch) for epoch in epochs])
+        start = first - epochs[0] * M
+        index = order[start : start + n].to(self.train.device)
+        x_0 = as_float(self.train[index].to(self.device))
+        if self.horizontal_flip:
+            flip = torch.rand(n, generator=random.generator("flip"), device=self.device) < 0.5
+            x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+        return x_0, self.train_labels[index].to(self.device)
+
+    def held_out(self, n: int) -> Tensor:
+        """Return up to n samples that training never sees, (n, *shape)."""
+        return as_float(self.test[:n].to(self.device))
+
+    def train_sample(self, n: int) -> Tensor:
+        """Return up to n training samples, (n, *shape)."""
+        return as_float(self.train[_permutation(len(self.train), 0, 0)[:n].to(self.train.device)].to(self.device))
+
+    def oracle(self) -> FinitePoints:
+        """Return the closed-form denoiser of the training set."""
+        return FinitePoints(as_float(self.train), self.train_labels).to(self.device)
+
+
+def as_float(x: Tensor) -> Tensor:
+    """Map uint8 pictures to float32 in [-1, 1]; leave points as they are."""
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+@lru_cache(maxsize=4)
+def _permutation(M: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(M, generator=StepRandom(torch.device("cpu"), seed, epoch).generator("order"))

@@ -1,0 +1,173 @@
+"""From a recipe to its components. The file name is the name: kind = "ct" in [objective] is objectives/ct.py."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from pydantic import create_model
+
+from cmbench import config, recipe
+from cmbench.equations import gaussian_path
+from cmbench.errors import UsageError, naming
+from cmbench.networks._model import Model
+from cmbench.randomness import forked_seed
+from cmbench.recipe import COMPONENTS, Recipe
+
+_CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}
+
+
+def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
+    """Return the class of a component and its Config, which stands in the same module.
+
+    Args:
+        table: the recipe's table: data, network or objective.
+        kind: a file name of the folder, or `module:Class` for a component of one's own.
+
+    Raises:
+        UsageError: a module of one's own cannot be imported, or lacks the class or its Config.
+    """
+    module, _, name = kind.partition(":")
+    if not name:
+        module, name = f"cmbench.{COMPONENTS[table]}.{kind}", _CLASS[table]
+    cls = imported(f"{table}.kind", module, name)
+    owner = sys.modules[cls.__module__]
+    if not hasattr(owner, "Config"):
+        raise UsageError(f"{table}.kind: found '{kind}', but {owner.__name__} has no Config")
+    return cls, owner.Config
+
+
+def imported(key: str, module: str, name: str) -> Any:
+    """Return an attribute of a module, which may lie in the working directory."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {error}") from None
+
+
+def complete(given: Recipe, where: str) -> Recipe:
+    """Check the component tables of a recipe and write their defaults out; `where` is what messages name.
+
+    Raises:
+        UsageError: a key is wrong, or components do not go together.
+    """
+    tables = given.tables()
+    with naming(where):
+        for table in COMPONENTS:
+            settings = dict(tables[table])
+            kind = settings.pop("kind")
+            _, config_class = component(table, kind)
+            checked = config.check(config_class, settings, table)
+            tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
+        _check_objective(given)
+    return recipe.check_tables(tables, where)
+
+
+def _check_objective(given: Recipe) -> None:
+    kind = given.objective["kind"]
+    objective, _ = component("objective", kind)
+    if given.path.kind not in objective.paths:
+        allowed = ", ".join(objective.paths)
+        raise UsageError(f"path.kind: found '{given.path.kind}', allowed for objective '{kind}': {allowed}")
+    if objective.needs_teacher and given.teacher is None:
+        raise UsageError(f"teacher: missing, and objective '{kind}' needs it (kind = 'oracle' or 'run')")
+    if given.teacher is not None and not objective.needs_teacher:
+        raise UsageError(f"teacher: found one, allowed: none, for objective '{kind}' has no use for it")
+
+
+def settings(table: str, complete_recipe: Recipe) -> tuple[Any, Any]:
+    """Return a component's class and its checked settings."""
+    tables = getattr(complete_recipe, table)
+    cls, config_class = component(table, tables["kind"])
+    return cls, config_class.model_validate({k: v for k, v in tables.items() if k != "kind"})
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device that [train] names; auto takes a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"train.device: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")
+    return device
+
+
+def data(complete_recipe: Recipe, device: torch.device) -> Any:
+    """Build the data set of a complete recipe."""
+    cls, own = settings("data", complete_recipe)
+    return cls(own, device)
+
+
+def is_conditional(complete_recipe: Recipe) -> bool:
+    """Return whether the network takes the labels."""
+    return bool(complete_recipe.network.get("class_conditional", False))
+
+
+def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
+    """Build the model of a complete recipe for samples of `shape`, its weights drawn from the recipe's seed."""
+    cls, own = settings("network", complete_recipe)
+    path = complete_recipe.path
+    with forked_seed(complete_recipe.seed):
+        F_theta = cls(own, shape, classes if is_conditional(complete_recipe) else 0)
+    return Model(
+        F_theta,
+        shape,
+        gaussian_path.named(path.kind, path.sigma_data),
+        path.sigma_data,
+        path.sigma_min,
+        path.sigma_max,
+        complete_recipe.train.precision,
+    ).to(device)
+
+
+def commented(complete_recipe: Recipe) -> str:
+    """Return a complete recipe as TOML, each key followed by its meaning."""
+    lines = []
+    for table, value in complete_recipe.tables().items():
+        if not isinstance(value, dict):
+            lines.append(_line(table, value, Recipe))
+            continue
+        documented = component(table, value["kind"])[1] if table in COMPONENTS else recipe.TABLES[table]
+        lines += ["", f"[{table}]", *(_line(key, v, documented) for key, v in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: object, documented: type[config.Config]) -> str:
+    """Return `key = value  # meaning`."""
+    written = f"{key} = {_inline(value)}"
+    field = documented.model_fields.get(key)
+    return f"{written:<32}# {field.description}" if field and field.description else written
+
+
+def _inline(value: object) -> str:
+    """Return a TOML value on one line (tomli-w breaks arrays into many)."""
+    if isinstance(value, list):
+        return f"[{', '.join(_inline(item) for item in value)}]"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, with one alternative for each kind of component."""
+    whole = Recipe.model_json_schema()
+    definitions = whole.setdefault("$defs", {})
+    for table, folder in COMPONENTS.items():
+        alternatives = []
+        for kind in recipe.component_names(folder):
+            _, config_class = component(table, kind)
+            named = create_model(f"{table}_{kind}", __base__=config_class, kind=(str, kind))
+            part = named.model_json_schema()
+            definitions |= part.pop("$defs", {})
+            part["properties"]["kind"] = {"const": kind}
+            part["required"] = ["kind", *part.get("required", [])]
+            alternatives.append(part)
+        whole["properties"][table] = {"oneOf": alternatives}
+    whole["properties"]["extends"] = {"type": "string", "description": "a recipe that this one builds upon"}
+    return whole

@@ -1,0 +1,129 @@
+"""Checkpoints: a folder of safetensors files and a state.json with their checksums. No pickle is ever read."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from cmbench.engine.state import Groups
+from cmbench.errors import NotFoundError
+from cmbench.rundir.files import fsync_folder, read_json, to_json, write_atomically
+from cmbench.rundir.layout import SCHEMA, RunDir, steps_of_checkpoints
+
+
+class DamagedError(NotFoundError):
+    """A checkpoint whose files are missing or do not match their checksums."""
+
+
+def folder_of(run: RunDir, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return run.checkpoints / f"{step:08d}"
+
+
+def save(run: RunDir, step: int, groups: Groups) -> Path:
+    """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone."""
+    final = folder_of(run, step)
+    temporary = run.checkpoints / f".{step:08d}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    checksums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
+    state = {"schema": SCHEMA, "step": step, "sha256": checksums}
+    write_atomically(temporary / "state.json", to_json(state, indent=True))
+    if final.exists():  # trained again after a resume from an earlier step
+        aside = run.checkpoints / f".{step:08d}.old"
+        shutil.rmtree(aside, ignore_errors=True)
+        final.rename(aside)
+    temporary.rename(final)
+    fsync_folder(run.checkpoints)
+    _remove_leftovers(run)
+    return final
+
+
+def load(run: RunDir, step: int) -> Groups:
+    """Read a whole checkpoint.
+
+    Raises:
+        DamagedError: a file is missing or differs from its checksum.
+    """
+    return {name: load_group(run, step, name) for name in _checksums(run, step)}
+
+
+def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
+    """Read one group of tensors of a checkpoint, e.g. "ema_0.999".
+
+    Raises:
+        DamagedError: the file is missing or differs from its checksum.
+    """
+    path = folder_of(run, step) / f"{group}.safetensors"
+    return read_tensors(path, _checksums(run, step).get(group))
+
+
+def newest(run: RunDir) -> tuple[int, Groups, list[str]]:
+    """Read the newest checkpoint that is whole, with a line for each damaged one that was passed over.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    damaged: list[str] = []
+    for step in reversed(steps_of_checkpoints(run)):
+        try:
+            return step, load(run, step), damaged
+        except DamagedError as error:
+            damaged.append(str(error))
+    raise NotFoundError(f"{run.name}: no checkpoint to resume from{''.join(f' ({d})' for d in damaged)}")
+
+
+def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
+    """Remove all but the newest `keep` checkpoints and the best."""
+    steps = steps_of_checkpoints(run)
+    for step in set(steps) - set(steps[-keep:]) - set(best):
+        doomed = run.checkpoints / f".{step:08d}.old"
+        folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write tensors to a file, fsync it, and return its SHA-256."""
+    content = save_safetensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read tensors from a file and check it against its SHA-256, where one is known.
+
+    Raises:
+        DamagedError: the file is missing or not what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedError(f"{path}: damaged: it differs from its checksum")
+    try:
+        return load_safetensors(content)
+    except SafetensorError as error:
+        raise DamagedError(f"{path}: damaged: {error}") from None
+
+
+def _checksums(run: RunDir, step: int) -> dict[str, str]:
+    path = folder_of(run, step) / "state.json"
+    state = read_json(path)
+    if state is None or "sha256" not in state:
+        raise DamagedError(f"{path}: missing or broken")
+    return state["sha256"]
+
+
+def _remove_leftovers(run: RunDir) -> None:
+    for leftover in run.checkpoints.glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""What a run ran on, and how it is made reproducible there."""
+
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import deterministic
+
+import cmbench
+from cmbench.engine.trainer import Trainer
+from cmbench.rundir.layout import SCHEMA
+
+
+def make_reproducible() -> None:
+    """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # no operation here reads what it did not write
+    torch.backends.cudnn.benchmark = False
+
+
+def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the contents of meta.json: what stays the same for the whole run."""
+    teacher = built.teacher.trained if built.teacher else None
+    return {
+        "schema": SCHEMA,
+        "created": time.time(),
+        "argv": list(argv),
+        "directory": str(Path.cwd()),
+        "git": _git(),
+        "host": socket.gethostname(),
+        "device": _device_name(built.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "cmbench": cmbench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "seed": built.recipe.seed,
+        "teacher": {"recipe": teacher.recipe.name, "step": teacher.step, "ema": teacher.ema} if teacher else None,
+        "shape": list(built.data.shape),
+        "classes": built.data.classes,
+        "parameters": sum(p.numel() for p in built.state.model.parameters()),
+        "profile_edges": built.state.profile.edges.tolist(),
+        "floor": {"sw": built.floor()} if built.recipe.evaluate.every else {},
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and dirty flag of the working directory, or None outside a repository."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+            for args in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}

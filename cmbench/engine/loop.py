@@ -1,0 +1,160 @@
+"""The training loop, as a generator of events. It knows neither disk nor screen."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmbench.engine.optimizer import learning_rate
+from cmbench.engine.trainer import Trainer
+from cmbench.randomness import StepRandom
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened after `step` optimiser steps."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """An optimiser step is complete and the state is consistent: the moment to stop or to save."""
+
+
+@dataclass(frozen=True)
+class Metrics(Event):
+    """Means since the last log step: loss, tangent_norm, grad_norm, lr, images_per_s and what the objective adds."""
+
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Profiled(Event):
+    """Per time bin: count, loss, weighted_loss, weight, tangent_norm."""
+
+    values: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Quality of the samples."""
+
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Snapshotted(Event):
+    """Samples from latents that never change, (n, *shape) for each number of sampler steps."""
+
+    samples: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointDue(Event):
+    """The recipe wants a checkpoint of the state as it is now."""
+
+
+@dataclass(frozen=True)
+class Diverged(Event):
+    """Loss or gradient of the next step is not finite; the state is still the last good one.
+
+    Attributes:
+        what: "loss" or "gradient".
+        times: times of the samples whose loss is not finite.
+    """
+
+    what: str
+    times: list[float]
+
+
+def train(trainer: Trainer) -> Iterator[Event]:
+    """Train from the state's step to the end of the recipe. To stop, ask for no further event."""
+    recipe, state, data = trainer.recipe, trainer.state, trainer.data
+    steps, batch_size = recipe.train.steps, recipe.train.batch_size
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    clip = recipe.optimizer.clip or float("inf")
+    speed = Speed()
+    state.model.train()
+
+    while state.step < steps:
+        random = StepRandom(trainer.device, recipe.seed, state.step)
+        x_0, labels = data.batch(batch_size, random)
+        lr = learning_rate(recipe.optimizer, state.step, steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+
+        terms = trainer.objective.loss(state.model, x_0, labels if trainer.conditional else None, state.step, random)
+        state.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+
+        # One number a step comes to the host: the weights must not be touched by what is not finite.
+        if not torch.isfinite(terms.total + grad_norm):
+            finite = torch.isfinite(terms.loss)
+            what = "gradient" if torch.isfinite(terms.total) else "loss"
+            yield Diverged(state.step, what, terms.t[~finite].tolist())
+            return
+
+        state.optimizer.step()
+        trainer.objective.after_step(state.model, state.step)
+        state.step += 1
+        for average in state.averages:
+            average.update(state.model, state.step)
+
+        scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
+        if terms.tangent_norm is not None:
+            scalars["tangent_norm"] = terms.tangent_norm.mean()
+        state.means.add({**scalars, "grad_norm": grad_norm})
+        if recipe.profile.every:
+            state.profile.add(terms)
+        speed.add(batch_size)
+
+        if _due(recipe.log.every, state.step, steps):
+            means = state.means.flush()
+            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, "images_per_s": speed.read()})
+        if _due(recipe.profile.every, state.step, steps):
+            yield Profiled(state.step, state.profile.flush())
+        with speed.paused():
+            if _due(recipe.evaluate.every, state.step, steps):
+                yield Evaluated(state.step, trainer.evaluate())
+            if _due(recipe.snapshot.every, state.step, steps):
+                samples = {n: trainer.sample(recipe.snapshot.n, n) for n in recipe.snapshot.steps}
+                yield Snapshotted(state.step, samples)
+            if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
+                yield CheckpointDue(state.step)
+            yield Stepped(state.step)
+
+
+def _due(every: int, step: int, steps: int) -> bool:
+    return every > 0 and (step % every == 0 or step == steps)
+
+
+class Speed:
+    """Images per second of training alone, since the last reading."""
+
+    def __init__(self) -> None:
+        self._images, self._since = 0, time.perf_counter()
+
+    def add(self, images: int) -> None:
+        """Count the images of a step."""
+        self._images += images
+
+    def read(self) -> float:
+        """Return images per second and start anew."""
+        now = time.perf_counter()
+        rate = self._images / max(now - self._since, 1e-9)
+        self._images, self._since = 0, now
+        return rate
+
+    def paused(self) -> "Speed":
+        """Leave out what happens in a `with` block."""
+        return self
+
+    def __enter__(self) -> None:
+        self._paused = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self._since += time.perf_counter() - self._paused

@@ -1,0 +1,46 @@
+"""The optimiser, its learning rate over time, and its state as named tensors."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cmbench.recipe import Optimizer as Config
+
+_KINDS = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Return torch's optimiser of the parameters that want a gradient."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return _KINDS[config.kind](
+        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+    )
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Return the learning rate of a step that counts from 0, out of `steps`."""
+    warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    after = max(0, step - config.decay_after)
+    if config.decay == "cosine":
+        decay = 0.5 * (1 + math.cos(math.pi * after / max(1, steps - config.decay_after)))
+    elif config.decay == "inverse_sqrt":
+        decay = 1 / math.sqrt(max(1.0, step / config.decay_after))
+    else:
+        decay = 1.0
+    return config.lr * warmup * decay
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state as `<parameter index>.<name>` -> tensor."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, own in state.items() for name, value in own.items()}
+
+
+def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `state_tensors` returned; the settings stay those of the recipe."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

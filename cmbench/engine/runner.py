@@ -1,0 +1,280 @@
+"""A trainer in a run directory: the one writer of its files."""
+
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import tomli_w
+
+from cmbench import recipe as recipes
+from cmbench.engine import checkpoint, environment, loop, snapshot, trainer
+from cmbench.engine.trainer import Trainer
+from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError
+from cmbench.rundir import control, layout, status
+from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.layout import SCHEMA, RunDir
+from cmbench.rundir.log import Log, Row, read_rows
+from cmbench.rundir.select import address, runs_folder
+from cmbench.rundir.summary import Summary
+
+_STATUS_EVERY = 1.0  # seconds between heartbeats
+_CONTROL_EVERY = 0.5  # seconds between looks into control/
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row as it was written, and the file it went to: "metrics", "profiles" or "events"."""
+
+    stream: str
+    row: Row
+
+
+@dataclass
+class Runner:
+    """Trains in a run directory and writes everything there. Holds the run's lock from its making to `close`."""
+
+    run: RunDir
+    trainer: Trainer
+    lock: filelock.BaseFileLock
+    segment: int = 1
+    stop_requested: str = ""
+    exit_code: int = 0
+    state: str = "starting"
+    _quality: dict[int, float] = field(default_factory=dict)
+    _summary: Summary = field(default_factory=Summary)
+    _next_status: float = 0.0
+    _next_control: float = 0.0
+    _images_per_s: float = 0.0
+
+    def records(self) -> Iterator[Record]:
+        """Train to the end, or until `request_stop`; yield each row after it is written. Sets `exit_code`.
+
+        Raises:
+            DivergedError: loss or gradient was not finite; a checkpoint of the last good state was written.
+        """
+        self._open()
+        try:
+            self.state = "running"
+            yield self._event("started" if self.segment == 1 else "resumed")
+            for event in loop.train(self.trainer):
+                yield from self._write(event)
+                if isinstance(event, loop.Stepped) and self._must_stop():
+                    yield from self._stop()
+                    return
+            self.state = "finished"
+            yield self._event("finished")
+        except GeneratorExit:
+            self.state = "stopped"
+            raise
+        except DivergedError:
+            raise
+        except BaseException as error:
+            self.state, self.exit_code = "failed", 1
+            self._event("failed", error=f"{type(error).__name__}: {error}")
+            with self.run.console.open("a", encoding="utf-8") as console:
+                traceback.print_exc(file=console)
+            raise
+        finally:
+            self.close()
+
+    def request_stop(self, reason: str) -> None:
+        """Stop after the step in progress, with a checkpoint. Safe to call from a signal handler."""
+        self.stop_requested = reason
+
+    def close(self) -> None:
+        """Write the last status and let go of the run."""
+        self._write_status()
+        for log in (self._metrics, self._profiles, self._events):
+            log.close()
+        self.lock.release()
+
+    def _open(self) -> None:
+        self._metrics, self._profiles, self._events = (
+            Log(path) for path in (self.run.metrics, self.run.profiles, self.run.events)
+        )
+        first_step = self.trainer.state.step + 1
+        for log in (self._metrics, self._profiles, self._events):
+            self.segment = log.open_segment(first_step)
+        rows = read_rows(self.run.metrics)
+        self._summary = Summary(rows)
+        self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
+        for stale in control.take(self.run):  # meant for a trainer that is no more
+            self._event(
+                "request",
+                id=stale.get("id"),
+                action=stale.get("action"),
+                result="dropped: the run was not live",
+            )
+        self._write_status()
+
+    @property
+    def _quality_key(self) -> str:
+        return f"sw_{self.trainer.recipe.evaluate.steps[0]}step"
+
+    def _write(self, event: loop.Event) -> Iterator[Record]:
+        match event:
+            case loop.Metrics(values=values):
+                self._images_per_s = values["images_per_s"]
+                yield self._row(values)
+            case loop.Profiled(values=values):
+                row = {"step": event.step, "time": time.time(), **values}
+                self._profiles.append(row)
+                yield Record("profiles", row)
+            case loop.Evaluated(values=values):
+                self._quality[event.step] = values[self._quality_key]
+                yield self._row(values)
+            case loop.Snapshotted(samples=samples):
+                yield self._event("snapshot", files=snapshot.write(self.run, event.step, samples))
+            case loop.CheckpointDue():
+                yield self._checkpoint()
+            case loop.Diverged(what=what, times=times):
+                yield from self._diverge(what, times)
+        self._beat()
+
+    def _row(self, values: dict[str, float]) -> Record:
+        step = self.trainer.state.step
+        images = step * self.trainer.recipe.train.batch_size
+        row = {"step": step, "time": time.time(), "images": images, **values}
+        self._metrics.append(row)
+        self._summary.add(row)
+        return Record("metrics", row)
+
+    def _event(self, kind: str, **details: Any) -> Record:
+        row = {"step": self.trainer.state.step, "time": time.time(), "kind": kind, **details}
+        self._events.append(row)
+        return Record("events", row)
+
+    def _checkpoint(self) -> Record:
+        for log in (self._metrics, self._profiles, self._events):
+            log.fsync()
+        step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
+        folder = checkpoint.save(self.run, step, self.trainer.state.groups())
+        saved = layout.steps_of_checkpoints(self.run)
+        best = sorted((s for s in saved if s in self._quality), key=lambda s: (self._quality[s], s))[:1]
+        checkpoint.prune(self.run, keep, best)
+        return self._event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
+
+    def _diverge(self, what: str, times: list[float]) -> Iterator[Record]:
+        self.state, self.exit_code = "diverged", DivergedError.exit_code
+        yield self._checkpoint()
+        yield self._event("diverged", what=what, times=times)
+        raise DivergedError(
+            f"{self.run.name}: the {what} of step {self.trainer.state.step + 1} is not finite; "
+            f"the last good state is checkpoint {self.trainer.state.step}"
+        )
+
+    def _must_stop(self) -> bool:
+        now = time.monotonic()
+        if now >= self._next_control:
+            self._next_control = now + _CONTROL_EVERY
+            for request in control.take(self.run):
+                known = request.get("action") == "stop"
+                if known:
+                    self.request_stop("requested")
+                result = "stopping" if known else "refused: unknown action"
+                self._event("request", id=request.get("id"), action=request.get("action"), result=result)
+        return bool(self.stop_requested)
+
+    def _stop(self) -> Iterator[Record]:
+        if self.trainer.state.step not in layout.steps_of_checkpoints(self.run):
+            yield self._checkpoint()
+        self.state, self.exit_code = "stopped", STOPPED
+        yield self._event("stopped", reason=self.stop_requested)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_EVERY
+            self._write_status()
+
+    def _write_status(self) -> None:
+        step, train = self.trainer.state.step, self.trainer.recipe.train
+        saved = layout.steps_of_checkpoints(self.run)
+        rate = self._images_per_s
+        status.write(
+            self.run,
+            {
+                "schema": SCHEMA,
+                "state": self.state,
+                **status.owner(),
+                "segment": self.segment,
+                "step": step,
+                "of": train.steps,
+                "images": step * train.batch_size,
+                "images_per_s": rate,
+                "eta_s": (train.steps - step) * train.batch_size / rate if rate else None,
+                "checkpoint": saved[-1] if saved else None,
+                "last": self._summary.last,
+                "best": self._summary.best,
+            },
+        )
+
+
+def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:
+    """Build a recipe and make a run directory for it. Nothing is written before everything is built.
+
+    Raises:
+        UsageError: something in the recipe is not allowed, or the runs folder cannot be written.
+        NotFoundError: the teacher's run does not exist.
+    """
+    environment.make_reproducible()
+    built = trainer.from_file(recipe_file, overrides, runs_dir)
+    run = layout.create(runs_folder(runs_dir), built.recipe.name)
+    lock = _locked(run)
+    runner = Runner(run, built, lock)
+    runner._write_status()
+    write_atomically(run.meta, to_json(environment.meta(built, argv), indent=True))
+    write_atomically(run.recipe_source, tomli_w.dumps(recipes.read(recipe_file, overrides)).encode())
+    if built.teacher is not None:
+        built.teacher.save(run.teacher)
+    write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
+    layout.point_latest(run)
+    return runner
+
+
+def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
+    """Take a run up from its newest whole checkpoint, or from its first step where it has none yet.
+
+    Raises:
+        ConflictError: the run is live, or finished.
+        NotFoundError: every checkpoint is damaged.
+    """
+    lock = _locked(run)
+    try:
+        now = status.read(run)
+        if now["state"] in status.LIVE and now.get("host") not in (None, socket.gethostname()):
+            raise ConflictError(f"{run.name}: a trainer on {now['host']} works on this run, or did until lately")
+        environment.make_reproducible()
+        recipe = recipes.load(run.recipe)
+        own_teacher = run.teacher if run.teacher.exists() else None
+        built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, own_teacher)
+        damaged: list[str] = []
+        if layout.steps_of_checkpoints(run):
+            step, groups, damaged = checkpoint.newest(run)
+            built.state.load(step, groups)
+        elif any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
+            raise NotFoundError(f"{run.name}: its checkpoints are gone")
+        if built.state.step >= recipe.train.steps:
+            raise ConflictError(f"{run.name}: already finished at step {built.state.step}")
+    except BaseException:
+        lock.release()
+        raise
+    for line in damaged:
+        print(f"warning: {line}; an older checkpoint is used", file=sys.stderr)
+    return Runner(run, built, lock)
+
+
+def _locked(run: RunDir) -> filelock.BaseFileLock:
+    """Take the run's lock, which the system frees however the process ends."""
+    lock = filelock.FileLock(run.lock)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConflictError(f"{run.name}: a trainer works on this run (cmbench watch {address(run)})") from None
+    return lock

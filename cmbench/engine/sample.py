@@ -1,0 +1,71 @@
+"""Samples from a model, from latents that depend on the seed alone (drawn on the CPU, equal on every device)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cmbench.equations import sampling, timesteps
+from cmbench.networks._model import Model
+from cmbench.randomness import StepRandom
+
+_AT_ONCE = 1024
+
+
+def draw(
+    model: Model,
+    sampler: str,
+    n: int,
+    sigmas: Sequence[float],
+    seed: int = 0,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Return n samples (n, *shape).
+
+    Args:
+        model: on the EDM path.
+        sampler: "consistency" (one evaluation of f for each sigma) or "ode" (Heun steps of D down the sigmas).
+        n: number of samples.
+        sigmas: descending noise levels; the first scales the latents.
+        seed: of the latents and of the noise between steps.
+        labels: (n,), for a conditional model.
+    """
+    device = next(model.parameters()).device
+    random = StepRandom(torch.device("cpu"), seed, 0)
+    latents = torch.randn(n, *model.shape, generator=random.generator("latents")).to(device)
+    generator = random.generator("renoise")
+    was_training = model.training
+    model.eval()
+    parts = []
+    for start in range(0, n, _AT_ONCE):
+        chunk = slice(start, start + _AT_ONCE)
+        own = None if labels is None else labels[chunk].to(device)
+        parts.append(_draw_chunk(model, sampler, latents[chunk], sigmas, generator, own))
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def _draw_chunk(
+    model: Model,
+    sampler: str,
+    latents: Tensor,
+    sigmas: Sequence[float],
+    generator: torch.Generator,
+    labels: Tensor | None,
+) -> Tensor:
+    if sampler == "ode":
+        return sampling.heun_ode(lambda x, t: model.denoise(x, t, labels), latents, sigmas)
+    f = lambda x, t: model(x, t, labels)  # noqa: E731
+    return sampling.multistep_consistency(f, latents, sigmas, model.sigma_min, generator)
+
+
+def default_sigmas(model: Model, sampler: str, steps: int) -> list[float]:
+    """Return the noise levels of a sampler with that many steps."""
+    if sampler == "ode":
+        return timesteps.karras_grid(max(2, steps), model.sigma_min, model.sigma_max).flip(0).tolist()[:steps]
+    return sampling.consistency_sigmas(steps, model.sigma_min, model.sigma_max)
+
+
+def round_robin_labels(n: int, classes: int) -> Tensor:
+    """Return 0, 1, ..., classes - 1, 0, 1, ... (n,): a fixed set of labels for a conditional model."""
+    return torch.arange(n) % classes

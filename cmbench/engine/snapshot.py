@@ -1,0 +1,57 @@
+"""Snapshots as files: a grid of pictures, or a scatter of points and the points themselves."""
+
+import io
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.utils import make_grid, save_image
+
+from cmbench.rundir.files import write_atomically
+from cmbench.rundir.layout import RunDir
+
+_SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
+_SCATTER = 256  # pixels of a scatter's side
+_EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations
+
+
+def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
+    """Write the snapshots of a step and return the names of the files."""
+    names = []
+    for sampler_steps, x in samples.items():
+        stem = f"{step:08d}_{sampler_steps}step"
+        write_atomically(run.snapshots / f"{stem}.png", to_png(x))
+        names.append(f"{stem}.png")
+        if not is_pictures(x):
+            points = save_safetensors({"samples": x.cpu().contiguous()})
+            write_atomically(run.snapshots / f"{stem}.safetensors", points)
+    return names
+
+
+def is_pictures(x: Tensor) -> bool:
+    """Return whether samples are pictures (n, 1 or 3, H, W) that a PNG can hold."""
+    return x.ndim == 4 and x.shape[1] in (1, 3)
+
+
+def to_png(x: Tensor) -> bytes:
+    """Return a PNG of samples: a grid of pictures in [-1, 1], or a scatter of the first two coordinates."""
+    buffer = io.BytesIO()
+    save_image(grid(x) if is_pictures(x) else scatter(x), buffer, format="png")
+    return buffer.getvalue()
+
+
+def grid(x: Tensor) -> Tensor:
+    """Lay pictures (n, C, H, W) in [-1, 1] out in a square, (3, H', W') in [0, 1]."""
+    factor = max(1, -(-_SMALLEST_TILE // x.shape[-1]))
+    tiles = interpolate(x.detach().cpu().float().clamp(-1, 1) * 0.5 + 0.5, scale_factor=float(factor), mode="nearest")
+    return make_grid(tiles, nrow=round(len(x) ** 0.5), padding=2, pad_value=0.5)
+
+
+def scatter(x: Tensor) -> Tensor:
+    """Draw points (n, d) as a density on white, (3, 256, 256) in [0, 1]."""
+    points = x.detach().cpu().flatten(1)[:, :2].double().numpy()
+    counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=_SCATTER, range=[[-_EXTENT, _EXTENT]] * 2)
+    ink = torch.from_numpy(np.minimum(1.0, counts / max(1.0, np.quantile(counts, 0.999)))).float().flip(0)
+    return 1 - ink * torch.tensor([0.85, 0.6, 0.25])[:, None, None]

@@ -1,0 +1,74 @@
+"""Everything that changes during training, in one object, as named groups of tensors."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmbench.engine import optimizer as optimizers
+from cmbench.engine.meters import Means, Profile
+from cmbench.equations import ema
+from cmbench.networks._model import Model
+from cmbench.recipe import Ema
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+class Average:
+    """One average of the weights for sampling, of constant decay or of EDM2's power profile."""
+
+    def __init__(self, config: Ema, length: float, model: Model) -> None:
+        self.name = f"ema_{length:g}"
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._gamma = ema.power_gamma(length) if config.profile == "power" else None
+        self._decay = length
+
+    def update(self, model: Model, step: int) -> None:
+        """Take in the weights after `step` steps, counted from 1."""
+        mu = self._decay if self._gamma is None else ema.power_mu(step, self._gamma)
+        ema.update(self.model, model, mu)
+
+
+class State:
+    """Step, weights, the objective's target, averages, optimiser and unfinished means.
+
+    `step` is the number of optimiser steps done. `groups` and `load` are inverse to each other; a checkpoint holds
+    one file for each group.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objective: Any,
+        optimizer: torch.optim.Optimizer,
+        averages: list[Average],
+        profile: Profile,
+    ) -> None:
+        self.step = 0
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.averages, self.profile, self.means = averages, profile, Means()
+
+    def groups(self) -> Groups:
+        """Return all tensors by group; none are copied."""
+        groups: Groups = {
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": optimizers.state_tensors(self.optimizer),
+            "means": self.means.sums,
+            "profile": self.profile.sums,
+        }
+        groups |= {average.name: average.model.state_dict() for average in self.averages}
+        return {name: tensors for name, tensors in groups.items() if tensors}
+
+    def load(self, step: int, groups: Groups) -> None:
+        """Put back what `groups` returned at `step`."""
+        device = next(self.model.parameters()).device
+        self.step = step
+        self.model.load_state_dict(groups["model"])
+        self.objective.load_state_dict(groups.get("objective", {}))
+        optimizers.load_state_tensors(self.optimizer, groups.get("optimizer", {}))
+        self.means.sums = {name: value.to(device) for name, value in groups.get("means", {}).items()}
+        self.profile.sums = {name: value.to(device) for name, value in groups.get("profile", {}).items()}
+        for average in self.averages:
+            average.model.load_state_dict(groups[average.name])

@@ -1,0 +1,107 @@
+"""Trained weights by run, checkpoint and average, with the network that they belong to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cmbench import recipe as recipes
+from cmbench.engine import build, checkpoint
+from cmbench.errors import NotFoundError, UsageError
+from cmbench.networks._model import Model
+from cmbench.recipe import Recipe
+from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with the weights of one checkpoint.
+
+    Attributes:
+        model: on its device.
+        recipe: of its run.
+        sampler: how its objective samples, "consistency" or "ode".
+        classes: number of labels of its data.
+        step: of the checkpoint.
+        ema: which average of the weights, e.g. "0.999", or "none".
+    """
+
+    model: Model
+    recipe: Recipe
+    sampler: str
+    classes: int
+    step: int
+    ema: str
+
+    def save(self, folder: Path) -> None:
+        """Keep the weights in a folder of their own, for `load_kept`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "shape": self.model.shape,
+            "classes": self.classes,
+            "step": self.step,
+            "ema": self.ema,
+            "recipe": self.recipe.tables(),
+        }
+        checkpoint.write_tensors(folder / "model.safetensors", self.model.state_dict())
+        write_atomically(folder / "teacher.json", to_json(about, indent=True))
+
+
+def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = None) -> Trained:
+    """Load a run's weights.
+
+    Args:
+        run: the run.
+        device: where the model goes.
+        ema: a length of the run's [ema], "none" for the raw weights, or "" for the first length.
+        step: of the checkpoint; None takes the newest.
+
+    Raises:
+        NotFoundError: the run has no such checkpoint.
+        UsageError: the run has no such average.
+    """
+    steps = steps_of_checkpoints(run)
+    if not steps:
+        raise NotFoundError(f"{run.name}: no checkpoint yet")
+    if step is not None and step not in steps:
+        raise NotFoundError(f"{run.name}: no checkpoint at step {step}, allowed: {', '.join(map(str, steps))}")
+    recipe, meta = recipes.load(run.recipe), read_json(run.meta)
+    if meta is None:
+        raise NotFoundError(f"{run.meta}: missing or broken")
+    ema = _ema_name(ema, recipe)
+    group = "model" if ema == "none" else f"ema_{ema}"
+    step = steps[-1] if step is None else step
+    tensors = checkpoint.load_group(run, step, group)
+    return _built(recipe, meta, tensors, device, step, ema)
+
+
+def load_kept(folder: Path, device: torch.device) -> Trained:
+    """Load what `Trained.save` kept.
+
+    Raises:
+        NotFoundError: the folder is missing or broken.
+    """
+    about = read_json(folder / "teacher.json")
+    if about is None:
+        raise NotFoundError(f"{folder}: the run's copy of its teacher is missing")
+    recipe = recipes.check_tables(about["recipe"], str(folder))
+    tensors = checkpoint.read_tensors(folder / "model.safetensors")
+    return _built(recipe, about, tensors, device, about["step"], about["ema"])
+
+
+def _ema_name(wanted: str, recipe: Recipe) -> str:
+    names = [*(f"{length:g}" for length in recipe.ema.lengths), "none"]
+    if wanted and wanted not in names:
+        raise UsageError(f"ema: found '{wanted}', allowed: {', '.join(names)}")
+    return wanted or names[0]
+
+
+def _built(
+    recipe: Recipe, about: dict, tensors: dict[str, Tensor], device: torch.device, step: int, ema: str
+) -> Trained:
+    model = build.model(recipe, tuple(about["shape"]), about["classes"], device)
+    model.load_state_dict(tensors)
+    objective, _ = build.component("objective", recipe.objective["kind"])
+    return Trained(model.eval(), recipe, objective.sampler, about["classes"], step, ema)

@@ -1,0 +1,90 @@
+"""Distances d(x, y) between predictions, per sample: (B, ...) and (B, ...) -> (B,)."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from cmbench.errors import UsageError
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+DistanceName = Literal["l2", "pseudo_huber", "lpips"]
+
+_LPIPS_SIZE = 224  # smaller pictures are enlarged to this, as in Song et al. 2023, app. C
+
+
+def l2(x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of squares over all elements, as released with consistency models (Song et al. 2023)."""
+    return (x - y).square().flatten(1).mean(dim=1)
+
+
+def pseudo_huber(x: Tensor, y: Tensor, c: float) -> Tensor:
+    """Return sqrt(||x - y||^2 + c^2) - c over the whole vector (Song & Dhariwal 2023, section 3.3)."""
+    square = (x - y).square().flatten(1).sum(dim=1)
+    return square / (torch.sqrt(square + c**2) + c)  # the same number, without the cancellation near zero
+
+
+def pseudo_huber_c(dimensions: int) -> float:
+    """Return c = .00054 sqrt(D) (Song & Dhariwal 2023, section 3.3)."""
+    return 0.00054 * dimensions**0.5
+
+
+class LPIPS:
+    """Learned perceptual distance on VGG features (Zhang et al. 2018), by the torchmetrics package.
+
+    Pictures (B, 1 or 3, H, W) in [-1, 1]; those below 224 pixels are enlarged to it.
+
+    Raises:
+        UsageError: the package or the weights of its VGG trunk are not here.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+        except ImportError:
+            raise UsageError(
+                "objective.distance: 'lpips' needs the torchmetrics package: pip install 'cmbench[lpips]'"
+            ) from None
+        try:
+            self.net: nn.Module = LearnedPerceptualImagePatchSimilarity(net_type="vgg").net
+        except (URLError, OSError) as error:
+            raise UsageError(
+                "objective.distance: 'lpips' needs torchvision's vgg16 weights, which could not be fetched "
+                f"({error}); put vgg16-397923af.pth into {torch.hub.get_dir()}/checkpoints"
+            ) from None
+        self.net.requires_grad_(False)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the distance of each pair, (B,)."""
+        net = self.net.to(x.device)
+        return net(self._enlarge(x), self._enlarge(y)).flatten()
+
+    @staticmethod
+    def _enlarge(x: Tensor) -> Tensor:
+        x = x.expand(-1, 3, -1, -1)
+        if x.shape[-1] >= _LPIPS_SIZE:
+            return x
+        return interpolate(x, size=_LPIPS_SIZE, mode="bilinear", align_corners=False)
+
+
+def named(kind: DistanceName, shape: tuple[int, ...], huber_c: float) -> Distance:
+    """Return the distance that a recipe names, for samples of `shape`; a huber_c of 0 means the published one.
+
+    Raises:
+        UsageError: lpips is asked for data that are not pictures of one or three colours.
+    """
+    if kind == "l2":
+        return l2
+    if kind == "pseudo_huber":
+        return partial(pseudo_huber, c=huber_c or pseudo_huber_c(math.prod(shape)))
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UsageError(
+            f"objective.distance: found 'lpips' for data of shape {shape}, allowed: 'l2' or 'pseudo_huber' "
+            "(lpips compares pictures of one or three colours)"
+        )
+    return LPIPS().distance

@@ -1,0 +1,150 @@
+"""Closed-form denoisers E[x_0 | x] of the EDM path, and the exact flow of their PF-ODE.
+
+Other paths are reached by the change of scale and clock (`pf_ode.velocity`). An oracle is a teacher without error:
+`oracle.denoise(x, sigma)` takes x (B, ...) and sigma (B,) and returns E[x_0 | x] (B, ...). Labels (B,), where given,
+condition on the mixture's component or on the points that carry the label.
+"""
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from cmbench.equations.pf_ode import Denoiser
+
+_LOGITS_AT_ONCE = 2**24  # bounds the (B, points) table in memory: 128 MiB of float64
+
+
+class GaussianMixture:
+    """p(x_0) = sum_k w_k N(m_k, C_k) with full covariances.
+
+    Args:
+        weights: (K,), positive, summing to one.
+        means: (K, d).
+        covariances: (K, d, d), symmetric, positive semi-definite.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        self.weights, self.means = weights.double(), means.double()
+        self.variances, self.axes = torch.linalg.eigh(covariances.double())  # (K, d), (K, d, d)
+
+    def to(self, device: torch.device) -> "GaussianMixture":
+        """Move all tensors, in place."""
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
+        return self
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return E[x_0 | x] = sum_k p(k | x) (m_k + C_k (C_k + sigma^2 I)^-1 (x - m_k)). x (B, d) -> (B, d)."""
+        y, variance = self._in_axes(x), sigma.double()[:, None, None].square()
+        logits = self._log_joint(y, variance)
+        if labels is not None:
+            others = torch.arange(len(self.weights), device=x.device) != labels[:, None]
+            logits = logits.masked_fill(others, -torch.inf)
+        shrunk = y * self.variances / (self.variances + variance)
+        posterior_means = self.means + torch.einsum("kde,bke->bkd", self.axes, shrunk)
+        return torch.einsum("bk,bkd->bd", logits.softmax(dim=1), posterior_means).to(x.dtype)
+
+    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return log p_sigma(x) of the mixture convolved with N(0, sigma^2 I). (B, d) -> (B,)."""
+        return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).logsumexp(dim=1)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw n points (n, d) and the components (n,) that they came from, on the generator's device."""
+        device = generator.device
+        k = torch.multinomial(self.weights.to(device), n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator, device=device)
+        scaled = self.variances.to(device)[k].clamp_min(0).sqrt() * z
+        return self.means.to(device)[k] + torch.einsum("bde,be->bd", self.axes.to(device)[k], scaled), k
+
+    def _in_axes(self, x: Tensor) -> Tensor:
+        """Return x - m_k in the axes of C_k. (B, d) -> (B, K, d)."""
+        return torch.einsum("kde,bkd->bke", self.axes, x.double()[:, None] - self.means)
+
+    def _log_joint(self, y: Tensor, variance: Tensor) -> Tensor:
+        """Return log w_k + log N(x; m_k, C_k + sigma^2 I). (B, K, d) -> (B, K)."""
+        total = self.variances + variance
+        return self.weights.log() - 0.5 * (y.square() / total + (2 * torch.pi * total).log()).sum(dim=2)
+
+
+class FinitePoints:
+    """p(x_0) uniform over a finite data set: E[x_0 | x] is a softmax over the points.
+
+    Points are visited in chunks with a running maximum, so that 60,000 pictures fit. Squared distances are taken in
+    float64: at sigma = .002 the logits divide them by 8e-6.
+
+    Args:
+        points: (M, ...).
+        labels: (M,), wanted only for conditional denoising.
+    """
+
+    def __init__(self, points: Tensor, labels: Tensor | None = None) -> None:
+        self.points, self.labels = points, labels
+
+    def to(self, device: torch.device) -> "FinitePoints":
+        """Move all tensors, in place."""
+        self.points = self.points.to(device)
+        self.labels = None if self.labels is None else self.labels.to(device)
+        return self
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return E[x_0 | x] = sum_i softmax_i(-||x - x_i||^2 / (2 sigma^2)) x_i. x (B, ...) -> (B, ...)."""
+        flat, precision = x.flatten(1).double(), 0.5 / sigma.double().square()[:, None]
+        top = flat.new_full((len(x), 1), -torch.inf)
+        total = flat.new_zeros((len(x), 1))
+        mean = torch.zeros_like(flat)
+        chunk = max(1, _LOGITS_AT_ONCE // max(len(x), flat.shape[1]))
+        for start in range(0, len(self.points), chunk):
+            points = self.points[start : start + chunk].flatten(1).double()
+            logits = -precision * _squared_distances(flat, points)
+            if labels is not None:
+                logits = self._only(logits, labels, start)
+            new_top = torch.maximum(top, logits.amax(dim=1, keepdim=True))
+            safe_top = new_top.nan_to_num(neginf=0.0)  # a chunk may hold no point of the label
+            rescale, weights = (top - safe_top).exp(), (logits - safe_top).exp()
+            total = total * rescale + weights.sum(dim=1, keepdim=True)
+            mean = mean * rescale + weights @ points
+            top = new_top
+        return (mean / total).to(x.dtype).view_as(x)
+
+    def _only(self, logits: Tensor, labels: Tensor, start: int) -> Tensor:
+        """Mask the points of a chunk that carry another label."""
+        if self.labels is None:
+            raise ValueError("the points carry no labels")
+        here = self.labels[start : start + logits.shape[1]]
+        return logits.masked_fill(here != labels[:, None], -torch.inf)
+
+
+def _squared_distances(x: Tensor, points: Tensor) -> Tensor:
+    """Return ||x_b - y_i||^2 in float64 by one matrix product. (B, d), (M, d) -> (B, M)."""
+    squares = x.square().sum(dim=1, keepdim=True) + points.square().sum(dim=1)
+    return (squares - 2 * x @ points.T).clamp_min_(0)
+
+
+def flow(denoiser: Denoiser, x: Tensor, sigma_from: float, sigma_to: float, rtol: float = 1e-10) -> Tensor:
+    """Return the exact PF-ODE flow of x from one noise level to another, by scipy's DOP853 in u = log sigma.
+
+    In u the ODE dx/dsigma = (x - D) / sigma reads dx/du = x - D(x, e^u), which has no singularity.
+
+    Args:
+        denoiser: D of the EDM path, evaluated in float64.
+        x: (B, ...) at noise level `sigma_from`.
+        sigma_from: in (0, inf).
+        sigma_to: in (0, inf); integrates up or down.
+        rtol: relative tolerance of the integrator; the absolute one is rtol times the size of the data.
+
+    Raises:
+        ArithmeticError: the integrator gave up.
+    """
+
+    def dxdu(u: float, y: np.ndarray) -> np.ndarray:
+        points = torch.from_numpy(y).to(x.device).view(x.shape)
+        sigma = points.new_full((len(x),), float(np.exp(u)))
+        return (points - denoiser(points, sigma)).flatten().cpu().numpy()
+
+    span = (float(np.log(sigma_from)), float(np.log(sigma_to)))
+    start = x.double().flatten().cpu().numpy()
+    solution = solve_ivp(dxdu, span, start, method="DOP853", rtol=rtol, atol=rtol)
+    if not solution.success:
+        raise ArithmeticError(f"the PF-ODE could not be integrated: {solution.message}")
+    return torch.from_numpy(solution.y[:, -1].copy()).to(x.device, x.dtype).view(x.shape)

@@ -1,0 +1,56 @@
+"""Samplers. f and the denoiser are callables (x, sigma) -> x_0 on the EDM path; sigma is a tensor (B,)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cmbench.equations import pf_ode
+from cmbench.equations.gaussian_path import EDM
+from cmbench.equations.timesteps import karras_grid
+
+
+def consistency_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
+    """Return the noise levels of a `steps`-step sampler: the Karras grid from sigma_max, without sigma_min."""
+    return karras_grid(steps + 1, sigma_min, sigma_max).flip(0)[:-1].tolist()
+
+
+@torch.no_grad()
+def multistep_consistency(
+    f: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    sigmas: Sequence[float],
+    sigma_min: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Sample by f, then by noising and f again, once for each further sigma (Song et al. 2023, alg. 1).
+
+    Args:
+        f: the consistency function.
+        noise: eps ~ N(0, I), (B, ...); the first point is sigmas[0] * eps.
+        sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
+        sigma_min: the noise level at which f is the identity.
+        generator: draws the noise of the further steps.
+    """
+    x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
+    for sigma in sigmas[1:]:
+        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        noisy = x + (sigma**2 - sigma_min**2) ** 0.5 * z
+        x = f(noisy, noise.new_full((len(noise),), sigma))
+    return x
+
+
+@torch.no_grad()
+def heun_ode(denoiser: pf_ode.Denoiser, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Integrate the PF-ODE down the noise levels by Heun steps and end with D (Karras et al. 2022, alg. 1).
+
+    Args:
+        denoiser: D of the EDM path.
+        noise: eps ~ N(0, I), (B, ...).
+        sigmas: descending noise levels; the last step, to zero, is Euler's, which is D itself.
+    """
+    v = pf_ode.velocity(denoiser, EDM())
+    x = sigmas[0] * noise
+    for sigma, lower in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = pf_ode.heun_step(v, x, noise.new_full((len(x),), sigma), noise.new_full((len(x),), lower))
+    return denoiser(x, noise.new_full((len(x),), sigmas[-1]))

@@ -1,0 +1,53 @@
+"""What can go wrong in front of a user, with the exit code of each. One line of text, never a traceback."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+
+class CmbenchError(Exception):
+    """A failure that is explained by its message alone."""
+
+    exit_code = 1
+
+
+class UsageError(CmbenchError):
+    """A recipe or an argument cannot be used as given."""
+
+    exit_code = 2
+
+
+class DivergedError(CmbenchError):
+    """Training met a loss or gradient that is not finite."""
+
+    exit_code = 3
+
+
+class NotFoundError(CmbenchError):
+    """There is no such run, or it has no checkpoint."""
+
+    exit_code = 4
+
+
+class ConflictError(CmbenchError):
+    """A run is live, locked or already there."""
+
+    exit_code = 5
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put `where` (a file, as a rule) in front of the usage errors raised in the block."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
+
+
+def nearest(found: str, allowed: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
+    close = get_close_matches(found, list(allowed), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

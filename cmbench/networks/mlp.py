@@ -1,0 +1,60 @@
+"""A multilayer perceptron for points."""
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Fraction, Positive, PositiveInt
+from cmbench.errors import UsageError
+from cmbench.networks._embedding import TimeEmbedding, time_embedding
+
+
+class Config(BaseConfig):
+    """[network] kind = "mlp"."""
+
+    width: PositiveInt = Field(256, description="units of each hidden layer")
+    depth: PositiveInt = Field(3, description="hidden layers")
+    embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
+    embedding_channels: int = Field(64, ge=2, multiple_of=2, description="size of the time embedding, even")
+    embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
+    dropout: Fraction = Field(0.0, description="share of hidden units dropped in training")
+    class_conditional: bool = Field(False, description="give the network the labels")
+
+
+class Network(nn.Module):
+    """F_theta(x, c_noise, labels) for x (B, d).
+
+    x and the embeddings enter by linear layers of their own, which are added: side by side in one vector, the
+    embedding drowns x.
+
+    Raises:
+        UsageError: the data are not points.
+    """
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise UsageError(f"network.kind: found 'mlp' for data of shape {list(shape)}, allowed for pictures: 'unet'")
+        (dimensions,) = shape
+        self.input = nn.Linear(dimensions, config.width)
+        self.time = nn.Sequential(
+            time_embedding(config.embedding, config.embedding_channels, config.embedding_scale),
+            nn.Linear(config.embedding_channels, config.width),
+        )
+        self.label = nn.Embedding(classes, config.width) if classes else None
+        self.hidden = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.depth - 1))
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.width, dimensions)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return F_theta. x (B, d), c_noise (B,), labels (B,) -> (B, d)."""
+        h = self.input(x) + self.time(c_noise)
+        if self.label is not None and labels is not None:
+            h = h + self.label(labels)
+        h = self.dropout(silu(h))
+        for layer in self.hidden:
+            h = self.dropout(silu(layer(h)))
+        return self.output(h)

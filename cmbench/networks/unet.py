@@ -1,0 +1,196 @@
+"""A U-Net for pictures of 8x8 to 64x64: residual blocks conditioned by AdaGN, attention where asked.
+
+The blocks follow the DDPM++ family that EDM and consistency models trained (Song et al. 2021; Karras et al. 2022).
+"""
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Fraction, Ints, Positive, PositiveInt
+from cmbench.errors import UsageError
+from cmbench.networks._embedding import TimeEmbedding, time_embedding
+
+_GROUP_CHANNELS = 8  # channels that share a group norm's statistics
+
+
+class Config(BaseConfig):
+    """[network] kind = "unet"."""
+
+    width: int = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
+    multipliers: Ints = Field((1, 2), description="channels of each level over width; each level halves the size")
+    depth: PositiveInt = Field(2, description="residual blocks of each level")
+    attention: Ints = Field((), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]")
+    heads: PositiveInt = Field(1, description="heads of each attention")
+    embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
+    embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
+    dropout: Fraction = Field(0.0, description="share of a block's channels-times-pixels dropped in training")
+    class_conditional: bool = Field(False, description="give the network the labels")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Config":
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: one or more integers from 1")
+        if self.width % self.heads:
+            raise ValueError(f"heads: found {self.heads}, allowed: a divisor of width {self.width}")
+        return self
+
+
+class Network(nn.Module):
+    """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by 2 once for each level after the first.
+
+    Raises:
+        UsageError: the data are no pictures, the pictures cannot be halved that often, or attention is asked at a size that never occurs.
+    """
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise UsageError(f"network.kind: found 'unet' for data of shape {list(shape)}, allowed for points: 'mlp'")
+        colours, size, _ = shape
+        sizes = _level_sizes(size, config)
+        channels = [config.width * m for m in config.multipliers]
+        embedded = 4 * config.width
+        self.time = time_embedding(config.embedding, config.width, config.embedding_scale)
+        self.label = nn.Embedding(classes, config.width) if classes else None
+        self.embed = nn.Sequential(
+            nn.Linear(config.width, embedded), nn.SiLU(), nn.Linear(embedded, embedded), nn.SiLU()
+        )
+
+        def block(c_in: int, c_out: int, level: int) -> Block:
+            heads = config.heads if sizes[level] in config.attention else 0
+            return Block(c_in, c_out, embedded, config.dropout, heads)
+
+        self.input = nn.Conv2d(colours, channels[0], 3, padding=1)
+        self.down, skips, c = nn.ModuleList(), [channels[0]], channels[0]
+        for level, c_out in enumerate(channels):
+            if level:
+                self.down.append(Downsample(c))
+                skips.append(c)
+            for _ in range(config.depth):
+                self.down.append(block(c, c_out, level))
+                c = c_out
+                skips.append(c)
+        self.middle = nn.ModuleList([block(c, c, len(channels) - 1) for _ in range(2)])
+        self.up = nn.ModuleList()
+        for level, c_out in reversed(list(enumerate(channels))):
+            for _ in range(config.depth + 1):
+                self.up.append(block(c + skips.pop(), c_out, level))
+                c = c_out
+            if level:
+                self.up.append(Upsample(c))
+        self.output = nn.Sequential(_group_norm(c), nn.SiLU(), _zero(nn.Conv2d(c, colours, 3, padding=1)))
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return F_theta. x (B, C, H, W), c_noise (B,), labels (B,) -> (B, C, H, W)."""
+        emb = self.time(c_noise)
+        if self.label is not None and labels is not None:
+            emb = emb + self.label(labels)
+        emb = self.embed(emb)
+        h = self.input(x)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, emb)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, emb)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], dim=1) if isinstance(layer, Block) else h, emb)
+        return self.output(h)
+
+
+class Block(nn.Module):
+    """x + conv(dropout(silu(AdaGN(conv(silu(norm(x))))))), then attention. The identity at initialisation.
+
+    AdaGN is y = norm(x) * (1 + s(t)) + b(t) (seed section 5.3).
+    """
+
+    def __init__(self, c_in: int, c_out: int, embedded: int, dropout: float, heads: int) -> None:
+        super().__init__()
+        self.norm_0, self.conv_0 = _group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.affine = nn.Linear(embedded, 2 * c_out)
+        self.norm_1, self.conv_1 = _group_norm(c_out), _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = Attention(c_out, heads) if heads else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, c_in, H, W), emb (B, embedded) -> (B, c_out, H, W)."""
+        h = self.conv_0(silu(self.norm_0(x)))
+        scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_1(h) * (1 + scale) + shift
+        h = self.conv_1(self.dropout(silu(h)))
+        return self.attention(self.skip(x) + h)
+
+
+class Attention(nn.Module):
+    """x + proj(softmax(q k / sqrt(d)) v) over the pixels. Zero at initialisation."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.qkv = _group_norm(channels), nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = _zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> the same shape."""
+        B, C, H, W = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
+        q, k, v = qkv.transpose(3, 4).unbind(dim=1)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels' gradients are not reproducible on every GPU
+            y = scaled_dot_product_attention(q, k, v)
+        return x + self.proj(y.transpose(2, 3).reshape(B, C, H, W))
+
+
+class Downsample(nn.Module):
+    """Halve the size by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double the size by repeating pixels, then convolve."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, C, 2H, 2W)."""
+        B, C, H, W = x.shape
+        doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # reproducible backwards on a GPU
+        return self.conv(doubled.reshape(B, C, 2 * H, 2 * W))
+
+
+def _level_sizes(size: int, config: Config) -> list[int]:
+    levels = len(config.multipliers)
+    if size % 2 ** (levels - 1):
+        allowed = max(n for n in range(1, levels) if size % 2 ** (n - 1) == 0)
+        raise UsageError(
+            f"network.multipliers: found {levels} levels for pictures of {size} pixels, which halve "
+            f"evenly {allowed - 1} times; allowed: at most {allowed} levels"
+        )
+    sizes = [size // 2**level for level in range(levels)]
+    if unknown := [a for a in config.attention if a not in sizes]:
+        raise UsageError(f"network.attention: found {unknown[0]}, allowed: the sizes of the levels {sizes}")
+    return sizes
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, channels // _GROUP_CHANNELS), channels)
+
+
+def _zero(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,95 @@
+"""Consistency distillation: a teacher steps down its own trajectory (Song et al. 2023, algorithm 2).
+
+x_r = one solver step of the teacher's PF-ODE from (x_{t_{n+1}}, t_{n+1}) to t_n
+L = E[ lambda d( f_theta(x_{t_{n+1}}, t_{n+1}),  f_theta-(x_r, t_n) ) ]
+theta- <- mu theta- + (1 - mu) theta,   n uniform on the N-point Karras grid
+"""
+
+import copy
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighting
+from cmbench.equations.distance import DistanceName
+from cmbench.equations.weighting import PairWeighting
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms, weighted
+from cmbench.randomness import StepRandom
+
+
+class Teacher(Protocol):
+    """A denoiser of the EDM path: an oracle or a trained model."""
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return E[x_0 | x]. x (B, ...), sigma (B,), labels (B,) -> (B, ...)."""
+
+
+class Config(BaseConfig):
+    """[objective] kind = "cd"."""
+
+    N: int = Field(18, ge=2, description="points of the Karras grid")
+    solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
+    mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")
+    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    distance: DistanceName = Field("l2", description="d(x, y): l2, pseudo_huber or lpips")
+    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
+    weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
+
+
+class Objective(nn.Module):
+    """Consistency distillation on the EDM path."""
+
+    paths = ("edm",)
+    needs_teacher = True
+    sampler = "consistency"
+
+    def __init__(self, config: Config, model: Model, teacher: Teacher, steps: int) -> None:
+        super().__init__()
+        self.config = config
+        self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
+        self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
+        self.distance = distance.named(config.distance, model.shape, config.huber_c)
+        self.target = copy.deepcopy(model).requires_grad_(False)
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        cfg = self.config
+        grid = self._grid(cfg.N).to(x_0)
+        n = torch.randint(cfg.N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
+        r, t = grid[n], grid[n + 1]
+        x_t = model.path.x_t(x_0, random.noise(x_0), t)
+        x_r = self._teacher_step(model, x_t, t, r, labels)
+
+        with random.dropout():
+            f_t = model(x_t, t, labels)
+        with random.dropout(), torch.no_grad():
+            f_r = self.target(x_r, r, labels)
+
+        return weighted(
+            loss=self.distance(f_t, f_r),
+            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
+            t=t,
+            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+        )
+
+    @torch.no_grad()
+    def _teacher_step(self, model: Model, x_t: Tensor, t: Tensor, r: Tensor, labels: Tensor | None) -> Tensor:
+        """Follow the teacher's PF-ODE from t to r by one step. The labels are the student's, if it takes any."""
+        v = pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)
+        return pf_ode.SOLVERS[self.config.solver](v, x_t, t, r)
+
+    def after_step(self, model: Model, step: int) -> None:
+        """Move the target: theta- <- mu theta- + (1 - mu) theta."""
+        ema.update(self.target, model, self.config.mu)
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 noise levels, evenly spaced on the Karras grid, from which n is drawn uniformly."""
+        return self._grid(bins + 1)
+
+    def _grid(self, N: int) -> Tensor:
+        return timesteps.karras_grid(N, self.sigma_min, self.sigma_max, self.config.rho)

@@ -1,0 +1,91 @@
+"""Consistency training: no teacher, the same x_0 and eps at both times (Song et al. 2023, algorithm 3).
+
+L = E[ lambda d( f_theta(x_0 + t_{n+1} eps, t_{n+1}),  f_theta-(x_0 + t_n eps, t_n) ) ]
+theta- <- mu(k) theta- + (1 - mu(k)) theta,   n uniform on the N(k)-point Karras grid
+"""
+
+import copy
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.equations import distance, ema, tangent, timesteps, weighting
+from cmbench.equations.distance import DistanceName
+from cmbench.equations.weighting import PairWeighting
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms, weighted
+from cmbench.randomness import StepRandom
+
+
+class Config(BaseConfig):
+    """[objective] kind = "ct"."""
+
+    s_0: int = Field(2, ge=2, description="grid points at the first step, N(0)")
+    s_1: int = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
+    mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")
+    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    distance: DistanceName = Field("l2", description="d(x, y): l2, pseudo_huber or lpips")
+    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
+    weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
+
+    @model_validator(mode="after")
+    def _grid_grows(self) -> "Config":
+        if self.s_1 < self.s_0:
+            raise ValueError(f"s_1: found {self.s_1}, allowed: at least s_0 = {self.s_0}")
+        return self
+
+
+class Objective(nn.Module):
+    """Consistency training on the EDM path, with the curricula N(k) and mu(k) over K = train.steps."""
+
+    paths = ("edm",)
+    needs_teacher = False
+    sampler = "consistency"
+
+    def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:
+        super().__init__()
+        self.config, self.K = config, steps
+        self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
+        self.distance = distance.named(config.distance, model.shape, config.huber_c)
+        self.target = copy.deepcopy(model).requires_grad_(False)
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        N, mu = self._curricula(step)
+        grid = self._grid(N).to(x_0)
+        n = torch.randint(N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
+        r, t = grid[n], grid[n + 1]
+        eps = random.noise(x_0)
+        x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
+
+        with random.dropout():
+            f_t = model(x_t, t, labels)
+        with random.dropout(), torch.no_grad():
+            f_r = self.target(x_r, r, labels)
+
+        return weighted(
+            loss=self.distance(f_t, f_r),
+            weight=weighting.of_pair(self.config.weighting, t, r, model.sigma_data),
+            t=t,
+            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+            scalars={"N": N, "mu": mu},
+        )
+
+    def after_step(self, model: Model, step: int) -> None:
+        """Move the target: theta- <- mu(k) theta- + (1 - mu(k)) theta."""
+        ema.update(self.target, model, self._curricula(step)[1])
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 noise levels, evenly spaced on the Karras grid, from which n is drawn uniformly."""
+        return self._grid(bins + 1)
+
+    def _grid(self, N: int) -> Tensor:
+        return timesteps.karras_grid(N, self.sigma_min, self.sigma_max, self.config.rho)
+
+    def _curricula(self, step: int) -> tuple[int, float]:
+        cfg = self.config
+        N = timesteps.N_of_k(step, self.K, cfg.s_0, cfg.s_1)
+        return N, timesteps.mu_of_k(N, cfg.s_0, cfg.mu_0) if cfg.mu_0 else 0.0

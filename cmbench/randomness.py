@@ -1,0 +1,50 @@
+"""Randomness as a function of (seed, step, stream): nothing about random state is ever saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class StepRandom:
+    """The random numbers of one optimiser step. Equal fields give equal numbers, on any run and after any resume."""
+
+    device: torch.device
+    seed: int
+    step: int
+
+    def stream_seed(self, stream: str) -> int:
+        """Return 63 well-mixed bits for a named stream (numpy's SeedSequence)."""
+        entropy = (self.seed, self.step, crc32(stream.encode()))
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+    def generator(self, stream: str) -> torch.Generator:
+        """Return a fresh generator on the device for a named stream, e.g. "noise"."""
+        return torch.Generator(self.device).manual_seed(self.stream_seed(stream))
+
+    def noise(self, like: torch.Tensor, stream: str = "noise") -> torch.Tensor:
+        """Draw eps ~ N(0, I) in the shape and type of `like`, (B, ...)."""
+        return torch.randn(like.shape, dtype=like.dtype, device=self.device, generator=self.generator(stream))
+
+    @contextmanager
+    def dropout(self) -> Iterator[None]:
+        """Within this block every forward pass of equal shape draws the step's one dropout mask.
+
+        Dropout draws from the device's default generator; it is seeded here and put back afterwards, on CPU
+        and GPU alike (openai/consistency_models restores the CPU generator alone, so its masks differ on GPU).
+        """
+        with forked_seed(self.stream_seed("dropout"), self.device):
+            yield
+
+
+@contextmanager
+def forked_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the default generators inside the block and restore them after it."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

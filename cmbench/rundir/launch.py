@@ -1,0 +1,89 @@
+"""Starting a trainer in a session of its own, and learning whether it accepted its recipe."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from cmbench.errors import CmbenchError
+from cmbench.rundir.layout import RunDir
+
+_HANDSHAKE = "CMBENCH_HANDSHAKE_FD"
+
+
+class RefusedError(CmbenchError):
+    """The trainer ended before it had a run directory; carries its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def start_detached(arguments: Sequence[str]) -> RunDir:
+    """Start `cmbench <arguments> --foreground` detached from the terminal, and wait until it accepts or refuses.
+
+    The trainer survives a closed terminal: it leads a session of its own, reads /dev/null and prints to console.log.
+
+    Raises:
+        RefusedError: the trainer said no, in one line.
+    """
+    read_end, write_end = os.pipe()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cmbench", *arguments, "--foreground"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(write_end,),
+            env={**os.environ, _HANDSHAKE: str(write_end)},
+        )
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            answer = pipe.read()
+        if not answer:
+            process.wait()
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()
+            raise RefusedError(lines[-1] if lines else "the trainer ended without a word", process.returncode or 1)
+    message = orjson.loads(answer)
+    if "run" in message:
+        return RunDir(Path(message["run"]))
+    raise RefusedError(message["error"], message["exit_code"])
+
+
+def accept(run: RunDir) -> bool:
+    """In a detached trainer: print to console.log from now on, and tell the starter which run this is.
+
+    Returns whether this process is a detached trainer at all.
+    """
+    if (end := _take_handshake()) is None:
+        return False
+    console = os.open(run.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(console, stream)
+    os.close(console)
+    _answer(end, {"run": str(run.path.resolve())})
+    return True
+
+
+def refuse(error: CmbenchError) -> bool:
+    """In a detached trainer that has not accepted: hand its error to the starter."""
+    if (end := _take_handshake()) is None:
+        return False
+    _answer(end, {"error": str(error), "exit_code": error.exit_code})
+    return True
+
+
+def _take_handshake() -> int | None:
+    value = os.environ.pop(_HANDSHAKE, None)
+    return None if value is None else int(value)
+
+
+def _answer(end: int, message: dict[str, object]) -> None:
+    with os.fdopen(end, "wb") as pipe:
+        pipe.write(orjson.dumps(message))

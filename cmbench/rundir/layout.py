@@ -1,0 +1,135 @@
+"""Every path of a run directory, and how one is made."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cmbench.errors import UsageError
+from cmbench.rundir.files import fsync_folder
+
+SCHEMA = 1
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run directory by its path."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name, e.g. ct_edm-20261122-221503-a3f9."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        """The complete recipe: every default written out."""
+        return self.path / "recipe.toml"
+
+    @property
+    def recipe_source(self) -> Path:
+        """The recipe as given, with the overrides."""
+        return self.path / "recipe.source.toml"
+
+    @property
+    def meta(self) -> Path:
+        """What does not change: arguments, versions, git, host."""
+        return self.path / "meta.json"
+
+    @property
+    def status(self) -> Path:
+        """State, process, heartbeat, step, speed."""
+        return self.path / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A row a log step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def profiles(self) -> Path:
+        """A row a profile step: the per-time bins."""
+        return self.path / "profiles.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """The journal."""
+        return self.path / "events.jsonl"
+
+    @property
+    def console(self) -> Path:
+        """What the trainer printed."""
+        return self.path / "console.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one writer."""
+        return self.path / "lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        """Pictures and points."""
+        return self.path / "snapshots"
+
+    @property
+    def samples(self) -> Path:
+        """What `cmbench sample` drew."""
+        return self.path / "samples"
+
+    @property
+    def control(self) -> Path:
+        """Requests to the trainer."""
+        return self.path / "control"
+
+    @property
+    def teacher(self) -> Path:
+        """A copy of the teacher that this run distils, if any."""
+        return self.path / "teacher"
+
+
+def steps_of_checkpoints(run: RunDir) -> list[int]:
+    """List the steps that have a checkpoint, ascending."""
+    try:
+        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if e.is_dir() and e.name.isdigit())
+    except OSError:
+        return []
+
+
+def create(runs_dir: Path, name: str) -> RunDir:
+    """Make a fresh run directory <name>-<yyyymmdd-hhmmss>-<4 hex>.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            run = RunDir(runs_dir / f"{name}-{stamp}-{secrets.token_hex(2)}")
+            try:
+                run.path.mkdir()
+            except FileExistsError:
+                continue
+            break
+        for folder in (run.checkpoints, run.snapshots, run.control):
+            folder.mkdir()
+    except OSError as error:
+        raise UsageError(f"{runs_dir}: a run cannot be written there: {error.strerror}") from None
+    return run
+
+
+def point_latest(run: RunDir) -> None:
+    """Let runs/latest name this run."""
+    temporary = run.path.parent / f".{LATEST}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run.name)
+    temporary.replace(run.path.parent / LATEST)
+    fsync_folder(run.path.parent)

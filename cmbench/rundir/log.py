@@ -1,0 +1,99 @@
+"""Append-only JSON lines: one writer, any number of readers that follow it as it grows.
+
+A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}. Rows of earlier segments at or past its
+first step were trained again, and readers drop them.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cmbench.rundir.files import name_nonfinite, to_json
+
+Row = dict[str, Any]
+
+
+class Log:
+    """The write end. A line torn by a crash is cut off when the log is opened again."""
+
+    def __init__(self, path: Path) -> None:
+        _cut_torn_line(path)
+        self._file = path.open("ab", buffering=0)
+        self.path = path
+
+    def open_segment(self, first_step: int) -> int:
+        """Begin the segment that starts with `first_step`, and return its number, from 1."""
+        self.segment = 1 + max((row["segment"] for row in _rows(self.path) if "first_step" in row), default=0)
+        self._write({"segment": self.segment, "first_step": first_step})
+        return self.segment
+
+    def append(self, row: Row) -> None:
+        """Write one row, whole or not at all as far as any reader sees."""
+        self._write({"segment": self.segment, **row})
+
+    def _write(self, row: Row) -> None:
+        self._file.write(to_json(name_nonfinite(row)) + b"\n")
+
+    def fsync(self) -> None:
+        """Make every row so far survive a power cut."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Tail:
+    """The read end: each `read` returns the rows that came since the last. A half-written line is not there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offset = path, 0
+
+    def read(self) -> list[Row]:
+        """Return new rows, those that open a segment included."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        return list(_parse(data[:whole]))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows that count, in order: no row twice, none that a later segment trained again."""
+    kept: list[Row] = []
+    for row in _rows(path):
+        if "first_step" in row:
+            kept = [r for r in kept if r["step"] < row["first_step"]]
+        else:
+            kept.append(row)
+    return kept
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    return _parse(path.read_bytes() if path.exists() else b"")
+
+
+def _parse(data: bytes) -> Iterator[Row]:
+    for line in data.split(b"\n"):
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # torn by a crash in the middle of a write
+        if isinstance(row, dict):
+            yield row
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if (whole := data.rfind(b"\n") + 1) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)

@@ -1,0 +1,59 @@
+"""Which run is meant: a path, a unique prefix, @latest, or @latest:PREFIX."""
+
+import os
+from pathlib import Path
+
+from cmbench.errors import NotFoundError, nearest
+from cmbench.rundir.layout import LATEST, RunDir, steps_of_checkpoints
+
+
+def runs_folder(given: Path | None = None) -> Path:
+    """Return where runs are: the one given, CMBENCH_RUNS_DIR, or ./runs."""
+    return given or Path(os.environ.get("CMBENCH_RUNS_DIR") or "runs")
+
+
+def address(run: RunDir) -> str:
+    """Return what to type for a run: its name where commands look by themselves, else its path."""
+    return run.name if run.path.resolve().parent == runs_folder().resolve() else str(run.path)
+
+
+def all_runs(runs_dir: Path) -> list[RunDir]:
+    """List the runs of a folder, oldest first."""
+    try:
+        entries = [e for e in os.scandir(runs_dir) if e.name != LATEST and not e.name.startswith(".")]
+    except OSError:
+        return []
+    runs = [RunDir(Path(e.path)) for e in entries if e.is_dir() and Path(e.path, "recipe.toml").exists()]
+    return sorted(runs, key=lambda run: (run.recipe.stat().st_mtime_ns, run.name))
+
+
+def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunDir:
+    """Find the one run that a selector means.
+
+    Args:
+        selector: a path, a unique prefix of a name (or its last four characters), @latest, or @latest:PREFIX.
+        runs_dir: where runs are.
+        with_checkpoint: let @latest pass over runs without one.
+
+    Raises:
+        NotFoundError: there is none, or more than one.
+    """
+    if Path(selector, "recipe.toml").exists():
+        return RunDir(Path(selector).resolve())
+    runs = all_runs(runs_dir)
+    if selector == "@latest" or selector.startswith("@latest:"):
+        prefix = selector.removeprefix("@latest").removeprefix(":")
+        runs = [r for r in runs if r.name.startswith(prefix) and (not with_checkpoint or steps_of_checkpoints(r))]
+        if not runs:
+            wanted = f"run named {prefix}*" if prefix else "run"
+            raise NotFoundError(f"{runs_dir}: no {wanted}{' with a checkpoint' if with_checkpoint else ''}")
+        return runs[-1]
+    matches = [r for r in runs if r.name.startswith(selector) or r.name.endswith(f"-{selector}")]
+    exact = [r for r in matches if r.name == selector]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    if matches:
+        names = ", ".join(r.name for r in matches[:4])
+        raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{', …' if len(matches) > 4 else ''}")
+    hint = nearest(selector, [r.name for r in runs])
+    raise NotFoundError(f"{selector}: no such run in {runs_dir}{hint} (cmbench ls)")

@@ -1,0 +1,63 @@
+"""status.json, replaced atomically, and what a reader makes of it."""
+
+import os
+import socket
+import time
+from typing import Any
+
+import psutil
+
+from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.layout import RunDir
+
+LIVE = ("starting", "running", "lost")
+LOST_AFTER = 60.0  # seconds without a heartbeat
+CRASHED_AFTER = 600.0
+
+
+def owner() -> dict[str, Any]:
+    """Return what identifies this process among all that ever ran: pid, its start time, host."""
+    return {"pid": os.getpid(), "pid_start": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
+def write(run: RunDir, status: dict[str, Any]) -> None:
+    """Replace status.json, with the heartbeat of now."""
+    write_atomically(run.status, to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n")
+
+
+def read(run: RunDir) -> dict[str, Any]:
+    """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost."""
+    status = read_json(run.status) or {"state": "starting", "step": 0, "heartbeat": _age_of(run)}
+    if status["state"] in LIVE:
+        status["state"] = _judge(status)
+    return status
+
+
+def is_live(run: RunDir) -> bool:
+    """Return whether a trainer works on this run, or may."""
+    return read(run)["state"] in LIVE
+
+
+def _judge(status: dict[str, Any]) -> str:
+    if status.get("host") == socket.gethostname():
+        return status["state"] if _is_running(status) else "crashed"
+    silent = time.time() - status["heartbeat"]
+    if silent > CRASHED_AFTER:
+        return "crashed"
+    return "lost" if silent > LOST_AFTER else status["state"]
+
+
+def _is_running(status: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(status["pid"])
+        same = abs(process.create_time() - status["pid_start"]) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _age_of(run: RunDir) -> float:
+    try:
+        return run.path.stat().st_mtime
+    except OSError:
+        return 0.0
