@@ -1,5 +1,6 @@
 """`cmbench sample`."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from cmbench.rundir.files import to_json, write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cmbench.engine.weights import Trained
 
 
@@ -82,13 +85,13 @@ def _parse_sigmas(text: str, trained: "Trained") -> list[float]:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--sigmas: found '{text}', allowed: numbers with commas between, e.g. 80,0.8") from None
-    descending = all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    descending = all(a > b for a, b in pairwise(levels))
     if not descending or not all(low < level <= high for level in levels):
         raise UsageError(f"--sigmas: found '{text}', allowed: descending numbers above {low:g}, up to {high:g}")
     return levels
 
 
-def _labels(label: int | None, n: int, trained: "Trained"):
+def _labels(label: int | None, n: int, trained: "Trained") -> "Tensor | None":
     from cmbench.engine.build import is_conditional
     from cmbench.engine.sample import round_robin_labels
 

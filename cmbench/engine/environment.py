@@ -21,7 +21,8 @@ def make_reproducible() -> None:
     """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # no operation here reads what it did not write
+    # Slow, and not needed: no operation here reads memory that it did not write.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 

@@ -1,6 +1,7 @@
 """Samplers. f and the denoiser are callables (x, sigma) -> x_0 on the EDM path; sigma is a tensor (B,)."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,6 +52,6 @@ def heun_ode(denoiser: pf_ode.Denoiser, noise: Tensor, sigmas: Sequence[float]) 
     """
     v = pf_ode.velocity(denoiser, EDM())
     x = sigmas[0] * noise
-    for sigma, lower in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, lower in pairwise(sigmas):
         x = pf_ode.heun_step(v, x, noise.new_full((len(x),), sigma), noise.new_full((len(x),), lower))
     return denoiser(x, noise.new_full((len(x),), sigmas[-1]))

@@ -43,7 +43,8 @@ class Network(nn.Module):
     """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by 2 once for each level after the first.
 
     Raises:
-        UsageError: the data are no pictures, the pictures cannot be halved that often, or attention is asked at a size that never occurs.
+        UsageError: the data are no pictures, cannot be halved that often, or attention is asked at a size that
+            never occurs.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int) -> None:
