@@ -18,10 +18,10 @@ from cmbench.data._finite import Finite
 from cmbench.errors import UsageError
 
 _TORCHVISION = {
-    "mnist": (datasets.MNIST, "MNIST/raw/train-images-idx3-ubyte.gz and its three siblings"),
+    "mnist": (datasets.MNIST, "the four *-ubyte.gz of MNIST into MNIST/raw"),
     "fashion_mnist": (
         datasets.FashionMNIST,
-        "FashionMNIST/raw/train-images-idx3-ubyte.gz and its three siblings",
+        "the four *-ubyte.gz of Fashion-MNIST into FashionMNIST/raw",
     ),
     "cifar10": (datasets.CIFAR10, "cifar-10-python.tar.gz"),
 }
@@ -57,7 +57,9 @@ def _torchvision(config: Config, root: Path) -> tuple[Tensor, Tensor, Tensor, Te
         splits = [dataset(str(root), train=train, download=config.download) for train in (True, False)]
     except (RuntimeError, URLError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"data.root: no {config.name} at {root} ({reason}); put {files} there") from None
+        raise UsageError(
+            f"data.root: no {config.name} at {root} ({reason}); put {files} there, with data.download = true to unpack"
+        ) from None
     train, test = ((_channels_first(split.data), torch.as_tensor(split.targets)) for split in splits)
     return *train, *test
 
@@ -78,8 +80,14 @@ def _folder(config: Config, root: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]
     wanted, free = len(folder) * 3 * config.size**2, psutil.virtual_memory().available
     if wanted > free:
         raise UsageError(f"data.root: {len(folder)} pictures need {wanted:,} bytes of memory, {free:,} are free")
-    pictures = torch.cat([batch for batch, _ in DataLoader(folder, batch_size=256)])
+    test_size = max(1, round(config.held_out * len(folder)))
+    if test_size >= len(folder):
+        raise UsageError(f"data.held_out: {test_size} of {len(folder)} pictures at {root} leave none to train on")
+    try:
+        pictures = torch.cat([batch for batch, _ in DataLoader(folder, batch_size=256)])
+    except OSError as error:
+        raise UsageError(f"data.root: {root}: {error}") from None
     labels = torch.tensor(folder.targets)
     order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(0))
-    test, train = order.split([cut := max(1, round(config.held_out * len(folder))), len(folder) - cut])
+    test, train = order.split([test_size, len(folder) - test_size])
     return pictures[train], labels[train], pictures[test], labels[test]

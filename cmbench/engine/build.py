@@ -56,13 +56,14 @@ def complete(given: Recipe, where: str) -> Recipe:
         UsageError: a key is wrong, or components do not go together.
     """
     tables = given.tables()
-    with naming(where):
-        for table in COMPONENTS:
-            settings = dict(tables[table])
-            kind = settings.pop("kind")
+    for table in COMPONENTS:
+        settings = dict(tables[table])
+        kind = settings.pop("kind")
+        with naming(where):
             _, config_class = component(table, kind)
-            checked = config.check(config_class, settings, table)
-            tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
+        checked = config.check(config_class, settings, where, table)
+        tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
+    with naming(where):
         _check_objective(given)
     return recipe.check_tables(tables, where)
 

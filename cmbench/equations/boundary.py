@@ -5,6 +5,7 @@ All functions take the noise level sigma (B,) and return four tensors (B,).
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -35,8 +36,9 @@ def consistency_scalings(sigma: Tensor, sigma_data: float, sigma_min: float) -> 
     """
     variance = sigma.square() + sigma_data**2
     shifted = sigma - sigma_min
+    data = torch.full_like(sigma, sigma_data**2)  # a tensor: torch's number / tensor is not exact for a / a
     return Scalings(
-        c_skip=sigma_data**2 / (shifted.square() + sigma_data**2),
+        c_skip=data / (shifted.square() + data),
         c_out=shifted * sigma_data / variance.sqrt(),
         c_in=variance.rsqrt(),
         c_noise=0.25 * sigma.log(),

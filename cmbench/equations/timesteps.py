@@ -24,9 +24,10 @@ def karras_grid(
 def N_of_k(k: int, K: int, s_0: int, s_1: int) -> int:  # noqa: N802
     """Return the number of grid points at step k of K: s_0 at first, s_1 + 1 at last (Song et al. 2023, app. C).
 
-    N(k) = ceil(sqrt(k / K ((s_1 + 1)^2 - s_0^2) + s_0^2) - 1) + 1.
+    N(k) = ceil(sqrt(k / K ((s_1 + 1)^2 - s_0^2) + s_0^2) - 1) + 1, in integers: a rounded root may be one too high.
     """
-    return math.ceil(math.sqrt(k / K * ((s_1 + 1) ** 2 - s_0**2) + s_0**2) - 1) + 1
+    under_root = -(-(k * ((s_1 + 1) ** 2 - s_0**2) + K * s_0**2) // K)  # rounded up, as the root will be
+    return math.isqrt(under_root - 1) + 1
 
 
 def mu_of_k(N: int, s_0: int, mu_0: float) -> float:

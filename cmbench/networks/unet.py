@@ -51,7 +51,9 @@ class Network(nn.Module):
         super().__init__()
         if len(shape) != 3:
             raise UsageError(f"network.kind: found 'unet' for data of shape {list(shape)}, allowed for points: 'mlp'")
-        colours, size, _ = shape
+        colours, size, width = shape
+        if size != width:
+            raise UsageError(f"network.kind: found 'unet' for pictures of {size}x{width}, allowed: square pictures")
         sizes = _level_sizes(size, config)
         channels = [config.width * m for m in config.multipliers]
         embedded = 4 * config.width

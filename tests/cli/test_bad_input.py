@@ -1,0 +1,283 @@
+"""Bad input: the right exit code, one line that names the key and what is allowed, and nothing left on disk."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY, set_options
+
+from cmbench.engine import checkpoint
+from cmbench.rundir import status
+from cmbench.rundir.files import read_json
+
+UNET = ["network.kind=unet"]
+DIGITS = ["data.kind=digits", *UNET]
+IMAGES = ["data.kind=images", *UNET, "data.download=false"]
+
+# overrides of the tiny recipe, exit code, what the line must contain
+RECIPES = {
+    "unknown key": (["train.stepz=3"], 2, ["tiny.toml", "train.stepz", "unknown key", "'steps'", "batch_size"]),
+    "unknown key of a component": (["network.widht=3"], 2, ["tiny.toml", "network.widht", "'width'"]),
+    "unknown table": (["trian.steps=3"], 2, ["tiny.toml", "trian", "'train'"]),
+    "wrong type": (["train.steps=1.5"], 2, ["tiny.toml", "train.steps", "1.5", "integer"]),
+    "a string for a number": (["optimizer.lr=fast"], 2, ["tiny.toml", "optimizer.lr", "'fast'", "number"]),
+    "a boolean for a number": (["train.steps=true"], 2, ["tiny.toml", "train.steps", "True", "integer"]),
+    "a number for a table": (["train=5"], 2, ["tiny.toml", "train", "5", "dictionary"]),
+    "steps 0": (["train.steps=0"], 2, ["tiny.toml", "train.steps", "found 0", "1"]),
+    "out of range": (["profile.bins=1000"], 2, ["tiny.toml", "profile.bins", "1000", "512"]),
+    "not finite": (["optimizer.lr=inf"], 2, ["tiny.toml", "optimizer.lr", "inf", "finite"]),
+    "bad literal": (["path.kind=edmm"], 2, ["tiny.toml", "path.kind", "'edmm'", "'trigflow'", "did you mean 'edm'?"]),
+    "objective kind": (["objective.kind=ctt"], 2, ["tiny.toml", "objective.kind", "'ctt'", "denoise", "'ct'?"]),
+    "network kind": (["network.kind=mpl"], 2, ["tiny.toml", "network.kind", "'mpl'", "unet", "'mlp'?"]),
+    "data kind": (["data.kind=mixture"], 2, ["tiny.toml", "data.kind", "'mixture'", "digits", "'mixtures'?"]),
+    "teacher kind": (["teacher.kind=orakle"], 2, ["tiny.toml", "teacher", "kind", "'orakle'", "'run'", "'oracle'?"]),
+    "optimiser kind": (["optimizer.kind=sgd"], 2, ["tiny.toml", "optimizer.kind", "'sgd'", "'radam'"]),
+    "kind that is no string": (["network.kind=5"], 2, ["tiny.toml", "network.kind", "5", "mlp"]),
+    "kind from nowhere": (["network.kind=own_nowhere:Network"], 2, ["tiny.toml", "network.kind", "own_nowhere"]),
+    "kind without a Config": (["objective.kind=json:loads"], 2, ["tiny.toml", "objective.kind", "json", "Config"]),
+    "path of another objective": (["path.kind=vp"], 2, ["tiny.toml", "path.kind", "'vp'", "'ct'", "edm"]),
+    "no teacher for cd": (["objective={kind='cd'}"], 2, ["tiny.toml", "teacher", "missing", "'cd'", "'oracle'"]),
+    "a teacher for ct": (["teacher.kind=oracle"], 2, ["tiny.toml", "teacher", "none", "'ct'"]),
+    "teacher kind run without a run": (["teacher.kind=run"], 2, ["tiny.toml", "teacher", "run", "@latest"]),
+    "oracle with a run": (
+        ["objective={kind='cd'}", "teacher.kind=oracle", "teacher.run=x"],
+        2,
+        ["tiny.toml", "teacher", "'oracle'", "'run'"],
+    ),
+    "teacher's run missing": (
+        ["objective={kind='cd'}", "teacher.kind=run", "teacher.run=nobody"],
+        4,
+        ["nobody", "no such run", "cmbench ls"],
+    ),
+    "mlp for pictures": (["data={kind='digits'}"], 2, ["tiny.toml", "network.kind", "'mlp'", "[1, 8, 8]", "'unet'"]),
+    "unet for points": (["network={kind='unet'}"], 2, ["tiny.toml", "network.kind", "'unet'", "[2]", "'mlp'"]),
+    "too many levels": (
+        [*DIGITS, "network.multipliers=[1,1,1,1,1]"],
+        2,
+        ["tiny.toml", "network.multipliers", "5 levels", "8 pixels", "at most 4"],
+    ),
+    "attention at a size that never is": (
+        [*DIGITS, "network.attention=[5]"],
+        2,
+        ["tiny.toml", "network.attention", "found 5", "[8, 4]"],
+    ),
+    "heads that do not divide": ([*DIGITS, "network.heads=3"], 2, ["tiny.toml", "heads", "found 3", "divisor", "32"]),
+    "pictures that are not there": (
+        [*IMAGES, "data.root=nowhere"],
+        2,
+        ["tiny.toml", "data.root", "nowhere", "train-images-idx3-ubyte.gz"],
+    ),
+    "a folder that is not there": (
+        [*IMAGES, "data.name=folder", "data.root=nowhere"],
+        2,
+        ["tiny.toml", "data.root", "nowhere", "one sub-folder a class"],
+    ),
+    "a folder without pictures": (
+        [*IMAGES, "data.name=folder", "data.root=runs"],
+        2,
+        ["tiny.toml", "data.root", "runs", "one sub-folder a class"],
+    ),
+    "no such device": (["train.device=cuda:99"], 2, ["tiny.toml", "train.device", "'cuda:99'", "GPUs"]),
+    "device of another name": (["train.device=gpu"], 2, ["tiny.toml", "train.device", "'gpu'", "auto", "cuda"]),
+    "lpips for points": (["objective.distance=lpips"], 2, ["tiny.toml", "objective.distance", "'lpips'", "'l2'"]),
+    "s_1 below s_0": (["objective.s_0=9", "objective.s_1=5"], 2, ["tiny.toml", "s_1", "found 5", "s_0 = 9"]),
+    "sigma_min at sigma_max": (
+        ["path.sigma_min=80.0"],
+        2,
+        ["tiny.toml", "path.sigma_min", "80", "less than sigma_max"],
+    ),
+    "a beta of 1": (["optimizer.betas=[0.9,1.0]"], 2, ["tiny.toml", "optimizer.betas", "[0.9, 1.0]", "[0, 1)"]),
+    "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "2"]),
+    "inverse_sqrt from 0": (["optimizer.decay=inverse_sqrt"], 2, ["tiny.toml", "optimizer.decay_after", "at least 1"]),
+    "the same average twice": (["ema.lengths=[0.9,0.9]"], 2, ["tiny.toml", "ema.lengths", "[0.9, 0.9]", "different"]),
+    "a power that is too long": (
+        ["ema.profile=power", "ema.lengths=[0.5]"],
+        2,
+        ["tiny.toml", "ema.lengths", "[0.5]", "(0, 0.28)"],
+    ),
+    "a sampler of no step": (["evaluate.steps=[0]"], 2, ["tiny.toml", "evaluate.steps", "[0]", "from 1"]),
+    "a name with a slash": (["name=a/b"], 2, ["tiny.toml", "name", "'a/b'", "A-Za-z0-9"]),
+    "a negative seed": (["seed=-1"], 2, ["tiny.toml", "seed", "-1", "0"]),
+    "--set without =": (["train.steps"], 2, ["--set", "train.steps", "table.key=value"]),
+}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def complains(cmbench, home):
+    """Run a command that must fail, and check what any failure owes its user."""
+
+    def call(*args: object, code: int, mentions: list[str]) -> str:
+        before = files_in(home)
+        outcome = cmbench(*args)
+        assert outcome.code == code, outcome.err
+        assert outcome.err.startswith("cmbench: ")
+        assert outcome.err.endswith("\n")
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert "Traceback" not in outcome.err
+        assert outcome.out == ""
+        assert [part for part in mentions if part not in outcome.err] == [], outcome.err
+        assert files_in(home) == before
+        return outcome.err
+
+    return call
+
+
+@pytest.mark.parametrize("case", RECIPES)
+def test_a_recipe_with_a_mistake(complains, home, case):
+    overrides, code, mentions = RECIPES[case]
+    (home / "runs").mkdir()
+    complains("run", "tiny.toml", *set_options(overrides), code=code, mentions=mentions)
+    assert list((home / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_recipe_show_and_check_say_the_same(complains, command):
+    mentions = ["tiny.toml", "train.stepz", "unknown key", "'steps'"]
+    complains("recipe", command, "tiny.toml", "--set", "train.stepz=3", code=2, mentions=mentions)
+
+
+FILES = {
+    "empty": (b"", ["bad.toml", "name", "missing"]),
+    "without a network": (TINY.replace("[network]", "[networks]").encode(), ["bad.toml", "network", "missing"]),
+    "without a kind": (TINY.replace('kind = "mlp"', "").encode(), ["bad.toml", "network.kind", "None", "mlp, unet"]),
+    "not TOML": (b"name = tiny", ["bad.toml", "not TOML", "line 1"]),
+    "a key twice": (b"seed = 1\nseed = 2", ["bad.toml", "not TOML", "overwrite"]),
+    "binary": (bytes(range(256)), ["bad.toml", "cannot be read"]),
+    "extends what is not there": (b'extends = "nowhere.toml"', ["nowhere.toml", "bad.toml", "No such file"]),
+    "extends a folder": (b'extends = "."', ["bad.toml", "cannot be read"]),
+    "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path of a recipe"]),
+    "extends itself": (b'extends = "bad.toml"', ["bad.toml", "extends"]),
+    "extends in a circle": (b'extends = "circle.toml"', ["bad.toml", "extends"]),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_no_recipe(complains, home, case):
+    content, mentions = FILES[case]
+    (home / "bad.toml").write_bytes(content)
+    (home / "circle.toml").write_text('extends = "bad.toml"')
+    complains("run", "bad.toml", code=2, mentions=mentions)
+    complains("recipe", "check", "bad.toml", code=2, mentions=mentions)
+
+
+def test_a_recipe_that_is_not_there(complains, home):
+    (home / "recipes").mkdir()
+    shutil.copy("tiny.toml", "recipes/ring_of_eight.toml")
+    complains("run", "ring_of_eigth", code=2, mentions=["ring_of_eigth", "'ring_of_eight'", "cmbench recipe list"])
+    complains("run", "nowhere/x.toml", code=2, mentions=["nowhere/x.toml", "cmbench recipe list"])
+    complains("run", "recipes", code=2, mentions=["recipes", "no such recipe"])
+
+
+@pytest.mark.parametrize("folder", ["tiny.toml", "tiny.toml/runs"])
+def test_a_runs_folder_that_is_none(complains, folder):
+    mentions = [folder, "cannot be written", "Not a directory" if "/" in folder else "File exists"]
+    complains("run", "tiny.toml", "--runs-dir", folder, code=2, mentions=mentions)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_runs_folder_that_is_read_only(complains, home):
+    (home / "runs").mkdir(mode=0o500)
+    complains("run", "tiny.toml", code=2, mentions=["runs", "cannot be written", "Permission denied"])
+
+
+COMMANDS = {
+    "unknown command": (["rnu"], 2, ["'rnu'", "'run'"]),
+    "unknown option": (["run", "tiny.toml", "--step", "5"], 2, ["--step"]),
+    "no recipe": (["run"], 2, ["RECIPE"]),
+    "sample of an unknown run": (["sample", "nobody"], 4, ["nobody", "no such run", "cmbench ls"]),
+    "sample without runs": (["sample"], 4, ["runs", "no run"]),
+    "show of an unknown run": (["show", "nobody"], 4, ["nobody", "no such run"]),
+    "watch of an unknown run": (["watch", "nobody"], 4, ["nobody", "no such run"]),
+    "stop of an unknown run": (["stop", "nobody"], 4, ["nobody", "no such run"]),
+    "resume of an unknown run": (["resume", "nobody"], 4, ["nobody", "no such run"]),
+    "resume without runs": (["resume", "@latest:tiny"], 4, ["runs", "no run named tiny"]),
+    "steps of sample": (["sample", "--steps", "0"], 2, ["--steps", "1"]),
+    "number of samples": (["sample", "--n", "many"], 2, ["--n", "integer"]),
+    "label of sample": (["sample", "--label", "-1"], 2, ["--label", "0"]),
+    "seed of sample": (["sample", "--seed", "-1"], 2, ["--seed", "0"]),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_command_with_a_mistake(complains, home, case):
+    arguments, code, mentions = COMMANDS[case]
+    complains(*arguments, code=code, mentions=mentions)
+    assert not (home / "runs").exists()
+
+
+SAMPLES = {
+    "sigmas that are no numbers": (["--sigmas", "80,low"], 2, ["--sigmas", "80,low", "e.g. 80,0.8"]),
+    "sigmas that ascend": (["--sigmas", "0.8,80"], 2, ["--sigmas", "0.8,80", "descending", "0.002", "80"]),
+    "sigmas that repeat": (["--sigmas", "8,8"], 2, ["--sigmas", "8,8", "descending"]),
+    "sigmas beyond the range": (["--sigmas", "81"], 2, ["--sigmas", "81", "up to 80"]),
+    "sigmas at sigma_min": (["--sigmas", "80,0.002"], 2, ["--sigmas", "above 0.002"]),
+    "sigmas that are not finite": (["--sigmas", "nan"], 2, ["--sigmas", "nan", "above 0.002"]),
+    "an unknown average": (["--ema", "0.7"], 2, ["ema", "'0.7'", "0.9, 0.5, none"]),
+    "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
+    "a label of a run without labels": (["--label", "1"], 2, ["--label", "unconditional"]),
+    "a picture below a file": (["--out", "tiny.toml/x.png"], 2, ["--out", "tiny.toml/x.png", "cannot be written"]),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+def test_samples_that_cannot_be_drawn(complains, trained, case):
+    arguments, code, mentions = SAMPLES[case]
+    complains("sample", trained.name, *arguments, code=code, mentions=mentions)
+
+
+def test_a_label_that_is_not_there(complains, conditional):
+    complains("sample", conditional.name, "--label", "8", code=2, mentions=["--label", "found 8", "0 to 7"])
+
+
+def test_a_damaged_checkpoint(complains, trained):
+    victim = checkpoint.folder_of(trained, 12) / "ema_0.9.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[-3] ^= 1
+    victim.write_bytes(content)
+    complains("sample", trained.name, code=4, mentions=["00000012/ema_0.9.safetensors", "damaged", "checksum"])
+    victim.unlink()
+    complains("sample", trained.name, code=4, mentions=["00000012/ema_0.9.safetensors", "cannot be read"])
+
+
+def test_a_run_without_a_checkpoint(complains, trained):
+    shutil.rmtree(trained.checkpoints)
+    complains("sample", trained.name, code=4, mentions=[trained.name, "no checkpoint"])
+    complains("sample", "@latest", code=4, mentions=["no run with a checkpoint"])
+
+
+def test_a_teacher_that_fits_badly(complains, trained, teacher):
+    distill = ["objective={kind='cd'}", "teacher.kind=run"]
+    cases = [
+        ([f"teacher.run={trained.name}"], ["tiny.toml", "teacher.run", trained.name, "'denoise'"]),
+        (
+            [f"teacher.run={teacher.name}", "data={kind='digits'}", "network={kind='unet'}"],
+            ["tiny.toml", "teacher.run", "[2]", "[1, 8, 8]"],
+        ),
+        ([f"teacher.run={teacher.name}", "teacher.ema='0.7'"], ["tiny.toml", "ema", "'0.7'", "0.5, none"]),
+        (
+            [f"teacher.run={teacher.name}", "teacher.initialise_student=true", "network.width=8"],
+            ["tiny.toml", "teacher.initialise_student", "the same network", "false"],
+        ),
+    ]
+    for overrides, mentions in cases:
+        complains("run", "tiny.toml", *set_options([*distill, *overrides]), code=2, mentions=mentions)
+
+
+def test_what_a_finished_run_cannot_do(complains, trained):
+    complains("resume", trained.name, code=5, mentions=[trained.name, "already finished", "cmbench sample"])
+    complains("stop", trained.name, code=5, mentions=[trained.name, "not live", "finished"])
+
+
+def test_a_live_run_is_not_resumed(complains, trained):
+    status.write(trained, {**(read_json(trained.status) or {}), **status.owner(), "state": "running"})
+    complains("resume", trained.name, code=5, mentions=[trained.name, "is running", "cmbench watch"])
+
+
+def test_two_runs_that_begin_so(complains, trained, home):
+    shutil.copytree(trained.path, home / "runs" / (trained.name + "x"))
+    complains("show", "tiny-", code=4, mentions=["tiny-", "2 runs", trained.name])

@@ -1,0 +1,338 @@
+"""The commands in front of a finished run, in this process."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from safetensors.numpy import load_file
+
+from cmbench.cli import _follow, _train
+from cmbench.cli._lines import duration, event_line, metrics_line
+from cmbench.engine import checkpoint, weights
+from cmbench.equations import sampling
+from cmbench.rundir import status
+from cmbench.rundir.files import read_json
+from cmbench.rundir.log import read_rows
+from cmbench.rundir.select import all_runs
+
+
+def answer(outcome) -> dict:
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    return json.loads(outcome.out)
+
+
+def test_run_makes_a_whole_run_directory(home, cmbench):
+    outcome = cmbench("run", "tiny.toml", "--set", "seed=7", "--set", "log.every=6")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    (run,) = all_runs(home / "runs")
+    assert (home / "runs" / "latest").resolve() == run.path
+    assert {path.name for path in run.path.iterdir() if path.name != "lock"} == {
+        "recipe.toml",
+        "recipe.source.toml",
+        "meta.json",
+        "status.json",
+        "metrics.jsonl",
+        "profiles.jsonl",
+        "events.jsonl",
+        "console.log",
+        "checkpoints",
+        "snapshots",
+        "control",
+    }
+    lines = outcome.out.splitlines()
+    assert lines[0] == run.name
+    assert lines[1] == "step 0  started"
+    assert [line.split("  ")[0] for line in lines if "loss" in line] == ["step 6/12", "step 12/12"]
+    assert lines[-1] == f"next: cmbench sample {run.name} --steps 1"
+    assert run.console.read_text().splitlines() == lines[:-2]
+    assert status.read(run)["state"] == "finished"
+    assert read_json(run.meta)["seed"] == 7
+    stems = [f"{step:08d}_{n}step" for step in (6, 12) for n in (1, 2)]
+    assert {path.name for path in run.snapshots.iterdir()} == {s + e for s in stems for e in (".png", ".safetensors")}
+    assert load_file(run.snapshots / f"{stems[-1]}.safetensors")["samples"].shape == (4, 2)
+    assert "every = 6" in run.recipe_source.read_text()
+    assert 'kind = "radam"' not in run.recipe_source.read_text()
+    # The recipe that the run keeps gives the same run again.
+    shutil.copy(run.recipe, home / "again.toml")
+    assert cmbench("run", "again.toml").code == 0
+    again = all_runs(home / "runs")[-1]
+    mine, theirs = (checkpoint.load_group(r, 12, "model") for r in (again, run))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_runs_dir_says_where(home, cmbench, monkeypatch):
+    assert cmbench("run", "tiny.toml", "--runs-dir", "elsewhere").code == 0
+    assert not (home / "runs").exists()
+    (run,) = all_runs(home / "elsewhere")
+    assert run.name in cmbench("ls", "--runs-dir", "elsewhere").out
+    assert cmbench("show", run.name, "--runs-dir", "elsewhere").code == 0
+    assert cmbench("show", f"elsewhere/{run.name}").code == 0
+    assert cmbench("ls").out == ""
+    monkeypatch.setenv("CMBENCH_RUNS_DIR", "elsewhere")
+    assert cmbench("show", run.name).code == 0
+
+
+def test_ls(cmbench, trained, teacher, home):
+    listed = answer(cmbench("ls", "--json"))
+    assert listed["schema"] == 1
+    assert {run["name"]: run["state"] for run in listed["runs"]} == {trained.name: "finished", teacher.name: "finished"}
+    by_age = sorted((trained, teacher), key=lambda run: run.recipe.stat().st_mtime_ns, reverse=True)
+    assert [run["name"] for run in listed["runs"]] == [run.name for run in by_age]
+    table = cmbench("ls").out.splitlines()
+    assert len(table) == 3
+    (row,) = (line.split() for line in table if line.startswith(trained.name))
+    assert row[1:3] == ["finished", "12/12"]
+    now = status.read(trained)
+    assert row[3] == f"{now['last']['loss']:.4g}"
+    assert row[4] == f"{min(best['value'] for best in now['best'].values()):.4g}"
+    shutil.rmtree(home / "runs")
+    empty = cmbench("ls")
+    assert (empty.code, empty.out) == (0, "")
+    assert "no runs in" in empty.err
+    assert answer(cmbench("ls", "--json"))["runs"] == []
+
+
+def test_show(cmbench, trained):
+    shown = answer(cmbench("show", trained.name, "--json"))
+    assert shown["name"] == trained.name
+    assert shown["checkpoints"] == [10, 12]
+    assert shown["status"]["step"] == 12
+    assert shown["recipe"]["train"]["steps"] == 12
+    assert shown["recipe"]["optimizer"]["kind"] == "radam"
+    assert shown["meta"]["seed"] == 3
+    assert len(shown["snapshots"]) == 4
+    rows = read_rows(trained.metrics)
+    last = [row for row in rows if "loss" in row][-1]
+    assert shown["status"]["last"]["loss"] == last["loss"]
+    for key in ("sw_1step", "sw_2step"):
+        values = {row["step"]: row[key] for row in rows if key in row}
+        step = min(values, key=values.__getitem__)
+        assert shown["status"]["best"][key] == {"value": values[step], "step": step}
+    text = cmbench("show").out
+    assert text.startswith(f"{trained.name}: finished at step 12 of 12\n")
+    assert "10, 12" in text
+    assert "steps = 12" in text
+
+
+def test_what_a_run_holds_is_not_taken_for_markup(cmbench, trained):
+    meta = {**read_json(trained.meta), "device": "[red]x[/red] [link=y]z"}
+    trained.meta.write_text(json.dumps(meta))
+    assert "[red]x[/red] [link=y]z" in cmbench("show").out
+
+
+def test_watch_of_a_finished_run_prints_its_end(cmbench, trained):
+    lines = cmbench("watch", trained.name, "-n", "3").out.splitlines()
+    assert lines[0] == trained.name
+    assert len(lines) == 6
+    assert lines[3] == "step 12  finished"
+    assert lines[-1] == f"next: cmbench sample {trained.name} --steps 1"
+    everything = cmbench("watch", trained.name, "-n", "1000").out.splitlines()
+    rows = read_rows(trained.metrics) + read_rows(trained.events)
+    assert len(everything) == 1 + len(rows) + 2
+    assert everything[1] == "step 0  started"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "says"),
+    [
+        ("finished", 0, "next: cmbench sample"),
+        ("stopped", 75, "stopped at step 12: cmbench resume"),
+        ("diverged", 3, "the last good state is checkpoint 12"),
+        ("failed", 1, "console.log"),
+        ("crashed", 1, "cmbench resume"),
+    ],
+)
+def test_how_a_run_ended_is_its_exit_code(trained, capsys, state, code, says):
+    status.write(trained, {**read_json(trained.status), "state": state})
+    assert _follow.closing(trained) == code
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
+    shown = answer(cmbench("sample", "--steps", steps, "--n", 10, "--save", "x.safetensors", "--json"))
+    assert (shown["run"], shown["step"], shown["ema"], shown["n"]) == (trained.name, 12, "0.9", 10)
+    assert len(shown["sigmas"]) == steps
+    assert shown["sigmas"][0] == 80.0
+    assert shown["sigmas"] == sorted(shown["sigmas"], reverse=True)
+    picture = trained.samples / f"00000012_{steps}step_seed0.png"
+    assert shown["files"] == [str(picture), "x.safetensors"]
+    with Image.open(picture) as opened:
+        assert (opened.size, opened.mode) == ((256, 256), "RGB")
+    samples = load_file("x.safetensors")["samples"]
+    assert samples.shape == (10, 2)
+    assert samples.dtype == np.float32
+    assert np.isfinite(samples).all()
+
+
+def test_one_step_is_f_at_sigma_max(cmbench, trained):
+    """One step applies f once to sigma_max z with z ~ N(0, I): the spread of f's input shows in its output."""
+    assert cmbench("sample", "--n", 500, "--save", "x.safetensors").code == 0
+    samples = load_file("x.safetensors")["samples"]
+    model = weights.load(trained, torch.device("cpu")).model
+    z = torch.randn(500, 2, generator=torch.Generator().manual_seed(5))
+    expected = model(80 * z, torch.full((500,), 80.0)).detach().numpy()
+    assert samples.mean(axis=0) == pytest.approx(expected.mean(axis=0), abs=0.1)
+    assert samples.std(axis=0) == pytest.approx(expected.std(axis=0), rel=0.15)
+
+
+def test_sigmas_are_those_given(cmbench, trained, monkeypatch):
+    seen = []
+    draw = sampling.multistep_consistency
+
+    def spy(f, latents, sigmas, *rest):
+        seen.append(list(sigmas))
+        return draw(f, latents, sigmas, *rest)
+
+    monkeypatch.setattr(sampling, "multistep_consistency", spy)
+    shown = answer(cmbench("sample", "--sigmas", "40,1.5,0.1", "--json"))
+    assert shown["sigmas"] == seen[0] == [40.0, 1.5, 0.1]
+    assert shown["files"] == [str(trained.samples / "00000012_3step_seed0.png")]
+
+
+def test_equal_seeds_give_equal_files(cmbench, trained, home):
+    def files(*arguments: object) -> tuple[bytes, bytes]:
+        assert cmbench("sample", "--out", "x.png", "--save", "x.safetensors", "--steps", 2, *arguments).code == 0
+        return (home / "x.png").read_bytes(), (home / "x.safetensors").read_bytes()
+
+    first = files("--seed", 5)
+    assert files("--seed", 5) == first
+    other = files("--seed", 6)
+    assert other[0] != first[0]
+    assert other[1] != first[1]
+    assert files("--seed", 5, "--ema", "0.9") == first
+    assert len({files("--seed", 5, "--ema", ema)[1] for ema in ("0.9", "0.5", "none")}) == 3
+    assert files("--seed", 5, "--checkpoint", 12) == first
+    assert files("--seed", 5, "--checkpoint", 10)[1] != first[1]
+    assert not trained.samples.exists()
+
+
+def test_no_two_of_many_samples_are_equal(cmbench, trained):
+    assert cmbench("sample", "--n", 1030, "--save", "x.safetensors").code == 0
+    samples = load_file("x.safetensors")["samples"]
+    assert samples.shape == (1030, 2)
+    assert len(np.unique(samples, axis=0)) == 1030
+
+
+@pytest.mark.parametrize("ema", ["0.9", "0.5", "none"])
+def test_every_average_can_be_sampled(cmbench, trained, ema):
+    assert answer(cmbench("sample", "--ema", ema, "--json"))["ema"] == ema
+
+
+def test_out_makes_the_folders_it_needs(cmbench, trained, home):
+    assert cmbench("sample", "--out", "a/b/c.png", "--save", "d/e.safetensors").code == 0
+    assert (home / "a/b/c.png").read_bytes().startswith(b"\x89PNG")
+    assert load_file("d/e.safetensors")["samples"].shape == (64, 2)
+
+
+def test_a_conditional_run_is_sampled_by_label(cmbench, conditional, monkeypatch):
+    seen = []
+    forward = weights.Model.forward
+
+    def spy(self, x, t, labels=None):
+        seen.append(labels)
+        return forward(self, x, t, labels)
+
+    monkeypatch.setattr(weights.Model, "forward", spy)
+    assert cmbench("sample", "--n", 5, "--label", 3).code == 0
+    assert cmbench("sample", "--n", 10).code == 0
+    assert seen[0].tolist() == [3] * 5
+    assert seen[1].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+
+
+def test_the_label_reaches_the_samples(cmbench, conditional):
+    drawn = []
+    for label in (0, 1):
+        assert cmbench("sample", "--label", label, "--save", "x.safetensors").code == 0
+        drawn.append(load_file("x.safetensors")["samples"])
+    assert not np.array_equal(*drawn)
+
+
+def test_a_teacher_is_sampled_by_its_ode(cmbench, teacher, monkeypatch):
+    calls = []
+    solve = sampling.heun_ode
+    monkeypatch.setattr(sampling, "heun_ode", lambda D, x, sigmas: calls.append(list(sigmas)) or solve(D, x, sigmas))
+    shown = answer(cmbench("sample", "--steps", 5, "--json"))
+    assert shown["sigmas"] == calls[0]
+    rho = 7
+    grid = [(80 ** (1 / rho) + i / 4 * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho for i in range(5)]
+    assert calls[0] == pytest.approx(grid, rel=1e-5)
+
+
+def test_samples_that_are_not_finite_are_announced(cmbench, trained, monkeypatch):
+    monkeypatch.setattr(weights.Model, "forward", lambda self, x, t, labels=None: x * float("nan"))
+    outcome = cmbench("sample", "--json")
+    assert outcome.code == 0
+    assert outcome.err == "cmbench: some samples are not finite\n"
+    json.loads(outcome.out)
+
+
+def test_recipes_are_listed_shown_and_checked(cmbench, home):
+    (home / "recipes").mkdir()
+    (home / "recipes" / "ring.toml").write_text(TINY)
+    listed = answer(cmbench("recipe", "list", "--json"))
+    assert listed["recipes"] == [
+        {
+            "name": "ring",
+            "path": "recipes/ring.toml",
+            "objective": "ct",
+            "data": "ring",
+            "network": "mlp",
+            "steps": 12,
+        }
+    ]
+    assert "ring" in cmbench("recipe", "list").out
+    shown = answer(cmbench("recipe", "show", "ring", "--set", "train.steps=99", "--json"))["recipe"]
+    assert (shown["train"]["steps"], shown["objective"]["rho"]) == (99, 7.0)
+    assert cmbench("recipe", "check", "ring", "tiny.toml").out == "recipes/ring.toml: ok\ntiny.toml: ok\n"
+    assert answer(cmbench("recipe", "schema"))["type"] == "object"
+
+
+def test_check_goes_on_after_a_mistake(cmbench, home):
+    (home / "bad.toml").write_text(TINY.replace("steps = 12", "steps = 0"))
+    (home / "worse.toml").write_text(TINY.replace("depth = 1", "depht = 1"))
+    outcome = cmbench("recipe", "check", "bad.toml", "tiny.toml", "worse.toml")
+    assert outcome.code == 2
+    assert outcome.out == "tiny.toml: ok\n"
+    bad, worse = outcome.err.splitlines()
+    assert bad.startswith("cmbench: bad.toml: train.steps")
+    assert worse.startswith("cmbench: worse.toml: network.depht")
+
+
+def test_resume_in_this_process(cmbench, home, trained):
+    status.write(trained, {**read_json(trained.status), "state": "stopped"})
+    shutil.rmtree(checkpoint.folder_of(trained, 12))
+    outcome = cmbench("resume", trained.name)
+    assert outcome.code == 0
+    assert "resumed after step 10" in outcome.out
+    assert status.read(trained)["state"] == "finished"
+    assert status.read(trained)["segment"] == 2
+
+
+def test_lines():
+    row = {"step": 200, "loss": 0.0231049, "grad_norm": 0.61, "lr": 1e-4, "N": 12, "images_per_s": 912.4, "time": 1.0}
+    assert metrics_line(row, 4000, 10) == "step 200/4000  loss 0.0231  grad_norm 0.61  N 12  912 images/s  eta 0:42"
+    broken = {"step": 5, "loss": None, "nonfinite": {"loss": "nan"}}
+    assert metrics_line(broken, 10, 1) == "step 5/10  loss nan"
+    assert duration(42.4) == "0:42"
+    assert duration(3723) == "1:02:03"
+    assert event_line({"step": 3, "kind": "something_new"}) == "step 3  something_new"
+    assert event_line({"step": 3, "kind": "diverged", "what": "loss"}).startswith("step 3  diverged: the loss")
+
+
+def test_the_first_signal_stops_and_the_second_ends_the_process(put_back):
+    asked = []
+    _train._stop_on_signals(type("Runner", (), {"request_stop": staticmethod(asked.append)}))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    assert all(callable(signal.getsignal(number)) for number in numbers)
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert asked == ["SIGHUP"]
+    assert {signal.getsignal(number) for number in numbers} == {signal.SIG_DFL}

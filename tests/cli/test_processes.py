@@ -1,0 +1,243 @@
+"""Trainers as processes of their own: killed, stopped, left alone by a terminal that goes away."""
+
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import set_options
+
+from cmbench.engine import checkpoint, runner
+from cmbench.rundir import control, status
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.log import read_rows
+from cmbench.rundir.select import all_runs
+
+PATIENCE = 120.0  # seconds until a test gives up
+COMMAND = [sys.executable, "-m", "cmbench"]
+LONG = ["train.steps=100000000", "log.every=10", "snapshot.every=0", "evaluate.every=0", "profile.every=0"]
+LONG += ["checkpoint.every=0"]
+
+
+def until(condition: Callable[[], object]) -> object:
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+    return value
+
+
+def start_detached(*arguments: str) -> RunDir:
+    done = subprocess.run([*COMMAND, *arguments, "--detach"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (name,) = done.stdout.split()
+    return RunDir(Path("runs") / name)
+
+
+def kill(run: RunDir) -> None:
+    """End the run's trainer at once, if it is a process of its own and still the one that wrote the status."""
+    now = read_json(run.status) or {}
+    try:
+        process = psutil.Process(now["pid"])
+        if now["pid"] != os.getpid() and abs(process.create_time() - now["pid_start"]) < 1:
+            process.send_signal(signal.SIGKILL)
+    except (psutil.Error, KeyError):
+        return
+
+
+def is_at_rest(run: RunDir) -> bool:
+    return not status.is_live(run)
+
+
+@pytest.fixture(autouse=True)
+def _none_left(home: Path, put_back: None) -> Iterator[None]:
+    yield
+    for run in all_runs(home / "runs"):
+        kill(run)
+
+
+class Terminal:
+    """A command that runs on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self.end = pty.fork()
+        if not self.pid:
+            os.execv(sys.executable, [*COMMAND, *arguments])
+        self.text = ""
+
+    def read_until(self, wanted: str) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while wanted not in self.text:
+            assert time.monotonic() < deadline, self.text
+            if select.select([self.end], [], [], 0.1)[0]:
+                try:
+                    self.text += os.read(self.end, 65536).decode(errors="replace")
+                except OSError:  # the other side is closed
+                    break
+        assert wanted in self.text
+        return self.text
+
+    def type(self, text: str) -> None:
+        os.write(self.end, text.encode())
+
+    def exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+# Python's warning on fork in a process with threads: the child does nothing but exec.
+forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
+    overrides = ["train.steps=150", "checkpoint.every=1", "snapshot.every=0", "evaluate.every=0", "log.every=2"]
+    unbroken = runner.create(home / "tiny.toml", overrides, home / "unbroken", [])
+    list(unbroken.records())
+
+    chance = random.Random(0)
+    run = start_detached("run", "tiny.toml", *set_options(overrides))
+    segments = 1
+    for lowest in (1, 15, 30):
+        wanted = lowest + chance.randrange(10)
+        until(lambda wanted=wanted: (steps_of_checkpoints(run) or [0])[-1] >= wanted)
+        time.sleep(chance.uniform(0, 0.03))
+        kill(run)
+        until(lambda: is_at_rest(run))
+        assert status.read(run)["state"] == "crashed"
+        assert steps_of_checkpoints(run)[-1] < 150
+        assert start_detached("resume", run.name).name == run.name
+        segments += 1
+    until(lambda: is_at_rest(run))
+    assert status.read(run)["state"] == "finished"
+
+    mine, theirs = checkpoint.load(run, 150), checkpoint.load(unbroken.run, 150)
+    assert set(mine) == set(theirs)
+    for group, tensors in theirs.items():
+        assert all(torch.equal(mine[group][name], tensor) for name, tensor in tensors.items()), group
+    losses = [(row["step"], row["loss"]) for row in read_rows(run.metrics)]
+    assert losses == [(row["step"], row["loss"]) for row in read_rows(unbroken.run.metrics)]
+    assert {row["segment"] for row in read_rows(run.metrics)} <= set(range(1, segments + 1))
+    assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]
+
+
+def test_a_foreground_trainer_stops_on_sigterm_with_a_checkpoint(home):
+    process = subprocess.Popen([*COMMAND, "run", "tiny.toml", *set_options(LONG)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step 10/"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 75
+    (run,) = all_runs(home / "runs")
+    now = status.read(run)
+    assert now["state"] == "stopped"
+    assert now["checkpoint"] == now["step"] == steps_of_checkpoints(run)[-1]
+    assert f"stopped at step {now['step']}: cmbench resume {run.name}" in rest
+    assert read_rows(run.events)[-1]["reason"] == "SIGTERM"
+    assert runner.resume(run).trainer.state.step == now["step"]
+
+
+@forks
+def test_ctrl_c_and_l_leave_a_run_to_itself_until_it_is_asked_to_stop(home, cmbench):
+    terminal = Terminal("run", "tiny.toml", *set_options(LONG))
+    terminal.read_until("step 10/")
+    terminal.type("\x03")
+    terminal.read_until("[l]eave")
+    terminal.type("l\n")
+    terminal.read_until("left running: cmbench watch")
+    assert terminal.exit_code() == 0
+    os.close(terminal.end)
+    (run,) = all_runs(home / "runs")
+    before = status.read(run)
+    assert before["state"] == "running"
+    until(lambda: status.read(run)["step"] > before["step"])
+
+    assert "running" in cmbench("ls").out
+    again = cmbench("resume", run.name)
+    assert again.code == 5
+    assert again.err == f"cmbench: {run.name}: is running (cmbench watch {run.name})\n"
+
+    watcher = Terminal("watch", run.name, "-n", "1")
+    watcher.read_until("images/s")
+    stopped = cmbench("stop", run.name)
+    assert stopped.code == 0
+    assert "stopped at step" in stopped.out
+    watcher.read_until("stopped at step")
+    assert watcher.exit_code() == 0
+    os.close(watcher.end)
+    now = status.read(run)
+    assert now["state"] == "stopped"
+    assert steps_of_checkpoints(run) == [now["step"]]
+    kinds = [row["kind"] for row in read_rows(run.events)]
+    assert kinds == ["started", "request", "checkpoint", "stopped"]
+    assert not list(run.control.iterdir())
+    assert "step 10/" in run.console.read_text()
+
+
+@forks
+def test_a_closed_terminal_does_not_end_the_trainer(home):
+    terminal = Terminal("run", "tiny.toml", *set_options(LONG))
+    terminal.read_until("step 10/")
+    os.close(terminal.end)
+    assert terminal.exit_code() != 0
+    (run,) = all_runs(home / "runs")
+    before = status.read(run)
+    assert os.getsid(before["pid"]) == before["pid"]
+    until(lambda: status.read(run)["step"] > before["step"])
+    control.request(run, "stop")
+    until(lambda: is_at_rest(run))
+    assert status.read(run)["state"] == "stopped"
+    assert steps_of_checkpoints(run)[-1] > before["step"]
+
+
+@forks
+def test_a_refused_recipe_is_one_line_on_the_terminal_too(home):
+    terminal = Terminal("run", "tiny.toml", "--set", "network.kind=unet")
+    text = terminal.read_until("allowed for points: 'mlp'\r\n")
+    assert terminal.exit_code() == 2
+    os.close(terminal.end)
+    assert text.startswith("cmbench: tiny.toml: network.kind: found 'unet'")
+    assert text.count("\n") == 1
+    assert not (home / "runs").exists()
+
+
+def test_views_do_not_import_torch(trained):
+    script = """
+import contextlib, io, sys
+from cmbench.cli import main
+commands = ["--help", "--version", "ls", "ls --json", "show", "show --json", "watch", "recipe list", "recipe --help"]
+commands += [f"{name} --help" for name in ("run", "resume", "watch", "ls", "show", "sample", "stop")]
+commands += ["stop @latest", "resume @latest", "sample nothing", "run nothing", "run tiny.toml --set train.steps=0"]
+for command in commands:
+    sys.argv = ["cmbench", *command.split()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = main._exit_code()
+    heavy = {"torch", "torchvision", "sklearn", "scipy", "pandas"} & set(sys.modules)
+    print(command, code, sorted(heavy), sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    answers = [line.split("|") for line in done.stdout.splitlines()]
+    assert len(answers) == 21
+    assert {heavy for _, _, heavy in answers} == {"[]"}
+    codes = {command: int(code) for command, code, _ in answers}
+    assert [codes[c] for c in ("ls", "show", "watch", "recipe list")] == [0, 0, 0, 0]
+    assert codes["stop @latest"] == codes["resume @latest"] == 5
+    assert codes["sample nothing"] == 4
+    assert {code for command, code in codes.items() if command.startswith("--") or command.endswith("--help")} == {0}
+
+
+def test_python_m_cmbench_prints_its_version():
+    from cmbench import __version__
+
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"cmbench {__version__}\n", "")

@@ -1,0 +1,188 @@
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch.utils import deterministic
+
+from cmbench.rundir.layout import RunDir
+
+TINY = """\
+name = "tiny"
+seed = 3
+
+[data]
+kind = "mixtures"
+name = "ring"
+
+[network]
+kind = "mlp"
+width = 16
+depth = 1
+
+[objective]
+kind = "ct"
+mu_0 = 0.5
+
+[optimizer]
+lr = 1e-2
+
+[ema]
+lengths = [0.9, 0.5]
+
+[train]
+steps = 12
+batch_size = 8
+device = "cpu"
+
+[log]
+every = 3
+
+[profile]
+every = 4
+bins = 4
+
+[checkpoint]
+every = 5
+keep = 2
+
+[snapshot]
+every = 6
+n = 4
+
+[evaluate]
+every = 6
+n = 32
+"""
+
+TEACHER = ["name=dm", "objective.kind=denoise"]
+DISTILL = ["name=cd", "objective.kind=cd", "teacher.kind=run"]
+
+
+class Outcome(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@contextlib.contextmanager
+def process_put_back() -> Iterator[None]:
+    """Undo what training changes in its process: torch's determinism, signal handlers, sys.path, one variable."""
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    path, modules, workspace = list(sys.path), set(sys.modules), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    strict, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if name.startswith("own_"):  # components that a test wrote
+                del sys.modules[name]
+        if workspace is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        deterministic.fill_uninitialized_memory = filled
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.fixture
+def put_back() -> Iterator[None]:
+    with process_put_back():
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of the test's own, with runs/ and the tiny recipe tiny.toml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CMBENCH_RUNS_DIR", str(tmp_path / "runs"))
+    for name in ("CI", "SLURM_JOB_ID", "CMBENCH_DEBUG", "CMBENCH_HANDSHAKE_FD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def cmbench(
+    home: Path, put_back: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Run a command in this process and return what it came to."""
+    from cmbench.cli import main
+
+    def call(*args: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["cmbench", *map(str, args)])
+        capsys.readouterr()
+        code = main._exit_code()
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+def set_options(overrides: Sequence[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def train_in(folder: Path, overrides: Sequence[str] = ()) -> RunDir:
+    """Train the tiny recipe to its end in `folder`/runs, and return the run."""
+    from cmbench.engine import runner
+
+    recipe = folder / "tiny.toml"
+    recipe.write_text(TINY)
+    made = runner.create(recipe, list(overrides), folder / "runs", ["cmbench", "run", "tiny.toml"])
+    list(made.records())
+    return made.run
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def _trained_teacher(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("teacher"), [*TEACHER, "ema.lengths=[0.5]"])
+
+
+@pytest.fixture(scope="session")
+def _trained_conditional(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("conditional"), ["name=labelled", "network.class_conditional=true"])
+
+
+def _copy_to(home: Path, run: RunDir) -> RunDir:
+    return RunDir(Path(shutil.copytree(run.path, home / "runs" / run.name)))
+
+
+@pytest.fixture
+def trained(home: Path, _trained: RunDir) -> RunDir:
+    """A finished run of the tiny recipe, the test's own copy."""
+    return _copy_to(home, _trained)
+
+
+@pytest.fixture
+def teacher(home: Path, _trained_teacher: RunDir) -> RunDir:
+    """A finished run of objective denoise, the test's own copy."""
+    return _copy_to(home, _trained_teacher)
+
+
+@pytest.fixture
+def conditional(home: Path, _trained_conditional: RunDir) -> RunDir:
+    """A finished run of a network that takes labels, the test's own copy."""
+    return _copy_to(home, _trained_conditional)

@@ -1,0 +1,217 @@
+"""From a recipe to its components: those of the package, and those of one's own."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import tomli
+import torch
+
+from cmbench import recipe as recipes
+from cmbench.engine import build, loop, trainer, weights
+from cmbench.errors import UsageError
+from cmbench.recipe import load
+from cmbench.rundir.select import all_runs
+
+REPOSITORY = Path(__file__).parents[2]
+
+OWN = '''
+import torch
+from pydantic import Field
+from cmbench.config import Config as Base
+from cmbench.data import mixtures
+from cmbench.networks import mlp
+from cmbench.objectives import denoise
+
+class Config(Base):
+    """Of every class here."""
+    factor: float = Field(1.0, gt=0, description="a factor")
+
+class Data(mixtures.Data):
+    def __init__(self, config, device):
+        super().__init__(mixtures.Config(name="grid"), device)
+        self.factor = config.factor
+
+    def batch(self, n, random):
+        x_0, labels = super().batch(n, random)
+        return self.factor * x_0, labels
+
+class Network(mlp.Network):
+    def __init__(self, config, shape, classes):
+        super().__init__(mlp.Config(width=int(8 * config.factor), depth=1), shape, classes)
+
+class Objective(denoise.Objective):
+    def __init__(self, config, model, teacher, steps):
+        super().__init__(denoise.Config(P_std=config.factor), model, teacher, steps)
+        assert teacher is None
+
+class Teacher:
+    def __init__(self, data):
+        self.shape = data.shape
+
+    def denoise(self, x, sigma, labels=None):
+        return torch.zeros_like(x)
+'''
+
+
+@pytest.fixture
+def own(home: Path, put_back: None) -> str:
+    (home / "own_parts.py").write_text(OWN)
+    return "own_parts"
+
+
+def test_the_file_name_is_the_name():
+    for table, folder in recipes.COMPONENTS.items():
+        names = recipes.component_names(folder)
+        assert names
+        for name in names:
+            cls, config = build.component(table, name)
+            module = f"cmbench.{folder}.{name}"
+            assert (cls.__module__, config.__module__) == (module, module)
+    assert "_terms" not in recipes.component_names("objectives")
+
+
+def test_components_of_ones_own_train_and_are_sampled(home, own, cmbench):
+    sets = [f"data={{kind='{own}:Data', factor=0.5}}", f"network={{kind='{own}:Network', factor=2.0}}"]
+    sets += [f"objective={{kind='{own}:Objective', factor=3.0}}"]
+    options = [part for override in sets for part in ("--set", override)]
+    assert cmbench("run", "tiny.toml", *options).code == 0
+    (run,) = all_runs(home / "runs")
+    saved = load(run.recipe)
+    assert saved.network == {"kind": "own_parts:Network", "factor": 2.0}
+    assert cmbench("sample").code == 0
+    model = weights.load(run, torch.device("cpu")).model
+    assert model.F_theta.output.in_features == 16
+    assert cmbench("recipe", "show", str(run.recipe)).code == 0
+
+
+def test_a_teacher_of_ones_own(home, own):
+    built = trainer.from_file("tiny.toml", ["objective={kind='cd'}", f"teacher.kind={own}:Teacher"])
+    assert built.teacher.denoiser.shape == (2,)
+    assert len([e for e in loop.train(built) if isinstance(e, loop.Stepped)]) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("network={kind='own_parts:Netwrok'}", "network.kind: found 'own_parts:Netwrok', which cannot be imported"),
+        ("network={kind='own_part:Network'}", "network.kind: found 'own_part:Network', which cannot be imported"),
+        ("network={kind='own_parts:Network', factor=-1}", "factor: found -1"),
+        ("network={kind='own_parts:Network', width=1}", "width: unknown key"),
+        ("teacher.kind=own_parts:Nobody", "teacher.kind: found 'own_parts:Nobody'"),
+    ],
+)
+def test_a_component_of_ones_own_with_a_mistake(home, own, override, says):
+    overrides = ["objective={kind='cd'}", "teacher.kind=oracle", override]
+    with pytest.raises(UsageError, match=r"^tiny\.toml: .*" + says):
+        trainer.from_file("tiny.toml", overrides)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "_terms", "../ct", "ct.py", ""])
+def test_an_unknown_objective(home, kind):
+    with pytest.raises(UsageError, match=r"objective\.kind: found '.*', allowed: .*cd, ct.*, denoise.* module:Class"):
+        trainer.from_file("tiny.toml", [f"objective={{kind='{kind}'}}"])
+
+
+def test_weights_follow_from_the_seed(home):
+    def weights_of(*overrides: str) -> dict:
+        return trainer.from_file("tiny.toml", overrides).state.model.state_dict()
+
+    torch.manual_seed(123)
+    first = weights_of()
+    before = torch.random.get_rng_state()
+    second = weights_of()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+    assert not torch.equal(first["F_theta.input.weight"], weights_of("seed=4")["F_theta.input.weight"])
+
+
+def test_devices():
+    assert build.device_of("cpu") == torch.device("cpu")
+    assert build.device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UsageError, match=r"train\.device: found 'cuda:77'"):
+        build.device_of("cuda:77")
+
+
+def accepts(schema: dict, value: object, whole: dict) -> bool:
+    """Whether a JSON schema accepts a value: the part of the standard that pydantic's schemas use."""
+    if "$ref" in schema:
+        return accepts(whole["$defs"][schema["$ref"].rsplit("/", 1)[1]], value, whole)
+    for word, count in (("anyOf", any), ("allOf", all)):
+        if word in schema and not count(accepts(part, value, whole) for part in schema[word]):
+            return False
+    if "oneOf" in schema and sum(accepts(part, value, whole) for part in schema["oneOf"]) != 1:
+        return False
+    if "const" in schema and value != schema["const"]:
+        return False
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    types = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if "type" in schema and schema["type"] != "null" and not isinstance(value, types[schema["type"]]):
+        return False
+    if schema.get("type") == "null" and value is not None:
+        return False
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        if schema.get("additionalProperties") is False and not set(value) <= set(known):
+            return False
+        if not set(schema.get("required", ())) <= set(value):
+            return False
+        if not all(accepts(known[key], inner, whole) for key, inner in value.items()):
+            return False
+    if isinstance(value, list) and "items" in schema:
+        return all(accepts(schema["items"], inner, whole) for inner in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (
+            value >= schema.get("minimum", value)
+            and value <= schema.get("maximum", value)
+            and (value > schema["exclusiveMinimum"] if "exclusiveMinimum" in schema else True)
+            and (value < schema["exclusiveMaximum"] if "exclusiveMaximum" in schema else True)
+        )
+    return True
+
+
+FILES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_schema_accepts_every_recipe_as_it_is_and_complete(path):
+    schema = json.loads(json.dumps(build.schema()))
+    tables = tomli.loads(path.read_text())
+    if "extends" not in tables:
+        assert accepts(schema, tables, schema)
+    assert accepts(schema, build.complete(load(path), str(path)).tables(), schema)
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("network", {"kind": "mlp", "widht": 3}),
+        ("network", {"kind": "mlp", "width": 0}),
+        ("network", {"kind": "mpl"}),
+        ("network", {"width": 3}),
+        ("data", {"kind": "mixtures", "name": "rnig"}),
+        ("path", {"sigma_min": -1.0}),
+        ("path", {"kind": "edmm"}),
+        ("train", {"stepz": 3}),
+        ("optimizer", {"lr": "fast"}),
+        ("trian", {}),
+        ("name", 5),
+    ],
+)
+def test_the_schema_refuses_what_the_check_refuses(home, table, value):
+    schema = build.schema()
+    tables = recipes.read(Path("tiny.toml"))
+    assert accepts(schema, tables, schema)
+    broken = {**tables, table: value}
+    assert not accepts(schema, broken, schema)
+    with pytest.raises(UsageError):
+        build.complete(recipes.check_tables(broken, "x"), "x")
+
+
+def test_the_working_directory_is_searched_last(home, own):
+    (home / "json.py").write_text("raise ImportError('shadowed')")
+    sys.modules.pop("own_parts", None)
+    build.component("network", f"{own}:Network")
+    assert sys.path[-1] == str(home)

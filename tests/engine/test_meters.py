@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from cmbench.engine.meters import Means, Profile
+from cmbench.objectives._terms import Terms, weighted
+
+
+def test_means_are_means_over_the_steps_since_the_last_flush():
+    random = np.random.default_rng(0)
+    loss, norm = random.normal(size=7), random.normal(size=7)
+    means = Means()
+    for a, b in zip(loss, norm, strict=True):
+        means.add({"loss": torch.tensor(a), "norm": torch.tensor(b)})
+    assert means.flush() == pytest.approx({"loss": loss.mean(), "norm": norm.mean()}, rel=1e-12)
+    assert means.flush() == {}
+    means.add({"loss": torch.tensor(3.0), "norm": torch.tensor(4.0)})
+    assert means.flush() == {"loss": 3.0, "norm": 4.0}
+
+
+def test_means_do_not_lose_small_numbers_to_float32():
+    means = Means()
+    means.add({"loss": torch.tensor(1e8)})
+    for _ in range(4):
+        means.add({"loss": torch.tensor(1.0)})
+    assert means.flush() == {"loss": (1e8 + 4) / 5}
+
+
+def test_means_hold_no_graph():
+    means = Means()
+    means.add({"loss": torch.ones((), requires_grad=True) * 2})
+    assert not means.sums["loss"].requires_grad
+
+
+def terms(t: np.ndarray, seed: int, tangent: bool) -> Terms:
+    random = np.random.default_rng(seed)
+    draw = lambda: torch.tensor(random.uniform(0.1, 2, len(t)))  # noqa: E731
+    return weighted(draw(), draw(), torch.tensor(t), draw() if tangent else None)
+
+
+@pytest.mark.parametrize("tangent", [True, False])
+def test_a_profile_is_numpys(tangent):
+    edges = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    times = [np.random.default_rng(k).uniform(0.5, 20, 40) for k in range(3)]
+    times[0] = times[0][(times[0] < 4) | (times[0] >= 8)]
+    times[1] = times[1][(times[1] < 4) | (times[1] >= 8)]
+    times[2] = times[2][(times[2] < 4) | (times[2] >= 8)]  # the third bin stays empty
+    batches = [terms(t, k, tangent) for k, t in enumerate(times)]
+    profile = Profile(torch.tensor(edges))
+    for batch in batches:
+        profile.add(batch)
+    found = profile.flush()
+
+    t = np.concatenate([b.t.numpy() for b in batches]).clip(1.0, 15.999)  # what lies outside: the outer bins
+    values = {
+        "loss": np.concatenate([b.loss.numpy() for b in batches]),
+        "weight": np.concatenate([b.weight.numpy() for b in batches]),
+    }
+    values["weighted_loss"] = values["loss"] * values["weight"]
+    if tangent:
+        values["tangent_norm"] = np.concatenate([b.tangent_norm.numpy() for b in batches])
+    count, _ = np.histogram(t, edges)
+    assert set(found) == {"count", *values}
+    assert found["count"] == count.tolist()
+    assert count[2] == 0
+    for name, value in values.items():
+        sums, _ = np.histogram(t, edges, weights=value)
+        assert found[name][2] is None
+        filled = [i for i, n in enumerate(count) if n]
+        assert [found[name][i] for i in filled] == pytest.approx([sums[i] / count[i] for i in filled], rel=1e-12)
+    assert profile.flush() == {}
+
+
+def test_an_edge_belongs_to_the_bin_above_it():
+    profile = Profile(torch.tensor([1.0, 2.0, 4.0]))
+    t = torch.tensor([0.0, 1.0, 1.999, 2.0, 3.9, 4.0, 99.0])
+    profile.add(weighted(torch.ones(7), torch.ones(7), t))
+    assert profile.flush()["count"] == [3, 4]

@@ -1,0 +1,108 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from cmbench.equations import sampling
+from cmbench.equations.timesteps import karras_grid
+
+MEAN, DEVIATION, SIGMA_MIN = 0.3, 0.4, 0.002
+
+
+def exact_f(x, sigma):
+    """Consistency function of N(.3, .4^2) down to sigma_min."""
+    scale = math.sqrt(DEVIATION**2 + SIGMA_MIN**2) / torch.sqrt(DEVIATION**2 + sigma.square())
+    return MEAN + (x - MEAN) * scale[:, None]
+
+
+def denoiser(x, sigma):
+    return MEAN + (x - MEAN) * (DEVIATION**2 / (DEVIATION**2 + sigma.square()))[:, None]
+
+
+def noise(n, d=1, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sigmas", [[80.0], [80.0, 0.8], [80.0, 5.0, 0.8, 0.1]])
+def test_multistep_is_the_published_algorithm(sigmas):
+    """Song et al. 2023, algorithm 1, for one number at a time."""
+    eps = noise(4, 3)
+    got = sampling.multistep_consistency(exact_f, eps, sigmas, SIGMA_MIN, torch.Generator().manual_seed(7))
+
+    def f(x, tau):
+        top, bottom = math.sqrt(DEVIATION**2 + SIGMA_MIN**2), math.sqrt(DEVIATION**2 + tau**2)
+        return MEAN + (x - MEAN) * top / bottom
+
+    generator = torch.Generator().manual_seed(7)
+    x = [[f(80.0 * e, 80.0) for e in row] for row in eps.tolist()]
+    for tau in sigmas[1:]:
+        z = torch.randn(4, 3, dtype=torch.float64, generator=generator).tolist()
+        spread = math.sqrt(tau**2 - SIGMA_MIN**2)
+        x = [[f(a + spread * b, tau) for a, b in zip(*rows, strict=True)] for rows in zip(x, z, strict=True)]
+    torch.testing.assert_close(got, torch.tensor(x, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigmas", [[80.0], [80.0, 1.0], [80.0, 3.0, 0.5, 0.05]])
+def test_samples_of_an_exact_consistency_function_have_the_moments_of_the_data(sigmas):
+    """Steps that start from exact samples keep them exact; tolerances are four standard errors."""
+    n = 100_000
+    x = sampling.multistep_consistency(exact_f, noise(n), sigmas, SIGMA_MIN, torch.Generator().manual_seed(1))
+    error = DEVIATION / math.sqrt(n)
+    assert x.mean().item() == pytest.approx(MEAN, abs=4 * error + MEAN * DEVIATION / 80)
+    assert x.std().item() == pytest.approx(DEVIATION, abs=4 * error / math.sqrt(2))
+
+
+def test_multistep_forgets_its_first_sample_at_much_noise():
+    """From one and the same latent, renoising at sigma_max gives independent samples of the right spread."""
+    n = 50_000
+    x = sampling.multistep_consistency(
+        exact_f, torch.full((n, 1), 3.0, dtype=torch.float64), [80.0, 80.0], SIGMA_MIN, torch.Generator().manual_seed(2)
+    )
+    assert x.std().item() == pytest.approx(DEVIATION, abs=4 * DEVIATION / math.sqrt(2 * n))
+
+
+def test_samplers_carry_no_gradient():
+    eps = noise(2).requires_grad_()
+    assert not sampling.multistep_consistency(exact_f, eps, [80.0], SIGMA_MIN, torch.Generator()).requires_grad
+    assert not sampling.heun_ode(denoiser, eps, [80.0, 1.0]).requires_grad
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_sigmas_of_a_sampler_are_the_grid_without_its_lowest_level(steps):
+    sigmas = sampling.consistency_sigmas(steps, 0.002, 80.0)
+    assert len(sigmas) == steps
+    assert sigmas[0] == 80
+    root = [s ** (1 / 7) for s in [*sigmas, 0.002]]
+    gaps = [a - b for a, b in pairwise(root)]
+    assert gaps == pytest.approx([gaps[0]] * steps)
+
+
+def heun_error(N):
+    eps = noise(3)
+    got = sampling.heun_ode(denoiser, eps, karras_grid(N, SIGMA_MIN, 80.0).flip(0).tolist())
+    exact = MEAN + (80 * eps - MEAN) * DEVIATION / math.sqrt(DEVIATION**2 + 80**2)
+    return (got - exact).abs().max().item()
+
+
+def test_heun_sampler_converges_to_the_exact_flow_with_second_order():
+    """In steps of the grid; the last one, Euler's to zero, errs by about sigma_min^2."""
+    assert math.log2(heun_error(41) / heun_error(81)) == pytest.approx(2, abs=0.1)
+    assert heun_error(161) < 1e-3
+
+
+def test_heun_sampler_with_one_level_is_the_denoiser():
+    eps = noise(3)
+    expected = denoiser(5 * eps, torch.full((3,), 5.0, dtype=torch.float64))
+    torch.testing.assert_close(sampling.heun_ode(denoiser, eps, [5.0]), expected)
+
+
+def test_heun_sampler_evaluates_the_denoiser_twice_a_step_and_once_at_the_end():
+    asked = []
+
+    def counting(x, sigma):
+        asked.append(sigma[0].item())
+        return denoiser(x, sigma)
+
+    sampling.heun_ode(counting, noise(2), [80.0, 2.0, 0.1])
+    assert asked == [80.0, 2.0, 2.0, 0.1, 0.1]

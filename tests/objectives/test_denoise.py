@@ -1,0 +1,122 @@
+import math
+
+import pytest
+import torch
+from scipy.stats import kstest
+
+from cmbench.equations.gaussian_path import EDM
+from cmbench.networks import mlp
+from cmbench.networks._model import Model
+from cmbench.objectives import denoise
+
+MEAN, DEVIATION = 0.2, 0.5
+
+
+class Affine(Model):
+    """The exact denoiser of N(.2, .5^2), times a factor and plus an offset."""
+
+    def __init__(self, factor=1.0, offset=0.0, sigma_data=DEVIATION):
+        super().__init__(torch.nn.Identity(), (2,), EDM(), sigma_data, 0.002, 80.0)
+        self.factor, self.offset = factor, offset
+
+    def denoise(self, x_t, t, labels=None):
+        shrink = (DEVIATION**2 / (DEVIATION**2 + t.square()))[:, None]
+        return self.factor * (MEAN + (x_t - MEAN) * shrink) + self.offset
+
+
+def data(n):
+    return MEAN + DEVIATION * torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def terms_of(model, random, n=40_000, **settings):
+    return denoise.Objective(denoise.Config(**settings), model, None, 100).loss(model, data(n), None, 0, random)
+
+
+def test_loss_of_the_exact_denoiser_is_the_bayes_loss(random):
+    """Posterior variance d^2 sigma^2 / (d^2 + sigma^2) times the weight is one at every sigma if sigma_data = d.
+
+    A sample's weighted loss is a chi square of two degrees over two, of deviation 1, so 40,000 of them have a standard
+    error of .005; the tolerance is four.
+    """
+    terms = terms_of(Affine(), random)
+    assert terms.total.item() == pytest.approx(1, abs=0.02)
+    assert (terms.weight * terms.loss).std().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.1), (0.1, 0.5), (0.5, 80.0)])
+def test_bayes_loss_holds_at_every_noise_level(random, low, high):
+    terms = terms_of(Affine(), random)
+    kept = (terms.t > low) & (terms.t <= high)
+    variance = DEVIATION**2 * terms.t**2 / (DEVIATION**2 + terms.t**2)
+    ratio = (terms.loss / variance)[kept]
+    assert ratio.mean().item() == pytest.approx(1, abs=4 / math.sqrt(len(ratio)))
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.1, 0.0), (0.9, 0.0), (1.0, 0.1), (1.0, -0.1)])
+def test_exact_denoiser_minimises_the_loss(random, factor, offset):
+    assert terms_of(Affine(factor, offset), random).total > terms_of(Affine(), random).total + 0.05
+
+
+def test_offset_adds_its_square_to_the_loss(random):
+    """The residual of the exact denoiser is orthogonal to constants, up to the noise of 40,000 samples."""
+    exact, moved = terms_of(Affine(), random), terms_of(Affine(offset=0.3), random)
+    assert (moved.loss - exact.loss).mean().item() == pytest.approx(0.09, abs=0.002)
+
+
+def test_weight_is_that_of_the_published_table(random):
+    terms = terms_of(Affine(sigma_data=0.7), random, n=50)
+    torch.testing.assert_close(terms.weight, 1 / terms.t**2 + 1 / 0.49, rtol=1e-12, atol=0)
+
+
+def test_noise_levels_are_log_normal(random):
+    log = terms_of(Affine(), random, n=20_000).t.log().numpy()
+    assert kstest(log, "norm", args=(-1.2, 1.2)).pvalue > 1e-3
+    log = terms_of(Affine(), random, n=20_000, P_mean=0.4, P_std=2.0).t.log().numpy()
+    assert kstest(log, "norm", args=(0.4, 2.0)).pvalue > 1e-3
+
+
+def test_gradient_is_that_of_the_loss(tiny_model, random, x_0):
+    model = tiny_model(0.7, 1.3, 0.4, 0.3)
+    objective, labels = denoise.Objective(denoise.Config(), model, None, 1), torch.arange(64) % 4
+
+    def loss():
+        return objective.loss(model, x_0, labels, 0, random).total
+
+    loss().backward()
+    weights, h = model.F_theta.weights, 1e-6
+    for i in range(4):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weights[i] += sign * h
+                values.append(loss().item())
+                weights[i] -= sign * h
+        assert weights.grad[i].item() == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-6)
+
+
+def test_labels_reach_the_model(tiny_model, calls, random, x_0):
+    model, labels = tiny_model(), torch.arange(64)
+    seen = calls(model.F_theta)
+    denoise.Objective(denoise.Config(), model, None, 1).loss(model, x_0, labels, 0, random)
+    assert seen[0][2] is labels
+
+
+def test_terms_have_no_tangent(random):
+    assert terms_of(Affine(), random, n=4).tangent_norm is None
+
+
+def test_dropout_of_a_step_follows_from_the_step(random):
+    torch.manual_seed(0)
+    model = Model(mlp.Network(mlp.Config(width=32, dropout=0.5), (2,), 0), (2,), EDM(), 0.5, 0.002, 80.0)
+    torch.nn.init.normal_(model.F_theta.output.weight)
+    objective = denoise.Objective(denoise.Config(), model, None, 1)
+    one, two = (objective.loss(model, torch.ones(8, 2), None, 0, random).total for _ in range(2))
+    assert torch.equal(one, two)
+    model.eval()
+    assert not torch.equal(one, objective.loss(model, torch.ones(8, 2), None, 0, random).total)
+
+
+def test_profile_is_split_evenly_in_log_sigma():
+    edges = denoise.Objective(denoise.Config(), Affine(), None, 1).profile_edges(5)
+    torch.testing.assert_close(edges.log().diff(), torch.full((5,), math.log(40_000) / 5, dtype=torch.float64))
+    assert (edges[0].item(), edges[-1].item()) == (pytest.approx(0.002), pytest.approx(80))

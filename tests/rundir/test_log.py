@@ -1,0 +1,146 @@
+"""Logs: a half-written line is not there yet, and rows that were trained again count once."""
+
+import math
+import os
+
+import numpy as np
+import orjson
+import pytest
+
+from cmbench.rundir.log import Log, Tail, read_rows
+
+
+def steps(rows: list[dict]) -> list[int]:
+    return [row["step"] for row in rows if "step" in row]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def write(path, first_step: int, *rows: int) -> Log:
+    log = Log(path)
+    log.open_segment(first_step)
+    for step in rows:
+        log.append({"step": step, "value": 10 * log.segment + step})
+    log.close()
+    return log
+
+
+def test_what_is_appended_is_read(path):
+    write(path, 1, 5, 10)
+    assert read_rows(path) == [{"segment": 1, "step": 5, "value": 15}, {"segment": 1, "step": 10, "value": 20}]
+
+
+def test_a_log_that_is_not_there_is_empty(path):
+    assert read_rows(path) == []
+    assert Tail(path).read() == []
+
+
+def test_a_row_is_there_as_soon_as_it_is_appended(path):
+    log, tail = Log(path), Tail(path)
+    log.open_segment(1)
+    assert tail.read() == [{"segment": 1, "first_step": 1}]
+    for step in range(1, 4):
+        log.append({"step": step})
+        assert steps(tail.read()) == [step]
+    assert tail.read() == []
+    log.close()
+
+
+def test_a_half_written_line_is_not_there_yet(path):
+    whole = b'{"step":1}\n{"step":2,"note":"\xc3\xa9"}\n'
+    for cut in range(len(whole) + 1):
+        tail = Tail(path)
+        path.write_bytes(whole[:cut])
+        first = tail.read()
+        assert steps(first) == [1, 2][: whole[:cut].count(b"\n")]
+        with path.open("ab") as file:
+            file.write(whole[cut:])
+        assert steps(first + tail.read()) == [1, 2]
+        assert tail.read() == []
+
+
+@pytest.mark.parametrize("torn", [b'{"step":3', b'{"step":3}', b"\xff", b'{"step":30,"x":[1,2'])
+def test_a_torn_line_is_cut_off_when_the_log_is_opened_again(path, torn):
+    write(path, 1, 1, 2)
+    tail = Tail(path)
+    assert steps(tail.read()) == [1, 2]
+    with path.open("ab") as file:
+        file.write(torn)
+    assert tail.read() == []
+    assert steps(read_rows(path))[:2] == [1, 2]
+    write(path, 3, 3)
+    assert steps(read_rows(path)) == [1, 2, 3]
+    assert steps(tail.read()) == [3]
+    assert all(orjson.loads(line) for line in path.read_bytes().splitlines())
+
+
+def test_lines_that_are_no_rows_are_passed_over(path):
+    path.write_bytes(b'{"step":1}\n{"step":\n[5]\n"x"\n\n{"step":2}\n')
+    assert steps(read_rows(path)) == steps(Tail(path).read()) == [1, 2]
+
+
+def test_rows_at_or_past_the_first_step_of_a_later_segment_are_dropped(path):
+    write(path, 1, 2, 4, 6, 8, 10)
+    second = write(path, 5, 6, 8)
+    assert second.segment == 2
+    assert [(r["step"], r["segment"]) for r in read_rows(path)] == [(2, 1), (4, 1), (6, 2), (8, 2)]
+    third = write(path, 8, 8, 10)
+    assert third.segment == 3
+    assert [(r["step"], r["segment"]) for r in read_rows(path)] == [(2, 1), (4, 1), (6, 2), (8, 3), (10, 3)]
+    write(path, 1)  # from the start, with nothing trained yet
+    assert read_rows(path) == []
+
+
+def test_a_segment_that_begins_where_the_last_ended_drops_nothing(path):
+    write(path, 1, 2, 4)
+    write(path, 5, 6)
+    assert steps(read_rows(path)) == [2, 4, 6]
+
+
+def test_a_reader_sees_where_a_segment_begins(path):
+    write(path, 1, 1, 2)
+    tail = Tail(path)
+    tail.read()
+    write(path, 2, 2)
+    assert tail.read() == [{"segment": 2, "first_step": 2}, {"segment": 2, "step": 2, "value": 22}]
+
+
+def test_what_is_not_finite_is_null_and_named(path):
+    log = Log(path)
+    log.open_segment(1)
+    log.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "x": -math.inf, "y": np.float64("nan"), "z": 1.5})
+    log.append({"step": 2, "loss": 0.0})
+    log.close()
+    row, finite = read_rows(path)
+    assert {key: row[key] for key in ("loss", "grad_norm", "x", "y", "z")} == {
+        "loss": None,
+        "grad_norm": None,
+        "x": None,
+        "y": None,
+        "z": 1.5,
+    }
+    assert row["nonfinite"] == {"loss": "nan", "grad_norm": "inf", "x": "-inf", "y": "nan"}
+    assert "nonfinite" not in finite
+
+
+def test_numbers_come_back_exactly(path):
+    values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.random.default_rng(1).integers(-300, 300, 50)
+    log = Log(path)
+    log.open_segment(1)
+    log.append({"step": 1, "values": values, "one": values[0]})
+    log.close()
+    (row,) = read_rows(path)
+    assert row["values"] == values.tolist()
+    assert row["one"] == values[0]
+
+
+def test_fsync_reaches_the_disk(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    log = Log(path)
+    log.fsync()
+    assert synced == [log._file.fileno()]
+    log.close()

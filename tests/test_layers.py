@@ -1,0 +1,117 @@
+"""Who may import whom: the arrows of the design, on the import graph and on what is loaded."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cmbench
+
+PACKAGE = Path(cmbench.__file__).parent
+LEAVES = {"errors", "config", "randomness"}
+LAYERS = ["equations", "networks", "objectives", "data", "evaluation", "engine", "rundir", "recipe", "cli"]
+MAY_IMPORT = {
+    "equations": set(),
+    "networks": {"equations"},
+    "objectives": {"equations", "networks"},
+    "data": {"equations", "networks", "objectives"},
+    "evaluation": {"equations", "networks", "objectives"},
+    "rundir": set(),
+    "recipe": set(),
+    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe"},
+    "cli": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "engine", "tui", "lab"},
+    "tui": {"rundir", "recipe"},
+    "lab": {"equations", "networks", "objectives"},
+    "errors": set(),
+    "config": {"errors"},
+    "randomness": set(),
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every module that a file imports anywhere, in functions and under TYPE_CHECKING too, as absolute names."""
+    inside = ("cmbench", *path.relative_to(PACKAGE).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = inside[: len(inside) - node.level + 1] if node.level else ()
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def layers_imported(path: Path) -> set[str]:
+    modules = {name.split(".")[1] for name in imported_names(path) if name.startswith("cmbench.")}
+    return {m for m in modules if (PACKAGE / m).is_dir() or (PACKAGE / f"{m}.py").exists()} - {layer_of(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_what_its_layer_may(path):
+    layer = layer_of(path)
+    allowed = MAY_IMPORT[layer] | (LEAVES if layer not in LEAVES else set())
+    assert layers_imported(path) - allowed == set()
+
+
+def test_every_layer_is_known():
+    assert {layer_of(path) for path in FILES} <= set(MAY_IMPORT)
+    assert {layer_of(path) for path in FILES} >= {*LAYERS, *LEAVES}
+
+
+def test_nobody_imports_the_command_line():
+    importers = [path for path in FILES if "cli" in layers_imported(path)]
+    assert [str(path.relative_to(PACKAGE)) for path in importers] == ["__main__.py"]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if layer_of(p) in ("rundir", "recipe", "tui", "config", "errors")])
+def test_views_know_no_torch(path):
+    heavy = {"torch", "torchvision", "safetensors", "sklearn", "scipy", "cmbench.randomness"}
+    assert {name for name in imported_names(path) if name in heavy or name.split(".")[0] in heavy} == set()
+
+
+def test_nothing_reads_pickles():
+    for path in FILES:
+        assert {name.split(".")[0] for name in imported_names(path)} & {"pickle", "dill", "joblib"} == set()
+        assert "torch.load" not in path.read_text(encoding="utf-8")
+
+
+def test_views_load_no_torch():
+    modules = [
+        "cmbench." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in FILES
+        if layer_of(path) in ("rundir", "recipe", "cli")
+    ]
+    modules = [module.removesuffix(".__init__") for module in modules]
+    script = "import importlib, sys\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules)
+    script += "\nprint(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'sklearn', 'scipy'}))"
+    script += "\nprint(sorted(n for n in sys.modules if n.startswith(('cmbench.engine', 'cmbench.equations'))))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
+
+
+def test_the_graph_is_read_as_python_reads_it(tmp_path):
+    """Imports in functions, of names out of packages, and relative ones are seen."""
+    text = "from cmbench import recipe\ndef f():\n    from cmbench.cli import main\nimport cmbench.data.images as d\n"
+    path = PACKAGE / "rundir" / "not_there.py"
+    names = imported_names_of(text, path)
+    assert {"cmbench.recipe", "cmbench.cli", "cmbench.data.images"} <= names
+    assert "cmbench.engine" in imported_names_of("from ..engine import loop", path)
+    assert "cmbench.rundir.log" in imported_names_of("from . import log", path)
+
+
+def imported_names_of(text: str, path: Path) -> set[str]:
+    class Text(type(path)):
+        def read_text(self, encoding: str = "utf-8") -> str:
+            return text
+
+    return imported_names(Text(path))

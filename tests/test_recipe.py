@@ -1,0 +1,175 @@
+"""Recipes: files that extend each other, overrides, and complete TOML that reads back as it was written."""
+
+from pathlib import Path
+
+import pytest
+import tomli
+from conftest import DISTILL, TINY
+
+from cmbench import recipe as recipes
+from cmbench.engine import build
+from cmbench.errors import UsageError
+from cmbench.recipe import Recipe, check_tables, dumps, load, read
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def test_defaults_are_written_out(tiny):
+    recipe = load(tiny)
+    assert (recipe.name, recipe.seed, recipe.train.steps) == ("tiny", 3, 12)
+    assert (recipe.path.kind, recipe.path.sigma_data, recipe.path.sigma_min, recipe.path.sigma_max) == (
+        "edm",
+        0.5,
+        0.002,
+        80.0,
+    )
+    assert recipe.optimizer.betas == (0.9, 0.999)
+    assert recipe.teacher is None
+    assert "teacher" not in recipe.tables()
+
+
+def test_a_recipe_inherits_what_it_does_not_say(tiny):
+    (tiny.parent / "deep").mkdir()
+    child = tiny.parent / "deep" / "child.toml"
+    child.write_text('extends = "../tiny.toml"\nname = "child"\n[train]\nsteps = 99\n[path]\nsigma_max = 40.0\n')
+    grandchild = tiny.parent / "grandchild.toml"
+    grandchild.write_text('extends = "deep/child.toml"\n[train]\nbatch_size = 5\n')
+    recipe = load(grandchild)
+    assert (recipe.name, recipe.seed) == ("child", 3)
+    assert (recipe.train.steps, recipe.train.batch_size) == (99, 5)
+    assert recipe.path.sigma_max == 40.0
+    assert recipe.network == {"kind": "mlp", "width": 16, "depth": 1}
+    assert "extends" not in read(grandchild)
+
+
+def test_another_kind_drops_the_keys_of_the_old(tiny):
+    child = tiny.parent / "child.toml"
+    child.write_text('extends = "tiny.toml"\n[objective]\nkind = "denoise"\nP_std = 2.0\n')
+    assert load(child).objective == {"kind": "denoise", "P_std": 2.0}
+    assert load(tiny, ["objective.kind=denoise"]).objective == {"kind": "denoise"}
+    same = tiny.parent / "same.toml"
+    same.write_text('extends = "tiny.toml"\n[objective]\nkind = "ct"\ns_0 = 3\n')
+    assert load(same).objective == {"kind": "ct", "mu_0": 0.5, "s_0": 3}
+    assert load(tiny, ["objective.s_0=3"]).objective == {"kind": "ct", "mu_0": 0.5, "s_0": 3}
+
+
+def test_two_parents_that_extend_the_same_are_no_circle(tiny):
+    (tiny.parent / "a.toml").write_text('extends = "tiny.toml"')
+    (tiny.parent / "b.toml").write_text('extends = "a.toml"')
+    assert load(tiny.parent / "b.toml") == load(tiny)
+
+
+@pytest.mark.parametrize("circle", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_circle_is_refused(tmp_path, circle):
+    for name, parent in zip(circle, [*circle[1:], circle[0]], strict=True):
+        (tmp_path / f"{name}.toml").write_text(f'extends = "{parent}.toml"')
+    with pytest.raises(UsageError, match=r"a\.toml: extends"):
+        load(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.steps=200", 200),
+        ("train.steps = 200", 200),
+        ("x=1.5", 1.5),
+        ("x=1e-3", 1e-3),
+        ("x=true", True),
+        ("x=edm", "edm"),
+        ("x='1'", "1"),
+        ('x="a b"', "a b"),
+        ("x=a=b", "a=b"),
+        ("x=cuda:0", "cuda:0"),
+        ("x=@latest:dm", "@latest:dm"),
+        ("x=/tmp/some where", "/tmp/some where"),
+        ("x=[1, 2]", [1, 2]),
+        ("x=[[1.0], ['a']]", [[1.0], ["a"]]),
+        ("x={kind='cd', N=3}", {"kind": "cd", "N": 3}),
+        ("x=", ""),
+        ("a.b.c=5", 5),
+    ],
+)
+def test_overrides(tiny, override, value):
+    found = read(tiny, [override])
+    for part in override.partition("=")[0].strip().split("."):
+        found = found[part]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_an_override_touches_its_key_alone(tiny):
+    plain, overridden = read(tiny), read(tiny, ["train.steps=200", "train.steps=300", "path.sigma_min=0.01"])
+    assert overridden["train"].pop("steps") == 300
+    assert plain["train"].pop("steps") == 12
+    assert overridden.pop("path") == {"sigma_min": 0.01}
+    assert plain == overridden
+
+
+@pytest.mark.parametrize("override", ["train.steps", "", "=5"])
+def test_an_override_needs_a_key_and_a_value(tiny, override):
+    with pytest.raises(UsageError, match=r"allowed: table\.key=value"):
+        load(tiny, [override])
+
+
+VARIANTS = {
+    "ct": [],
+    "cd": ["objective={kind='cd'}", "teacher.kind=oracle"],
+    "run": [*DISTILL, "teacher.run=@latest", "teacher.ema=none", "teacher.initialise_student=true"],
+    "unet": ["data={kind='digits'}", "network={kind='unet', multipliers=[1,2,2], attention=[4]}"],
+    "images": ["data={kind='images', name='folder', root='a \"b\" \\ # c'}", "network={kind='unet'}"],
+    "no average": ["ema.lengths=[]", "snapshot.steps=[]", "optimizer.decay=cosine"],
+    "points": ["data={kind='points', name='moons', noise=0.0}", "path.sigma_max=1e3"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_complete_recipe_survives_being_written(tiny, variant):
+    complete = build.complete(load(tiny, VARIANTS[variant]), "x")
+    written = tiny.parent / "written.toml"
+    written.write_text(dumps(complete), encoding="utf-8")
+    assert load(written) == complete
+    assert build.complete(load(written), "x") == complete
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_commented_recipe_is_the_same_and_explains_every_key(tiny, variant):
+    complete = build.complete(load(tiny, VARIANTS[variant]), "x")
+    text = build.commented(complete)
+    assert tomli.loads(text) == complete.tables()
+    assert check_tables(tomli.loads(text), "x") == complete
+    keys = [line for line in text.splitlines() if "=" in line.partition("#")[0]]
+    explained = [line for line in keys if line.partition("# ")[2].strip()]
+    assert [line for line in keys if line not in explained and not line.startswith("kind = ")] == []
+
+
+def test_every_field_has_a_description():
+    for name, table in {"": Recipe, **recipes.TABLES}.items():
+        for key, field in table.model_fields.items():
+            is_table = key in {**recipes.TABLES, **recipes.COMPONENTS}
+            assert is_table or field.description, f"{name}.{key}"
+    for table, folder in recipes.COMPONENTS.items():
+        for kind in recipes.component_names(folder):
+            _, config = build.component(table, kind)
+            assert [key for key, field in config.model_fields.items() if not field.description] == []
+
+
+def test_a_recipe_is_found_by_path_or_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "ring.toml").write_text(TINY)
+    assert recipes.find("ring").resolve() == (folder / "ring.toml")
+    assert recipes.find("recipes/ring.toml").resolve() == (folder / "ring.toml")
+    with pytest.raises(UsageError, match="rnig: no such recipe; did you mean 'ring'"):
+        recipes.find("rnig")
+
+
+def test_a_recipe_is_frozen(tiny):
+    recipe = load(tiny)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.train.steps = 5
