@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import tomli
-from conftest import DISTILL, TINY
+from tiny import DISTILL, TINY
 
 from cmbench import recipe as recipes
 from cmbench.engine import build

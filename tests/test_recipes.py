@@ -1,8 +1,9 @@
-"""Every recipe that comes along: it is checked, and it trains."""
+"""Every recipe that comes along: it is checked, it is explained, and it trains."""
 
 from pathlib import Path
 
 import pytest
+import tomli
 import tomli_w
 
 from cmbench import recipe as recipes
@@ -46,3 +47,18 @@ def test_a_recipe_trains(path, home, put_back):
     assert made.exit_code == 0
     assert steps_of_checkpoints(made.run) == [2]
     assert checkpoint.load(made.run, 2)
+
+
+@all_recipes
+def test_every_key_is_explained(path):
+    """By a comment at the end of its line, or on the line above it."""
+    lines = path.read_text().splitlines()
+    tomli.loads(path.read_text())
+    bare = []
+    for i, line in enumerate(lines):
+        key, equals, rest = line.partition("=")
+        is_key = equals and not key.lstrip().startswith(("#", '"')) and key.strip().replace("_", "").isalnum()
+        above = lines[i - 1].lstrip().startswith("#") if i else False
+        if is_key and "#" not in rest and not above:
+            bare.append(line)
+    assert bare == []

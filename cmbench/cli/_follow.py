@@ -18,29 +18,34 @@ _EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit
 
 
 def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
-    """Yield the lines of a run until it ends.
+    """Yield the lines of a run until it ends; `past` as in `rows`."""
+    train = recipe.load(run.recipe).train
+    for row in rows(run, past):
+        yield event_line(row) if "kind" in row else metrics_line(row, train.steps, train.batch_size)
+
+
+def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
+    """Yield the rows of the metrics and of the journal, in the order of time, until the run ends.
 
     Args:
         run: the run.
-        past: how many lines of what has been to begin with; None for all.
+        past: how many rows of what has been to begin with; None for all.
     """
-    train = recipe.load(run.recipe).train
     metrics, events = Tail(run.metrics), Tail(run.events)
     first = True
     while True:
         live = status.is_live(run)  # asked before reading, so that the last rows are not missed
-        rows = sorted(_rows(metrics) + _rows(events), key=lambda row: row["time"])
+        new = sorted(_new(metrics) + _new(events), key=lambda row: row["time"])
         if first and past is not None:
-            rows = rows[-past:]
+            new = new[len(new) - min(past, len(new)) :]
         first = False
-        for row in rows:
-            yield event_line(row) if "kind" in row else metrics_line(row, train.steps, train.batch_size)
+        yield from new
         if not live:
             return
         time.sleep(_POLL)
 
 
-def _rows(tail: Tail) -> list[Row]:
+def _new(tail: Tail) -> list[Row]:
     return [row for row in tail.read() if "step" in row]
 
 

@@ -14,7 +14,12 @@ def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """Return torch's optimiser of the parameters that want a gradient."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return _KINDS[config.kind](
-        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+        parameters,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        foreach=True,  # torch's choice on a GPU; on the CPU 4 ms instead of 14 for the digits' U-Net
     )
 
 

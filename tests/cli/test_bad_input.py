@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY, set_options
+from tiny import TINY, set_options
 
 from cmbench.engine import checkpoint
 from cmbench.rundir import status
@@ -66,7 +66,7 @@ RECIPES = {
     "pictures that are not there": (
         [*IMAGES, "data.root=nowhere"],
         2,
-        ["tiny.toml", "data.root", "nowhere", "train-images-idx3-ubyte.gz"],
+        ["tiny.toml", "data.root", "nowhere", "MNIST/raw"],
     ),
     "a folder that is not there": (
         [*IMAGES, "data.name=folder", "data.root=nowhere"],

@@ -8,9 +8,9 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
 from safetensors.numpy import load_file
+from tiny import TINY
 
 from cmbench.cli import _follow, _train
 from cmbench.cli._lines import duration, event_line, metrics_line

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import set_options
+from tiny import set_options
 
 from cmbench.engine import checkpoint, runner
 from cmbench.rundir import control, status

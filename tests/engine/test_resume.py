@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DISTILL
+from tiny import DISTILL
 
 from cmbench.engine import checkpoint, runner, weights
 from cmbench.engine.runner import Runner

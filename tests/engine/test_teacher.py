@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DISTILL
+from tiny import DISTILL
 
 from cmbench.engine import checkpoint, loop, trainer, weights
 from cmbench.errors import NotFoundError, UsageError
