@@ -1,6 +1,6 @@
 """The one shape of every settings table: frozen, strict, no unknown key, each field with a line of documentation."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -56,7 +56,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     key = ".".join(str(part) for part in (*prefix.split("."), *problem["loc"]) if part != "")
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
-        allowed = _known_keys(config, problem["loc"])
+        allowed = list(_table_of(config, problem["loc"]).model_fields)
         return f"{key}: unknown key{nearest(str(problem['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
     if problem["type"] == "missing":
         return f"{key}: missing, and it has no default"
@@ -64,19 +64,24 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         return f"{key}.{message}" if key else message  # our own validators begin with the key
     expected = problem["msg"].removeprefix("Input should be ")
+    if expected == problem["msg"]:  # worded for programmers: "String should match pattern ..."
+        table, field = _table_of(config, problem["loc"]), str(problem["loc"][-1])
+        expected = table.model_fields[field].description or expected
     hint = ""
     if problem["type"] == "literal_error" and isinstance(found, str):
         hint = nearest(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
     return f"{key}: found {_short(found)}, allowed: {expected}{hint}"
 
 
-def _known_keys(config: type[Config], loc: tuple[int | str, ...]) -> list[str]:
-    """List the keys of the table that holds the unknown key."""
+def _table_of(config: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
+    """Return the table that holds the key at `loc`."""
     for part in loc[:-1]:
-        annotation = config.model_fields[str(part)].annotation if str(part) in config.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, Config):
-            config = annotation
-    return list(config.model_fields)
+        field = config.model_fields.get(str(part))
+        annotations = get_args(field.annotation) or (field.annotation,) if field else ()  # Teacher, or Teacher | None
+        for annotation in annotations:
+            if isinstance(annotation, type) and issubclass(annotation, Config):
+                config = annotation
+    return config
 
 
 def _short(value: object) -> str:

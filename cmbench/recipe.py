@@ -4,14 +4,15 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others are here.
 """
 
+import re
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt, check
 from cmbench.errors import UsageError, nearest
@@ -20,6 +21,13 @@ PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
 
 Tables = dict[str, Any]
+# A length such as 0.999 may be written as a number.
+EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
+
+
+def is_own_class(kind: str) -> bool:
+    """Return whether a kind has the form module:Class."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind) is not None
 
 
 class Path_(Config):  # noqa: N801 (the table is [path]; pathlib has the plain name)
@@ -42,12 +50,12 @@ class Teacher(Config):
 
     kind: str = Field("oracle", description="oracle, run, or module:Class (built with the data set)")
     run: str = Field("", description="kind run: a selector: a path, a prefix, @latest or @latest:PREFIX")
-    ema: str = Field("", description="kind run: which EMA of it; empty: the first; none: the raw weights")
+    ema: EmaName = Field("", description="kind run: which EMA of it; empty: the first; none: the raw weights")
     initialise_student: bool = Field(False, description="kind run: start from the teacher's weights")
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "Teacher":
-        if self.kind not in ("oracle", "run") and ":" not in self.kind:
+        if self.kind not in ("oracle", "run") and not is_own_class(self.kind):
             hint = nearest(self.kind, ["oracle", "run"])
             raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run' or 'module:Class'{hint}")
         if self.kind == "run" and not self.run:
@@ -62,7 +70,7 @@ class Optimizer(Config):
 
     kind: Literal["radam", "adam", "adamw"] = Field("radam", description="radam, adam or adamw")
     lr: Positive = Field(1e-4, description="learning rate after the warm-up")
-    betas: Floats = Field((0.9, 0.999), min_length=2, max_length=2, description="decay of the moments")
+    betas: Floats = Field((0.9, 0.999), description="decay of the moments")
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, L2 for the others")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
@@ -72,7 +80,7 @@ class Optimizer(Config):
 
     @model_validator(mode="after")
     def _in_range(self) -> "Optimizer":
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: found {list(self.betas)}, allowed: two numbers in [0, 1)")
         if self.decay == "inverse_sqrt" and not self.decay_after:
             raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
@@ -140,13 +148,13 @@ class Evaluate(Config):
     """[evaluate]: sliced Wasserstein distance of samples to held-out data."""
 
     every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
-    steps: Ints = Field((1, 2), min_length=1, description="sampler steps; the first decides which checkpoint is best")
+    steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
     n: PositiveInt = Field(1000, description="samples, from latents that never change")
 
     @model_validator(mode="after")
     def _in_range(self) -> "Evaluate":
-        if any(steps < 1 for steps in self.steps):
-            raise ValueError(f"steps: found {list(self.steps)}, allowed: integers from 1")
+        if not self.steps or any(steps < 1 for steps in self.steps):
+            raise ValueError(f"steps: found {list(self.steps)}, allowed: one or more integers from 1")
         return self
 
 
@@ -154,7 +162,7 @@ class Recipe(Config):
     """A whole recipe. Component tables stay plain until `engine.build` checks them."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, _ and -")
-    seed: int = Field(0, ge=0, description="all randomness follows from it")
+    seed: int = Field(0, ge=0, lt=2**63, description="all randomness follows from it")
     data: Tables
     path: Path_ = Path_()
     network: Tables
@@ -173,7 +181,7 @@ class Recipe(Config):
     def _kinds_exist(self) -> "Recipe":
         for table, folder in COMPONENTS.items():
             kind, names = getattr(self, table).get("kind"), component_names(folder)
-            if not isinstance(kind, str) or (kind not in names and ":" not in kind):
+            if not isinstance(kind, str) or (kind not in names and not is_own_class(kind)):
                 raise ValueError(
                     f"{table}.kind: found {kind!r}, allowed: {', '.join(names)} or module:Class"
                     f"{nearest(str(kind), names)}"
@@ -220,16 +228,16 @@ def check_tables(tables: Tables, where: str) -> Recipe:
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
     """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
-    tables = _read_with_parents(path, ())
+    given: Tables = {}
     for override in overrides:
-        tables = _merged(tables, _parse_override(override))
-    return tables
+        given = _merged(given, _parse_override(override))
+    return _merged(_read_with_parents(path, ()), given)
 
 
 def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
     path = path.resolve()
     if path in children:
-        raise UsageError(f"{path}: extends: found {path.name}, which extends this file itself")
+        raise UsageError(f"{children[-1]}: extends: found {path.name}, which extends this file in turn")
     try:
         tables = tomli.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -247,22 +255,27 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
 
 
 def _merged(base: Tables, over: Tables) -> Tables:
-    """Lay one set of tables over another. A table of another kind replaces the whole table below it."""
+    """Lay one set of tables over another. A component of another kind replaces the whole table below it."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict) and value.get("kind") in (None, below.get("kind")):
-            merged[key] = _merged(below, value)
-        else:
+        if not isinstance(value, dict) or not isinstance(below, dict) or _other_component(key, below, value):
             merged[key] = value
+        else:
+            merged[key] = _merged(below, value)
     return merged
+
+
+def _other_component(table: str, below: Tables, over: Tables) -> bool:
+    """Return whether `over` names a component with keys of its own, other than the one below."""
+    return table in (*COMPONENTS, "teacher") and "kind" in below and over.get("kind", below["kind"]) != below["kind"]
 
 
 def _parse_override(override: str) -> Tables:
     """Turn `a.b=c` into {"a": {"b": c}}; c is TOML, or a plain string where it is not."""
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set {override}: found no '=', allowed: table.key=value")
+    if not equals or not all(key.strip().split(".")) or "\n" in override:
+        raise UsageError(f"--set {override!r}: found no key and value, allowed: table.key=value")
     try:
         value = tomli.loads(f"value = {text}")["value"]
     except tomli.TOMLDecodeError:

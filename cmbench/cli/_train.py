@@ -47,7 +47,10 @@ def _in_this_process(runner: "Runner") -> int:
     with runner.run.console.open("a", encoding="utf-8", buffering=1) as console:
 
         def say(line: str) -> None:
-            print(line, flush=True)
+            try:
+                print(line, flush=True)
+            except BrokenPipeError:  # the reader has left; training goes on
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if not detached:  # otherwise the console is where it was just printed
                 console.write(line + "\n")
 

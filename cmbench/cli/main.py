@@ -14,7 +14,6 @@ app = typer.Typer(
     name="cmbench",
     help="A terminal workbench for consistency models.",
     rich_markup_mode=None,  # plain help: half the start-up time
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -34,11 +33,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:

@@ -11,13 +11,24 @@ from cmbench.cli._tables import table
 from cmbench.errors import UsageError
 from cmbench.rundir.files import to_json
 
-app = typer.Typer(help="List, show and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, show and check recipes.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
 def list_recipes(json: Json = False) -> None:
     """List the recipes in ./recipes, or those that came with cmbench."""
-    found = [_about(path) for path in recipes.available()]
+    found = []
+    for path in recipes.available():
+        try:
+            found.append(_about(path))
+        except UsageError as error:
+            typer.echo(f"cmbench: {error}", err=True)
     if json:
         typer.echo(to_json({"schema": 1, "recipes": found}))
     else:

@@ -33,7 +33,11 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     ]
     table(["", ""], facts)
     floor = meta.get("floor", {}).get("sw")
-    rows = [(key, number(value), _best(now, key), _floor(key, floor)) for key, value in now.get("last", {}).items()]
+    rows = [
+        (key, number(value), _best(now, key), _floor(key, floor))
+        for key, value in now.get("last", {}).items()
+        if value is not None
+    ]
     if rows:
         table(["metric", "last", "best", "floor"], rows)
     typer.echo("\n" + recipes.dumps(recipes.load(chosen.recipe)).rstrip())

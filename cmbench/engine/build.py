@@ -45,8 +45,9 @@ def imported(key: str, module: str, name: str) -> Any:
         sys.path.append(here)
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {error}") from None
+    except Exception as error:  # whatever a module of one's own does when it is imported
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}") from None
 
 
 def complete(given: Recipe, where: str) -> Recipe:
@@ -95,10 +96,10 @@ def device_of(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(f"train.device: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")
-    return device
+    return torch.device(name)
 
 
 def data(complete_recipe: Recipe, device: torch.device) -> Any:
@@ -169,6 +170,9 @@ def schema() -> dict[str, Any]:
             part["properties"]["kind"] = {"const": kind}
             part["required"] = ["kind", *part.get("required", [])]
             alternatives.append(part)
-        whole["properties"][table] = {"oneOf": alternatives}
+        own = {"properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
+        inherited = {"not": {"required": ["kind"]}}  # the kind stands in the recipe that this one extends
+        whole["properties"][table] = {"type": "object", "anyOf": [*alternatives, own, inherited]}
     whole["properties"]["extends"] = {"type": "string", "description": "a recipe that this one builds upon"}
+    whole["anyOf"] = [{"required": whole.pop("required")}, {"required": ["extends"]}]
     return whole

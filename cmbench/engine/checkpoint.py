@@ -64,6 +64,22 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
     return read_tensors(path, _checksums(run, step).get(group))
 
 
+def is_whole(run: RunDir, step: int) -> bool:
+    """Return whether there is a checkpoint of this step and all its files match their checksums."""
+    try:
+        return bool(load(run, step))
+    except DamagedError:
+        return False
+
+
+def recover(run: RunDir) -> None:
+    """Put back a checkpoint that a crash caught between leaving its place and being replaced."""
+    for aside in run.checkpoints.glob(".*.old"):
+        final = run.checkpoints / aside.name.removeprefix(".").removesuffix(".old")
+        if not final.exists():
+            aside.rename(final)
+
+
 def newest(run: RunDir) -> tuple[int, Groups, list[str]]:
     """Read the newest checkpoint that is whole, with a line for each damaged one that was passed over.
 
@@ -83,14 +99,14 @@ def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
     """Remove all but the newest `keep` checkpoints and the best."""
     steps = steps_of_checkpoints(run)
     for step in set(steps) - set(steps[-keep:]) - set(best):
-        doomed = run.checkpoints / f".{step:08d}.old"
+        doomed = run.checkpoints / f".{step:08d}.tmp"
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write tensors to a file, fsync it, and return its SHA-256."""
-    content = save_safetensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    content = save_safetensors({name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()})
     with path.open("wb") as file:
         file.write(content)
         file.flush()

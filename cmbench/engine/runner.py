@@ -1,5 +1,6 @@
 """A trainer in a run directory: the one writer of its files."""
 
+import math
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ from cmbench.engine import checkpoint, environment, loop, snapshot, trainer
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError
 from cmbench.rundir import control, layout, status
-from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.files import remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, read_rows
 from cmbench.rundir.select import address, runs_folder
@@ -64,7 +65,7 @@ class Runner:
             yield self._event("started" if self.segment == 1 else "resumed")
             for event in loop.train(self.trainer):
                 yield from self._write(event)
-                if isinstance(event, loop.Stepped) and self._must_stop():
+                if isinstance(event, loop.Stepped) and self._must_stop() and not self._is_complete:
                     yield from self._stop()
                     return
             self.state = "finished"
@@ -104,6 +105,7 @@ class Runner:
         rows = read_rows(self.run.metrics)
         self._summary = Summary(rows)
         self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
+        remove_temporaries(self.run.path)
         for stale in control.take(self.run):  # meant for a trainer that is no more
             self._event(
                 "request",
@@ -112,6 +114,10 @@ class Runner:
                 result="dropped: the run was not live",
             )
         self._write_status()
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.trainer.state.step >= self.trainer.recipe.train.steps
 
     @property
     def _quality_key(self) -> str:
@@ -127,7 +133,8 @@ class Runner:
                 self._profiles.append(row)
                 yield Record("profiles", row)
             case loop.Evaluated(values=values):
-                self._quality[event.step] = values[self._quality_key]
+                if math.isfinite(quality := values[self._quality_key]):
+                    self._quality[event.step] = quality
                 yield self._row(values)
             case loop.Snapshotted(samples=samples):
                 yield self._event("snapshot", files=snapshot.write(self.run, event.step, samples))
@@ -160,9 +167,13 @@ class Runner:
         checkpoint.prune(self.run, keep, best)
         return self._event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
+    def _checkpoint_unless_whole(self) -> Iterator[Record]:
+        if not checkpoint.is_whole(self.run, self.trainer.state.step):
+            yield self._checkpoint()
+
     def _diverge(self, what: str, times: list[float]) -> Iterator[Record]:
         self.state, self.exit_code = "diverged", DivergedError.exit_code
-        yield self._checkpoint()
+        yield from self._checkpoint_unless_whole()
         yield self._event("diverged", what=what, times=times)
         raise DivergedError(
             f"{self.run.name}: the {what} of step {self.trainer.state.step + 1} is not finite; "
@@ -182,8 +193,7 @@ class Runner:
         return bool(self.stop_requested)
 
     def _stop(self) -> Iterator[Record]:
-        if self.trainer.state.step not in layout.steps_of_checkpoints(self.run):
-            yield self._checkpoint()
+        yield from self._checkpoint_unless_whole()
         self.state, self.exit_code = "stopped", STOPPED
         yield self._event("stopped", reason=self.stop_requested)
 
@@ -225,11 +235,12 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     """
     environment.make_reproducible()
     built = trainer.from_file(recipe_file, overrides, runs_dir)
+    meta = environment.meta(built, argv)
     run = layout.create(runs_folder(runs_dir), built.recipe.name)
     lock = _locked(run)
     runner = Runner(run, built, lock)
     runner._write_status()
-    write_atomically(run.meta, to_json(environment.meta(built, argv), indent=True))
+    write_atomically(run.meta, to_json(meta, indent=True))
     write_atomically(run.recipe_source, tomli_w.dumps(recipes.read(recipe_file, overrides)).encode())
     if built.teacher is not None:
         built.teacher.save(run.teacher)
@@ -250,7 +261,10 @@ def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
         now = status.read(run)
         if now["state"] in status.LIVE and now.get("host") not in (None, socket.gethostname()):
             raise ConflictError(f"{run.name}: a trainer on {now['host']} works on this run, or did until lately")
+        if now["state"] == "finished":
+            raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         environment.make_reproducible()
+        checkpoint.recover(run)
         recipe = recipes.load(run.recipe)
         own_teacher = run.teacher if run.teacher.exists() else None
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, own_teacher)
@@ -260,8 +274,6 @@ def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
             built.state.load(step, groups)
         elif any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
-        if built.state.step >= recipe.train.steps:
-            raise ConflictError(f"{run.name}: already finished at step {built.state.step}")
     except BaseException:
         lock.release()
         raise

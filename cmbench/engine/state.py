@@ -19,7 +19,7 @@ class Average:
     """One average of the weights for sampling, of constant decay or of EDM2's power profile."""
 
     def __init__(self, config: Ema, length: float, model: Model) -> None:
-        self.name = f"ema_{length:g}"
+        self.name = f"ema_{length!r}"
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._gamma = ema.power_gamma(length) if config.profile == "power" else None
         self._decay = length

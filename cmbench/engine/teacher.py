@@ -9,6 +9,7 @@ import torch
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
 from cmbench.networks._model import Model
+from cmbench.recipe import Recipe
 from cmbench.recipe import Teacher as Config
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
@@ -28,19 +29,19 @@ class Teacher:
     denoiser: Any
     trained: weights.Trained | None = None
 
-    def initialise(self, model: Model) -> None:
-        """Copy the teacher's weights into a student.
+    def initialise(self, student: Model, recipe: Recipe) -> None:
+        """Copy the teacher's weights into a student of `recipe`.
 
         Raises:
-            UsageError: their networks differ.
+            UsageError: equal weights would not make them the same function.
         """
-        try:
-            model.load_state_dict(self.denoiser.state_dict())
-        except RuntimeError:
+        trained = self.trained
+        if trained is None or _function_of(trained.recipe) != _function_of(recipe):
             raise UsageError(
-                "teacher.initialise_student: the student's [network] differs from the teacher's; "
-                "allowed: the same network, or initialise_student = false"
-            ) from None
+                "teacher.initialise_student: the student's [network] or path.sigma_data differs from the teacher's; "
+                "allowed: the same (dropout may differ), or initialise_student = false"
+            )
+        student.load_state_dict(trained.model.state_dict())
 
     def save(self, folder: Path) -> None:
         """Keep a trained teacher inside the run, so that the run can be resumed whatever happens to the teacher's."""
@@ -48,13 +49,19 @@ class Teacher:
             self.trained.save(folder)
 
 
+def _function_of(recipe: Recipe) -> tuple[dict[str, Any], float]:
+    """Return what a denoiser depends on beside its weights."""
+    return {k: v for k, v in recipe.network.items() if k != "dropout"}, recipe.path.sigma_data
+
+
 def load_teacher(
-    config: Config, data: Any, device: torch.device, runs_dir: Path | None, own_copy: Path | None
+    recipe: Recipe, config: Config, data: Any, device: torch.device, runs_dir: Path | None, own_copy: Path | None
 ) -> Teacher:
     """Return the teacher of a recipe.
 
     Args:
-        config: the [teacher] table.
+        recipe: the student's.
+        config: its [teacher] table.
         data: the data set, which knows its oracle.
         device: where the teacher works.
         runs_dir: where runs are looked for.
@@ -73,13 +80,18 @@ def load_teacher(
         trained = weights.load_kept(own_copy, device)
     else:
         run = select(config.run, runs_folder(runs_dir), with_checkpoint=True)
-        trained = weights.load(run, device, config.ema)
+        trained = weights.load(run, device, config.ema, key="teacher.ema")
         config = config.model_copy(update={"run": _portable(run, config.run)})
     if trained.sampler != "ode":
         raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of objective 'denoise'")
     if trained.model.shape != tuple(data.shape):
         raise UsageError(
             f"teacher.run: found a teacher of data of shape {list(trained.model.shape)}, allowed: {list(data.shape)}"
+        )
+    if build.is_conditional(trained.recipe) and not build.is_conditional(recipe):
+        raise UsageError(
+            f"teacher.run: found '{config.run}', which is class-conditional, allowed for it: "
+            "network.class_conditional = true"
         )
     return Teacher(config, trained.model.requires_grad_(False).eval(), trained)
 

@@ -85,10 +85,10 @@ def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, teache
         model = build.model(recipe, data.shape, data.classes, device)
         teacher = None
         if recipe.teacher is not None:
-            teacher = load_teacher(recipe.teacher, data, device, runs_dir, teacher_dir)
+            teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, teacher_dir)
             recipe = recipe.model_copy(update={"teacher": teacher.config})
             if recipe.teacher is not None and recipe.teacher.initialise_student:
-                teacher.initialise(model)
+                teacher.initialise(model, recipe)
         cls, settings = build.settings("objective", recipe)
         objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
     averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]

@@ -49,7 +49,7 @@ class Trained:
         write_atomically(folder / "teacher.json", to_json(about, indent=True))
 
 
-def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = None) -> Trained:
+def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = None, key: str = "--ema") -> Trained:
     """Load a run's weights.
 
     Args:
@@ -57,6 +57,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
         device: where the model goes.
         ema: a length of the run's [ema], "none" for the raw weights, or "" for the first length.
         step: of the checkpoint; None takes the newest.
+        key: what messages call `ema`.
 
     Raises:
         NotFoundError: the run has no such checkpoint.
@@ -70,7 +71,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     recipe, meta = recipes.load(run.recipe), read_json(run.meta)
     if meta is None:
         raise NotFoundError(f"{run.meta}: missing or broken")
-    ema = _ema_name(ema, recipe)
+    ema = _ema_name(ema, recipe, key)
     group = "model" if ema == "none" else f"ema_{ema}"
     step = steps[-1] if step is None else step
     tensors = checkpoint.load_group(run, step, group)
@@ -91,10 +92,10 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
     return _built(recipe, about, tensors, device, about["step"], about["ema"])
 
 
-def _ema_name(wanted: str, recipe: Recipe) -> str:
-    names = [*(f"{length:g}" for length in recipe.ema.lengths), "none"]
+def _ema_name(wanted: str, recipe: Recipe, key: str) -> str:
+    names = [*(repr(length) for length in recipe.ema.lengths), "none"]
     if wanted and wanted not in names:
-        raise UsageError(f"ema: found '{wanted}', allowed: {', '.join(names)}")
+        raise UsageError(f"{key}: found '{wanted}', allowed: {', '.join(names)}")
     return wanted or names[0]
 
 

@@ -49,7 +49,10 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
             process.wait()
             output.seek(0)
             lines = output.read().decode(errors="replace").strip().splitlines()
-            raise RefusedError(lines[-1] if lines else "the trainer ended without a word", process.returncode or 1)
+            raise RefusedError(
+                lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word",
+                process.returncode or 1,
+            )
     message = orjson.loads(answer)
     if "run" in message:
         return RunDir(Path(message["run"]))

@@ -1,5 +1,6 @@
 """Last and best of each metric: what `ls`, `show` and status.json tell of a run."""
 
+import math
 from typing import Any
 
 from cmbench.rundir.log import Row
@@ -22,7 +23,7 @@ class Summary:
     def add(self, row: Row) -> None:
         """Take in one row of metrics.jsonl."""
         for key, value in row.items():
-            if key in NOT_METRICS or value is None:
+            if key in NOT_METRICS or value is None or not math.isfinite(value):
                 continue
             self.last[key] = value
             if key.startswith("sw_") and value < self.best.get(key, {"value": float("inf")})["value"]:

@@ -17,6 +17,10 @@ IMAGES = ["data.kind=images", *UNET, "data.download=false"]
 
 # overrides of the tiny recipe, exit code, what the line must contain
 RECIPES = {
+    "seed beyond 63 bits": (["seed=18446744073709551616"], 2, ["tiny.toml", "seed", "9223372036854775808"]),
+    "device number beyond all": (["train.device=cuda:999"], 2, ["tiny.toml", "train.device", "cuda:999", "GPUs"]),
+    "kind without a module": (["data={kind=':X'}"], 2, ["tiny.toml", "data.kind", "':X'", "mixtures"]),
+    "kind in no package": (["data={kind='..a:X'}"], 2, ["tiny.toml", "data.kind", "'..a:X'", "mixtures"]),
     "unknown key": (["train.stepz=3"], 2, ["tiny.toml", "train.stepz", "unknown key", "'steps'", "batch_size"]),
     "unknown key of a component": (["network.widht=3"], 2, ["tiny.toml", "network.widht", "'width'"]),
     "unknown table": (["trian.steps=3"], 2, ["tiny.toml", "trian", "'train'"]),
@@ -88,7 +92,7 @@ RECIPES = {
         ["tiny.toml", "path.sigma_min", "80", "less than sigma_max"],
     ),
     "a beta of 1": (["optimizer.betas=[0.9,1.0]"], 2, ["tiny.toml", "optimizer.betas", "[0.9, 1.0]", "[0, 1)"]),
-    "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "2"]),
+    "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "two numbers"]),
     "inverse_sqrt from 0": (["optimizer.decay=inverse_sqrt"], 2, ["tiny.toml", "optimizer.decay_after", "at least 1"]),
     "the same average twice": (["ema.lengths=[0.9,0.9]"], 2, ["tiny.toml", "ema.lengths", "[0.9, 0.9]", "different"]),
     "a power that is too long": (
@@ -97,7 +101,7 @@ RECIPES = {
         ["tiny.toml", "ema.lengths", "[0.5]", "(0, 0.28)"],
     ),
     "a sampler of no step": (["evaluate.steps=[0]"], 2, ["tiny.toml", "evaluate.steps", "[0]", "from 1"]),
-    "a name with a slash": (["name=a/b"], 2, ["tiny.toml", "name", "'a/b'", "A-Za-z0-9"]),
+    "a name with a slash": (["name=a/b"], 2, ["tiny.toml", "name", "'a/b'", "letters, digits"]),
     "a negative seed": (["seed=-1"], 2, ["tiny.toml", "seed", "-1", "0"]),
     "--set without =": (["train.steps"], 2, ["--set", "train.steps", "table.key=value"]),
 }
@@ -261,7 +265,7 @@ def test_a_teacher_that_fits_badly(complains, trained, teacher):
         ([f"teacher.run={teacher.name}", "teacher.ema='0.7'"], ["tiny.toml", "ema", "'0.7'", "0.5, none"]),
         (
             [f"teacher.run={teacher.name}", "teacher.initialise_student=true", "network.width=8"],
-            ["tiny.toml", "teacher.initialise_student", "the same network", "false"],
+            ["tiny.toml", "teacher.initialise_student", "allowed: the same", "false"],
         ),
     ]
     for overrides, mentions in cases:

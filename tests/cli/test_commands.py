@@ -336,3 +336,54 @@ def test_the_first_signal_stops_and_the_second_ends_the_process(put_back):
     os.kill(os.getpid(), signal.SIGHUP)
     assert asked == ["SIGHUP"]
     assert {signal.getsignal(number) for number in numbers} == {signal.SIG_DFL}
+
+
+def test_without_arguments_there_is_help(cmbench):
+    for arguments in ([], ["recipe"]):
+        outcome = cmbench(*arguments)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "\nCommands:" in outcome.out
+
+
+def test_show_passes_over_a_metric_that_is_no_number(trained, cmbench):
+    now = read_json(trained.status)
+    status.write(trained, {**now, "last": {**now["last"], "sw_1step": None}})
+    assert cmbench("show", trained.name).err == ""
+
+
+def test_watch_with_no_past_prints_no_past(trained, cmbench):
+    assert "step" not in cmbench("watch", trained.name, "-n", 0).out.split("snapshots:")[0]
+
+
+def test_watch_as_json_is_the_rows(trained, cmbench):
+    rows = [json.loads(line) for line in cmbench("watch", trained.name, "-n", 3, "--json").out.splitlines()]
+    assert len(rows) == 3
+    assert rows[-1]["kind"] == "finished"
+
+
+def test_a_sample_that_cannot_be_written_leaves_nothing(trained, cmbench, home):
+    (home / "folder").mkdir()
+    before = sorted(path.name for path in home.iterdir())
+    assert cmbench("sample", "--out", "folder").code == 2
+    assert sorted(path.name for path in home.iterdir()) == before
+
+
+def test_a_broken_recipe_does_not_hide_the_others(cmbench, home):
+    (home / "recipes").mkdir()
+    (home / "recipes" / "a.toml").write_text("name = ")
+    (home / "tiny.toml").rename(home / "recipes" / "tiny.toml")
+    outcome = cmbench("recipe", "list")
+    assert outcome.code == 0
+    assert "tiny" in outcome.out
+    assert "a.toml: not TOML" in outcome.err
+
+
+def test_training_goes_on_when_the_reader_of_its_lines_leaves(cmbench, home, monkeypatch):
+    def leave(*arguments, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(_train, "print", leave, raising=False)
+    monkeypatch.setattr(_train.os, "dup2", lambda *_: None)
+    assert cmbench("run", "tiny.toml").code == 0
+    (run,) = all_runs(home / "runs")
+    assert status.read(run)["state"] == "finished"

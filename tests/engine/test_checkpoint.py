@@ -211,3 +211,27 @@ def test_a_crash_while_pruning_leaves_no_half_checkpoint(run, monkeypatch):
     assert steps_of_checkpoints(run) == [10, 15]
     checkpoint.save(run, 20, groups(20))
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["00000010", "00000015", "00000020"]
+
+
+def test_a_crash_between_leaving_its_place_and_being_replaced_is_recovered(run, monkeypatch):
+    checkpoint.save(run, 5, {"model": {"a": torch.ones(2)}})
+    rename, renames = Path.rename, []
+
+    def fail_at_the_second(self, target):
+        renames.append(target)
+        if len(renames) == 2:
+            raise OSError("torn")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_at_the_second)
+    with pytest.raises(OSError, match="torn"):
+        checkpoint.save(run, 5, {"model": {"a": torch.zeros(2)}})
+    checkpoint.recover(run)
+    assert checkpoint.newest(run)[0] == 5
+    assert checkpoint.is_whole(run, 5)
+
+
+def test_tensors_that_share_memory_are_saved(run):
+    shared = torch.ones(3)
+    checkpoint.save(run, 1, {"model": {"a": shared, "b": shared}})
+    assert torch.equal(checkpoint.load(run, 1)["model"]["b"], shared)

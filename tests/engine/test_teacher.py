@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import DISTILL
 
-from cmbench.engine import checkpoint, loop, trainer, weights
+from cmbench.engine import checkpoint, loop, runner, trainer, weights
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.files import read_json
 
@@ -115,3 +115,28 @@ def test_meta_names_the_teacher(home, teacher, put_back):
     assert meta["profile_edges"][0] == pytest.approx(0.002)
     assert meta["profile_edges"][-1] == pytest.approx(80)
     assert meta["parameters"] == sum(p.numel() for p in made.trainer.state.model.parameters())
+
+
+@pytest.mark.parametrize("override", ["network.embedding_scale=16.0", "path.sigma_data=0.4"])
+def test_equal_weights_that_make_another_function_do_not_initialise(home, teacher, override):
+    overrides = [*DISTILL, f"teacher.run={teacher.name}", "teacher.initialise_student=true", override]
+    with pytest.raises(UsageError, match=r"teacher\.initialise_student"):
+        trainer.from_file(home / "tiny.toml", overrides)
+
+
+def test_a_conditional_teacher_wants_a_conditional_student(home):
+    overrides = ["name=dm", "objective.kind=denoise", "network.class_conditional=true"]
+    made = runner.create(home / "tiny.toml", overrides, None, [])
+    list(made.records())
+    with pytest.raises(UsageError, match=r"teacher\.run: .*network\.class_conditional = true"):
+        trainer.from_file(home / "tiny.toml", [*DISTILL, f"teacher.run={made.run.name}"])
+
+
+def test_an_average_that_the_teacher_has_not_is_named_by_its_key(home, teacher):
+    with pytest.raises(UsageError, match=r"tiny\.toml: teacher\.ema: found '0\.7'"):
+        trainer.from_file(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}", "teacher.ema=0.7"])
+
+
+def test_averages_of_close_lengths_have_names_of_their_own(home):
+    built = trainer.from_file(home / "tiny.toml", ["ema.lengths=[0.9999999,0.9999998]"])
+    assert len({average.name for average in built.state.averages}) == 2

@@ -110,6 +110,6 @@ def test_equal_generators_give_equal_noise_levels():
 @pytest.mark.parametrize(
     ("k", "K", "s_0", "s_1", "N"), [(192, 22797, 2, 150, 14), (3596, 22797, 2, 150, 60), (2805, 40397, 2, 200, 53)]
 )
-def test_N_is_exact_where_the_root_is_an_integer(k, K, s_0, s_1, N):
+def test_number_of_points_is_exact_where_the_root_is_an_integer(k, K, s_0, s_1, N):
     assert Fraction(k * ((s_1 + 1) ** 2 - s_0**2), K) + s_0**2 == N**2
     assert timesteps.N_of_k(k, K, s_0, s_1) == N

@@ -65,3 +65,13 @@ def test_a_row_without_losses_stays_as_it_is():
     row = {"step": 1, "loss": 0.5, "name": "x", "files": ["a"]}
     assert name_nonfinite(row) == row
     assert name_nonfinite({"a": -math.inf, "b": 2}) == {"a": None, "b": 2, "nonfinite": {"a": "-inf"}}
+
+
+def test_a_failure_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="full"):
+        write_atomically(tmp_path / "a", b"x")
+    assert list(tmp_path.iterdir()) == []
