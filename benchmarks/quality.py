@@ -4,8 +4,9 @@
 
 Digits: sliced Wasserstein distance of 1,000 samples to the held-out fifth; share of samples that scikit-learn's
 logistic regression, trained on the real digits in the 0 to 16 in which they come, assigns to a class with probability
-over .9; smallest and largest share of a class. Ring: sliced Wasserstein distance of 10,000 samples to true draws, 512 projections, and the share of samples
-within four standard deviations of a mode. The latents are fixed. The first rows are the floor and the noise.
+over .9 (a weak criterion: noise passes it too, so read it beside the distance); smallest and largest share of a class.
+Ring: sliced Wasserstein distance of 10,000 samples to true draws, and the share of samples within four standard
+deviations of a mode. 512 projections, fixed latents. The first rows are the real data, the floor and the noise.
 """
 
 import sys

@@ -13,7 +13,7 @@ from cmbench.rundir.files import write_atomically
 from cmbench.rundir.layout import RunDir
 
 _SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
-_SCATTER = 256  # pixels of a scatter's side
+_SCATTER = 128  # cells of a scatter's side, three pixels each
 _EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations
 
 
@@ -50,8 +50,10 @@ def grid(x: Tensor) -> Tensor:
 
 
 def scatter(x: Tensor) -> Tensor:
-    """Draw points (n, d) as a density on white, (3, 256, 256) in [0, 1]."""
+    """Draw points (n, d) on white by their first two coordinates, darker where they are dense, (3, 384, 384)."""
     points = x.detach().cpu().flatten(1)[:, :2].double().numpy()
     counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=_SCATTER, range=[[-_EXTENT, _EXTENT]] * 2)
-    ink = torch.from_numpy(np.minimum(1.0, counts / max(1.0, np.quantile(counts, 0.999)))).float().flip(0)
-    return 1 - ink * torch.tensor([0.85, 0.6, 0.25])[:, None, None]
+    dense = max(1.0, float(np.quantile(counts[counts > 0], 0.9))) if counts.any() else 1.0
+    ink = np.where(counts > 0, 0.4 + 0.6 * np.minimum(1.0, counts / dense), 0.0)[::-1].copy()
+    picture = 1 - torch.from_numpy(ink).float() * torch.tensor([0.85, 0.6, 0.25])[:, None, None]
+    return interpolate(picture[None], scale_factor=3.0, mode="nearest")[0]
