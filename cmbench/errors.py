@@ -41,7 +41,16 @@ def naming(where: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
+        raise UsageError(f"{where}: {error}") from error
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Turn what the system says against writing at `path` into a usage error."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
 
 Tables = dict[str, Any]
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
 
@@ -30,7 +31,7 @@ def is_own_class(kind: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind) is not None
 
 
-class Path_(Config):  # noqa: N801 (the table is [path]; pathlib has the plain name)
+class PathTable(Config):
     """[path]: the probability path and its range, in EDM noise levels whatever the path."""
 
     kind: Literal["edm", "vp", "trigflow", "linear"] = Field("edm", description="edm, vp, trigflow or linear")
@@ -39,7 +40,7 @@ class Path_(Config):  # noqa: N801 (the table is [path]; pathlib has the plain n
     sigma_max: Positive = Field(80.0, description="noise level at which sampling starts")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Path_":
+    def _ordered(self) -> "PathTable":
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min: found {self.sigma_min}, allowed: less than sigma_max = {self.sigma_max}")
         return self
@@ -106,7 +107,7 @@ class Train(Config):
 
     steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
     batch_size: PositiveInt = Field(128, description="samples of a step")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
 
 
@@ -127,7 +128,7 @@ class Checkpoint(Config):
     """[checkpoint]."""
 
     every: int = Field(500, ge=0, description="steps between checkpoints; 0: at the end alone")
-    keep: PositiveInt = Field(3, description="newest checkpoints that stay, beside the best")
+    keep: PositiveInt = Field(3, description="newest that stay, beside the best of those evaluated at their own step")
 
 
 class Snapshot(Config):
@@ -164,7 +165,7 @@ class Recipe(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, _ and -")
     seed: int = Field(0, ge=0, lt=2**63, description="all randomness follows from it")
     data: Tables
-    path: Path_ = Path_()
+    path: PathTable = PathTable()
     network: Tables
     objective: Tables
     teacher: Teacher | None = None
@@ -194,7 +195,7 @@ class Recipe(Config):
 
 
 TABLES: dict[str, type[Config]] = {
-    "path": Path_,
+    "path": PathTable,
     "teacher": Teacher,
     "optimizer": Optimizer,
     "ema": Ema,

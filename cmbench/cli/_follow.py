@@ -1,7 +1,7 @@
 """Following a run as plain lines, from its directory alone."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import typer
 
@@ -10,7 +10,7 @@ from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.log import Row, Tail, without_superseded
 from cmbench.rundir.select import address
 
 _POLL = 0.5  # seconds
@@ -21,32 +21,40 @@ def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
     """Yield the lines of a run until it ends; `past` as in `rows`."""
     train = recipe.load(run.recipe).train
     for row in rows(run, past):
-        yield event_line(row) if "kind" in row else metrics_line(row, train.steps, train.batch_size)
+        if "kind" in row:
+            yield event_line(row)
+        elif "step" in row:
+            yield metrics_line(row, train.steps, train.batch_size)
 
 
 def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
     """Yield the rows of the metrics and of the journal, in the order of time, until the run ends.
 
+    What has been comes without the rows that were trained again; a segment that opens later comes as its line
+    {"segment": 2, "first_step": 101}, so that a reader can drop what it supersedes.
+
     Args:
         run: the run.
-        past: how many rows of what has been to begin with; None for all.
+        past: how many rows of what has been to begin with; None for all of the newest segment.
     """
-    metrics, events = Tail(run.metrics), Tail(run.events)
-    first = True
-    while True:
-        live = status.is_live(run)  # asked before reading, so that the last rows are not missed
-        new = sorted(_new(metrics) + _new(events), key=lambda row: row["time"])
-        if first and past is not None:
-            new = new[len(new) - min(past, len(new)) :]
-        first = False
-        yield from new
-        if not live:
-            return
+    tails = [Tail(run.metrics), Tail(run.events)]
+    live = status.is_live(run)  # asked before reading, so that the last rows are not missed
+    batches = [tail.read() for tail in tails]
+    been = _in_order(row for batch in batches for row in without_superseded(batch))
+    if past is None:
+        newest = max((row["segment"] for batch in batches for row in batch), default=1)
+        yield from (row for row in been if row["segment"] == newest)
+    else:
+        yield from been[len(been) - min(past, len(been)) :]
+    while live:
         time.sleep(_POLL)
+        live = status.is_live(run)
+        yield from _in_order(row for tail in tails for row in tail.read())
 
 
-def _new(tail: Tail) -> list[Row]:
-    return [row for row in tail.read() if "step" in row]
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """Sort rows by time; the lines that open segments carry none and come first."""
+    return sorted(rows, key=lambda row: row.get("time", 0.0))
 
 
 def follow_started(run: RunDir) -> int:

@@ -1,9 +1,8 @@
 """Rows of a run directory as plain lines of text."""
 
 from collections.abc import Callable
-from typing import Any
 
-Row = dict[str, Any]
+from cmbench.rundir.log import Row
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "sw_")
 
@@ -23,6 +22,7 @@ def event_line(row: Row) -> str:
     """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`."""
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
+        "warning": lambda r: f"warning: {r['text']}",
         "resumed": lambda r: f"resumed after step {r['step']}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),

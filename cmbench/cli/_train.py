@@ -49,7 +49,7 @@ def _in_this_process(runner: "Runner") -> int:
         def say(line: str) -> None:
             try:
                 print(line, flush=True)
-            except BrokenPipeError:  # the reader has left; training goes on
+            except OSError:  # the reader or the terminal has gone; training goes on
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if not detached:  # otherwise the console is where it was just printed
                 console.write(line + "\n")
@@ -83,4 +83,5 @@ def _stop_on_signals(runner: "Runner") -> None:
             signal.signal(each, signal.SIG_DFL)
 
     for each in signals:
-        signal.signal(each, stop)
+        if signal.getsignal(each) is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(each, stop)

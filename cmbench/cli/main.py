@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -51,6 +52,8 @@ def _exit_code() -> int:
     try:
         return app(standalone_mode=False) or 0
     except CmbenchError as error:
+        if os.environ.get("CMBENCH_DEBUG"):
+            traceback.print_exc()
         if not launch.refuse(error):
             _complain(str(error))
         return error.exit_code

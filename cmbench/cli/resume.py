@@ -1,11 +1,15 @@
 """`cmbench resume`."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _train
 from cmbench.cli._options import Detach, Foreground, Run, RunsDir
 from cmbench.errors import ConflictError
 from cmbench.rundir import status
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
 
 if TYPE_CHECKING:
@@ -21,11 +25,15 @@ def resume(run: Run, runs_dir: RunsDir = None, foreground: Foreground = False, d
     if state == "running":
         raise ConflictError(f"{chosen.name}: is running (cmbench watch {address(chosen)})")
 
+    path, runs_path = chosen.path.resolve(), runs_folder(runs_dir).resolve()
+
     def make() -> "Runner":
         from cmbench.engine import runner
 
-        return runner.resume(chosen, runs_dir)
+        # Data and modules of one's own may be named relative to where the run was started.
+        began = Path((read_json(chosen.meta) or {}).get("directory", "."))
+        os.chdir(began if began.is_dir() else ".")
+        return runner.resume(RunDir(path), runs_path)
 
-    arguments = ["resume", str(chosen.path.resolve())]
-    arguments += ["--runs-dir", str(runs_dir)] if runs_dir else []
+    arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
     return _train.train(make, arguments, foreground, detach)

@@ -30,6 +30,7 @@ def sample(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="PNG to write; else in the run's samples/.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also write the samples as safetensors.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     runs_dir: RunsDir = None,
     json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def sample(
     from cmbench.engine.build import device_of
     from cmbench.engine.sample import default_sigmas, draw
 
-    trained = weights.load(chosen, device_of("auto"), ema, checkpoint)
+    trained = weights.load(chosen, device_of(device, "--device"), ema, checkpoint)
     levels = _parse_sigmas(sigmas, trained) if sigmas else default_sigmas(trained.model, trained.sampler, steps)
     labels = _labels(label, n, trained)
     x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()

@@ -1,7 +1,9 @@
 """From a recipe to its components. The file name is the name: kind = "ct" in [objective] is objectives/ct.py."""
 
 import importlib
+import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,13 @@ def imported(key: str, module: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever a module of one's own does when it is imported
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}") from None
+        reason, frame = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)[-1]
+        where = (
+            ""
+            if frame.filename.startswith("<") or frame.filename == __file__
+            else f" ({frame.filename}:{frame.lineno})"
+        )
+        raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}{where}") from error
 
 
 def complete(given: Recipe, where: str) -> Recipe:
@@ -88,17 +95,19 @@ def settings(table: str, complete_recipe: Recipe) -> tuple[Any, Any]:
     return cls, config_class.model_validate({k: v for k, v in tables.items() if k != "kind"})
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device that [train] names; auto takes a GPU where there is one.
+def device_of(name: str, key: str = "train.device") -> torch.device:
+    """Return the device of a name; auto takes a GPU where there is one. `key` is what messages call it.
 
     Raises:
         UsageError: there is no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(recipe.DEVICE, name):
+        raise UsageError(f"{key}: found '{name}', allowed: auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"train.device: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")
+        raise UsageError(f"{key}: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")
     return torch.device(name)
 
 

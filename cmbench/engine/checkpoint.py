@@ -64,6 +64,14 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
     return read_tensors(path, _checksums(run, step).get(group))
 
 
+def set_aside_after(run: RunDir, step: int) -> None:
+    """Rename the checkpoints after `step`, found damaged, so that none of them is taken for the newest."""
+    for damaged in (s for s in steps_of_checkpoints(run) if s > step):
+        aside = run.checkpoints / f"{damaged:08d}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        folder_of(run, damaged).rename(aside)
+
+
 def is_whole(run: RunDir, step: int) -> bool:
     """Return whether there is a checkpoint of this step and all its files match their checksums."""
     try:

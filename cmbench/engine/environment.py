@@ -17,8 +17,14 @@ from cmbench.engine.trainer import Trainer
 from cmbench.rundir.layout import SCHEMA
 
 
-def make_reproducible() -> None:
-    """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one."""
+def make_reproducible(threads: int | None = None) -> None:
+    """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one.
+
+    Args:
+        threads: those of the run that is resumed, for sums on the CPU depend on their number.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Slow, and not needed: no operation here reads memory that it did not write.
@@ -34,15 +40,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "created": time.time(),
         "argv": list(argv),
         "directory": str(Path.cwd()),
-        "git": _git(),
-        "host": socket.gethostname(),
-        "device": _device_name(built.device),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "cmbench": cmbench.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        **here(built),
         "seed": built.recipe.seed,
         "teacher": {"recipe": teacher.recipe.name, "step": teacher.step, "ema": teacher.ema} if teacher else None,
         "shape": list(built.data.shape),
@@ -51,6 +49,31 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "profile_edges": built.state.profile.edges.tolist(),
         "floor": {"sw": built.floor()} if built.recipe.evaluate.every else {},
     }
+
+
+def here(built: Trainer) -> dict[str, Any]:
+    """Return what results depend on beside the recipe: device, threads, versions and code."""
+    return {
+        "host": socket.gethostname(),
+        "device": _device_name(built.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "cmbench": cmbench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "git": _git(),
+    }
+
+
+def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
+    """Return a line for each thing that differs from where the run began, so that bits may differ too."""
+    now = here(built)
+    return [
+        f"{key} was {meta[key]}, is {now[key]}: the run may not continue bit for bit"
+        for key in ("host", "device", "threads", "versions")
+        if key in meta and meta[key] != now[key]
+    ]
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.trainer import Trainer
@@ -75,7 +77,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     recipe, state, data = trainer.recipe, trainer.state, trainer.data
     steps, batch_size = recipe.train.steps, recipe.train.batch_size
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    clip = recipe.optimizer.clip or float("inf")
+    clip = recipe.optimizer.clip
     speed = Speed()
     state.model.train()
 
@@ -89,7 +91,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
         terms = trainer.objective.loss(state.model, x_0, labels if trainer.conditional else None, state.step, random)
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         # One number a step comes to the host: the weights must not be touched by what is not finite.
         if not torch.isfinite(terms.total + grad_norm):
@@ -98,6 +100,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
             yield Diverged(state.step, what, terms.t[~finite].tolist())
             return
 
+        if clip:
+            clip_grads_with_norm_(parameters, clip, grad_norm)
         state.optimizer.step()
         trainer.objective.after_step(state.model, state.step)
         state.step += 1
@@ -149,12 +153,9 @@ class Speed:
         self._images, self._since = 0, now
         return rate
 
-    def paused(self) -> "Speed":
-        """Leave out what happens in a `with` block."""
-        return self
-
-    def __enter__(self) -> None:
-        self._paused = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self._since += time.perf_counter() - self._paused
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens in the block."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began

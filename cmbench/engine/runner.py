@@ -1,24 +1,23 @@
 """A trainer in a run directory: the one writer of its files."""
 
 import math
+import shutil
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
-import tomli_w
 
 from cmbench import recipe as recipes
 from cmbench.engine import checkpoint, environment, loop, snapshot, trainer
 from cmbench.engine.trainer import Trainer
-from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError
+from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError, writing
 from cmbench.rundir import control, layout, status
-from cmbench.rundir.files import remove_temporaries, to_json, write_atomically
+from cmbench.rundir.files import read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, read_rows
 from cmbench.rundir.select import address, runs_folder
@@ -38,7 +37,7 @@ class Record:
 
 @dataclass
 class Runner:
-    """Trains in a run directory and writes everything there. Holds the run's lock from its making to `close`."""
+    """Trains in a run directory and writes everything there. Holds the run's lock until it ends."""
 
     run: RunDir
     trainer: Trainer
@@ -47,8 +46,7 @@ class Runner:
     stop_requested: str = ""
     exit_code: int = 0
     state: str = "starting"
-    _quality: dict[int, float] = field(default_factory=dict)
-    _summary: Summary = field(default_factory=Summary)
+    warnings: Sequence[str] = ()
     _next_status: float = 0.0
     _next_control: float = 0.0
     _images_per_s: float = 0.0
@@ -59,10 +57,11 @@ class Runner:
         Raises:
             DivergedError: loss or gradient was not finite; a checkpoint of the last good state was written.
         """
-        self._open()
         try:
             self.state = "running"
-            yield self._event("started" if self.segment == 1 else "resumed")
+            yield self._event("started" if self.segment == 1 else "resumed", **environment.here(self.trainer))
+            for line in self.warnings:
+                yield self._event("warning", text=line)
             for event in loop.train(self.trainer):
                 yield from self._write(event)
                 if isinstance(event, loop.Stepped) and self._must_stop() and not self._is_complete:
@@ -70,8 +69,9 @@ class Runner:
                     return
             self.state = "finished"
             yield self._event("finished")
-        except GeneratorExit:
-            self.state = "stopped"
+        except GeneratorExit:  # whoever asked for records asks for no more
+            self.request_stop("left")
+            list(self._stop())
             raise
         except DivergedError:
             raise
@@ -95,24 +95,20 @@ class Runner:
             log.close()
         self.lock.release()
 
-    def _open(self) -> None:
-        self._metrics, self._profiles, self._events = (
-            Log(path) for path in (self.run.metrics, self.run.profiles, self.run.events)
-        )
-        first_step = self.trainer.state.step + 1
-        for log in (self._metrics, self._profiles, self._events):
-            self.segment = log.open_segment(first_step)
+    def __post_init__(self) -> None:
+        """Open the run's logs in a new segment and say that the run is live."""
+        logs = [Log(path) for path in (self.run.metrics, self.run.profiles, self.run.events)]
+        self.segment = 1 + max(log.last_segment() for log in logs)
+        for log in logs:
+            log.open_segment(self.segment, first_step=self.trainer.state.step + 1)
+        self._metrics, self._profiles, self._events = logs
         rows = read_rows(self.run.metrics)
         self._summary = Summary(rows)
         self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
-        remove_temporaries(self.run.path)
+        for folder in (self.run.path, self.run.snapshots, self.run.control):
+            remove_temporaries(folder)
         for stale in control.take(self.run):  # meant for a trainer that is no more
-            self._event(
-                "request",
-                id=stale.get("id"),
-                action=stale.get("action"),
-                result="dropped: the run was not live",
-            )
+            self._answer(stale, "dropped: the run was not live")
         self._write_status()
 
     @property
@@ -188,9 +184,11 @@ class Runner:
                 known = request.get("action") == "stop"
                 if known:
                     self.request_stop("requested")
-                result = "stopping" if known else "refused: unknown action"
-                self._event("request", id=request.get("id"), action=request.get("action"), result=result)
+                self._answer(request, "stopping" if known else "refused: unknown action")
         return bool(self.stop_requested)
+
+    def _answer(self, request: Row, result: str) -> None:
+        self._event("request", id=request.get("id"), action=request.get("action"), result=result)
 
     def _stop(self) -> Iterator[Record]:
         yield from self._checkpoint_unless_whole()
@@ -235,17 +233,21 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     """
     environment.make_reproducible()
     built = trainer.from_file(recipe_file, overrides, runs_dir)
+    source = recipe_file.read_text(encoding="utf-8") + "".join(f"\n# --set {override}" for override in overrides)
     meta = environment.meta(built, argv)
     run = layout.create(runs_folder(runs_dir), built.recipe.name)
-    lock = _locked(run)
-    runner = Runner(run, built, lock)
-    runner._write_status()
-    write_atomically(run.meta, to_json(meta, indent=True))
-    write_atomically(run.recipe_source, tomli_w.dumps(recipes.read(recipe_file, overrides)).encode())
-    if built.teacher is not None:
-        built.teacher.save(run.teacher)
-    write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
-    layout.point_latest(run)
+    try:
+        with writing(run.path):
+            runner = Runner(run, built, _locked(run))
+            write_atomically(run.meta, to_json(meta, indent=True))
+            write_atomically(run.recipe_source, source.encode())
+            if built.teacher is not None:
+                built.teacher.save(run.teacher)
+            write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
+            layout.point_latest(run)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return runner
 
 
@@ -255,6 +257,7 @@ def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
     Raises:
         ConflictError: the run is live, or finished.
         NotFoundError: every checkpoint is damaged.
+        UsageError: the run cannot be written.
     """
     lock = _locked(run)
     try:
@@ -263,30 +266,37 @@ def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
             raise ConflictError(f"{run.name}: a trainer on {now['host']} works on this run, or did until lately")
         if now["state"] == "finished":
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
-        environment.make_reproducible()
-        checkpoint.recover(run)
-        recipe = recipes.load(run.recipe)
+        meta = read_json(run.meta) or {}
+        environment.make_reproducible(meta.get("threads"))
         own_teacher = run.teacher if run.teacher.exists() else None
-        built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, own_teacher)
-        damaged: list[str] = []
-        if layout.steps_of_checkpoints(run):
-            step, groups, damaged = checkpoint.newest(run)
-            built.state.load(step, groups)
-        elif any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
-            raise NotFoundError(f"{run.name}: its checkpoints are gone")
+        built = trainer.from_recipe(recipes.load(run.recipe), str(run.recipe), runs_dir, own_teacher)
+        with writing(run.path):
+            checkpoint.recover(run)
+            damaged = _load_newest(run, built)
+            return Runner(run, built, lock, warnings=[*damaged, *environment.differences(meta, built)])
     except BaseException:
         lock.release()
         raise
-    for line in damaged:
-        print(f"warning: {line}; an older checkpoint is used", file=sys.stderr)
-    return Runner(run, built, lock)
+
+
+def _load_newest(run: RunDir, built: Trainer) -> list[str]:
+    """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
+    if not layout.steps_of_checkpoints(run):
+        if any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
+            raise NotFoundError(f"{run.name}: its checkpoints are gone")
+        return []
+    step, groups, damaged = checkpoint.newest(run)
+    checkpoint.set_aside_after(run, step)
+    built.state.load(step, groups)
+    return [f"{line}; the checkpoint of step {step} is used" for line in damaged]
 
 
 def _locked(run: RunDir) -> filelock.BaseFileLock:
     """Take the run's lock, which the system frees however the process ends."""
     lock = filelock.FileLock(run.lock)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ConflictError(f"{run.name}: a trainer works on this run (cmbench watch {address(run)})") from None
+    with writing(run.lock):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConflictError(f"{run.name}: a trainer works on this run (cmbench watch {address(run)})") from None
     return lock

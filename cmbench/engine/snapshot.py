@@ -36,7 +36,7 @@ def is_pictures(x: Tensor) -> bool:
 
 
 def to_png(x: Tensor) -> bytes:
-    """Return a PNG of samples: a grid of pictures in [-1, 1], or a scatter of the first two coordinates."""
+    """Return a PNG of samples: pictures in [-1, 1] as a grid, else a scatter of the first two coordinates."""
     buffer = io.BytesIO()
     save_image(grid(x) if is_pictures(x) else scatter(x), buffer, format="png")
     return buffer.getvalue()
@@ -52,6 +52,9 @@ def grid(x: Tensor) -> Tensor:
 def scatter(x: Tensor) -> Tensor:
     """Draw points (n, d) on white by their first two coordinates, darker where they are dense, (3, 384, 384)."""
     points = x.detach().cpu().flatten(1)[:, :2].double().numpy()
+    if points.shape[1] == 1:  # on a line: the rank is the second coordinate, which draws the distribution function
+        rank = points.argsort(axis=0).argsort(axis=0)
+        points = np.concatenate([points, 2 * (rank + 0.5) / len(rank) - 1], axis=1)
     counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=_SCATTER, range=[[-_EXTENT, _EXTENT]] * 2)
     dense = max(1.0, float(np.quantile(counts[counts > 0], 0.9))) if counts.any() else 1.0
     ink = np.where(counts > 0, 0.4 + 0.6 * np.minimum(1.0, counts / dense), 0.0)[::-1].copy()

@@ -38,14 +38,15 @@ class Trained:
     def save(self, folder: Path) -> None:
         """Keep the weights in a folder of their own, for `load_kept`."""
         folder.mkdir(parents=True, exist_ok=True)
+        sha256 = checkpoint.write_tensors(folder / "model.safetensors", self.model.state_dict())
         about = {
+            "sha256": sha256,
             "shape": self.model.shape,
             "classes": self.classes,
             "step": self.step,
             "ema": self.ema,
             "recipe": self.recipe.tables(),
         }
-        checkpoint.write_tensors(folder / "model.safetensors", self.model.state_dict())
         write_atomically(folder / "teacher.json", to_json(about, indent=True))
 
 
@@ -88,7 +89,7 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
     if about is None:
         raise NotFoundError(f"{folder}: the run's copy of its teacher is missing")
     recipe = recipes.check_tables(about["recipe"], str(folder))
-    tensors = checkpoint.read_tensors(folder / "model.safetensors")
+    tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
     return _built(recipe, about, tensors, device, about["step"], about["ema"])
 
 

@@ -26,6 +26,7 @@ class GaussianMixture:
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         self.weights, self.means = weights.double(), means.double()
+        self.cumulative = self.weights.cumsum(0)  # on the CPU: torch's sum on a GPU is not always reproducible
         self.variances, self.axes = torch.linalg.eigh(covariances.double())  # (K, d), (K, d, d)
 
     def to(self, device: torch.device) -> "GaussianMixture":
@@ -52,7 +53,8 @@ class GaussianMixture:
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n points (n, d) and the components (n,) that they came from, on the generator's device."""
         device = generator.device
-        k = torch.multinomial(self.weights.to(device), n, replacement=True, generator=generator)
+        u = torch.rand(n, dtype=torch.float64, generator=generator, device=device)
+        k = torch.searchsorted(self.cumulative.to(device), u).clamp_max(len(self.weights) - 1)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator, device=device)
         scaled = self.variances.to(device)[k].clamp_min(0).sqrt() * z
         return self.means.to(device)[k] + torch.einsum("bde,be->bd", self.axes.to(device)[k], scaled), k
@@ -131,7 +133,7 @@ def flow(denoiser: Denoiser, x: Tensor, sigma_from: float, sigma_to: float, rtol
         x: (B, ...) at noise level `sigma_from`.
         sigma_from: in (0, inf).
         sigma_to: in (0, inf); integrates up or down.
-        rtol: relative tolerance of the integrator; the absolute one is rtol times the size of the data.
+        rtol: relative and absolute tolerance of the integrator.
 
     Raises:
         ArithmeticError: the integrator gave up.

@@ -31,11 +31,11 @@ def multistep_consistency(
         noise: eps ~ N(0, I), (B, ...); the first point is sigmas[0] * eps.
         sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
         sigma_min: the noise level at which f is the identity.
-        generator: draws the noise of the further steps.
+        generator: draws the noise of the further steps, on its own device, which need not be that of f.
     """
     x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
     for sigma in sigmas[1:]:
-        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        z = torch.randn(x.shape, dtype=x.dtype, device=generator.device, generator=generator).to(x.device)
         noisy = x + (sigma**2 - sigma_min**2) ** 0.5 * z
         x = f(noisy, noise.new_full((len(noise),), sigma))
     return x

@@ -1,4 +1,4 @@
-"""Embeddings of the time c_noise (B,) -> (B, channels), in float32 whatever the precision of the network."""
+"""Embeddings of the time c_noise (B,) -> (B, channels), in float32 at least, whatever the network's precision."""
 
 import math
 from typing import Literal
@@ -21,7 +21,7 @@ class Positional(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """Return cos and sin of scale * omega * c."""
-        angle = c.float()[:, None] * self.frequencies
+        angle = _at_least_float32(c)[:, None] * self.frequencies
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
@@ -40,8 +40,12 @@ class Fourier(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """Return cos and sin of 2 pi scale omega c."""
-        angle = 2 * math.pi * c.float()[:, None] * self.frequencies
+        angle = 2 * math.pi * _at_least_float32(c)[:, None] * self.frequencies
         return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def _at_least_float32(c: Tensor) -> Tensor:
+    return c.to(torch.promote_types(c.dtype, torch.float32))
 
 
 def time_embedding(kind: TimeEmbedding, channels: int, scale: float) -> nn.Module:

@@ -106,9 +106,10 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv(dropout(silu(AdaGN(conv(silu(norm(x))))))), then attention. The identity at initialisation.
+    """x + conv(dropout(silu(AdaGN(conv(silu(norm(x))))))), then attention.
 
-    AdaGN is y = norm(x) * (1 + s(t)) + b(t) (seed section 5.3).
+    AdaGN is y = norm(x) * (1 + s(t)) + b(t) (Dhariwal & Nichol 2021, section 3; seed section 5.3 has s for 1 + s). At
+    initialisation a block is its skip connection: the identity where c_in = c_out.
     """
 
     def __init__(self, c_in: int, c_out: int, embedded: int, dropout: float, heads: int) -> None:
@@ -130,7 +131,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + proj(softmax(q k / sqrt(d)) v) over the pixels. Zero at initialisation."""
+    """x + proj(softmax(q k / sqrt(d)) v) over the pixels. The identity at initialisation."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()

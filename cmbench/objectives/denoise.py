@@ -1,6 +1,6 @@
 """Denoising score matching: trains the teachers of distillation (Karras et al. 2022, table 1).
 
-L = E[ lambda(sigma) ||D_theta(x_0 + sigma eps, sigma) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2)
+L = E[ lambda(sigma) / D ||D_theta(x_0 + sigma eps, sigma) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2)
 """
 
 from pydantic import Field

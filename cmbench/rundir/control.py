@@ -4,6 +4,7 @@ import secrets
 import time
 from typing import Any
 
+from cmbench.errors import writing
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
@@ -11,7 +12,8 @@ from cmbench.rundir.layout import RunDir
 def request(run: RunDir, action: str) -> str:
     """Ask the trainer for an action, "stop" for one, and return the request's id."""
     identity = f"{time.time_ns()}-{secrets.token_hex(2)}"
-    write_atomically(run.control / f"{identity}.json", to_json({"id": identity, "action": action}))
+    with writing(run.control):
+        write_atomically(run.control / f"{identity}.json", to_json({"id": identity, "action": action}))
     return identity
 
 

@@ -9,19 +9,24 @@ from typing import Any
 import orjson
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that every reader, and every crash, sees the old content or the new."""
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+    """Replace a file so that every reader, and every crash, sees the old content or the new.
+
+    What is not `durable`, such as a heartbeat, may be the old content again after a power cut.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -54,8 +59,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def name_nonfinite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace each non-finite number by None and name it under "nonfinite", e.g. {"loss": "nan"}."""
-    lost = {key: str(v) for key, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-    if not lost:
-        return dict(row)
-    return {**{key: None if key in lost else value for key, value in row.items()}, "nonfinite": lost}
+    """Name each non-finite number, which JSON writes as null, under "nonfinite".
+
+    {"loss": nan, "bins": [1.0, inf]} gains "nonfinite": {"loss": "nan", "bins": {"1": "inf"}}.
+    """
+    lost = {key: name for key, value in row.items() if (name := _nonfinite(value))}
+    return {**row, "nonfinite": lost} if lost else dict(row)
+
+
+def _nonfinite(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else str(value)
+    if isinstance(value, list):
+        return {str(i): name for i, item in enumerate(value) if (name := _nonfinite(item))}
+    return ""

@@ -43,19 +43,30 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
             env={**os.environ, _HANDSHAKE: str(write_end)},
         )
         os.close(write_end)
-        with os.fdopen(read_end, "rb") as pipe:
-            answer = pipe.read()
+        try:
+            with os.fdopen(read_end, "rb") as pipe:
+                answer = pipe.read()
+        except BaseException:  # Ctrl-C while the recipe is built: nothing may stay behind
+            process.terminate()
+            process.wait()
+            raise
         if not answer:
             process.wait()
-            output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines()
+        output.seek(0)
+        early = output.read()
+        if not answer:
+            lines = early.decode(errors="replace").strip().splitlines()
             raise RefusedError(
                 lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word",
                 process.returncode or 1,
             )
     message = orjson.loads(answer)
     if "run" in message:
-        return RunDir(Path(message["run"]))
+        run = RunDir(Path(message["run"]))
+        if early:
+            with run.console.open("ab") as console:
+                console.write(early)
+        return run
     raise RefusedError(message["error"], message["exit_code"])
 
 

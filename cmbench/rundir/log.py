@@ -4,8 +4,9 @@ A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}. R
 first step were trained again, and readers drop them.
 """
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,25 @@ class Log:
         self._file = path.open("ab", buffering=0)
         self.path = path
 
-    def open_segment(self, first_step: int) -> int:
-        """Begin the segment that starts with `first_step`, and return its number, from 1."""
-        self.segment = 1 + max((row["segment"] for row in _rows(self.path) if "first_step" in row), default=0)
-        self._write({"segment": self.segment, "first_step": first_step})
-        return self.segment
+    def last_segment(self) -> int:
+        """Return the number of the newest segment, or 0."""
+        return max((row["segment"] for row in _rows(self.path) if "first_step" in row), default=0)
+
+    def open_segment(self, segment: int, first_step: int) -> None:
+        """Begin a segment, whose rows start with `first_step`."""
+        self.segment = segment
+        self._write({"segment": segment, "first_step": first_step})
 
     def append(self, row: Row) -> None:
         """Write one row, whole or not at all as far as any reader sees."""
         self._write({"segment": self.segment, **row})
 
     def _write(self, row: Row) -> None:
-        self._file.write(to_json(name_nonfinite(row)) + b"\n")
+        line = to_json(name_nonfinite(row)) + b"\n"
+        start = self._file.seek(0, os.SEEK_END)
+        if self._file.write(line) != len(line):  # the disk is full
+            self._file.truncate(start)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def fsync(self) -> None:
         """Make every row so far survive a power cut."""
@@ -67,8 +75,13 @@ class Tail:
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows that count, in order: no row twice, none that a later segment trained again."""
+    return without_superseded(_rows(path))
+
+
+def without_superseded(rows: Iterable[Row]) -> list[Row]:
+    """Drop the rows that a later segment trained again, and the lines that open segments."""
     kept: list[Row] = []
-    for row in _rows(path):
+    for row in rows:
         if "first_step" in row:
             kept = [r for r in kept if r["step"] < row["first_step"]]
         else:

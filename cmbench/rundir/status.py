@@ -22,7 +22,7 @@ def owner() -> dict[str, Any]:
 
 def write(run: RunDir, status: dict[str, Any]) -> None:
     """Replace status.json, with the heartbeat of now."""
-    write_atomically(run.status, to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n")
+    write_atomically(run.status, to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n", durable=False)
 
 
 def read(run: RunDir) -> dict[str, Any]:

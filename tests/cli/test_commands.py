@@ -166,7 +166,7 @@ def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
     picture = trained.samples / f"00000012_{steps}step_seed0.png"
     assert shown["files"] == [str(picture), "x.safetensors"]
     with Image.open(picture) as opened:
-        assert (opened.size, opened.mode) == ((256, 256), "RGB")
+        assert (opened.size, opened.mode) == ((384, 384), "RGB")
     samples = load_file("x.safetensors")["samples"]
     assert samples.shape == (10, 2)
     assert samples.dtype == np.float32

@@ -144,7 +144,9 @@ def test_a_foreground_trainer_stops_on_sigterm_with_a_checkpoint(home):
     assert now["checkpoint"] == now["step"] == steps_of_checkpoints(run)[-1]
     assert f"stopped at step {now['step']}: cmbench resume {run.name}" in rest
     assert read_rows(run.events)[-1]["reason"] == "SIGTERM"
-    assert runner.resume(run).trainer.state.step == now["step"]
+    resumed = runner.resume(run)
+    resumed.close()
+    assert resumed.trainer.state.step == now["step"]
 
 
 @forks

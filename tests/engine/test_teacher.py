@@ -106,7 +106,7 @@ def test_meta_names_the_teacher(home, teacher, put_back):
     from cmbench.engine import runner
 
     made = runner.create(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"], None, ["cmbench", "x"])
-    made.lock.release()
+    made.close()
     meta = read_json(made.run.meta)
     assert meta["teacher"] == {"recipe": "dm", "step": 12, "ema": "0.5"}
     assert meta["argv"] == ["cmbench", "x"]

@@ -64,7 +64,9 @@ def test_json_knows_no_nan(tmp_path):
 def test_a_row_without_losses_stays_as_it_is():
     row = {"step": 1, "loss": 0.5, "name": "x", "files": ["a"]}
     assert name_nonfinite(row) == row
-    assert name_nonfinite({"a": -math.inf, "b": 2}) == {"a": None, "b": 2, "nonfinite": {"a": "-inf"}}
+    assert name_nonfinite({"a": -math.inf, "b": 2}) == {"a": -math.inf, "b": 2, "nonfinite": {"a": "-inf"}}
+    bins = {"loss": [1.0, math.nan, None, math.inf]}
+    assert name_nonfinite(bins)["nonfinite"] == {"loss": {"1": "nan", "3": "inf"}}
 
 
 def test_a_failure_leaves_no_temporary_file(tmp_path, monkeypatch):

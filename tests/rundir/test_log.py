@@ -21,7 +21,7 @@ def path(tmp_path):
 
 def write(path, first_step: int, *rows: int) -> Log:
     log = Log(path)
-    log.open_segment(first_step)
+    log.open_segment(1 + log.last_segment(), first_step)
     for step in rows:
         log.append({"step": step, "value": 10 * log.segment + step})
     log.close()
@@ -40,7 +40,7 @@ def test_a_log_that_is_not_there_is_empty(path):
 
 def test_a_row_is_there_as_soon_as_it_is_appended(path):
     log, tail = Log(path), Tail(path)
-    log.open_segment(1)
+    log.open_segment(1, first_step=1)
     assert tail.read() == [{"segment": 1, "first_step": 1}]
     for step in range(1, 4):
         log.append({"step": step})
@@ -110,7 +110,7 @@ def test_a_reader_sees_where_a_segment_begins(path):
 
 def test_what_is_not_finite_is_null_and_named(path):
     log = Log(path)
-    log.open_segment(1)
+    log.open_segment(1, first_step=1)
     log.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "x": -math.inf, "y": np.float64("nan"), "z": 1.5})
     log.append({"step": 2, "loss": 0.0})
     log.close()
@@ -129,7 +129,7 @@ def test_what_is_not_finite_is_null_and_named(path):
 def test_numbers_come_back_exactly(path):
     values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.random.default_rng(1).integers(-300, 300, 50)
     log = Log(path)
-    log.open_segment(1)
+    log.open_segment(1, first_step=1)
     log.append({"step": 1, "values": values, "one": values[0]})
     log.close()
     (row,) = read_rows(path)
