@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,18 +237,17 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     source = recipe_file.read_text(encoding="utf-8") + "".join(f"\n# --set {override}" for override in overrides)
     meta = environment.meta(built, argv)
     run = layout.create(runs_folder(runs_dir), built.recipe.name)
-    try:
-        with writing(run.path):
-            runner = Runner(run, built, _locked(run))
-            write_atomically(run.meta, to_json(meta, indent=True))
-            write_atomically(run.recipe_source, source.encode())
-            if built.teacher is not None:
-                built.teacher.save(run.teacher)
-            write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
-            layout.point_latest(run)
-    except BaseException:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
+    with writing(run.path), ExitStack() as undo:
+        undo.callback(shutil.rmtree, run.path, ignore_errors=True)
+        runner = Runner(run, built, _locked(run))
+        undo.callback(runner.close)
+        write_atomically(run.meta, to_json(meta, indent=True))
+        write_atomically(run.recipe_source, source.encode())
+        if built.teacher is not None:
+            built.teacher.save(run.teacher)
+        write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
+        layout.point_latest(run)
+        undo.pop_all()
     return runner
 
 

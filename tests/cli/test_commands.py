@@ -18,7 +18,7 @@ from cmbench.engine import checkpoint, weights
 from cmbench.equations import sampling
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import Log, read_rows
 from cmbench.rundir.select import all_runs
 
 
@@ -387,3 +387,27 @@ def test_training_goes_on_when_the_reader_of_its_lines_leaves(cmbench, home, mon
     assert cmbench("run", "tiny.toml").code == 0
     (run,) = all_runs(home / "runs")
     assert status.read(run)["state"] == "finished"
+
+
+def test_what_is_followed_after_a_resume_is_the_newest_segment(trained):
+    rows = list(_follow.rows(trained))
+    for path in (trained.metrics, trained.events):
+        log = Log(path)
+        log.open_segment(2, first_step=13)
+        log.close()
+    assert rows
+    assert list(_follow.rows(trained)) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored(put_back):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _train._stop_on_signals(None)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+
+
+def test_sample_on_a_device_that_is_not_there(trained, cmbench):
+    for device in ("cuda:99", "gpu"):
+        outcome = cmbench("sample", "--device", device)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert f"--device: found '{device}'" in outcome.err

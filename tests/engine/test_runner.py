@@ -3,11 +3,14 @@
 import math
 
 import pytest
+import torch
 
 from cmbench.engine import checkpoint, runner
-from cmbench.rundir import status
-from cmbench.rundir.files import read_json
+from cmbench.errors import STOPPED, NotFoundError, UsageError
+from cmbench.rundir import control, status
+from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
+from cmbench.rundir.log import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 
@@ -69,3 +72,67 @@ def test_a_recipe_that_fails_before_training_leaves_nothing(home):
     with pytest.raises((RuntimeError, MemoryError)):
         create(home, "evaluate.n=10000000000000")
     assert not (home / "runs").exists()
+
+
+def test_a_stop_that_comes_before_the_first_step_is_heard(home):
+    made = create(home)
+    control.request(made.run, "stop")
+    list(made.records())
+    assert (made.exit_code, status.read(made.run)["state"]) == (STOPPED, "stopped")
+
+
+def test_a_request_to_a_trainer_that_is_no_more_is_dropped_and_said_so(home):
+    made = stop_after(create(home), 3)
+    control.request(made.run, "stop")
+    list(runner.resume(made.run).records())
+    assert status.read(made.run)["state"] == "finished"
+    (answer,) = (row for row in read_rows(made.run.events) if row["kind"] == "request")
+    assert answer["result"].startswith("dropped")
+
+
+def test_records_that_nobody_asks_for_any_more_end_with_a_checkpoint(home):
+    made = create(home)
+    records = made.records()
+    while made.trainer.state.step < 4:
+        next(records)
+    records.close()
+    assert status.read(made.run)["state"] == "stopped"
+    assert checkpoint.is_whole(made.run, made.trainer.state.step)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_never_outlives_a_whole_one(home):
+    made = stop_after(create(home, "checkpoint.keep=1", "checkpoint.every=4", "evaluate.every=0"), 9)
+    (checkpoint.folder_of(made.run, 9) / "model.safetensors").write_bytes(b"")
+    with pytest.raises(NotFoundError):  # 4 and 8 were pruned when 9 was saved
+        runner.resume(made.run)
+    made = stop_after(create(home, "checkpoint.keep=2", "checkpoint.every=4", "evaluate.every=0"), 9)
+    (checkpoint.folder_of(made.run, 9) / "model.safetensors").write_bytes(b"")
+    resumed = runner.resume(made.run)
+    assert (resumed.trainer.state.step, steps_of_checkpoints(made.run)) == (8, [8])
+    list(resumed.records())
+    assert steps_of_checkpoints(made.run) == [8, 12]
+    assert (made.run.checkpoints / "00000009.damaged").exists()
+
+
+def test_a_resume_elsewhere_takes_the_threads_over_and_warns_of_the_rest(home):
+    made = stop_after(create(home), 3)
+    meta = read_json(made.run.meta)
+    threads = torch.get_num_threads()
+    made.run.meta.write_bytes(to_json({**meta, "threads": threads + 1, "device": "abacus"}))
+    try:
+        list(runner.resume(made.run).records())
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    (warning,) = (row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning")
+    assert "device was abacus" in warning
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(home, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner.layout, "point_latest", fail)
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        create(home)
+    assert list((home / "runs").iterdir()) == []

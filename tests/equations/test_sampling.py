@@ -106,3 +106,13 @@ def test_heun_sampler_evaluates_the_denoiser_twice_a_step_and_once_at_the_end():
 
     sampling.heun_ode(counting, noise(2), [80.0, 2.0, 0.1])
     assert asked == [80.0, 2.0, 2.0, 0.1, 0.1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_between_steps_is_the_same_on_a_gpu():
+    def drawn(device):
+        noise = torch.ones(4, 2, device=device)
+        generator = torch.Generator().manual_seed(0)
+        return sampling.multistep_consistency(lambda x, sigma: x, noise, [2.0, 1.0, 0.5], 0.1, generator).cpu()
+
+    torch.testing.assert_close(drawn("cuda"), drawn("cpu"))

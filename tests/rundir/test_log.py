@@ -1,5 +1,6 @@
 """Logs: a half-written line is not there yet, and rows that were trained again count once."""
 
+import io
 import math
 import os
 
@@ -144,3 +145,21 @@ def test_fsync_reaches_the_disk(path, monkeypatch):
     log.fsync()
     assert synced == [log._file.fileno()]
     log.close()
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_no_half(path):
+    log = write(path, 1, 5)
+    log = Log(path)
+    log.segment = 1
+    whole = path.read_bytes()
+    log._file.close()
+
+    class FullDisk(io.FileIO):
+        def write(self, data):
+            return super().write(bytes(data)[:5])
+
+    log._file = FullDisk(path, "ab")
+    with pytest.raises(OSError, match="No space left"):
+        log.append({"step": 6})
+    log.close()
+    assert path.read_bytes() == whole
