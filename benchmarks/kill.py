@@ -64,7 +64,9 @@ def main(recipe: str, kills: int, options: list[str]) -> None:
     chance = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CMBENCH_RUNS_DIR"] = folder
-        whole, broken = (RunDir(Path(folder, cmbench("run", recipe, "--detach", *options))) for _ in range(2))
+        whole = RunDir(Path(folder, cmbench("run", recipe, "--detach", *options)))
+        wait(whole)
+        broken = RunDir(Path(folder, cmbench("run", recipe, "--detach", *options)))
         for i in range(kills):
             print(f"kill {i + 1}:", kill(broken, chance.uniform(0, 3), in_checkpoint=i % 2 == 1), flush=True)
             cmbench("resume", broken.name, "--detach")
