@@ -183,3 +183,9 @@ def test_the_working_directory_is_searched_last(home, own):
     sys.modules.pop("own_parts", None)
     build.component("network", f"{own}:Network")
     assert sys.path[-1] == str(home)
+
+
+def test_a_mistake_in_a_module_of_ones_own_is_named_with_its_line(home):
+    (home / "mistaken.py").write_text("x = 1\ny = x / 0\n")
+    with pytest.raises(UsageError, match=r"network\.kind: .*mistaken:Network.*division by zero \(.*mistaken\.py:2\)"):
+        build.component("network", "mistaken:Network")
