@@ -9,7 +9,6 @@ from typing import Any
 
 import tomli_w
 import torch
-from pydantic import create_model
 
 from cmbench import config, recipe
 from cmbench.equations import gaussian_path
@@ -49,11 +48,8 @@ def imported(key: str, module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever a module of one's own does when it is imported
         reason, frame = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)[-1]
-        where = (
-            ""
-            if frame.filename.startswith("<") or frame.filename == __file__
-            else f" ({frame.filename}:{frame.lineno})"
-        )
+        in_a_module = not frame.filename.startswith("<") and frame.filename != __file__
+        where = f" ({frame.filename}:{frame.lineno})" if in_a_module else ""
         raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}{where}") from error
 
 
@@ -172,11 +168,9 @@ def schema() -> dict[str, Any]:
     for table, folder in COMPONENTS.items():
         alternatives = []
         for kind in recipe.component_names(folder):
-            _, config_class = component(table, kind)
-            named = create_model(f"{table}_{kind}", __base__=config_class, kind=(str, kind))
-            part = named.model_json_schema()
+            part = component(table, kind)[1].model_json_schema()
             definitions |= part.pop("$defs", {})
-            part["properties"]["kind"] = {"const": kind}
+            part["properties"] = {"kind": {"const": kind}, **part.get("properties", {})}
             part["required"] = ["kind", *part.get("required", [])]
             alternatives.append(part)
         own = {"properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}

@@ -46,7 +46,7 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
         try:
             with os.fdopen(read_end, "rb") as pipe:
                 answer = pipe.read()
-        except BaseException:  # Ctrl-C while the recipe is built: nothing may stay behind
+        except BaseException:  # Ctrl-C while the recipe is built: no trainer may stay behind
             process.terminate()
             process.wait()
             raise

@@ -65,3 +65,22 @@ def dropout_masks():
         return masks
 
     return record
+
+
+@pytest.fixture
+def check_gradient():
+    """Compare the gradient of a loss in Tiny's first weights with central differences."""
+
+    def check(model, loss, weights=4):
+        loss().backward()
+        tiny, h = model.F_theta.weights, 1e-6
+        for i in range(weights):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    tiny[i] += sign * h
+                    values.append(loss().item())
+                    tiny[i] -= sign * h
+            assert tiny.grad[i].item() == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-6)
+
+    return check
