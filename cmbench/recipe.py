@@ -1,162 +1,39 @@
 """Recipes: TOML files as checked tables, with `extends` and overrides. Imports no torch, so that views may use it.
 
 The tables of components ([data], [network], [objective]) are checked by their own `Config` when the engine is built
-(`engine.build`); all others are here.
+(`engine.build`); all others stand in `cmbench.tables`.
 """
 
-import re
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli
 import tomli_w
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt, check
+from cmbench.config import Config, check
 from cmbench.errors import UsageError, nearest
+from cmbench.tables import (
+    Checkpoint,
+    Ema,
+    Evaluate,
+    Log,
+    Optimizer,
+    PathTable,
+    Profile,
+    Snapshot,
+    Start,
+    Teacher,
+    Train,
+    is_own_class,
+)
 
 PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
 
 Tables = dict[str, Any]
-DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
-# A length such as 0.999 may be written as a number.
-EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
-
-
-def is_own_class(kind: str) -> bool:
-    """Return whether a kind has the form module:Class."""
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind) is not None
-
-
-class PathTable(Config):
-    """[path]: the probability path and its range, in EDM noise levels whatever the path."""
-
-    kind: Literal["edm", "vp", "trigflow", "linear"] = Field("edm", description="edm, vp, trigflow or linear")
-    sigma_data: Positive = Field(0.5, description="standard deviation of the data")
-    sigma_min: Positive = Field(0.002, description="noise level at which f is the identity")
-    sigma_max: Positive = Field(80.0, description="noise level at which sampling starts")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "PathTable":
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min: found {self.sigma_min}, allowed: less than sigma_max = {self.sigma_max}")
-        return self
-
-
-class Teacher(Config):
-    """[teacher]: the denoiser that distillation follows."""
-
-    kind: str = Field("oracle", description="oracle, run, or module:Class (built with the data set)")
-    run: str = Field("", description="kind run: a selector: a path, a prefix, @latest or @latest:PREFIX")
-    ema: EmaName = Field("", description="kind run: which EMA of it; empty: the first; none: the raw weights")
-    initialise_student: bool = Field(False, description="kind run: start from the teacher's weights")
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> "Teacher":
-        if self.kind not in ("oracle", "run") and not is_own_class(self.kind):
-            hint = nearest(self.kind, ["oracle", "run"])
-            raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run' or 'module:Class'{hint}")
-        if self.kind == "run" and not self.run:
-            raise ValueError("run: missing, and kind = 'run' needs it (a path, a prefix, @latest or @latest:PREFIX)")
-        if self.kind != "run" and (self.run or self.ema or self.initialise_student):
-            raise ValueError(f"kind: found '{self.kind}', allowed: 'run' where run, ema or initialise_student is set")
-        return self
-
-
-class Optimizer(Config):
-    """[optimizer]."""
-
-    kind: Literal["radam", "adam", "adamw"] = Field("radam", description="radam, adam or adamw")
-    lr: Positive = Field(1e-4, description="learning rate after the warm-up")
-    betas: Floats = Field((0.9, 0.999), description="decay of the moments")
-    eps: Positive = Field(1e-8, description="added to the root of the second moment")
-    weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, L2 for the others")
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    decay: Literal["none", "cosine", "inverse_sqrt"] = Field("none", description="none, cosine or inverse_sqrt")
-    decay_after: int = Field(0, ge=0, description="inverse_sqrt: constant until this step; cosine: likewise")
-    clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0: not clipped")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "Optimizer":
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: found {list(self.betas)}, allowed: two numbers in [0, 1)")
-        if self.decay == "inverse_sqrt" and not self.decay_after:
-            raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
-        return self
-
-
-class Ema(Config):
-    """[ema]: averages of the weights for sampling; the target's average belongs to the objective."""
-
-    profile: Literal["constant", "power"] = Field("constant", description="constant decay, or EDM2's power function")
-    lengths: Floats = Field((0.999,), description="constant: decays; power: sigma_rel; the first is sampled from")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "Ema":
-        upper = 1.0 if self.profile == "constant" else 0.28
-        if not all(0 < length < upper for length in self.lengths) or len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"lengths: found {list(self.lengths)}, allowed: different numbers in (0, {upper})")
-        return self
-
-
-class Train(Config):
-    """[train]."""
-
-    steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
-    batch_size: PositiveInt = Field(128, description="samples of a step")
-    device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
-
-
-class Log(Config):
-    """[log]."""
-
-    every: PositiveInt = Field(20, description="steps between rows of metrics.jsonl, means over them")
-
-
-class Profile(Config):
-    """[profile]."""
-
-    every: int = Field(100, ge=0, description="steps between rows of profiles.jsonl; 0: never")
-    bins: int = Field(32, ge=2, le=512, description="time bins, even in the sampler's own variable")
-
-
-class Checkpoint(Config):
-    """[checkpoint]."""
-
-    every: int = Field(500, ge=0, description="steps between checkpoints; 0: at the end alone")
-    keep: PositiveInt = Field(3, description="newest that stay, beside the best of those evaluated at their own step")
-
-
-class Snapshot(Config):
-    """[snapshot]."""
-
-    every: int = Field(500, ge=0, description="steps between snapshots; 0: never")
-    steps: Ints = Field((1, 2), description="sampler steps of each picture")
-    n: PositiveInt = Field(64, description="samples, from latents that never change")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "Snapshot":
-        if any(steps < 1 for steps in self.steps):
-            raise ValueError(f"steps: found {list(self.steps)}, allowed: integers from 1")
-        return self
-
-
-class Evaluate(Config):
-    """[evaluate]: sliced Wasserstein distance of samples to held-out data."""
-
-    every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
-    steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
-    n: PositiveInt = Field(1000, description="samples, from latents that never change")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "Evaluate":
-        if not self.steps or any(steps < 1 for steps in self.steps):
-            raise ValueError(f"steps: found {list(self.steps)}, allowed: one or more integers from 1")
-        return self
 
 
 class Recipe(Config):
@@ -169,6 +46,7 @@ class Recipe(Config):
     network: Tables
     objective: Tables
     teacher: Teacher | None = None
+    start: Start | None = None
     optimizer: Optimizer = Optimizer()
     ema: Ema = Ema()
     train: Train = Train()
@@ -192,20 +70,6 @@ class Recipe(Config):
     def tables(self) -> Tables:
         """Return the recipe as plain tables, every default written out, ready for TOML or JSON."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-TABLES: dict[str, type[Config]] = {
-    "path": PathTable,
-    "teacher": Teacher,
-    "optimizer": Optimizer,
-    "ema": Ema,
-    "train": Train,
-    "log": Log,
-    "profile": Profile,
-    "checkpoint": Checkpoint,
-    "snapshot": Snapshot,
-    "evaluate": Evaluate,
-}
 
 
 def component_names(folder: str) -> list[str]:

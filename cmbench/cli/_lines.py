@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cmbench.rundir.log import Row
 
-_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "sw_")
+_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "sw_", "true_error")
 
 
 def metrics_line(row: Row, of: int, batch_size: int) -> str:
@@ -23,6 +23,10 @@ def event_line(row: Row) -> str:
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
         "warning": lambda r: f"warning: {r['text']}",
+        "initialised": lambda r: (
+            f"first weights from {r['source']['recipe']}, step {r['source']['step']}, ema {r['source']['ema']}; "
+            f"denoiser differs by {number(100 * r['error'])}%"
+        ),
         "resumed": lambda r: f"resumed after step {r['step']}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),

@@ -81,7 +81,9 @@ def _parse_sigmas(text: str, trained: "Trained") -> list[float]:
     Raises:
         UsageError: they are not numbers, do not descend, or leave the range of the path.
     """
-    low, high = trained.recipe.path.sigma_min, trained.recipe.path.sigma_max
+    from cmbench.engine.weights import sigma_lowest
+
+    low, high = sigma_lowest(trained.recipe), trained.recipe.path.sigma_max
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:

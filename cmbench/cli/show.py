@@ -28,6 +28,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("device", meta.get("device", "-")),
         ("parameters", f"{meta.get('parameters', 0):,}"),
         ("teacher", _teacher(about)),
+        ("first weights", _first_weights(about)),
         ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
@@ -62,8 +63,15 @@ def _teacher(about: dict[str, Any]) -> str:
         return "none"
     if not trained:
         return str(teacher["kind"])
-    start = ", also the student's first weights" if teacher["initialise_student"] else ""
-    return f"{teacher['run']}, step {trained['step']}, ema {trained['ema']}{start}"
+    return f"{teacher['run']}, step {trained['step']}, ema {trained['ema']}"
+
+
+def _first_weights(about: dict[str, Any]) -> str:
+    source = about["meta"].get("start")
+    if not source:
+        return "drawn from the seed"
+    run = about["recipe"].get("start") or about["recipe"]["teacher"]
+    return f"{run['run']}, step {source['step']}, ema {source['ema']}"
 
 
 def _best(now: dict[str, Any], key: str) -> str:

@@ -11,12 +11,14 @@ import tomli_w
 import torch
 
 from cmbench import config, recipe
+from cmbench.tables import DEVICE, TABLES
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
 
+_TIME_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}
 
 
@@ -78,10 +80,16 @@ def _check_objective(given: Recipe) -> None:
     if given.path.kind not in objective.paths:
         allowed = ", ".join(objective.paths)
         raise UsageError(f"path.kind: found '{given.path.kind}', allowed for objective '{kind}': {allowed}")
-    if objective.needs_teacher and given.teacher is None:
-        raise UsageError(f"teacher: missing, and objective '{kind}' needs it (kind = 'oracle' or 'run')")
-    if given.teacher is not None and not objective.needs_teacher:
+    wanted, teacher = objective.teacher, given.teacher
+    if wanted in ("denoiser", "consistency") and teacher is None:
+        kinds = "kind = 'run'" if wanted == "consistency" else "kind = 'oracle' or 'run'"
+        raise UsageError(f"teacher: missing, and objective '{kind}' needs it ({kinds})")
+    if wanted == "none" and teacher is not None:
         raise UsageError(f"teacher: found one, allowed: none, for objective '{kind}' has no use for it")
+    if wanted == "consistency" and teacher is not None and teacher.kind != "run":
+        raise UsageError(f"teacher.kind: found '{teacher.kind}', allowed for objective '{kind}': run")
+    if teacher is not None and teacher.initialise_student and given.start is not None:
+        raise UsageError("start: found one, allowed: none where teacher.initialise_student = true")
 
 
 def settings(table: str, complete_recipe: Recipe) -> tuple[Any, Any]:
@@ -99,7 +107,7 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(recipe.DEVICE, name):
+    if not re.fullmatch(DEVICE, name):
         raise UsageError(f"{key}: found '{name}', allowed: auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
@@ -121,9 +129,11 @@ def is_conditional(complete_recipe: Recipe) -> bool:
 def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
     """Build the model of a complete recipe for samples of `shape`, its weights drawn from the recipe's seed."""
     cls, own = settings("network", complete_recipe)
+    times = getattr(component("objective", complete_recipe.objective["kind"])[0], "times", 1)
     path = complete_recipe.path
     with forked_seed(complete_recipe.seed):
-        F_theta = cls(own, shape, classes if is_conditional(complete_recipe) else 0)
+        arguments = (own, shape, classes if is_conditional(complete_recipe) else 0)
+        F_theta = cls(*arguments) if times == 1 else cls(*arguments, times=times)
     return Model(
         F_theta,
         shape,
@@ -132,6 +142,11 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
         path.sigma_min,
         path.sigma_max,
         complete_recipe.train.precision,
+        path.scalings,
+        path.c_noise,
+        path.boundary,
+        times,
+        _TIME_DTYPES[path.time_precision],
     ).to(device)
 
 
@@ -142,7 +157,7 @@ def commented(complete_recipe: Recipe) -> str:
         if not isinstance(value, dict):
             lines.append(_line(table, value, Recipe))
             continue
-        documented = component(table, value["kind"])[1] if table in COMPONENTS else recipe.TABLES[table]
+        documented = component(table, value["kind"])[1] if table in COMPONENTS else TABLES[table]
         lines += ["", f"[{table}]", *(_line(key, v, documented) for key, v in value.items())]
     return "\n".join(lines) + "\n"
 

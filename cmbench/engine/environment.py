@@ -14,6 +14,7 @@ from torch.utils import deterministic
 
 import cmbench
 from cmbench.engine.trainer import Trainer
+from cmbench.engine.weights import Trained
 from cmbench.rundir.layout import SCHEMA
 
 
@@ -35,6 +36,7 @@ def make_reproducible(threads: int | None = None) -> None:
 def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
     """Return the contents of meta.json: what stays the same for the whole run."""
     teacher = built.teacher.trained if built.teacher else None
+    start = built.start.trained if built.start else None
     return {
         "schema": SCHEMA,
         "created": time.time(),
@@ -42,13 +44,19 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "directory": str(Path.cwd()),
         **here(built),
         "seed": built.recipe.seed,
-        "teacher": {"recipe": teacher.recipe.name, "step": teacher.step, "ema": teacher.ema} if teacher else None,
+        "teacher": source(teacher) if teacher else None,
+        "start": source(start) if start else None,
         "shape": list(built.data.shape),
         "classes": built.data.classes,
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
         "floor": {"sw": built.floor()} if built.recipe.evaluate.every else {},
     }
+
+
+def source(trained: Trained) -> dict[str, Any]:
+    """Return where weights came from."""
+    return {"recipe": trained.recipe.name, "step": trained.step, "ema": trained.ema}
 
 
 def here(built: Trainer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.trainer import Trainer
+from cmbench.networks._model import Model
 from cmbench.randomness import StepRandom
 
 
@@ -35,16 +36,17 @@ class Metrics(Event):
 
 @dataclass(frozen=True)
 class Profiled(Event):
-    """Per time bin: count, loss, weighted_loss, weight, tangent_norm."""
+    """Per time bin: count, loss, weighted_loss, weight, tangent_norm, F_gradient, its variance, the tangent's parts."""
 
     values: dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Quality of the samples."""
+    """Quality of the samples; per time bin, the distance to the true consistency function where it is known."""
 
     values: dict[str, float]
+    profile: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     steps, batch_size = recipe.train.steps, recipe.train.batch_size
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     clip = recipe.optimizer.clip
+    anatomy = recipe.profile.anatomy_every if hasattr(trainer.objective, "anatomy") else 0
     speed = Speed()
     state.model.train()
 
@@ -102,6 +105,13 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
         if clip:
             clip_grads_with_norm_(parameters, clip, grad_norm)
+        if recipe.profile.every:
+            state.profile.add(terms, _F_gradient(state.model))
+            if anatomy and state.step % anatomy == 0:
+                few = slice(recipe.profile.anatomy_n)
+                own = labels[few] if trainer.conditional else None
+                look = trainer.objective.anatomy(state.model, x_0[few], own, state.step, random)
+                state.profile.add_anatomy(look)
         state.optimizer.step()
         trainer.objective.after_step(state.model, state.step)
         state.step += 1
@@ -112,24 +122,40 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if terms.tangent_norm is not None:
             scalars["tangent_norm"] = terms.tangent_norm.mean()
         state.means.add({**scalars, "grad_norm": grad_norm})
-        if recipe.profile.every:
-            state.profile.add(terms)
         speed.add(batch_size)
 
         if _due(recipe.log.every, state.step, steps):
             means = state.means.flush()
-            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, "images_per_s": speed.read()})
+            spent = trainer.compute.so_far(state.step * batch_size)
+            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, **spent, "images_per_s": speed.read()})
         if _due(recipe.profile.every, state.step, steps):
             yield Profiled(state.step, state.profile.flush())
         with speed.paused():
             if _due(recipe.evaluate.every, state.step, steps):
-                yield Evaluated(state.step, trainer.evaluate())
+                yield _evaluated(trainer)
             if _due(recipe.snapshot.every, state.step, steps):
                 samples = {n: trainer.sample(recipe.snapshot.n, n) for n in recipe.snapshot.steps}
                 yield Snapshotted(state.step, samples)
             if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
                 yield CheckpointDue(state.step)
             yield Stepped(state.step)
+
+
+def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
+    """Return the norm of each sample's gradient of the weighted loss at F_theta's output, (B,), and let go of it."""
+    F, model.last_F = model.last_F, None
+    if F is None or F.grad is None:
+        return None
+    return F.grad.flatten(1).norm(dim=1).float() * len(F)
+
+
+def _evaluated(trainer: Trainer) -> Evaluated:
+    values, errors = trainer.evaluate(), trainer.true_error()
+    if not errors:
+        return Evaluated(trainer.state.step, values, {})
+    *bins, at_sigma_max = errors
+    values |= {"true_error": sum(bins) / len(bins), "true_error_1step": at_sigma_max}
+    return Evaluated(trainer.state.step, values, {"true_error": bins})
 
 
 def _due(every: int, step: int, steps: int) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cmbench.objectives._terms import Terms
+from cmbench.objectives._terms import Anatomy, Terms
 
 
 class Means:
@@ -30,7 +30,7 @@ class Means:
 
 
 class Profile:
-    """Per time bin: how many samples, and the means of loss, weighted loss, weight and tangent norm.
+    """Per time bin: how many samples, and the means of what `add` is given.
 
     Args:
         edges: (bins + 1,) ascending times; what lies outside counts into the outer bins.
@@ -40,8 +40,15 @@ class Profile:
         self.edges = edges
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, terms: Terms) -> None:
-        """Add one batch's per-sample terms."""
+    def add(self, terms: Terms, F_gradient: Tensor | None = None) -> None:
+        """Add one batch's per-sample terms.
+
+        Args:
+            terms: of the objective.
+            F_gradient: (B,), norm of the gradient of each sample's weighted loss with respect to F_theta's output. A
+                stand-in for the gradient in the weights, of which no sample has its own; its variance over the bins is
+                what adaptive weighting is meant to flatten.
+        """
         values = {
             "count": torch.ones_like(terms.loss),
             "loss": terms.loss,
@@ -50,8 +57,17 @@ class Profile:
         }
         if terms.tangent_norm is not None:
             values["tangent_norm"] = terms.tangent_norm
-        inner = self.edges[1:-1].to(terms.t)
-        index = torch.bucketize(terms.t.contiguous(), inner, right=True)
+        if F_gradient is not None:
+            values |= {"F_gradient": F_gradient, "F_gradient_square": F_gradient.double().square()}
+        self._add(terms.t, values)
+
+    def add_anatomy(self, anatomy: Anatomy) -> None:
+        """Add the parts of the tangent of some samples, which count for themselves."""
+        values = {"count": torch.ones_like(anatomy.t), **anatomy.values}
+        self._add(anatomy.t, {f"anatomy_{name}": value for name, value in values.items()})
+
+    def _add(self, t: Tensor, values: dict[str, Tensor]) -> None:
+        index = torch.bucketize(t.contiguous(), self.edges[1:-1].to(t), right=True)
         for name, value in values.items():
             if name not in self.sums:
                 self.sums[name] = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=value.device)
@@ -61,8 +77,14 @@ class Profile:
         """Return the counts and the means of each bin (None where it is empty) and start anew."""
         sums = {name: value.tolist() for name, value in self.sums.items()}
         self.sums = {}
-        if not sums:
-            return {}
-        count = sums.pop("count")
-        means = {name: [v / n if n else None for v, n in zip(row, count, strict=True)] for name, row in sums.items()}
-        return {"count": count, **means}
+        counts = {name: sums.pop(name) for name in ("count", "anatomy_count") if name in sums}
+        means: dict[str, list[float | None]] = {}
+        for name, row in sums.items():
+            count = counts["anatomy_count" if name.startswith("anatomy_") else "count"]
+            means[name] = [v / n if n else None for v, n in zip(row, count, strict=True)]
+        if squares := means.pop("F_gradient_square", None):
+            pairs = zip(squares, means["F_gradient"], strict=True)
+            means["F_gradient_variance"] = [
+                None if square is None or mean is None else max(0.0, square - mean**2) for square, mean in pairs
+            ]
+        return {**counts, **means}

@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cmbench.recipe import Optimizer as Config
+from cmbench.tables import Optimizer as Config
 
 _KINDS = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's optimiser of the parameters that want a gradient."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:
+    """Return torch's optimiser of the parameters that want a gradient, those of the network first."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     return _KINDS[config.kind](
         parameters,
         lr=config.lr,

@@ -5,7 +5,7 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ import filelock
 
 from cmbench import recipe as recipes
 from cmbench.engine import checkpoint, environment, loop, snapshot, trainer
+from cmbench.engine.start import Start
 from cmbench.engine.trainer import Trainer
+from cmbench.engine.watch import SpikeWatch
 from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError, writing
 from cmbench.rundir import control, layout, status
 from cmbench.rundir.files import read_json, remove_temporaries, to_json, write_atomically
@@ -61,6 +63,8 @@ class Runner:
         try:
             self.state = "running"
             yield self._event("started" if self.segment == 1 else "resumed", **environment.here(self.trainer))
+            if self.trainer.start is not None and self.trainer.state.step == 0:
+                yield self._initialised(self.trainer.start)
             for line in self.warnings:
                 yield self._event("warning", text=line)
             for event in loop.train(self.trainer):
@@ -105,6 +109,7 @@ class Runner:
         self._metrics, self._profiles, self._events = logs
         rows = read_rows(self.run.metrics)
         self._summary = Summary(rows)
+        self._spikes = SpikeWatch(read_rows(self.run.profiles))
         self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
         for folder in (self.run.path, self.run.snapshots, self.run.control):
             remove_temporaries(folder)
@@ -126,13 +131,15 @@ class Runner:
                 self._images_per_s = values["images_per_s"]
                 yield self._row(values)
             case loop.Profiled(values=values):
-                row = {"step": event.step, "time": time.time(), **values}
-                self._profiles.append(row)
-                yield Record("profiles", row)
-            case loop.Evaluated(values=values):
+                yield self._profile_row(values)
+                if jumps := self._spikes.look(values):
+                    yield self._event("warning", text=self._about_spikes(jumps), bins=list(jumps))
+            case loop.Evaluated(values=values, profile=profile):
                 if math.isfinite(quality := values[self._quality_key]):
                     self._quality[event.step] = quality
                 yield self._row(values)
+                if profile:
+                    yield self._profile_row(profile)
             case loop.Snapshotted(samples=samples):
                 yield self._event("snapshot", files=snapshot.write(self.run, event.step, samples))
             case loop.CheckpointDue():
@@ -148,6 +155,25 @@ class Runner:
         self._metrics.append(row)
         self._summary.add(row)
         return Record("metrics", row)
+
+    def _initialised(self, start: Start) -> Record:
+        source = environment.source(start.trained)
+        return self._event(
+            "initialised", source=source, error=start.error
+        )
+
+    def _profile_row(self, values: Mapping[str, Sequence[float | None]]) -> Record:
+        row = {"step": self.trainer.state.step, "time": time.time(), **values}
+        self._profiles.append(row)
+        return Record("profiles", row)
+
+    def _about_spikes(self, jumps: dict[int, float]) -> str:
+        edges = self.trainer.state.profile.edges
+        worst = max(jumps, key=lambda i: jumps[i])
+        return (
+            f"the tangent norm jumped in {len(jumps)} of {len(edges) - 1} time bins, most for t from "
+            f"{edges[worst]:.3g} to {edges[worst + 1]:.3g} (robust z-score {jumps[worst]:g})"
+        )
 
     def _event(self, kind: str, **details: Any) -> Record:
         row = {"step": self.trainer.state.step, "time": time.time(), "kind": kind, **details}
@@ -245,6 +271,8 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
         write_atomically(run.recipe_source, source.encode())
         if built.teacher is not None:
             built.teacher.save(run.teacher)
+        if built.recipe.start is not None and built.start is not None:
+            built.start.trained.save(run.start)
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
         layout.point_latest(run)
         undo.pop_all()
@@ -268,8 +296,7 @@ def resume(run: RunDir, runs_dir: Path | None = None) -> Runner:
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
         environment.make_reproducible(meta.get("threads"))
-        own_teacher = run.teacher if run.teacher.exists() else None
-        built = trainer.from_recipe(recipes.load(run.recipe), str(run.recipe), runs_dir, own_teacher)
+        built = trainer.from_recipe(recipes.load(run.recipe), str(run.recipe), runs_dir, kept=run)
         with writing(run.path):
             checkpoint.recover(run)
             damaged = _load_newest(run, built)

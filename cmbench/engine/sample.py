@@ -23,8 +23,9 @@ def draw(
     """Return n samples (n, *shape).
 
     Args:
-        model: on the EDM path.
-        sampler: "consistency" (one evaluation of f for each sigma) or "ode" (Heun steps of D down the sigmas).
+        model: on any path; samples are drawn on the EDM path, which is the same up to scale and clock.
+        sampler: "consistency" (one evaluation of f for each sigma), "ode" (Heun steps of D down the sigmas) or
+            "average_velocity" (one step of u from each sigma to the next, the last to zero).
         n: number of samples.
         sigmas: descending noise levels; the first scales the latents.
         seed: of the latents and of the noise between steps.
@@ -53,17 +54,31 @@ def _draw_chunk(
     generator: torch.Generator,
     labels: Tensor | None,
 ) -> Tensor:
+    if sampler == "average_velocity":
+        times = [model.time(torch.tensor([sigma], device=latents.device)) for sigma in sigmas]
+        return sampling.average_velocity(lambda x, t, r: model.F(x, t, labels, r), latents, times, model.path)
+    f = model.on_edm_path()
     if sampler == "ode":
-        return sampling.heun_ode(lambda x, t: model.denoise(x, t, labels), latents, sigmas)
-    f = lambda x, t: model(x, t, labels)  # noqa: E731
-    return sampling.multistep_consistency(f, latents, sigmas, model.sigma_min, generator)
+        return sampling.heun_ode(lambda x, sigma: f.denoise(x, sigma, labels), latents, sigmas)
+    epsilon = model.parameterisation.epsilon
+    return sampling.multistep_consistency(lambda x, sigma: f(x, sigma, labels), latents, sigmas, epsilon, generator)
 
 
-def default_sigmas(model: Model, sampler: str, steps: int) -> list[float]:
-    """Return the noise levels of a sampler with that many steps."""
+def default_sigmas(model: Model, sampler: str, steps: int, lowest: float | None = None) -> list[float]:
+    """Return the noise levels of a sampler with that many steps.
+
+    Args:
+        model: the model.
+        sampler: as in `draw`.
+        steps: at least 1.
+        lowest: the lowest noise level that was trained; None for the model's sigma_min.
+    """
+    lowest = model.sigma_min if lowest is None else lowest
     if sampler == "ode":
-        return timesteps.karras_grid(max(2, steps), model.sigma_min, model.sigma_max).flip(0).tolist()[:steps]
-    return sampling.consistency_sigmas(steps, model.sigma_min, model.sigma_max)
+        return timesteps.karras_grid(max(2, steps), lowest, model.sigma_max).flip(0).tolist()[:steps]
+    if sampler == "average_velocity":
+        return sampling.even_sigmas(steps, model.sigma_max, model.path)
+    return sampling.consistency_sigmas(steps, lowest, model.sigma_max)
 
 
 def round_robin_labels(n: int, classes: int) -> Tensor:

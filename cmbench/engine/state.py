@@ -10,7 +10,7 @@ from cmbench.engine import optimizer as optimizers
 from cmbench.engine.meters import Means, Profile
 from cmbench.equations import ema
 from cmbench.networks._model import Model
-from cmbench.recipe import Ema
+from cmbench.tables import Ema
 
 Groups = dict[str, dict[str, Tensor]]
 

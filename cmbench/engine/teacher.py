@@ -1,4 +1,4 @@
-"""The denoiser that distillation follows: a closed-form oracle, a trained run, or a class of one's own."""
+"""The model that distillation follows: a closed-form oracle, a trained run, or a class of one's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,8 @@ import torch
 
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
-from cmbench.recipe import Teacher as Config
+from cmbench.tables import Teacher as Config
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 
@@ -21,7 +20,7 @@ class Teacher:
 
     Attributes:
         config: the [teacher] table, a selector replaced by the name of the run that it meant.
-        denoiser: has `denoise(x, sigma, labels)` on the EDM path.
+        denoiser: has `denoise(x, sigma, labels)` on the EDM path; a trained model is also called so, as f.
         trained: the run that it came from, where it is a trained model.
     """
 
@@ -29,29 +28,10 @@ class Teacher:
     denoiser: Any
     trained: weights.Trained | None = None
 
-    def initialise(self, student: Model, recipe: Recipe) -> None:
-        """Copy the teacher's weights into a student of `recipe`.
-
-        Raises:
-            UsageError: equal weights would not make them the same function.
-        """
-        trained = self.trained
-        if trained is None or _function_of(trained.recipe) != _function_of(recipe):
-            raise UsageError(
-                "teacher.initialise_student: the student's [network] or path.sigma_data differs from the teacher's; "
-                "allowed: the same (dropout may differ), or initialise_student = false"
-            )
-        student.load_state_dict(trained.model.state_dict())
-
     def save(self, folder: Path) -> None:
         """Keep a trained teacher inside the run, so that the run can be resumed whatever happens to the teacher's."""
         if self.trained is not None:
             self.trained.save(folder)
-
-
-def _function_of(recipe: Recipe) -> tuple[dict[str, Any], float]:
-    """Return what a denoiser depends on beside its weights."""
-    return {k: v for k, v in recipe.network.items() if k != "dropout"}, recipe.path.sigma_data
 
 
 def load_teacher(
@@ -81,8 +61,11 @@ def load_teacher(
     else:
         run = select(config.run, runs_folder(runs_dir), with_checkpoint=True)
         trained = weights.load(run, device, config.ema, key="teacher.ema")
-        config = config.model_copy(update={"run": _portable(run, config.run)})
-    if trained.sampler != "ode":
+        config = config.model_copy(update={"run": portable(run, config.run)})
+    wanted = build.component("objective", recipe.objective["kind"])[0].teacher
+    if wanted == "consistency" and trained.sampler != "consistency":
+        raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of a consistency model, such as 'ect'")
+    if wanted != "consistency" and trained.sampler != "ode":
         raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of objective 'denoise'")
     if trained.model.shape != tuple(data.shape):
         raise UsageError(
@@ -93,9 +76,10 @@ def load_teacher(
             f"teacher.run: found '{config.run}', which is class-conditional, allowed for it: "
             "network.class_conditional = true"
         )
-    return Teacher(config, trained.model.requires_grad_(False).eval(), trained)
+    trained.model.requires_grad_(False).eval()
+    return Teacher(config, trained.model.on_edm_path(), trained)
 
 
-def _portable(run: RunDir, selector: str) -> str:
+def portable(run: RunDir, selector: str) -> str:
     """Return how to name the run again: a path stays a path, anything else becomes the full name."""
     return str(run.path) if Path(selector, "recipe.toml").exists() else run.name

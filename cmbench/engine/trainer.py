@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,22 @@ import torch
 from torch import Tensor
 
 from cmbench import recipe as recipes
-from cmbench.engine import build, optimizer
+from cmbench.engine import build, compute, optimizer
+from cmbench.engine import start as starts
+from cmbench.engine.compute import Compute
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
+from cmbench.engine.start import Start
 from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
+from cmbench.engine.weights import Trained, sigma_lowest
 from cmbench.errors import naming
+from cmbench.evaluation.consistency_error import TrueConsistencyError
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.networks._model import Model
+from cmbench.randomness import StepRandom
 from cmbench.recipe import Recipe
+from cmbench.rundir.layout import RunDir
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Trainer:
     objective: Any
     state: State
     teacher: Teacher | None
+    start: Start | None
+    compute: Compute
 
     @property
     def conditional(self) -> bool:
@@ -45,13 +55,51 @@ class Trainer:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed."""
         labels = round_robin_labels(n, self.data.classes) if self.conditional else None
         model, sampler = self.sampling_model, self.objective.sampler
-        return draw(model, sampler, n, default_sigmas(model, sampler, steps), self.recipe.seed, labels)
+        sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe))
+        return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:
         """Return the sliced Wasserstein distance to held-out data, for each number of steps of [evaluate]."""
         config = self.recipe.evaluate
         real = self.data.held_out(config.n)
         return {f"sw_{s}step": sliced_wasserstein(self.sample(config.n, s), real) for s in config.steps}
+
+    def true_error(self) -> list[float]:
+        """Return the mean distance to the true consistency function in each time bin, and at sigma_max as the last.
+
+        Empty where the objective trains no consistency function, or the data have no oracle.
+        """
+        if self._true_consistency is None:
+            return []
+        model, labels = self.sampling_model, self._true_labels
+        was_training = model.training
+        f = model.eval().on_edm_path()
+        errors = self._true_consistency.of(lambda x, sigma: f(x, sigma, labels))
+        model.train(was_training)
+        return errors[::-1]
+
+    @cached_property
+    def _true_labels(self) -> Tensor | None:
+        n = self.recipe.evaluate.true_error_n
+        return round_robin_labels(n, self.data.classes).to(self.device) if self.conditional else None
+
+    @cached_property
+    def _true_consistency(self) -> TrueConsistencyError | None:
+        """The exact trajectories, integrated when they are first wanted."""
+        n = self.recipe.evaluate.true_error_n
+        if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
+            return None
+        model, oracle, labels = self.state.model, self.data.oracle(), self._true_labels
+        edges = model.path.noise_level(self.state.profile.edges.double())
+        middles = (edges[1:] * edges[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
+        x_0 = self.data.train_sample(n)
+        return TrueConsistencyError(
+            lambda x, sigma: oracle.denoise(x, sigma, None if labels is None else labels[: len(x)]),
+            x_0,
+            [model.sigma_max, *reversed(middles)],
+            model.parameterisation.epsilon,
+            StepRandom(torch.device("cpu"), self.recipe.seed, 0).generator("trajectories"),
+        )
 
     def floor(self) -> float:
         """Return the same distance between training data and held-out data: what a perfect sampler would show."""
@@ -70,28 +118,40 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
     return from_recipe(build.complete(given, str(path)), str(path), runs_dir)
 
 
-def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, teacher_dir: Path | None = None) -> Trainer:
+def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None) -> Trainer:
     """Build a complete recipe.
 
     Args:
         recipe: as `build.complete` returns it.
         where: what messages name.
         runs_dir: where the teacher's run is looked for.
-        teacher_dir: a run's own copy of its teacher, when the run is resumed.
+        kept: the run that is resumed, with its own copies of its teacher and of its first weights.
     """
     with naming(where):
         device = build.device_of(recipe.train.device)
         data = build.data(recipe, device)
         model = build.model(recipe, data.shape, data.classes, device)
-        teacher = None
+        teacher, source = None, None
         if recipe.teacher is not None:
-            teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, teacher_dir)
+            copy = kept.teacher if kept is not None and kept.teacher.exists() else None
+            teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
             recipe = recipe.model_copy(update={"teacher": teacher.config})
-            if recipe.teacher is not None and recipe.teacher.initialise_student:
-                teacher.initialise(model, recipe)
+        if recipe.start is not None:
+            source, table = starts.load(recipe, recipe.start, device, runs_dir, kept and kept.start)
+            recipe = recipe.model_copy(update={"start": table})
+        started = starts.start(model, recipe, teacher, source)
         cls, settings = build.settings("objective", recipe)
         objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
+        trained = teacher.trained if teacher else None
+        forwards = compute.per_image(objective.forwards, model, trained.model if trained else None)
     averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
-    state = State(model, objective, optimizer.build(recipe.optimizer, model), averages, profile)
-    return Trainer(recipe, device, data, objective, state, teacher)
+    state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)
+    spent = Compute(forwards, _spent_before(model, trained, source))
+    return Trainer(recipe, device, data, objective, state, teacher, started, spent)
+
+
+def _spent_before(model: Model, *sources: Trained | None) -> float:
+    """Return what the training of the sources has cost, in forward passes of the model; a source counts once."""
+    by_origin = {(s.recipe.name, s.step, s.forwards): s for s in sources if s is not None}
+    return sum(s.forwards * compute.relative_cost(s.model, model) for s in by_origin.values())

@@ -13,6 +13,7 @@ from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.log import read_rows
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Trained:
         classes: number of labels of its data.
         step: of the checkpoint.
         ema: which average of the weights, e.g. "0.999", or "none".
+        forwards: what its training has cost, in forward passes of its own network.
     """
 
     model: Model
@@ -34,6 +36,7 @@ class Trained:
     classes: int
     step: int
     ema: str
+    forwards: float = 0.0
 
     def save(self, folder: Path) -> None:
         """Keep the weights in a folder of their own, for `load_kept`."""
@@ -45,6 +48,7 @@ class Trained:
             "classes": self.classes,
             "step": self.step,
             "ema": self.ema,
+            "forwards": self.forwards,
             "recipe": self.recipe.tables(),
         }
         write_atomically(folder / "teacher.json", to_json(about, indent=True))
@@ -76,7 +80,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     group = "model" if ema == "none" else f"ema_{ema}"
     step = steps[-1] if step is None else step
     tensors = checkpoint.load_group(run, step, group)
-    return _built(recipe, meta, tensors, device, step, ema)
+    return _built(recipe, meta, tensors, device, step, ema, _spent(run, step))
 
 
 def load_kept(folder: Path, device: torch.device) -> Trained:
@@ -90,7 +94,13 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
         raise NotFoundError(f"{folder}: the run's copy of its teacher is missing")
     recipe = recipes.check_tables(about["recipe"], str(folder))
     tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
-    return _built(recipe, about, tensors, device, about["step"], about["ema"])
+    return _built(recipe, about, tensors, device, about["step"], about["ema"], about["forwards"])
+
+
+def sigma_lowest(recipe: Recipe) -> float:
+    """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
+    objective, own = build.settings("objective", recipe)
+    return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else recipe.path.sigma_min
 
 
 def _ema_name(wanted: str, recipe: Recipe, key: str) -> str:
@@ -101,9 +111,21 @@ def _ema_name(wanted: str, recipe: Recipe, key: str) -> str:
 
 
 def _built(
-    recipe: Recipe, about: dict, tensors: dict[str, Tensor], device: torch.device, step: int, ema: str
+    recipe: Recipe,
+    about: dict,
+    tensors: dict[str, Tensor],
+    device: torch.device,
+    step: int,
+    ema: str,
+    forwards: float,
 ) -> Trained:
     model = build.model(recipe, tuple(about["shape"]), about["classes"], device)
     model.load_state_dict(tensors)
     objective, _ = build.component("objective", recipe.objective["kind"])
-    return Trained(model.eval(), recipe, objective.sampler, about["classes"], step, ema)
+    return Trained(model.eval(), recipe, objective.sampler, about["classes"], step, ema, forwards)
+
+
+def _spent(run: RunDir, step: int) -> float:
+    """Return the forward-equivalents of a run up to a step, those of its own teacher included."""
+    rows = [row for row in read_rows(run.metrics) if row["step"] <= step and "forwards" in row]
+    return rows[-1].get("forwards_with_teacher", rows[-1]["forwards"]) if rows else 0.0

@@ -1,45 +1,136 @@
-"""Parameterisations c_skip x + c_out F_theta(c_in x, c_noise) of the EDM path, with and without the boundary.
+"""Parameterisations: how one raw network F_theta makes the denoiser D and the consistency function f on a path.
 
-All functions take the noise level sigma (B,) and return four tensors (B,).
+    D or f (x_t, t) = c_skip(t) x_t + c_out(t) F_theta(c_in(t) x_t, c_noise(t))
+
+On the EDM path these are the published scalings; on any other path the same functions in that path's scale and clock,
+so that one network is the same denoiser on all of them. With n = sigma(t) / s(t) the noise level:
+
+    edm        c_in = 1 / sqrt(n^2 + sigma_data^2), c_skip = sigma_data^2 c_in^2, c_out = sigma_data n c_in
+    trigflow   the same with F = v / sigma_data, that is c_out < 0 (Lu & Song 2024, section 3; seed section 5.1)
+    linear     F = v of the straight path: c_in = c_skip = 1 / (1 + n), c_out = -n / (1 + n) (Lipman et al. 2023)
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from cmbench.equations.gaussian_path import GaussianPath, like
+
+ScalingsName = Literal["edm", "trigflow", "linear"]
+NoiseName = Literal["identity", "angle", "log", "log_1000"]
+
 
 class Scalings(NamedTuple):
-    """The four coefficients, each (B,)."""
+    """Three coefficients, each (B,): they multiply x_t of the path itself, F_theta, and x_t before F_theta sees it."""
 
     c_skip: Tensor
     c_out: Tensor
     c_in: Tensor
-    c_noise: Tensor
 
 
-def denoiser_scalings(sigma: Tensor, sigma_data: float) -> Scalings:
-    """Return the scalings of the denoiser D: identity at sigma = 0 (Karras et al. 2022, table 1)."""
-    variance = sigma.square() + sigma_data**2
-    return Scalings(
-        c_skip=sigma_data**2 / variance,
-        c_out=sigma * sigma_data / variance.sqrt(),
-        c_in=variance.rsqrt(),
-        c_noise=0.25 * sigma.log(),
-    )
+@dataclass(frozen=True)
+class Parameterisation:
+    """The scalings of a path and their derivatives in t. All methods take t (B,).
 
-
-def consistency_scalings(sigma: Tensor, sigma_data: float, sigma_min: float) -> Scalings:
-    """Return the scalings of the consistency function f: f(x, sigma_min) = x exactly (Song et al. 2023, app. C).
-
-    The numerators are shifted by sigma_min and so is the denominator of c_skip; that of c_out is not.
+    Attributes:
+        path: the path of x_t and t.
+        sigma_data: standard deviation of the data.
+        scalings: "edm", "trigflow" or "linear".
+        epsilon: the noise level at which f is the identity; above 0 the numerators of f's scalings are shifted by it,
+            and of the denominators that of c_skip alone (Song et al. 2023, appendix C).
+        noise: what the network is told of the time: "identity" (t of the path), "angle" (arctan n / sigma_data, which
+            is TrigFlow's t), "log" (ln(n) / 4, Karras et al. 2022, table 1), "log_1000" (1000 times that, as
+            openai/consistency_models).
     """
-    variance = sigma.square() + sigma_data**2
-    shifted = sigma - sigma_min
-    data = torch.full_like(sigma, sigma_data**2)  # a tensor: torch's number / tensor is not exact for a / a
-    return Scalings(
-        c_skip=data / (shifted.square() + data),
-        c_out=shifted * sigma_data / variance.sqrt(),
-        c_in=variance.rsqrt(),
-        c_noise=0.25 * sigma.log(),
-    )
+
+    path: GaussianPath
+    sigma_data: float
+    scalings: ScalingsName = "edm"
+    epsilon: float = 0.0
+    noise: NoiseName = "log"
+
+    @property
+    def sign(self) -> float:
+        """Return the sign of c_out."""
+        return 1.0 if self.scalings == "edm" else -1.0
+
+    def c_in(self, t: Tensor) -> Tensor:
+        """Return c_in: with it the network's input has unit variance (edm, trigflow)."""
+        s, sigma = self.path.s(t), self.path.sigma(t)
+        if self.scalings == "linear":
+            return 1 / (s + sigma)
+        return torch.rsqrt(sigma.square() + (self.sigma_data * s).square())
+
+    def dc_in(self, t: Tensor) -> Tensor:
+        """Return c_in'(t)."""
+        s, sigma, ds, dsigma = self.path.s(t), self.path.sigma(t), self.path.ds(t), self.path.dsigma(t)
+        if self.scalings == "linear":
+            return -self.c_in(t).square() * (ds + dsigma)
+        return -self.c_in(t).pow(3) * (sigma * dsigma + self.sigma_data**2 * s * ds)
+
+    def of_D(self, t: Tensor) -> Scalings:
+        """Return the scalings of the denoiser D, the identity at noise level 0."""
+        s, sigma, c_in = self.path.s(t), self.path.sigma(t), self.c_in(t)
+        if self.scalings == "linear":
+            return Scalings(c_in, -sigma * c_in, c_in)
+        return Scalings(self.sigma_data**2 * s * c_in.square(), self.sign * self.sigma_data * sigma * c_in, c_in)
+
+    def of_f(self, t: Tensor) -> Scalings:
+        """Return the scalings of the consistency function f: exactly x_t / s(t) at noise level epsilon."""
+        if not self.epsilon:
+            return self.of_D(t)
+        s, c_in, shifted = self.path.s(t), self.c_in(t), self.path.noise_level(t) - self.epsilon
+        data = torch.full_like(t, self.sigma_data**2)  # a tensor: torch's number / tensor is not exact for a / a
+        c_skip = data / (shifted.square() + data)
+        return Scalings(c_skip / s, self.sign * self.sigma_data * shifted * s * c_in, c_in)
+
+    def d_of_f(self, t: Tensor) -> Scalings:
+        """Return the derivatives in t of what `of_f` returns."""
+        s, sigma, ds, dsigma = self.path.s(t), self.path.sigma(t), self.path.ds(t), self.path.dsigma(t)
+        c, dc = self.c_in(t), self.dc_in(t)
+        if self.scalings == "linear":
+            return Scalings(dc, -(dsigma * c + sigma * dc), dc)
+        data, out = self.sigma_data**2, self.sign * self.sigma_data
+        if not self.epsilon:
+            return Scalings(data * (ds * c.square() + 2 * s * c * dc), out * (dsigma * c + sigma * dc), dc)
+        n = self.path.noise_level(t)
+        shifted, dn = n - self.epsilon, (dsigma - n * ds) / s
+        skip = data / (shifted.square() + data)
+        dskip = -2 * shifted * dn * skip.square() / data
+        return Scalings(
+            dskip / s - skip * ds / s.square(),
+            out * (dn * s * c + shifted * ds * c + shifted * s * dc),
+            dc,
+        )
+
+    def c_noise(self, t: Tensor) -> Tensor:
+        """Return what the network is told of the time."""
+        if self.noise == "identity":
+            return t
+        if self.noise == "angle":
+            return torch.atan2(self.path.sigma(t), self.sigma_data * self.path.s(t))
+        return (0.25 if self.noise == "log" else 250.0) * self.path.noise_level(t).log()
+
+    def dc_noise(self, t: Tensor) -> Tensor:
+        """Return c_noise'(t)."""
+        if self.noise == "identity":
+            return torch.ones_like(t)
+        s, sigma, ds, dsigma = self.path.s(t), self.path.sigma(t), self.path.ds(t), self.path.dsigma(t)
+        if self.noise == "angle":
+            squares = sigma.square() + (self.sigma_data * s).square()
+            return self.sigma_data * (dsigma * s - sigma * ds) / squares
+        return (0.25 if self.noise == "log" else 250.0) * (dsigma / sigma - ds / s)
+
+
+def combined(scalings: Scalings, x_t: Tensor, F: Tensor) -> Tensor:
+    """Return c_skip x_t + c_out F in the type of x_t. (B, ...)."""
+    c_skip, c_out = (like(c, x_t) for c in scalings[:2])
+    return c_skip * x_t + c_out * F.to(x_t.dtype)
+
+
+def F_of_D(D: Tensor, x_t: Tensor, t: Tensor, to: Parameterisation) -> Tensor:  # noqa: N802
+    """Return the F that makes the denoiser D in the parameterisation `to`: (D - c_skip x_t) / c_out. (B, ...)."""
+    c_skip, c_out, _ = (like(c, x_t) for c in to.of_D(t))
+    return (D - c_skip * x_t) / c_out

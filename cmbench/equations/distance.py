@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from cmbench.errors import UsageError
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-DistanceName = Literal["l2", "pseudo_huber", "lpips"]
+DistanceName = Literal["l2", "norm", "pseudo_huber", "lpips"]
 
 _LPIPS_SIZE = 224  # smaller pictures are enlarged to this, as in Song et al. 2023, app. C
 
@@ -21,6 +21,11 @@ _LPIPS_SIZE = 224  # smaller pictures are enlarged to this, as in Song et al. 20
 def l2(x: Tensor, y: Tensor) -> Tensor:
     """Return the mean of squares over all elements, as released with consistency models (Song et al. 2023)."""
     return (x - y).square().flatten(1).mean(dim=1)
+
+
+def norm(x: Tensor, y: Tensor) -> Tensor:
+    """Return ||x - y||_2 over the whole vector: pseudo-Huber at c = 0 (Geng et al. 2024)."""
+    return (x - y).flatten(1).norm(dim=1)
 
 
 def pseudo_huber(x: Tensor, y: Tensor, c: float) -> Tensor:
@@ -78,13 +83,13 @@ def named(kind: DistanceName, shape: tuple[int, ...], huber_c: float) -> Distanc
     Raises:
         UsageError: lpips is asked for data that are not pictures of one or three colours.
     """
-    if kind == "l2":
-        return l2
+    if kind in ("l2", "norm"):
+        return l2 if kind == "l2" else norm
     if kind == "pseudo_huber":
         return partial(pseudo_huber, c=huber_c or pseudo_huber_c(math.prod(shape)))
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UsageError(
-            f"objective.distance: found 'lpips' for data of shape {shape}, allowed: 'l2' or 'pseudo_huber' "
+            f"objective.distance: found 'lpips' for data of shape {shape}, allowed: 'l2', 'norm' or 'pseudo_huber' "
             "(lpips compares pictures of one or three colours)"
         )
     return LPIPS().distance

@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 def like(t: Tensor, x: Tensor) -> Tensor:
-    """View t (B,) as (B, 1, ..., 1) so that it multiplies x (B, ...)."""
-    return t.reshape(-1, *([1] * (x.ndim - 1)))
+    """View t (B,) as (B, 1, ..., 1) in the type of x, so that it multiplies x (B, ...)."""
+    return t.reshape(-1, *([1] * (x.ndim - 1))).to(x.dtype)
 
 
 @dataclass(frozen=True)

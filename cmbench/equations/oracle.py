@@ -5,6 +5,8 @@ Other paths are reached by the change of scale and clock (`pf_ode.velocity`). An
 condition on the mixture's component or on the points that carry the label.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
@@ -124,7 +126,14 @@ def _squared_distances(x: Tensor, points: Tensor) -> Tensor:
 
 
 def flow(denoiser: Denoiser, x: Tensor, sigma_from: float, sigma_to: float, rtol: float = 1e-10) -> Tensor:
-    """Return the exact PF-ODE flow of x from one noise level to another, by scipy's DOP853 in u = log sigma.
+    """Return the exact PF-ODE flow of x (B, ...) from one noise level to another, up or down. See `flow_through`."""
+    return flow_through(denoiser, x, sigma_from, [sigma_to], rtol)[0]
+
+
+def flow_through(
+    denoiser: Denoiser, x: Tensor, sigma_from: float, sigmas: Sequence[float], rtol: float = 1e-10
+) -> Tensor:
+    """Return the points of the exact PF-ODE trajectories of x at some noise levels, by scipy's DOP853 in u = log sigma.
 
     In u the ODE dx/dsigma = (x - D) / sigma reads dx/du = x - D(x, e^u), which has no singularity.
 
@@ -132,7 +141,7 @@ def flow(denoiser: Denoiser, x: Tensor, sigma_from: float, sigma_to: float, rtol
         denoiser: D of the EDM path, evaluated in float64.
         x: (B, ...) at noise level `sigma_from`.
         sigma_from: in (0, inf).
-        sigma_to: in (0, inf); integrates up or down.
+        sigmas: (n,), in (0, inf), one after the other up or down from `sigma_from`; (n, B, ...) is returned.
         rtol: relative and absolute tolerance of the integrator.
 
     Raises:
@@ -144,9 +153,10 @@ def flow(denoiser: Denoiser, x: Tensor, sigma_from: float, sigma_to: float, rtol
         sigma = points.new_full((len(x),), float(np.exp(u)))
         return (points - denoiser(points, sigma)).flatten().cpu().numpy()
 
-    span = (float(np.log(sigma_from)), float(np.log(sigma_to)))
+    u = np.log(np.array(sigmas, dtype=np.float64))
     start = x.double().flatten().cpu().numpy()
-    solution = solve_ivp(dxdu, span, start, method="DOP853", rtol=rtol, atol=rtol)
+    span = (float(np.log(sigma_from)), float(u[-1]))
+    solution = solve_ivp(dxdu, span, start, method="DOP853", t_eval=u, rtol=rtol, atol=rtol)
     if not solution.success:
         raise ArithmeticError(f"the PF-ODE could not be integrated: {solution.message}")
-    return torch.from_numpy(solution.y[:, -1].copy()).to(x.device, x.dtype).view(x.shape)
+    return torch.from_numpy(solution.y.T.copy()).to(x.device, x.dtype).view(len(u), *x.shape)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cmbench.equations import pf_ode
-from cmbench.equations.gaussian_path import EDM
+from cmbench.equations.gaussian_path import EDM, GaussianPath, like
 from cmbench.equations.timesteps import karras_grid
 
 
@@ -30,7 +30,7 @@ def multistep_consistency(
         f: the consistency function.
         noise: eps ~ N(0, I), (B, ...); the first point is sigmas[0] * eps.
         sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
-        sigma_min: the noise level at which f is the identity.
+        sigma_min: the noise level at which f is the identity; may be 0.
         generator: draws the noise of the further steps, on its own device, which need not be that of f.
     """
     x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
@@ -55,3 +55,27 @@ def heun_ode(denoiser: pf_ode.Denoiser, noise: Tensor, sigmas: Sequence[float]) 
     for sigma, lower in pairwise(sigmas):
         x = pf_ode.heun_step(v, x, noise.new_full((len(x),), sigma), noise.new_full((len(x),), lower))
     return denoiser(x, noise.new_full((len(x),), sigmas[-1]))
+
+
+def even_sigmas(steps: int, sigma_max: float, path: GaussianPath) -> list[float]:
+    """Return the noise levels of `steps` times, evenly spaced from that of sigma_max down to zero, without zero."""
+    start = path.t_of_noise_level(torch.tensor(sigma_max, dtype=torch.float64))
+    return path.noise_level(start * torch.arange(steps, 0, -1, dtype=torch.float64) / steps).tolist()
+
+
+@torch.no_grad()
+def average_velocity(
+    u: Callable[[Tensor, Tensor, Tensor], Tensor], noise: Tensor, times: Sequence[Tensor], path: GaussianPath
+) -> Tensor:
+    """Sample by z_r = z_t - (t - r) u(z_t, t, r) from time to time, the last step to r = 0 (Geng et al. 2025, alg. 2).
+
+    Args:
+        u: the average velocity, of (B, ...), (B,) and (B,).
+        noise: eps ~ N(0, I), (B, ...).
+        times: descending times of the path, tensors of one element.
+        path: the path; z starts as sigma(t) eps.
+    """
+    z = like(path.sigma(times[0]), noise) * noise
+    for t, r in pairwise([*times, torch.zeros_like(times[0])]):
+        z = z - like(t - r, z) * u(z, t.expand(len(z)), r.expand(len(z)))
+    return z

@@ -1,13 +1,18 @@
-"""Noise levels: the Karras grid, the consistency-model curricula, the log-normal proposal.
+"""Noise levels and times: the Karras grid, the curricula of consistency models, the proposals of t, and t -> r.
 
 Grids ascend as in the papers of consistency models, sigma_1 = sigma_min < ... < sigma_N = sigma_max; EDM's code
 and openai/consistency_models index the same values downwards.
 """
 
 import math
+from typing import Literal
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
+
+Adjustment = Literal["sigmoid", "constant"]
 
 
 def karras_grid(
@@ -41,3 +46,64 @@ def mu_of_k(N: int, s_0: int, mu_0: float) -> float:
 def log_normal(n: int, P_mean: float, P_std: float, generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw n noise levels with log sigma ~ N(P_mean, P_std^2) (Karras et al. 2022, table 1). Shape (n,)."""
     return torch.exp(P_mean + P_std * torch.randn(n, generator=generator, device=device))
+
+
+def N_doubling(k: int, K: int, s_0: int, s_1: int) -> int:  # noqa: N802
+    """Return iCT's number of grid points min(s_0 2^floor(k / K'), s_1) + 1 (Song & Dhariwal 2023, section 3.4).
+
+    K' = floor(K / (log2 floor(s_1 / s_0) + 1)), so that every doubling lasts as long as the others.
+    """
+    K_prime = max(1, int(K / (math.log2(s_1 // s_0) + 1)))
+    return min(s_0 * 2 ** min(k // K_prime, 60), s_1) + 1
+
+
+def discretised_log_normal(grid: Tensor, P_mean: float, P_std: float) -> Tensor:
+    """Return iCT's probability of each interval of an ascending grid (N,) (Song & Dhariwal 2023, section 3.5).
+
+    p(i) ~ erf((log sigma_{i+1} - P_mean) / (sqrt(2) P_std)) - erf((log sigma_i - P_mean) / (sqrt(2) P_std)). (N - 1,).
+    """
+    p = torch.erf((grid.double().log() - P_mean) / (math.sqrt(2) * P_std)).diff()
+    return p / p.sum()
+
+
+def ect_stage(k: int, K: int, stages: int) -> int:
+    """Return the stage of step k of K, from 0 to stages - 1, all of one length (Geng et al. 2024, section 4)."""
+    return min(stages - 1, k * stages // K)
+
+
+def ect_r(t: Tensor, stage: int, q: float, k: float, b: float, adjustment: Adjustment) -> Tensor:
+    """Return ECT's r = max(0, t (1 - n(t) / q^(stage + 1))), the other end of the interval. (B,) -> (B,).
+
+    n(t) = 1 + k sigmoid(-b t), or 1 for "constant" (Geng et al. 2024, section 3 and appendix; locuslab/ect).
+    """
+    n = 1 + k * torch.sigmoid(-b * t) if adjustment == "sigmoid" else torch.ones_like(t)
+    return (t * (1 - n / q ** (stage + 1))).clamp_min(0)
+
+
+def warm_up(k: int, H: int) -> float:
+    """Return sCM's r = min(1, k / H), 1 for H = 0 (Lu & Song 2024, algorithm 1; seed section 5.4)."""
+    return min(1.0, k / H) if H else 1.0
+
+
+def log_edges(bins: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """Return bins + 1 noise levels, evenly spaced in log sigma, in float64."""
+    return torch.linspace(math.log(sigma_min), math.log(sigma_max), bins + 1, dtype=torch.float64).exp()
+
+
+def truncated_student_t(points: int, nu: float, scale: float, low: float, high: float) -> Tensor:
+    """Return `points` quantiles, evenly spaced in probability, of log t = scale T_nu truncated to [log low, log high].
+
+    The proposal of truncated consistency training (Lee et al. 2024): heavy tails, most mass at the lower end.
+    """
+    law = stats.t(nu)
+    ends = law.cdf(np.log([low, high]) / scale)
+    quantiles = np.exp(scale * law.ppf(np.linspace(*ends, points)))
+    quantiles[0], quantiles[-1] = low, high
+    return torch.from_numpy(quantiles)
+
+
+def of_quantiles(quantiles: Tensor, u: Tensor) -> Tensor:
+    """Interpolate evenly spaced quantiles at probabilities u in [0, 1). (points,), (B,) -> (B,)."""
+    place = u * (len(quantiles) - 1)
+    below = place.long().clamp_max(len(quantiles) - 2)
+    return torch.lerp(quantiles[below], quantiles[below + 1], place - below)

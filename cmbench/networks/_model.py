@@ -1,11 +1,14 @@
 """A network on a path: the consistency function f_theta and the denoiser D_theta made from one F_theta."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
-from cmbench.equations import boundary
-from cmbench.equations.boundary import Scalings
+from cmbench.equations import boundary, tangent
+from cmbench.equations.boundary import NoiseName, Parameterisation, ScalingsName
 from cmbench.equations.gaussian_path import GaussianPath, like
+from cmbench.equations.tangent import Method
 
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -13,18 +16,22 @@ AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
 class Model(nn.Module):
     """F_theta with the parameterisations of its path.
 
-    Every method takes x_t (B, ...), t (B,), labels (B,) or None, on the model's own path, and returns (B, ...).
-    Inputs are brought to the EDM path by x_t / s(t) and sigma(t) / s(t). F_theta alone runs in the chosen
-    precision; times and scalings stay as they are given.
+    Every method takes x_t (B, ...), t (B,), labels (B,) or None, on the model's own path, and returns (B, ...) in the
+    type of x_t. F_theta alone runs in the chosen precision; times and scalings stay in the type of t.
 
     Args:
         F_theta: the raw network.
         shape: the shape of one sample, e.g. (1, 8, 8) or (2,).
         path: the path of x_t and t.
         sigma_data: standard deviation of the data.
-        sigma_min: noise level at which f is the identity.
+        sigma_min: lowest noise level; f is the identity there, unless `boundary` is "zero".
         sigma_max: noise level at which sampling starts.
         precision: "float32" or "bfloat16" (autocast).
+        scalings: as in `equations.boundary`.
+        noise: likewise.
+        boundary_at: "sigma_min" or "zero", the noise level at which f is the identity.
+        times: 2 for a network of two times (t, t - r), which f then calls with r = 0.
+        time_dtype: of the times that `time` returns.
     """
 
     def __init__(
@@ -36,25 +43,107 @@ class Model(nn.Module):
         sigma_min: float,
         sigma_max: float,
         precision: str = "float32",
+        scalings: ScalingsName = "edm",
+        noise: NoiseName = "log",
+        boundary_at: str = "sigma_min",
+        times: int = 1,
+        time_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.F_theta, self.shape, self.path = F_theta, shape, path
+        self.F_theta, self.shape, self.path, self.times = F_theta, shape, path, times
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
-        self.autocast = AUTOCAST[precision]
+        epsilon = sigma_min if boundary_at == "sigma_min" else 0.0
+        self.parameterisation = Parameterisation(path, sigma_data, scalings, epsilon, noise)
+        self.autocast, self.time_dtype = AUTOCAST[precision], time_dtype
+        self.last_F: Tensor | None = None  # the output of the recorded pass; its gradient feeds the time profile
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return f_theta(x_t, t) = c_skip x + c_out F_theta(c_in x, c_noise), exactly x at sigma_min."""
-        sigma = self.path.noise_level(t)
-        scalings = boundary.consistency_scalings(sigma, self.sigma_data, self.sigma_min)
-        return self._parameterised(x_t / like(self.path.s(t), x_t), scalings, labels)
+        """Return f_theta(x_t, t) = c_skip x_t + c_out F_theta(c_in x_t, c_noise)."""
+        return boundary.combined(self.parameterisation.of_f(t), x_t, self.F(x_t, t, labels))
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return D_theta(x_t, t), the estimate of E[x_0 | x_t]."""
-        scalings = boundary.denoiser_scalings(self.path.noise_level(t), self.sigma_data)
-        return self._parameterised(x_t / like(self.path.s(t), x_t), scalings, labels)
+        return boundary.combined(self.parameterisation.of_D(t), x_t, self.F(x_t, t, labels))
 
-    def _parameterised(self, x: Tensor, scalings: Scalings, labels: Tensor | None) -> Tensor:
-        c_skip, c_out, c_in = (like(c, x) for c in scalings[:3])
-        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            F = self.F_theta(c_in * x, scalings.c_noise, labels)
-        return c_skip * x + c_out * F.to(x.dtype)
+    def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
+        """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two; 0 if None."""
+        with self._precision(x_t):
+            F = self.F_theta(like(self.parameterisation.c_in(t), x_t)* x_t, self._c_noise(t, r), labels)
+        return self._recorded(F).to(x_t.dtype)
+
+    def F_and_derivative(  # noqa: N802
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        dx: Tensor,
+        dt: Tensor,
+        labels: Tensor | None = None,
+        r: Tensor | None = None,
+        method: Method = "dual",
+        h: float = tangent.STEP,
+    ) -> tuple[Tensor, Tensor]:
+        """Return F, recorded, and its derivative along (dx, dt), not recorded.
+
+        Args:
+            x_t: (B, ...).
+            t: (B,).
+            dx: (B, ...), the derivative of x_t.
+            dt: (B,), the derivative of t; r stays where it is.
+            labels: (B,) or None.
+            r: (B,) or None, the second time of a network of two.
+            method: how the derivative is taken; see `equations.tangent`.
+            h: step of the central difference, in units of (dx, dt).
+        """
+        p = self.parameterisation
+        c_in, dc_in = like(p.c_in(t), x_t), like(p.dc_in(t) * dt, x_t)
+        dc_noise = p.dc_noise(t) * dt
+        if self.times == 2:
+            dc_noise = torch.stack([dc_noise, dt], dim=1)
+        primals = (c_in * x_t, self._c_noise(t, r), labels)
+        tangents = (dc_in * x_t + c_in * dx, dc_noise, None)
+        with self._precision(x_t):
+            F, dF = tangent.value_and_derivative(self.F_theta, primals, tangents, method, h)
+        return self._recorded(F).to(x_t.dtype), dF.to(x_t.dtype)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return the path's time of a noise level, in the precision of times. (B,)."""
+        return self.path.t_of_noise_level(sigma.to(torch.promote_types(self.time_dtype, sigma.dtype)))
+
+    def on_edm_path(self) -> "OnEDMPath":
+        """Return the same functions of x_0 + sigma eps and sigma, whatever the model's own path."""
+        return OnEDMPath(self)
+
+    def _c_noise(self, t: Tensor, r: Tensor | None) -> Tensor:
+        c_noise = self.parameterisation.c_noise(t)
+        if self.times == 1:
+            return c_noise
+        return torch.stack([c_noise, t if r is None else t - r], dim=1)
+
+    def _precision(self, x: Tensor) -> AbstractContextManager:
+        return torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
+
+    def _recorded(self, F: Tensor) -> Tensor:
+        if self.training and F.requires_grad:
+            F.retain_grad()
+            self.last_F = F
+        return F
+
+
+class OnEDMPath:
+    """A model as a function of x = x_0 + sigma eps (B, ...) and the noise level sigma (B,)."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the consistency function. (B, ...)."""
+        t = self.model.time(sigma)
+        return self.model(self._x_t(x, t), t, labels)
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the estimate of E[x_0 | x]. (B, ...)."""
+        t = self.model.time(sigma)
+        return self.model.denoise(self._x_t(x, t), t, labels)
+
+    def _x_t(self, x: Tensor, t: Tensor) -> Tensor:
+        return like(self.model.path.s(t), x) * x

@@ -10,7 +10,7 @@ class Terms:
     """One batch's loss, and per sample what the time profile shows.
 
     Attributes:
-        total: the scalar to minimise, mean over the batch of weight * loss, with gradient.
+        total: the scalar to minimise, with gradient; mean over the batch of weight * loss where nothing else is said.
         t: the times, (B,).
         loss: the unweighted loss, (B,), detached.
         weight: the weight, (B,), detached.
@@ -24,6 +24,19 @@ class Terms:
     weight: Tensor
     tangent_norm: Tensor | None = None
     scalars: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of the tangent for some samples of a batch.
+
+    Attributes:
+        t: the times, (b,).
+        values: by name, (b,) each; those of `objectives._anatomy`.
+    """
+
+    t: Tensor
+    values: dict[str, Tensor]
 
 
 def weighted(

@@ -36,7 +36,7 @@ class Config(BaseConfig):
     solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
     mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")
     rho: Positive = Field(7.0, description="curvature of the Karras grid")
-    distance: DistanceName = Field("l2", description="d(x, y): l2, pseudo_huber or lpips")
+    distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
     weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
 
@@ -45,12 +45,13 @@ class Objective(nn.Module):
     """Consistency distillation on the EDM path."""
 
     paths = ("edm",)
-    needs_teacher = True
+    teacher = "denoiser"
     sampler = "consistency"
 
     def __init__(self, config: Config, model: Model, teacher: Teacher, steps: int) -> None:
         super().__init__()
         self.config = config
+        self.forwards = {"student": 3.0, "target": 1.0, "teacher": {"euler": 1.0, "heun": 2.0}[config.solver]}
         self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)

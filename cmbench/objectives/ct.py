@@ -27,7 +27,7 @@ class Config(BaseConfig):
     s_1: int = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
     mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")
     rho: Positive = Field(7.0, description="curvature of the Karras grid")
-    distance: DistanceName = Field("l2", description="d(x, y): l2, pseudo_huber or lpips")
+    distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
     weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
 
@@ -42,8 +42,9 @@ class Objective(nn.Module):
     """Consistency training on the EDM path, with the curricula N(k) and mu(k) over K = train.steps."""
 
     paths = ("edm",)
-    needs_teacher = False
+    teacher = "none"
     sampler = "consistency"
+    forwards = {"student": 3.0, "target": 1.0}  # noqa: RUF012
 
     def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:
         super().__init__()

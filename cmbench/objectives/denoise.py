@@ -1,7 +1,9 @@
 """Denoising score matching: trains the teachers of distillation (Karras et al. 2022, table 1).
 
-L = E[ lambda(sigma) / D ||D_theta(x_0 + sigma eps, sigma) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2)
+L = E[ lambda(sigma) / D ||D_theta(x_t, t) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2), t the path's time of sigma
 """
+
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,35 +21,47 @@ class Config(BaseConfig):
 
     P_mean: float = Field(-1.2, description="mean of log sigma in training")
     P_std: Positive = Field(1.2, description="standard deviation of log sigma in training")
+    weighting: Literal["edm", "velocity"] = Field(
+        "edm", description="lambda: edm, unit weight on F_theta; velocity, unit weight on dx/dt (flow matching)"
+    )
 
 
 class Objective(nn.Module):
-    """EDM's objective on the EDM path, weighted by (sigma^2 + sigma_data^2) / (sigma sigma_data)^2."""
+    """The denoising objective on any path, lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 by default.
 
-    paths = ("edm",)
-    needs_teacher = False
+    On TrigFlow that is ||sigma_data F - v||^2 / sigma_data^2 (Lu & Song 2024, eq. 4). "velocity" is the square of the
+    error of dx/dt, on the linear path the loss of flow matching (Lipman et al. 2023).
+    """
+
+    paths = ("edm", "vp", "trigflow", "linear")
+    teacher = "none"
     sampler = "ode"
+    forwards = {"student": 3.0}  # noqa: RUF012
 
     def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.path = config, model.path
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
-        cfg = self.config
+        cfg, path = self.config, model.path
         sigma = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).to(
             x_0.dtype
         )
-        x_t = model.path.x_t(x_0, random.noise(x_0), sigma)
+        t = model.time(sigma)
+        x_t = path.x_t(x_0, random.noise(x_0), t)
         with random.dropout():
-            denoised = model.denoise(x_t, sigma, labels)
-        return weighted(distance.l2(denoised, x_0), weighting.edm(sigma, model.sigma_data), sigma)
+            denoised = model.denoise(x_t, t, labels)
+        if cfg.weighting == "edm":
+            weight = weighting.edm(sigma, model.sigma_data)
+        else:
+            weight = weighting.velocity(t, path).to(sigma)
+        return weighted(distance.l2(denoised, x_0), weight, t)
 
     def after_step(self, model: Model, step: int) -> None:
         """There is no target to move."""
 
     def profile_edges(self, bins: int) -> Tensor:
-        """Return bins + 1 noise levels, evenly spaced in log sigma."""
-        edges = timesteps.karras_grid(2, self.sigma_min, self.sigma_max).log()
-        return edges[0].lerp(edges[1], edges.new_tensor([i / bins for i in range(bins + 1)])).exp()
+        """Return bins + 1 times, evenly spaced in the log of the noise level."""
+        return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))

@@ -94,6 +94,11 @@ class RunDir:
         """A copy of the teacher that this run distils, if any."""
         return self.path / "teacher"
 
+    @property
+    def start(self) -> Path:
+        """A copy of the weights that this run started from, if they came from a run."""
+        return self.path / "start"
+
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:
     """List the steps that have a checkpoint, ascending."""

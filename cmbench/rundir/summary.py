@@ -5,11 +5,11 @@ from typing import Any
 
 from cmbench.rundir.log import Row
 
-NOT_METRICS = {"step", "time", "segment", "images", "nonfinite"}
+NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
 
 
 class Summary:
-    """The last value of every metric, and the lowest of every quality metric (those that begin with "sw_").
+    """The last value of every metric, and the lowest of every quality metric ("sw_..." and "true_error...").
 
     A loss has no best: that of a curriculum grows as the task gets harder.
     """
@@ -26,5 +26,5 @@ class Summary:
             if key in NOT_METRICS or value is None or not math.isfinite(value):
                 continue
             self.last[key] = value
-            if key.startswith("sw_") and value < self.best.get(key, {"value": float("inf")})["value"]:
+            if key.startswith(("sw_", "true_error")) and value < self.best.get(key, {"value": float("inf")})["value"]:
                 self.best[key] = {"value": value, "step": row["step"]}

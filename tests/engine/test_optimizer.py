@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cmbench.engine.optimizer import build, learning_rate, load_state_tensors, state_tensors
-from cmbench.recipe import Optimizer
+from cmbench.tables import Optimizer
 
 
 def model() -> torch.nn.Module:

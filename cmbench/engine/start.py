@@ -1,0 +1,90 @@
+"""The first weights, where they come from a run: its teacher's, or those that [start] names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmbench.engine import weights
+from cmbench.engine.teacher import Teacher, portable
+from cmbench.errors import UsageError
+from cmbench.networks._model import Model
+from cmbench.recipe import Recipe
+from cmbench.rundir.select import runs_folder, select
+from cmbench.tables import Start as Config
+
+_LEVELS = 16  # noise levels at which student and source are compared
+_POINTS = 16  # samples at each
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the first weights came from.
+
+    Attributes:
+        trained: the source.
+        error: root mean square difference of the student's denoiser to the source's over that of the source, on noisy
+            samples at all noise levels: 0 where both are the same function.
+    """
+
+    trained: weights.Trained
+    error: float
+
+
+def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.Trained | None) -> Start | None:
+    """Copy the weights that the recipe wants into the student; None where it wants none.
+
+    Raises:
+        UsageError: the weights belong to another network, or to scalings that would turn their sign.
+    """
+    if recipe.teacher is not None and recipe.teacher.initialise_student and teacher is not None:
+        key, trained = "teacher.initialise_student", teacher.trained
+    elif own is not None:
+        key, trained = "start.run", own
+    else:
+        return None
+    if trained is None or _needs(trained.recipe) != _needs(recipe) or trained.model.times != student.times:
+        raise UsageError(
+            f"{key}: the student's [network], path.sigma_data or path.scalings differs from that of the run; "
+            "allowed: the same (dropout may differ)"
+        )
+    student.load_state_dict(trained.model.state_dict())
+    return Start(trained, difference(student, trained.model))
+
+
+def _needs(recipe: Recipe) -> tuple[dict[str, Any], float, str]:
+    """Return what must be equal for weights to mean the same; path, c_noise and boundary may differ at an error."""
+    return {k: v for k, v in recipe.network.items() if k != "dropout"}, recipe.path.sigma_data, recipe.path.scalings
+
+
+def load(recipe: Recipe, config: Config, device: torch.device, runs_dir: Path | None, kept: Path | None) -> Any:
+    """Return the run that [start] names, and the table with the selector replaced by the run's name.
+
+    Args:
+        recipe: the student's.
+        config: its [start] table.
+        device: where the weights go.
+        runs_dir: where runs are looked for.
+        kept: where a run that is resumed kept its first weights.
+    """
+    if kept is not None:
+        return weights.load_kept(kept, device), config
+    run = select(config.run, runs_folder(runs_dir), with_checkpoint=True)
+    trained = weights.load(run, device, config.ema, key="start.ema")
+    return trained, config.model_copy(update={"run": portable(run, config.run)})
+
+
+@torch.no_grad()
+def difference(student: Model, source: Model) -> float:
+    """Return the relative root mean square difference of two denoisers, on the EDM path."""
+    device = next(student.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    sigma = torch.logspace(-2, 1, _LEVELS).repeat_interleave(_POINTS).clamp(student.sigma_min, student.sigma_max)
+    x = torch.randn(len(sigma), *student.shape, generator=generator)
+    x = x * (sigma.square() + student.sigma_data**2).sqrt().view(-1, *[1] * len(student.shape))
+    was_training = student.training
+    student.eval()
+    mine, theirs = (m.on_edm_path().denoise(x.to(device), sigma.to(device)) for m in (student, source.eval()))
+    student.train(was_training)
+    return float(((mine - theirs).square().mean() / theirs.square().mean()).sqrt())

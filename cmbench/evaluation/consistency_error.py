@@ -1,0 +1,50 @@
+"""The distance of a model to the true consistency function, where a closed-form denoiser tells what that is."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cmbench.equations.oracle import flow_through
+
+_RTOL = 1e-6  # of the flows: far below the error of any network
+_ZERO = 1e-4  # noise level from which the denoiser itself goes on to zero
+
+
+class TrueConsistencyError:
+    """||f_theta(x_t, t) - Phi_{t -> 0}(x_t)|| on exact trajectories, which are integrated once.
+
+    One trajectory serves all noise levels, for the points that it passes at a level are distributed as the noisy data
+    of that level, and they share one end.
+
+    Args:
+        denoise: D of the EDM path, (x, sigma) -> E[x_0 | x].
+        x_0: (n, ...), data from which the trajectories start by noising.
+        sigmas: (m,), descending noise levels at which f is asked.
+        epsilon: noise level at which f is the identity, the end of the trajectories; 0 is taken as the limit.
+        generator: draws the noise, on the CPU.
+    """
+
+    def __init__(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        x_0: Tensor,
+        sigmas: list[float],
+        epsilon: float,
+        generator: torch.Generator,
+    ) -> None:
+        noise = torch.randn(x_0.shape, generator=generator, dtype=torch.float64).to(x_0.device)
+        start, end = x_0.double() + sigmas[0] * noise, epsilon or min(_ZERO, 0.1 * sigmas[-1])
+        passed = flow_through(denoise, start, sigmas[0], [*sigmas, end], _RTOL)
+        self.sigmas, self.x = sigmas, passed[:-1].to(x_0.dtype)
+        last = passed[-1]
+        self.end = (last if epsilon else denoise(last, last.new_full((len(last),), end))).to(x_0.dtype)
+
+    @torch.no_grad()
+    def of(self, f: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+        """Return the mean of the norm of the error at each noise level. f is a function of the EDM path, (x, sigma)."""
+        errors = []
+        for x, sigma in zip(self.x, self.sigmas, strict=True):
+            error = f(x, x.new_full((len(x),), sigma)) - self.end
+            errors.append(float(error.flatten(1).norm(dim=1).mean()))
+        return errors

@@ -1,0 +1,50 @@
+"""The tangent taken apart: which term of df/dt is large, and at which times (seed section 5.1)."""
+
+import torch
+from torch import Tensor
+
+from cmbench.equations import dual, tangent
+from cmbench.equations.gaussian_path import like
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Anatomy
+
+
+@torch.no_grad()
+def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None) -> Anatomy:
+    """Return the norms of the terms of df/dt along dxdt, per sample.
+
+    With f = c_skip x_t + c_out F(c_in x_t, c_noise):
+        stable      c_skip' x_t + c_skip dx/dt + c_out' F; on TrigFlow -cos(t)(sigma_data F - dx/dt) - sin(t) x_t
+        spatial     c_out times the derivative of F through its first argument
+        temporal    c_out times the derivative of F through c_noise
+    and for the temporal term the product of seed section 5.1:
+        dc_noise_dt  |c_noise'(t)|
+        demb_dc      ||d emb / d c_noise||, where the network says which module its embedding is (`time`)
+        dF_demb      ||dF/dt through c_noise|| over the two others: the network's gain on the embedding
+
+    Args:
+        model: the model.
+        x_t: (b, ...).
+        t: (b,).
+        dxdt: (b, ...), the velocity that the objective follows.
+        labels: (b,) or None.
+    """
+    p = model.parameterisation
+    scalings, rates, dc_noise = p.of_f(t), p.d_of_f(t), p.dc_noise(t)
+    network = (like(scalings.c_in, x_t) * x_t, p.c_noise(t), labels)
+    along_x = like(rates.c_in, x_t) * x_t + like(scalings.c_in, x_t) * dxdt
+    F, spatial = dual.value_and_derivative(model.F_theta, network, (along_x, None, None))
+    _, temporal = dual.value_and_derivative(model.F_theta, network, (None, dc_noise, None))
+
+    skip, dskip, dout = (like(c, x_t) for c in (scalings.c_skip, rates.c_skip, rates.c_out))
+    out = scalings.c_out.abs()
+    values = {
+        "stable": tangent.norm(dskip * x_t + skip * dxdt + dout * F),
+        "spatial": out * tangent.norm(spatial),
+        "temporal": out * tangent.norm(temporal),
+        "dc_noise_dt": dc_noise.abs(),
+    }
+    if hasattr(embedding := getattr(model.F_theta, "time", None), "derivative_norm"):
+        demb = torch.full_like(dc_noise, embedding.derivative_norm())
+        values |= {"demb_dc": demb, "dF_demb": tangent.norm(temporal) / (dc_noise.abs() * demb)}
+    return Anatomy(t, values)

@@ -1,0 +1,138 @@
+"""What sCT and sCD share: the settings of every stabilisation, and the lines of algorithm 1 that follow the velocity.
+
+Lu & Song 2024, "Simplifying, stabilizing and scaling continuous-time consistency models", algorithm 1; seed section 5.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Positive
+from cmbench.equations import tangent, timesteps, weighting
+from cmbench.equations.gaussian_path import like
+from cmbench.equations.tangent import Method, Normalisation
+from cmbench.equations.weighting import TrigWeighting
+from cmbench.errors import UsageError
+from cmbench.networks._log_weight import LogWeight
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms
+from cmbench.randomness import StepRandom
+
+
+class Config(BaseConfig):
+    """[objective] kind = "sct" or "scd"."""
+
+    P_mean: float = Field(-1.0, description="mean of log(sigma_data tan t) in training")
+    P_std: Positive = Field(1.4, description="standard deviation of log(sigma_data tan t) in training")
+    tangent: Literal["rearranged", "naive"] = Field(
+        "rearranged", description="rearranged: cos t sin t inside the derivative; naive: multiplied afterwards"
+    )
+    tangent_method: Method = Field("dual", description="of the derivative: dual, jvp or finite_difference")
+    tangent_step: Positive = Field(tangent.STEP, description="step of finite_difference, in units of the tangent")
+    tangent_warmup: int = Field(10_000, ge=0, description="steps over which r grows from 0 to 1; 0: r = 1 at once")
+    tangent_normalisation: Normalisation = Field("l2", description="of g: l2, rms, clip (to [-1, 1]) or none")
+    tangent_c: Positive = Field(0.1, description="c of g / (||g|| + c)")
+    form: Literal["residual_square", "inner_product"] = Field(
+        "residual_square", description="||F - F_minus - g||^2, or -2 g^T F of equal gradient"
+    )
+    weighting: TrigWeighting = Field("adaptive", description="adaptive: e^w_phi(t), learned; uniform; cosine: cos t")
+    prior: Literal["none", "inverse_tan"] = Field(
+        "none", description="inverse_tan: one more factor 1 / (sigma_data tan t), which the paper has inside g already"
+    )
+    reduction: Literal["mean", "sum"] = Field("mean", description="over the elements of a sample: mean or sum")
+
+
+# What `cmbench ablate --drop` understands: each stabilisation, and the overrides that take it away.
+SWITCHES = {
+    "identity_time": ("path.c_noise=log",),
+    "low_frequency": ("network.embedding=fourier", "network.embedding_scale=16.0"),
+    "adn": ("network.norm=adagn",),
+    "tangent_warmup": ("objective.tangent_warmup=0",),
+    "tangent_norm": ("objective.tangent_normalisation=none",),
+    "rearranged": ("objective.tangent=naive",),
+    "residual_square": ("objective.form=inner_product",),
+    "adaptive": ("objective.weighting=uniform",),
+}
+
+
+def log_weight(config: Config) -> LogWeight | None:
+    """Return w_phi, where the recipe wants it learned."""
+    return LogWeight() if config.weighting == "adaptive" else None
+
+
+def check(kind: str, model: Model) -> None:
+    """Refuse parameterisations of which F is not TrigFlow's up to sign.
+
+    Raises:
+        UsageError: f is not the identity at zero, or the scalings are linear.
+    """
+    p = model.parameterisation
+    if p.epsilon:
+        raise UsageError(f"path.boundary: found 'sigma_min', allowed for objective '{kind}': zero")
+    if p.scalings == "linear":
+        raise UsageError(f"path.scalings: found 'linear', allowed for objective '{kind}': trigflow or edm")
+
+
+def time(config: Config, model: Model, x_0: Tensor, random: StepRandom) -> Tensor:
+    """Draw t = arctan(e^tau / sigma_data), tau ~ N(P_mean, P_std^2). (B,)."""
+    generator = random.generator("time")
+    return model.time(timesteps.log_normal(len(x_0), config.P_mean, config.P_std, generator, x_0.device))
+
+
+def edges(model: Model, bins: int) -> Tensor:
+    """Return bins + 1 times, evenly spaced in log(sigma_data tan t), the variable that is drawn."""
+    return model.path.t_of_noise_level(timesteps.log_edges(bins, model.sigma_min, model.sigma_max))
+
+
+def F_and_g(  # noqa: N802
+    config: Config, model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None, r: float
+) -> tuple[Tensor, Tensor]:
+    """Return F_theta(x_t / sigma_data, t) of TrigFlow, recorded, and the tangent g, before normalisation.
+
+    The paper's text gives the tangents (cos sin v, cos sin sigma_data) for cos sin dF/dt; theirs is sigma_data times
+    that. Here they are (cos sin v / sigma_data, cos sin), as algorithm 1 needs them.
+    """
+    cos_sin = torch.cos(t) * torch.sin(t)
+    inside = config.tangent == "rearranged"
+    dt = cos_sin if inside else torch.ones_like(t)
+    F, dF = model.F_and_derivative(
+        x_t, t, like(dt, x_t) * dxdt, dt, labels, method=config.tangent_method, h=config.tangent_step
+    )
+    F, dF = -model.parameterisation.sign * F, -model.parameterisation.sign * dF
+    cos_sin_dF = dF if inside else like(cos_sin, x_t) * dF
+    with torch.no_grad():
+        return F, tangent.trigflow(F, cos_sin_dF, x_t, dxdt, t, model.sigma_data, r)
+
+
+def terms(config: Config, w_phi: nn.Module | None, F: Tensor, g: Tensor, t: Tensor, sigma_data: float, r: float) -> Terms:
+    """Return e^w / D ||F - F_minus - g||^2 - w with the tangent normalised. `tangent_norm` is that of the raw g.
+
+    With normalisation the value of the loss is nearly constant, for ||g|| / (||g|| + c) is nearly one: watch the norm.
+    """
+    raw = tangent.norm(g)
+    g = tangent.normalised(g, config.tangent_normalisation, config.tangent_c)
+    D = F[0].numel() if config.reduction == "mean" else 1
+    loss = (F - F.detach() - g).square().flatten(1).sum(dim=1) / D
+    if config.form == "inner_product":  # the same gradient in theta; the value is kept for w_phi alone
+        product = (g * F).flatten(1).sum(dim=1) / D
+        loss = loss.detach() - 2 * (product - product.detach())
+    prior = torch.ones_like(t)
+    if config.prior == "inverse_tan":
+        prior = 1 / (sigma_data * torch.tan(t))
+    prior = prior.to(loss.dtype)
+    if w_phi is not None:
+        w = w_phi(t).to(loss.dtype)
+        total, weight = weighting.adaptive(prior * loss, w).mean(), prior * w.detach().exp()
+    else:
+        weight = prior * (torch.cos(t).to(loss.dtype) if config.weighting == "cosine" else 1.0)
+        total = (weight * loss).mean()
+    return Terms(total, t, loss.detach(), weight, raw, {"r": r})
+
+
+def forwards(config: Config) -> dict[str, float]:
+    """Return the forward-equivalents of one image: student with backward, and its tangent."""
+    return {"student": 3.0, "tangent": tangent.FORWARDS[config.tangent_method]}
+

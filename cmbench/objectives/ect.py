@@ -1,0 +1,93 @@
+"""Easy consistency tuning: continuous times whose interval tightens in stages (Geng et al. 2024).
+
+L = E[ w d( f_theta(x_0 + t eps, t),  sg f_theta(x_0 + r eps, r) ) ],   log t ~ N(P_mean, P_std^2)
+r = max(0, t (1 - n(t) / q^(stage + 1))); at r = 0 the target is x_0, which is diffusion training
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import NonNegative, Positive, PositiveInt
+from cmbench.equations import distance, tangent, timesteps, weighting
+from cmbench.equations.distance import DistanceName
+from cmbench.equations.gaussian_path import like
+from cmbench.equations.timesteps import Adjustment
+from cmbench.equations.weighting import PairWeighting
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms, weighted
+from cmbench.randomness import StepRandom
+
+
+class Config(BaseConfig):
+    """[objective] kind = "ect"."""
+
+    P_mean: float = Field(-1.1, description="mean of log sigma in training")
+    P_std: Positive = Field(2.0, description="standard deviation of log sigma in training")
+    q: float = Field(2.0, gt=1, description="factor by which t - r shrinks from stage to stage")
+    stages: PositiveInt = Field(8, description="stages, of equal length")
+    adjustment: Adjustment = Field("sigmoid", description="n(t): sigmoid, 1 + k sigmoid(-b t), or constant, 1")
+    k: NonNegative = Field(8.0, description="k of the sigmoid adjustment")
+    b: Positive = Field(1.0, description="b of the sigmoid adjustment")
+    distance: DistanceName = Field("norm", description="d(x, y): norm, pseudo_huber, l2 or lpips")
+    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
+    weighting: PairWeighting = Field("inverse_interval", description="w: inverse_interval, edm (1/t^2 + 1/sigma_data^2) or uniform")
+
+
+class Objective(nn.Module):
+    """Easy consistency tuning on the EDM path.
+
+    With path.boundary = "zero" f is the identity at 0, as in the paper. With "sigma_min" r ends there: at r = epsilon
+    the target is x_r itself, by the boundary condition.
+    """
+
+    paths = ("edm",)
+    teacher = "none"
+    sampler = "consistency"
+    forwards = {"student": 3.0, "target": 1.0}  # noqa: RUF012
+
+    def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:
+        super().__init__()
+        self.config, self.K = config, steps
+        self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
+        self.distance = distance.named(config.distance, model.shape, config.huber_c)
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        cfg, epsilon = self.config, model.parameterisation.epsilon
+        t = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).to(x_0.dtype)
+        t = t.clamp_min(2 * epsilon)
+        r = self.r(t, step).clamp_min(epsilon)
+        eps = random.noise(x_0)
+        x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
+
+        with random.dropout():
+            f_t = model(x_t, t, labels)
+        with random.dropout(), torch.no_grad():
+            inside = r > epsilon
+            f_r = torch.where(like(inside, x_r) > 0, model(x_r, torch.where(inside, r, t), labels), x_r)
+
+        return weighted(
+            loss=self.distance(f_t, f_r),
+            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
+            t=t,
+            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+            scalars={"stage": self.stage(step)},
+        )
+
+    def after_step(self, model: Model, step: int) -> None:
+        """The target is the student itself: nothing to move."""
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 noise levels, evenly spaced in log sigma."""
+        return timesteps.log_edges(bins, self.sigma_min, self.sigma_max)
+
+    def stage(self, step: int) -> int:
+        """Return the stage of a step, from 0."""
+        return timesteps.ect_stage(step, self.K, self.config.stages)
+
+    def r(self, t: Tensor, step: int) -> Tensor:
+        """Return the other end of the interval at a step. (B,) -> (B,)."""
+        cfg = self.config
+        return timesteps.ect_r(t, self.stage(step), cfg.q, cfg.k, cfg.b, cfg.adjustment)

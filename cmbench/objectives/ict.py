@@ -1,0 +1,91 @@
+"""Improved consistency training: no teacher and no average of the student (Song & Dhariwal 2023).
+
+L = E[ lambda d( f_theta(x_0 + t_{n+1} eps, t_{n+1}),  sg f_theta(x_0 + t_n eps, t_n) ) ]
+n from a discretised log-normal on the N(k)-point Karras grid, N(k) doubling; lambda = 1 / (t_{n+1} - t_n)
+"""
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import NonNegative, Positive
+from cmbench.equations import distance, tangent, timesteps, weighting
+from cmbench.equations.distance import DistanceName
+from cmbench.equations.weighting import PairWeighting
+from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms, weighted
+from cmbench.randomness import StepRandom
+
+
+class Config(BaseConfig):
+    """[objective] kind = "ict"."""
+
+    s_0: int = Field(10, ge=1, description="intervals of the grid at the first step")
+    s_1: int = Field(1280, ge=1, description="intervals of the grid at most")
+    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    P_mean: float = Field(-1.1, description="mean of log sigma in the proposal of n")
+    P_std: Positive = Field(2.0, description="standard deviation of log sigma in the proposal of n")
+    distance: DistanceName = Field("pseudo_huber", description="d(x, y): pseudo_huber, norm, l2 or lpips")
+    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
+    weighting: PairWeighting = Field("inverse_interval", description="lambda: inverse_interval, edm or uniform")
+
+    @model_validator(mode="after")
+    def _grid_grows(self) -> "Config":
+        if self.s_1 < self.s_0:
+            raise ValueError(f"s_1: found {self.s_1}, allowed: at least s_0 = {self.s_0}")
+        return self
+
+
+class Objective(nn.Module):
+    """Improved consistency training on the EDM path, with the curriculum N(k) over K = train.steps."""
+
+    paths = ("edm",)
+    teacher = "none"
+    sampler = "consistency"
+    forwards = {"student": 3.0, "target": 1.0}  # noqa: RUF012
+
+    def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:
+        super().__init__()
+        self.config, self.K = config, steps
+        self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
+        self.distance = distance.named(config.distance, model.shape, config.huber_c)
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        cfg = self.config
+        N = self.N(step)
+        grid = self._grid(N)
+        p = timesteps.discretised_log_normal(grid, cfg.P_mean, cfg.P_std).to(x_0.device)
+        n = torch.multinomial(p, len(x_0), replacement=True, generator=random.generator("time"))
+        grid = grid.to(x_0)
+        r, t = grid[n], grid[n + 1]
+        eps = random.noise(x_0)
+        x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
+
+        with random.dropout():
+            f_t = model(x_t, t, labels)
+        with random.dropout(), torch.no_grad():
+            f_r = model(x_r, r, labels)
+
+        return weighted(
+            loss=self.distance(f_t, f_r),
+            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
+            t=t,
+            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+            scalars={"N": N},
+        )
+
+    def after_step(self, model: Model, step: int) -> None:
+        """The target is the student itself: nothing to move."""
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 noise levels, evenly spaced in log sigma."""
+        return timesteps.log_edges(bins, self.sigma_min, self.sigma_max)
+
+    def N(self, step: int) -> int:  # noqa: N802
+        """Return the number of grid points at a step."""
+        return timesteps.N_doubling(step, self.K, self.config.s_0, self.config.s_1)
+
+    def _grid(self, N: int) -> Tensor:
+        return timesteps.karras_grid(N, self.sigma_min, self.sigma_max, self.config.rho)

@@ -1,0 +1,106 @@
+"""Truncated consistency training, second stage: all capacity for t >= t' (Lee et al. 2024).
+
+f_theta is trained for t >= t' alone; below, a frozen consistency model of the first stage stands in for it.
+L = w_b E[ d( f_theta(x_t', t'),  f_stage1(x_t', t') ) ]  on a share of the batch at the boundary t'
+  +     E[ w d( f_theta(x_t, t),  sg (f_theta(x_r, r) if r >= t' else f_stage1(x_r, r)) ) ]
+log t = scale T_nu truncated to [log t', log sigma_max],  r = t (1 - (1 - ratio) (1 + k sigmoid(-b t)))
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.config import Config as BaseConfig
+from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.equations import distance, tangent, timesteps, weighting
+from cmbench.equations.distance import DistanceName
+from cmbench.equations.gaussian_path import like
+from cmbench.equations.weighting import PairWeighting
+from cmbench.errors import UsageError
+from cmbench.networks._model import Model, OnEDMPath
+from cmbench.objectives._terms import Terms
+from cmbench.randomness import StepRandom
+
+_QUANTILES = 2**14 + 1  # points of the proposal's inverse distribution function
+
+
+class Config(BaseConfig):
+    """[objective] kind = "tcm"."""
+
+    t_prime: Positive = Field(1.0, description="noise level below which the first stage stands in")
+    ratio: Fraction = Field(0.999, description="r / t for large t")
+    k: NonNegative = Field(8.0, description="k of 1 + k sigmoid(-b t), which widens the interval at small t")
+    b: Positive = Field(1.0, description="b of it")
+    nu: Positive = Field(0.01, description="degrees of freedom of the proposal")
+    scale: Positive = Field(0.2, description="scale of the proposal in log t")
+    boundary_share: Fraction = Field(0.25, description="share of the batch at t'")
+    boundary_weight: Positive = Field(0.1, description="w_b, weight of its loss")
+    distance: DistanceName = Field("norm", description="d(x, y): norm, pseudo_huber, l2 or lpips")
+    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
+    weighting: PairWeighting = Field("inverse_interval", description="w: inverse_interval, edm or uniform")
+
+
+class Objective(nn.Module):
+    """Truncated consistency training on the EDM path; the teacher is the first stage, a consistency model."""
+
+    paths = ("edm",)
+    teacher = "consistency"
+    sampler = "consistency"
+    forwards = {"student": 3.0, "target": 1.0, "teacher": 1.0}  # noqa: RUF012
+
+    def __init__(self, config: Config, model: Model, teacher: OnEDMPath, steps: int) -> None:
+        super().__init__()
+        if not 2 * model.sigma_min < config.t_prime < model.sigma_max:
+            raise UsageError(
+                f"objective.t_prime: found {config.t_prime}, allowed: between 2 path.sigma_min and path.sigma_max"
+            )
+        self.config = config
+        self.stage_1 = lambda x, sigma, labels: teacher(x, sigma, labels)  # no part of this module's state
+        self.sigma_max = model.sigma_max
+        self.distance = distance.named(config.distance, model.shape, config.huber_c)
+        proposal = timesteps.truncated_student_t(_QUANTILES, config.nu, config.scale, config.t_prime, model.sigma_max)
+        self.register_buffer("proposal", proposal.float(), persistent=False)
+
+    @staticmethod
+    def sigma_lowest(config: Config) -> float:
+        """Return the lowest noise level that is trained, t'."""
+        return config.t_prime
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        cfg = self.config
+        t, at_boundary = self._times(x_0, random)
+        r = timesteps.ect_r(t, 0, 1 / (1 - cfg.ratio), cfg.k, cfg.b, "sigmoid").clamp_min(model.sigma_min)
+        r = torch.where(at_boundary, t, r)
+        eps = random.noise(x_0)
+        x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
+
+        with random.dropout():
+            f_t = model(x_t, t, labels)
+        with torch.no_grad():
+            with random.dropout():
+                f_r = model(x_r, r, labels)
+            by_stage_1 = at_boundary | (r < cfg.t_prime)
+            f_r = torch.where(like(by_stage_1, x_r) > 0, self.stage_1(x_r, r, labels), f_r)
+
+        loss = self.distance(f_t, f_r)
+        share = at_boundary.to(loss).mean().clamp(1 / len(loss), 1 - 1 / len(loss))
+        between = torch.where(at_boundary, t / 2, r)  # the boundary has no interval; any will do
+        w = weighting.of_pair(cfg.weighting, t, between, model.sigma_data) / (1 - share)
+        weight = torch.where(at_boundary, cfg.boundary_weight / share, w)
+        slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, between)))
+        return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach())
+
+    def after_step(self, model: Model, step: int) -> None:
+        """The target is the student itself: nothing to move."""
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 noise levels, evenly spaced in log t from t'."""
+        return timesteps.log_edges(bins, self.config.t_prime, self.sigma_max)
+
+    def _times(self, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor]:
+        """Return t (B,), and which of them are the boundary's: the first of the batch."""
+        u = torch.rand(len(x_0), generator=random.generator("time"), device=x_0.device)
+        at_boundary = torch.arange(len(x_0), device=x_0.device) < round(self.config.boundary_share * len(x_0))
+        t = timesteps.of_quantiles(self.proposal, u)
+        return torch.where(at_boundary, self.config.t_prime, t).to(x_0.dtype), at_boundary

@@ -1,0 +1,200 @@
+"""The tables of a recipe that are no components: frozen, strict, one line of documentation for each key."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt
+from cmbench.errors import nearest
+
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+# A length such as 0.999 may be written as a number.
+EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
+
+
+def is_own_class(kind: str) -> bool:
+    """Return whether a kind has the form module:Class."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind) is not None
+
+
+# What each path is trained with, unless the recipe says otherwise: scalings, c_noise, boundary.
+_CUSTOM = {
+    "edm": ("edm", "log", "sigma_min"),
+    "vp": ("edm", "log", "zero"),
+    "trigflow": ("trigflow", "identity", "zero"),
+    "linear": ("linear", "identity", "zero"),
+}
+
+
+class PathTable(Config):
+    """[path]: the probability path, its range in EDM noise levels whatever the path, and how F_theta makes f and D."""
+
+    kind: Literal["edm", "vp", "trigflow", "linear"] = Field("edm", description="edm, vp, trigflow or linear")
+    sigma_data: Positive = Field(0.5, description="standard deviation of the data")
+    sigma_min: Positive = Field(0.002, description="lowest noise level of training and sampling")
+    sigma_max: Positive = Field(80.0, description="noise level at which sampling starts")
+    scalings: Literal["edm", "trigflow", "linear"] = Field(
+        "edm", description="c_skip, c_out, c_in: edm, trigflow (edm with F = v / sigma_data), linear (F = v)"
+    )
+    boundary: Literal["sigma_min", "zero"] = Field("sigma_min", description="where f is the identity: sigma_min or zero")
+    c_noise: Literal["identity", "angle", "log", "log_1000"] = Field(
+        "log", description="the network's time: identity (t), angle (arctan sigma / sigma_data), log (ln(sigma) / 4), log_1000"
+    )
+    time_precision: Literal["float32", "float64"] = Field("float32", description="of times, scalings and embeddings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _custom_of_the_path(cls, given: object) -> object:
+        if not isinstance(given, dict) or given.get("kind", "edm") not in _CUSTOM:
+            return given  # the field says what is wrong
+        scalings, c_noise, boundary = _CUSTOM[given.get("kind", "edm")]
+        return {"scalings": scalings, "boundary": boundary, "c_noise": c_noise, **given}
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PathTable":
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min: found {self.sigma_min}, allowed: less than sigma_max = {self.sigma_max}")
+        if self.boundary == "sigma_min" and self.scalings == "linear":
+            raise ValueError("boundary: found 'sigma_min', allowed for scalings = 'linear': zero")
+        return self
+
+
+class Teacher(Config):
+    """[teacher]: the denoiser that distillation follows."""
+
+    kind: str = Field("oracle", description="oracle, run, or module:Class (built with the data set)")
+    run: str = Field("", description="kind run: a selector: a path, a prefix, @latest or @latest:PREFIX")
+    ema: EmaName = Field("", description="kind run: which EMA of it; empty: the first; none: the raw weights")
+    initialise_student: bool = Field(False, description="kind run: start from the teacher's weights")
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "Teacher":
+        if self.kind not in ("oracle", "run") and not is_own_class(self.kind):
+            hint = nearest(self.kind, ["oracle", "run"])
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run' or 'module:Class'{hint}")
+        if self.kind == "run" and not self.run:
+            raise ValueError("run: missing, and kind = 'run' needs it (a path, a prefix, @latest or @latest:PREFIX)")
+        if self.kind != "run" and (self.run or self.ema or self.initialise_student):
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'run' where run, ema or initialise_student is set")
+        return self
+
+
+class Start(Config):
+    """[start]: the first weights, from the checkpoint of a run. Without this table they are drawn from the seed."""
+
+    run: str = Field(min_length=1, description="a selector: a path, a prefix, @latest or @latest:PREFIX")
+    ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
+
+
+class Optimizer(Config):
+    """[optimizer]."""
+
+    kind: Literal["radam", "adam", "adamw"] = Field("radam", description="radam, adam or adamw")
+    lr: Positive = Field(1e-4, description="learning rate after the warm-up")
+    betas: Floats = Field((0.9, 0.999), description="decay of the moments")
+    eps: Positive = Field(1e-8, description="added to the root of the second moment")
+    weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, L2 for the others")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    decay: Literal["none", "cosine", "inverse_sqrt"] = Field("none", description="none, cosine or inverse_sqrt")
+    decay_after: int = Field(0, ge=0, description="inverse_sqrt: constant until this step; cosine: likewise")
+    clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0: not clipped")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "Optimizer":
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: found {list(self.betas)}, allowed: two numbers in [0, 1)")
+        if self.decay == "inverse_sqrt" and not self.decay_after:
+            raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
+        return self
+
+
+class Ema(Config):
+    """[ema]: averages of the weights for sampling; the target's average belongs to the objective."""
+
+    profile: Literal["constant", "power"] = Field("constant", description="constant decay, or EDM2's power function")
+    lengths: Floats = Field((0.999,), description="constant: decays; power: sigma_rel; the first is sampled from")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "Ema":
+        upper = 1.0 if self.profile == "constant" else 0.28
+        if not all(0 < length < upper for length in self.lengths) or len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths: found {list(self.lengths)}, allowed: different numbers in (0, {upper})")
+        return self
+
+
+class Train(Config):
+    """[train]."""
+
+    steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
+    batch_size: PositiveInt = Field(128, description="samples of a step")
+    device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
+
+
+class Log(Config):
+    """[log]."""
+
+    every: PositiveInt = Field(20, description="steps between rows of metrics.jsonl, means over them")
+
+
+class Profile(Config):
+    """[profile]."""
+
+    every: int = Field(100, ge=0, description="steps between rows of profiles.jsonl; 0: never")
+    bins: int = Field(32, ge=2, le=512, description="time bins, even in the sampler's own variable")
+    anatomy_every: int = Field(20, ge=0, description="steps between looks at the tangent's terms; 0: never")
+    anatomy_n: PositiveInt = Field(32, description="samples of the batch that each such look takes")
+
+
+class Checkpoint(Config):
+    """[checkpoint]."""
+
+    every: int = Field(500, ge=0, description="steps between checkpoints; 0: at the end alone")
+    keep: PositiveInt = Field(3, description="newest that stay, beside the best of those evaluated at their own step")
+
+
+class Snapshot(Config):
+    """[snapshot]."""
+
+    every: int = Field(500, ge=0, description="steps between snapshots; 0: never")
+    steps: Ints = Field((1, 2), description="sampler steps of each picture")
+    n: PositiveInt = Field(64, description="samples, from latents that never change")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "Snapshot":
+        if any(steps < 1 for steps in self.steps):
+            raise ValueError(f"steps: found {list(self.steps)}, allowed: integers from 1")
+        return self
+
+
+class Evaluate(Config):
+    """[evaluate]: sliced Wasserstein distance of samples to held-out data; distance to the true consistency function."""
+
+    every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
+    steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
+    n: PositiveInt = Field(1000, description="samples, from latents that never change")
+    true_error_n: int = Field(
+        128, ge=0, description="exact trajectories for the true consistency error, where there is an oracle; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _in_range(self) -> "Evaluate":
+        if not self.steps or any(steps < 1 for steps in self.steps):
+            raise ValueError(f"steps: found {list(self.steps)}, allowed: one or more integers from 1")
+        return self
+
+
+TABLES: dict[str, type[Config]] = {
+    "path": PathTable,
+    "teacher": Teacher,
+    "start": Start,
+    "optimizer": Optimizer,
+    "ema": Ema,
+    "train": Train,
+    "log": Log,
+    "profile": Profile,
+    "checkpoint": Checkpoint,
+    "snapshot": Snapshot,
+    "evaluate": Evaluate,
+}
