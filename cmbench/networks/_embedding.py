@@ -1,6 +1,7 @@
-"""Embeddings of the time c_noise (B,) -> (B, channels), in float32 at least, whatever the network's precision."""
+"""Embeddings of a time c_noise (B,) -> (B, channels), in float32 at least, whatever the network's precision."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,9 +21,12 @@ class Positional(nn.Module):
         self.register_buffer("frequencies", scale * torch.exp(-math.log(10_000) * exponent), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:
-        """Return cos and sin of scale * omega * c."""
-        angle = _at_least_float32(c)[:, None] * self.frequencies
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+        """Return cos and sin of scale * omega * c, in the dtype of the frequencies."""
+        return _cos_and_sin(c, self.frequencies, 1.0)
+
+    def derivative_norm(self) -> float:
+        """Return ||d emb / d c||_2 = sqrt(sum (scale omega)^2), which is constant in c."""
+        return self.frequencies.double().norm().item()
 
 
 class Fourier(nn.Module):
@@ -39,15 +43,44 @@ class Fourier(nn.Module):
         self.register_buffer("frequencies", scale * torch.randn(channels // 2))
 
     def forward(self, c: Tensor) -> Tensor:
-        """Return cos and sin of 2 pi scale omega c."""
-        angle = 2 * math.pi * _at_least_float32(c)[:, None] * self.frequencies
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+        """Return cos and sin of 2 pi scale omega c, in the dtype of the frequencies."""
+        return _cos_and_sin(c, self.frequencies, 2 * math.pi)
+
+    def derivative_norm(self) -> float:
+        """Return ||d emb / d c||_2 = 2 pi sqrt(sum (scale omega)^2), which is constant in c."""
+        return 2 * math.pi * self.frequencies.double().norm().item()
 
 
-def _at_least_float32(c: Tensor) -> Tensor:
-    return c.to(torch.promote_types(c.dtype, torch.float32))
+def _cos_and_sin(c: Tensor, frequencies: Tensor, turn: float) -> Tensor:
+    """Large angles need the digits of a float64 time; what follows the embedding needs its own dtype back."""
+    angle = turn * c.to(torch.promote_types(c.dtype, torch.float32))[:, None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=1).to(frequencies.dtype)
 
 
-def time_embedding(kind: TimeEmbedding, channels: int, scale: float) -> nn.Module:
+def time_embedding(kind: TimeEmbedding, channels: int, scale: float) -> Positional | Fourier:
     """Return the embedding that a recipe names; `channels` is even."""
-    return {"positional": Positional, "fourier": Fourier}[kind](channels, scale)
+    classes: dict[str, type[Positional] | type[Fourier]] = {"positional": Positional, "fourier": Fourier}
+    return classes[kind](channels, scale)
+
+
+def more_times(times: int, kind: TimeEmbedding, channels: int, scale: float, width: int) -> nn.ModuleList:
+    """Return what takes the times after the first: for each an embedding and a first linear layer of its own.
+
+    Their outputs (B, width) are added to that of the first time (Geng et al. 2025, section 4.1, who condition on t
+    and t - r; their table 1c compares the pairs).
+    """
+    return nn.ModuleList(
+        nn.Sequential(time_embedding(kind, channels, scale), nn.Linear(channels, width)) for _ in range(times - 1)
+    )
+
+
+def add_times(h: Tensor, others: Sequence[Tensor], layers: nn.ModuleList) -> Tensor:
+    """Return h (B, width) of the first time plus what `more_times` gives for each of the others, (B,) apiece."""
+    for c, layer in zip(others, layers, strict=True):
+        h = h + layer(c)
+    return h
+
+
+def each_time(c_noise: Tensor) -> tuple[Tensor, ...]:
+    """Split c_noise, (B,) for one time or (B, times), into (B,) for each."""
+    return (c_noise,) if c_noise.ndim == 1 else c_noise.unbind(dim=1)

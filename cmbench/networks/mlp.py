@@ -7,7 +7,7 @@ from torch.nn.functional import silu
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Fraction, Positive, PositiveInt
 from cmbench.errors import UsageError
-from cmbench.networks._embedding import TimeEmbedding, time_embedding
+from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 
 
 class Config(BaseConfig):
@@ -25,33 +25,36 @@ class Config(BaseConfig):
 class Network(nn.Module):
     """F_theta(x, c_noise, labels) for x (B, d).
 
-    x and the embeddings enter by linear layers of their own, which are added: side by side in one vector, the
-    embedding drowns x.
+    x and the embedding of each time enter by linear layers of their own, which are added: side by side in one vector,
+    the embedding drowns x.
 
     Raises:
         UsageError: the data are not points.
     """
 
-    def __init__(self, config: Config, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
         if len(shape) != 1:
-            raise UsageError(f"network.kind: found 'mlp' for data of shape {list(shape)}, allowed for pictures: 'unet'")
+            raise UsageError(
+                f"network.kind: found 'mlp' for data of shape {list(shape)}, allowed for pictures: 'unet', 'dit'"
+            )
         (dimensions,) = shape
         self.input = nn.Linear(dimensions, config.width)
-        self.time = nn.Sequential(
-            time_embedding(config.embedding, config.embedding_channels, config.embedding_scale),
-            nn.Linear(config.embedding_channels, config.width),
-        )
+        embedding = config.embedding, config.embedding_channels, config.embedding_scale
+        self.time = time_embedding(*embedding)
+        self.time_linear = nn.Linear(config.embedding_channels, config.width)
         self.label = nn.Embedding(classes, config.width) if classes else None
         self.hidden = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.depth - 1))
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.width, dimensions)
+        self.more_times = more_times(times, *embedding, config.width)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return F_theta. x (B, d), c_noise (B,), labels (B,) -> (B, d)."""
-        h = self.input(x) + self.time(c_noise)
+        """Return F_theta. x (B, d), c_noise (B,) or (B, times), labels (B,) -> (B, d)."""
+        first, *others = each_time(c_noise)
+        h = add_times(self.input(x) + self.time_linear(self.time(first)), others, self.more_times)
         if self.label is not None and labels is not None:
             h = h + self.label(labels)
         h = self.dropout(silu(h))

@@ -1,18 +1,22 @@
-"""A U-Net for pictures of 8x8 to 64x64: residual blocks conditioned by AdaGN, attention where asked.
+"""A U-Net for pictures of 8x8 to 64x64: residual blocks conditioned by their norms, attention where asked.
 
 The blocks follow the DDPM++ family that EDM and consistency models trained (Song et al. 2021; Karras et al. 2022).
 """
 
+from typing import Literal
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Fraction, Ints, Positive, PositiveInt
 from cmbench.errors import UsageError
-from cmbench.networks._embedding import TimeEmbedding, time_embedding
+from cmbench.networks._attention import attention
+from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
+from cmbench.networks._norm import ScaleShift
+from cmbench.networks._pictures import square_pictures
 
 _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
 
@@ -25,6 +29,7 @@ class Config(BaseConfig):
     depth: PositiveInt = Field(2, description="residual blocks of each level")
     attention: Ints = Field((), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]")
     heads: PositiveInt = Field(1, description="heads of each attention")
+    norm: Literal["adagn", "adn"] = Field("adagn", description="adagn: adaptive group norm; adn: its double norm")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
     dropout: Fraction = Field(0.0, description="share of a block's channels-times-pixels dropped in training")
@@ -47,17 +52,14 @@ class Network(nn.Module):
             never occurs.
     """
 
-    def __init__(self, config: Config, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise UsageError(f"network.kind: found 'unet' for data of shape {list(shape)}, allowed for points: 'mlp'")
-        colours, size, width = shape
-        if size != width:
-            raise UsageError(f"network.kind: found 'unet' for pictures of {size}x{width}, allowed: square pictures")
+        colours, size = square_pictures("unet", shape)
         sizes = _level_sizes(size, config)
         channels = [config.width * m for m in config.multipliers]
         embedded = 4 * config.width
-        self.time = time_embedding(config.embedding, config.width, config.embedding_scale)
+        embedding = config.embedding, config.width, config.embedding_scale
+        self.time = time_embedding(*embedding)
         self.label = nn.Embedding(classes, config.width) if classes else None
         self.embed = nn.Sequential(
             nn.Linear(config.width, embedded), nn.SiLU(), nn.Linear(embedded, embedded), nn.SiLU()
@@ -65,7 +67,7 @@ class Network(nn.Module):
 
         def block(c_in: int, c_out: int, level: int) -> Block:
             heads = config.heads if sizes[level] in config.attention else 0
-            return Block(c_in, c_out, embedded, config.dropout, heads)
+            return Block(c_in, c_out, embedded, config.dropout, heads, double_norm=config.norm == "adn")
 
         self.input = nn.Conv2d(colours, channels[0], 3, padding=1)
         self.down, skips, c = nn.ModuleList(), [channels[0]], channels[0]
@@ -86,13 +88,15 @@ class Network(nn.Module):
             if level:
                 self.up.append(Upsample(c))
         self.output = nn.Sequential(_group_norm(c), nn.SiLU(), _zero(nn.Conv2d(c, colours, 3, padding=1)))
+        self.more_times = more_times(times, *embedding, embedded)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return F_theta. x (B, C, H, W), c_noise (B,), labels (B,) -> (B, C, H, W)."""
-        emb = self.time(c_noise)
+        """Return F_theta. x (B, C, H, W), c_noise (B,) or (B, times), labels (B,) -> (B, C, H, W)."""
+        first, *others = each_time(c_noise)
+        emb = self.time(first)
         if self.label is not None and labels is not None:
             emb = emb + self.label(labels)
-        emb = self.embed(emb)
+        emb = self.embed[1:](add_times(self.embed[0](emb), others, self.more_times))
         h = self.input(x)
         skips = [h]
         for layer in self.down:
@@ -106,16 +110,18 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv(dropout(silu(AdaGN(conv(silu(norm(x))))))), then attention.
+    """x + conv(dropout(silu(norm(conv(silu(norm(x))))))), then attention.
 
-    AdaGN is y = norm(x) * (1 + s(t)) + b(t) (Dhariwal & Nichol 2021, section 3; seed section 5.3 has s for 1 + s). At
-    initialisation a block is its skip connection: the identity where c_in = c_out.
+    The second norm is conditioned: y = norm(x) * s(t) + b(t), or with `double_norm` y = norm(x) * pnorm(s(t)) +
+    pnorm(b(t)); see ScaleShift. At initialisation a block is its skip connection: the identity where c_in = c_out.
     """
 
-    def __init__(self, c_in: int, c_out: int, embedded: int, dropout: float, heads: int) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, embedded: int, dropout: float, heads: int, double_norm: bool = False
+    ) -> None:
         super().__init__()
         self.norm_0, self.conv_0 = _group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.affine = nn.Linear(embedded, 2 * c_out)
+        self.affine = ScaleShift(embedded, c_out, double_norm)
         self.norm_1, self.conv_1 = _group_norm(c_out), _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
@@ -124,8 +130,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, c_in, H, W), emb (B, embedded) -> (B, c_out, H, W)."""
         h = self.conv_0(silu(self.norm_0(x)))
-        scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm_1(h) * (1 + scale) + shift
+        scale, shift = self.affine.pair(emb)
+        h = self.norm_1(h) * scale[:, :, None, None] + shift[:, :, None, None]
         h = self.conv_1(self.dropout(silu(h)))
         return self.attention(self.skip(x) + h)
 
@@ -144,8 +150,7 @@ class Attention(nn.Module):
         B, C, H, W = x.shape
         qkv = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
         q, k, v = qkv.transpose(3, 4).unbind(dim=1)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels' gradients are not reproducible on every GPU
-            y = scaled_dot_product_attention(q, k, v)
+        y = attention(q, k, v)
         return x + self.proj(y.transpose(2, 3).reshape(B, C, H, W))
 
 

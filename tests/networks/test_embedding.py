@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -54,9 +55,26 @@ def test_fourier_frequencies_are_kept_with_the_weights():
 
 
 @pytest.mark.parametrize("embedding", [Positional(8), Fourier(8)])
-@pytest.mark.parametrize(("given", "dtype"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
-def test_embeddings_are_float32_at_least(embedding, given, dtype):
-    assert embedding(torch.ones(3, dtype=given)).dtype == dtype
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float32, torch.float64])
+def test_embeddings_have_the_dtype_of_their_frequencies(embedding, given):
+    assert embedding(torch.ones(3, dtype=given)).dtype == torch.float32
+    assert copy.deepcopy(embedding).double()(torch.ones(3, dtype=given)).dtype == torch.float64
+
+
+def test_angles_of_double_precision_times_are_taken_in_double_precision():
+    """At an angle of 1000 a step of 1e-5 is lost in float32."""
+    embedding, c = Positional(2, scale=1000.0), torch.tensor([1.0, 1.0 + 1e-8], dtype=torch.float64)
+    exact = torch.stack([(1000 * c).cos(), (1000 * c).sin()], dim=1)
+    torch.testing.assert_close(embedding(c), exact.float(), rtol=0, atol=6e-8)
+    assert not torch.equal(embedding(c)[0], embedding(c)[1])
+
+
+@pytest.mark.parametrize("embedding", [Positional(16), Positional(16, 3.0), Fourier(16, 0.5), Fourier(6, 16.0)])
+@pytest.mark.parametrize("c", [-1.5, 0.0, 0.7])
+def test_derivative_norm_is_that_of_central_differences_at_every_time(embedding, c):
+    double, step = copy.deepcopy(embedding).double(), 1e-6
+    back, ahead = double(torch.tensor([c - step, c + step], dtype=torch.float64))
+    assert embedding.derivative_norm() == pytest.approx(((ahead - back) / (2 * step)).norm().item(), rel=1e-7)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("positional", Positional), ("fourier", Fourier)])

@@ -33,8 +33,8 @@ def test_network_is_its_formula():
     """h = silu(A x + B emb(c) + label), h = silu(W h), F = V h."""
     net = randomise(network(classes=3, depth=2))
     labels = torch.tensor([0, 1, 2, 0, 1])
-    emb = net.time[0](C)
-    h = X @ net.input.weight.T + net.input.bias + emb @ net.time[1].weight.T + net.time[1].bias
+    emb = net.time(C)
+    h = X @ net.input.weight.T + net.input.bias + emb @ net.time_linear.weight.T + net.time_linear.bias
     h = h + net.label.weight[labels]
     h = h * h.sigmoid()
     h = h @ net.hidden[0].weight.T + net.hidden[0].bias
@@ -85,5 +85,5 @@ def test_gradients_reach_every_parameter_after_one_step(embedding):
 
 
 def test_pictures_are_refused():
-    with pytest.raises(UsageError, match=r"network\.kind: found 'mlp' for data of shape \[1, 8, 8\].*'unet'"):
+    with pytest.raises(UsageError, match=r"network\.kind: found 'mlp' for data of shape \[1, 8, 8\].*'unet', 'dit'"):
         Network(Config(), (1, 8, 8), 0)

@@ -96,10 +96,10 @@ def test_dropout_of_the_recipe_is_in_every_block():
     assert {block.dropout.p for block in blocks} == {0.3}
 
 
-@pytest.mark.parametrize("embedding", ["positional", "fourier"])
-def test_gradients_reach_every_parameter_once_the_zeros_are_left(embedding):
+@pytest.mark.parametrize(("embedding", "norm"), [("positional", "adagn"), ("fourier", "adn")])
+def test_gradients_reach_every_parameter_once_the_zeros_are_left(embedding, norm):
     """The output layer moves first, then the zero layers of the blocks, then all the rest."""
-    net = network(classes=2, attention=[4], embedding=embedding, embedding_scale=0.1)
+    net = network(classes=2, attention=[4], embedding=embedding, embedding_scale=0.1, norm=norm)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
@@ -132,6 +132,7 @@ def test_attention_at_a_size_that_never_occurs_is_refused():
         ({"width": 16, "heads": 3}, "heads: found 3, allowed: a divisor of width 16"),
         ({"width": 12}, "multiple of 8"),
         ({"dropout": 1.0}, "less than 1"),
+        ({"norm": "adaln"}, "'adagn' or 'adn'"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(settings, message):
@@ -170,6 +171,24 @@ def test_block_scales_and_shifts_by_the_embedding_after_its_norm():
     scale, shift = 1 + affine[:, :16, None, None], affine[:, 16:, None, None]
     h = group_norm(h, 2, block.norm_1.weight, block.norm_1.bias) * scale + shift
     torch.testing.assert_close(block(x, emb), block.skip(x) + block.conv_1(silu(h)))
+
+
+def test_double_block_scales_and_shifts_by_vectors_of_unit_size():
+    """Seed section 5.3: y = norm(x) pnorm(s(t)) + pnorm(b(t))."""
+    block = randomise(Block(8, 16, embedded=5, dropout=0.0, heads=0, double_norm=True))
+    x, emb = pictures(2, 8, 4), torch.randn(2, 5, generator=torch.Generator().manual_seed(2))
+    h = block.conv_0(silu(group_norm(x, 1, block.norm_0.weight, block.norm_0.bias)))
+    affine = emb @ block.affine.weight.T + block.affine.bias
+    scale, shift = 1 + affine[:, :16], affine[:, 16:]
+    scale, shift = (a / a.square().mean(dim=1, keepdim=True).sqrt() for a in (scale, shift))
+    h = group_norm(h, 2, block.norm_1.weight, block.norm_1.bias) * scale[:, :, None, None] + shift[:, :, None, None]
+    torch.testing.assert_close(block(x, emb), block.skip(x) + block.conv_1(silu(h)))
+
+
+@pytest.mark.parametrize("norm", ["adagn", "adn"])
+def test_norm_of_the_recipe_is_in_every_block(norm):
+    blocks = [module for module in network(norm=norm).modules() if isinstance(module, Block)]
+    assert {block.affine.double_norm for block in blocks} == {norm == "adn"}
 
 
 def test_groups_of_a_norm_have_eight_channels():
