@@ -86,7 +86,7 @@ def main(selectors: list[str]) -> None:
             print(measure.row(f"{kind}: noise of the data's standard deviation", noise * measure.train.std()))
         trained = weights.load(run, torch.device("cpu"))
         for steps in measures[kind].steps[trained.sampler]:
-            sigmas = default_sigmas(trained.model, trained.sampler, steps)
+            sigmas = default_sigmas(trained.model, trained.sampler, steps, weights.sigma_lowest(trained.recipe))
             x = draw(trained.model, trained.sampler, measures[kind].n, sigmas)
             print(measures[kind].row(f"{recipe.name}, {steps} step{'s' if steps > 1 else ''}", x))
 

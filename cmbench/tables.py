@@ -37,9 +37,12 @@ class PathTable(Config):
     scalings: Literal["edm", "trigflow", "linear"] = Field(
         "edm", description="c_skip, c_out, c_in: edm, trigflow (edm with F = v / sigma_data), linear (F = v)"
     )
-    boundary: Literal["sigma_min", "zero"] = Field("sigma_min", description="where f is the identity: sigma_min or zero")
+    boundary: Literal["sigma_min", "zero"] = Field(
+        "sigma_min", description="where f is the identity: sigma_min or zero"
+    )
     c_noise: Literal["identity", "angle", "log", "log_1000"] = Field(
-        "log", description="the network's time: identity (t), angle (arctan sigma / sigma_data), log (ln(sigma) / 4), log_1000"
+        "log",
+        description="the network's time: identity (t), angle (TrigFlow's t), log (ln(sigma) / 4), log_1000",
     )
     time_precision: Literal["float32", "float64"] = Field("float32", description="of times, scalings and embeddings")
 
@@ -169,7 +172,7 @@ class Snapshot(Config):
 
 
 class Evaluate(Config):
-    """[evaluate]: sliced Wasserstein distance of samples to held-out data; distance to the true consistency function."""
+    """[evaluate]: sliced Wasserstein distance to held-out data; distance to the true consistency function."""
 
     every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
     steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")

@@ -45,7 +45,11 @@ def sample(
     from cmbench.engine.sample import default_sigmas, draw
 
     trained = weights.load(chosen, device_of(device, "--device"), ema, checkpoint)
-    levels = _parse_sigmas(sigmas, trained) if sigmas else default_sigmas(trained.model, trained.sampler, steps)
+    lowest = weights.sigma_lowest(trained.recipe)
+    if sigmas:
+        levels = _parse_sigmas(sigmas, lowest, trained)
+    else:
+        levels = default_sigmas(trained.model, trained.sampler, steps, lowest)
     labels = _labels(label, n, trained)
     x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():
@@ -75,15 +79,13 @@ def sample(
     typer.echo(f"{n} samples: {', '.join(str(path) for path in written)}")
 
 
-def _parse_sigmas(text: str, trained: "Trained") -> list[float]:
+def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:
     """Read descending noise levels.
 
     Raises:
         UsageError: they are not numbers, do not descend, or leave the range of the path.
     """
-    from cmbench.engine.weights import sigma_lowest
-
-    low, high = sigma_lowest(trained.recipe), trained.recipe.path.sigma_max
+    high = trained.recipe.path.sigma_max
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:

@@ -11,12 +11,12 @@ import tomli_w
 import torch
 
 from cmbench import config, recipe
-from cmbench.tables import DEVICE, TABLES
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
+from cmbench.tables import DEVICE, TABLES
 
 _TIME_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}

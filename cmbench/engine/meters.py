@@ -77,14 +77,17 @@ class Profile:
         """Return the counts and the means of each bin (None where it is empty) and start anew."""
         sums = {name: value.tolist() for name, value in self.sums.items()}
         self.sums = {}
-        counts = {name: sums.pop(name) for name in ("count", "anatomy_count") if name in sums}
+        counts: dict[str, list[float | None]] = {
+            name: sums.pop(name) for name in ("count", "anatomy_count") if name in sums
+        }
         means: dict[str, list[float | None]] = {}
         for name, row in sums.items():
             count = counts["anatomy_count" if name.startswith("anatomy_") else "count"]
-            means[name] = [v / n if n else None for v, n in zip(row, count, strict=True)]
+            means[name] = [v / n if n and v is not None else None for v, n in zip(row, count, strict=True)]
         if squares := means.pop("F_gradient_square", None):
             pairs = zip(squares, means["F_gradient"], strict=True)
             means["F_gradient_variance"] = [
                 None if square is None or mean is None else max(0.0, square - mean**2) for square, mean in pairs
             ]
-        return {**counts, **means}
+        means |= counts
+        return means

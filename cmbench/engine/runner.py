@@ -158,9 +158,7 @@ class Runner:
 
     def _initialised(self, start: Start) -> Record:
         source = environment.source(start.trained)
-        return self._event(
-            "initialised", source=source, error=start.error
-        )
+        return self._event("initialised", source=source, error=start.error)
 
     def _profile_row(self, values: Mapping[str, Sequence[float | None]]) -> Record:
         row = {"step": self.trainer.state.step, "time": time.time(), **values}

@@ -9,9 +9,9 @@ import torch
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe
-from cmbench.tables import Teacher as Config
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
+from cmbench.tables import Teacher as Config
 
 
 @dataclass(frozen=True)

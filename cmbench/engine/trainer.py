@@ -137,7 +137,7 @@ def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: 
             teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
             recipe = recipe.model_copy(update={"teacher": teacher.config})
         if recipe.start is not None:
-            source, table = starts.load(recipe, recipe.start, device, runs_dir, kept and kept.start)
+            source, table = starts.load(recipe, recipe.start, device, runs_dir, kept.start if kept else None)
             recipe = recipe.model_copy(update={"start": table})
         started = starts.start(model, recipe, teacher, source)
         cls, settings = build.settings("objective", recipe)

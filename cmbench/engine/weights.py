@@ -128,4 +128,4 @@ def _built(
 def _spent(run: RunDir, step: int) -> float:
     """Return the forward-equivalents of a run up to a step, those of its own teacher included."""
     rows = [row for row in read_rows(run.metrics) if row["step"] <= step and "forwards" in row]
-    return rows[-1].get("forwards_with_teacher", rows[-1]["forwards"]) if rows else 0.0
+    return float(rows[-1].get("forwards_with_teacher") or rows[-1]["forwards"]) if rows else 0.0

@@ -70,7 +70,7 @@ class Parameterisation:
             return -self.c_in(t).square() * (ds + dsigma)
         return -self.c_in(t).pow(3) * (sigma * dsigma + self.sigma_data**2 * s * ds)
 
-    def of_D(self, t: Tensor) -> Scalings:
+    def of_D(self, t: Tensor) -> Scalings:  # noqa: N802
         """Return the scalings of the denoiser D, the identity at noise level 0."""
         s, sigma, c_in = self.path.s(t), self.path.sigma(t), self.c_in(t)
         if self.scalings == "linear":

@@ -3,6 +3,7 @@
 Shapes: f, F, x_t, dxdt, tangent (B, ...); t, r (B,).
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -72,8 +73,9 @@ def _by_jvp(
             whole[i] = argument
         return network(*whole)
 
-    dual.load_forward_mode()
-    return jvp(function, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch compiles its own rules by a deprecated torch.jit
+        return jvp(function, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
 
 
 def _by_difference(
@@ -86,8 +88,12 @@ def _by_difference(
     ends = []
     for sign in (h, -h):
         with torch.random.fork_rng(devices):
-            ends.append(network(*(p if v is None else p + sign * v for p, v in zip(primals, tangents, strict=True))))
+            ends.append(network(*(_moved(p, v, sign) for p, v in zip(primals, tangents, strict=True))))
     return (ends[0] - ends[1]) / (2 * h)
+
+
+def _moved(primal: Tensor | None, tangent: Tensor | None, by: float) -> Tensor | None:
+    return primal if primal is None or tangent is None else primal + by * tangent
 
 
 def trigflow_stable(F: Tensor, x_t: Tensor, dxdt: Tensor, t: Tensor, sigma_data: float, r: float = 1.0) -> Tensor:

@@ -97,7 +97,7 @@ def truncated_student_t(points: int, nu: float, scale: float, low: float, high: 
     """
     law = stats.t(nu)
     ends = law.cdf(np.log([low, high]) / scale)
-    quantiles = np.exp(scale * law.ppf(np.linspace(*ends, points)))
+    quantiles = np.exp(scale * law.ppf(np.linspace(ends[0], ends[1], points)))
     quantiles[0], quantiles[-1] = low, high
     return torch.from_numpy(quantiles)
 

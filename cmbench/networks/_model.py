@@ -66,9 +66,9 @@ class Model(nn.Module):
         return boundary.combined(self.parameterisation.of_D(t), x_t, self.F(x_t, t, labels))
 
     def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
-        """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two; 0 if None."""
+        """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two, or 0."""
         with self._precision(x_t):
-            F = self.F_theta(like(self.parameterisation.c_in(t), x_t)* x_t, self._c_noise(t, r), labels)
+            F = self.F_theta(like(self.parameterisation.c_in(t), x_t) * x_t, self._c_noise(t, r), labels)
         return self._recorded(F).to(x_t.dtype)
 
     def F_and_derivative(  # noqa: N802

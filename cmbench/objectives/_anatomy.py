@@ -1,5 +1,7 @@
 """The tangent taken apart: which term of df/dt is large, and at which times (seed section 5.1)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,8 @@ def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | No
         "temporal": out * tangent.norm(temporal),
         "dc_noise_dt": dc_noise.abs(),
     }
-    if hasattr(embedding := getattr(model.F_theta, "time", None), "derivative_norm"):
+    embedding: Any = getattr(model.F_theta, "time", None)
+    if hasattr(embedding, "derivative_norm"):
         demb = torch.full_like(dc_noise, embedding.derivative_norm())
         values |= {"demb_dc": demb, "dF_demb": tangent.norm(temporal) / (dc_noise.abs() * demb)}
     return Anatomy(t, values)

@@ -13,7 +13,7 @@ from cmbench.config import Config as BaseConfig
 from cmbench.config import Positive
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
-from cmbench.equations.tangent import Method, Normalisation
+from cmbench.equations.tangent import STEP, Method, Normalisation
 from cmbench.equations.weighting import TrigWeighting
 from cmbench.errors import UsageError
 from cmbench.networks._log_weight import LogWeight
@@ -31,7 +31,7 @@ class Config(BaseConfig):
         "rearranged", description="rearranged: cos t sin t inside the derivative; naive: multiplied afterwards"
     )
     tangent_method: Method = Field("dual", description="of the derivative: dual, jvp or finite_difference")
-    tangent_step: Positive = Field(tangent.STEP, description="step of finite_difference, in units of the tangent")
+    tangent_step: Positive = Field(STEP, description="step of finite_difference, in units of the tangent")
     tangent_warmup: int = Field(10_000, ge=0, description="steps over which r grows from 0 to 1; 0: r = 1 at once")
     tangent_normalisation: Normalisation = Field("l2", description="of g: l2, rms, clip (to [-1, 1]) or none")
     tangent_c: Positive = Field(0.1, description="c of g / (||g|| + c)")
@@ -107,7 +107,9 @@ def F_and_g(  # noqa: N802
         return F, tangent.trigflow(F, cos_sin_dF, x_t, dxdt, t, model.sigma_data, r)
 
 
-def terms(config: Config, w_phi: nn.Module | None, F: Tensor, g: Tensor, t: Tensor, sigma_data: float, r: float) -> Terms:
+def terms(
+    config: Config, w_phi: nn.Module | None, F: Tensor, g: Tensor, t: Tensor, sigma_data: float, r: float
+) -> Terms:
     """Return e^w / D ||F - F_minus - g||^2 - w with the tangent normalised. `tangent_norm` is that of the raw g.
 
     With normalisation the value of the loss is nearly constant, for ||g|| / (||g|| + c) is nearly one: watch the norm.
@@ -135,4 +137,3 @@ def terms(config: Config, w_phi: nn.Module | None, F: Tensor, g: Tensor, t: Tens
 def forwards(config: Config) -> dict[str, float]:
     """Return the forward-equivalents of one image: student with backward, and its tangent."""
     return {"student": 3.0, "tangent": tangent.FORWARDS[config.tangent_method]}
-

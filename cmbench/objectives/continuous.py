@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Positive
 from cmbench.equations import boundary, pf_ode, tangent, timesteps, weighting
-from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
 from cmbench.networks._model import Model
 from cmbench.objectives import _anatomy
@@ -30,7 +29,9 @@ class Config(BaseConfig):
     form: Literal["inner_product", "residual_square"] = Field(
         "inner_product", description="inner_product, or residual_square: 1/2 ||f - sg(f - df/dt)||^2, of equal gradient"
     )
-    weighting: Literal["uniform", "edm", "inverse_sigma"] = Field("uniform", description="w: uniform, edm or inverse_sigma")
+    weighting: Literal["uniform", "edm", "inverse_sigma"] = Field(
+        "uniform", description="w: uniform, edm or inverse_sigma"
+    )
     reduction: Literal["sum", "mean"] = Field("sum", description="over the elements of a sample: sum or mean")
     tangent_method: Method = Field("dual", description="of the derivative: dual, jvp or finite_difference")
     tangent_step: Positive = Field(tangent.STEP, description="step of finite_difference, in the path's time")
@@ -92,10 +93,10 @@ class Objective(nn.Module):
         t = model.time(timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device))
         eps = random.noise(x_0)
         x_t = model.path.x_t(x_0, eps, t)
-        if self.denoise is None:
+        if (denoise := self.denoise) is None:
             return x_t, t, model.path.conditional_velocity(x_0, eps, t)
         with torch.no_grad():
-            return x_t, t, pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)(x_t, t)
+            return x_t, t, pf_ode.velocity(lambda x, sigma: denoise(x, sigma, labels), model.path)(x_t, t)
 
     def _weight(self, sigma: Tensor, sigma_data: float) -> Tensor:
         if self.config.weighting == "inverse_sigma":

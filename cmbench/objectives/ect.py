@@ -32,7 +32,9 @@ class Config(BaseConfig):
     b: Positive = Field(1.0, description="b of the sigmoid adjustment")
     distance: DistanceName = Field("norm", description="d(x, y): norm, pseudo_huber, l2 or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field("inverse_interval", description="w: inverse_interval, edm (1/t^2 + 1/sigma_data^2) or uniform")
+    weighting: PairWeighting = Field(
+        "inverse_interval", description="w: inverse_interval, edm (1/t^2 + 1/sigma_data^2) or uniform"
+    )
 
 
 class Objective(nn.Module):

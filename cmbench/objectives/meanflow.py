@@ -48,10 +48,10 @@ class Objective(nn.Module):
         super().__init__()
         p = model.parameterisation
         if p.scalings != "linear" or p.noise != "identity":
-            key, found, allowed = ("scalings", p.scalings, "linear")
-            if p.scalings == "linear":
-                key, found, allowed = ("c_noise", p.noise, "identity")
-            raise UsageError(f"path.{key}: found '{found}', allowed for objective 'meanflow': {allowed}")
+            raise UsageError(
+                f"path.scalings, path.c_noise: found '{p.scalings}', '{p.noise}', "
+                "allowed for objective 'meanflow': 'linear', 'identity'"
+            )
         self.config, self.path = config, model.path
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.forwards = {"student": 3.0, "tangent": tangent.FORWARDS[config.tangent_method]}

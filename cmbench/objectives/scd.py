@@ -1,6 +1,7 @@
 """Stabilised continuous-time consistency distillation, sCD (Lu & Song 2024, algorithm 1; seed sections 5.1 to 5.4).
 
-x_t = cos t x_0 + sin t z,  v = sigma_data F_pre(x_t / sigma_data, t),  tau ~ N(P_mean, P_std^2),  t = arctan(e^tau / sigma_data)
+x_t = cos t x_0 + sin t z,  v = sigma_data F_pre(x_t / sigma_data, t),  tau ~ N(P_mean, P_std^2)
+t = arctan(e^tau / sigma_data)
 g = -cos^2 t (sigma_data F_minus - v) - r cos t sin t (x_t + sigma_data dF_minus/dt),  r = min(1, k / H)
 g <- g / (||g|| + c)
 L = E[ e^w_phi(t) / D ||F_theta(x_t / sigma_data, t) - F_minus - g||^2 - w_phi(t) ],  F_minus = sg F_theta
@@ -58,7 +59,7 @@ class Objective(nn.Module):
     def _point(
         self, model: Model, x_0: Tensor, labels: Tensor | None, random: StepRandom
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x_t, t and the teacher's velocity; z = sigma_data eps. The labels are the student's, if it takes any."""
+        """Return x_t, t and the teacher's velocity; The labels are the student's, if it takes any."""
         t = _scm.time(self.config, model, x_0, random)
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         v = pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)

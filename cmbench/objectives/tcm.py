@@ -43,6 +43,8 @@ class Config(BaseConfig):
 class Objective(nn.Module):
     """Truncated consistency training on the EDM path; the teacher is the first stage, a consistency model."""
 
+    proposal: Tensor
+
     paths = ("edm",)
     teacher = "consistency"
     sampler = "consistency"
