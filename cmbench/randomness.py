@@ -43,8 +43,19 @@ class StepRandom:
 
 @contextmanager
 def forked_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed the default generators inside the block and restore them after it."""
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    """Seed the default generators of the CPU and of a GPU inside the block and restore them after it.
+
+    torch.manual_seed would also queue the seed for every GPU not yet in use, with a stack trace: .1 ms a call.
+    """
+    generators = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        torch.cuda.init()
+        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)

@@ -116,7 +116,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
         trainer.objective.after_step(state.model, state.step)
         state.step += 1
         for average in state.averages:
-            average.update(state.model, state.step)
+            average.update(state.step)
 
         scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
         if terms.tangent_norm is not None:

@@ -23,11 +23,11 @@ class Average:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self._gamma = ema.power_gamma(length) if config.profile == "power" else None
         self._decay = length
+        self._follower = ema.Follower(self.model, model)
 
-    def update(self, model: Model, step: int) -> None:
-        """Take in the weights after `step` steps, counted from 1."""
-        mu = self._decay if self._gamma is None else ema.power_mu(step, self._gamma)
-        ema.update(self.model, model, mu)
+    def update(self, step: int) -> None:
+        """Take in the model's weights after `step` steps, counted from 1."""
+        self._follower.update(self._decay if self._gamma is None else ema.power_mu(step, self._gamma))
 
 
 class State:

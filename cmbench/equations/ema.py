@@ -6,14 +6,25 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-@torch.no_grad()
-def update(average: nn.Module, model: nn.Module, mu: float) -> None:
-    """Move `average` towards `model` in place: parameters by mu in [0, 1), buffers copied."""
-    mine: list[Tensor] = list(average.parameters())
-    theirs: list[Tensor] = list(model.parameters())
-    get_ema_multi_avg_fn(mu)(mine, theirs, None)
-    for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        copied.copy_(buffer)
+class Follower:
+    """An average of a model's weights. Lists their tensors once, for walking through modules costs more than the mean.
+
+    Args:
+        average: a copy of the model; it is changed in place.
+        model: what it follows.
+    """
+
+    def __init__(self, average: nn.Module, model: nn.Module) -> None:
+        self._mine: list[Tensor] = list(average.parameters())
+        self._theirs: list[Tensor] = list(model.parameters())
+        self._buffers = list(zip(average.buffers(), model.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self, mu: float) -> None:
+        """Move the parameters by mu in [0, 1): theta_minus <- mu theta_minus + (1 - mu) theta. Copy the buffers."""
+        get_ema_multi_avg_fn(mu)(self._mine, self._theirs, None)
+        for copied, buffer in self._buffers:
+            copied.copy_(buffer)
 
 
 def power_gamma(sigma_rel: float) -> float:

@@ -55,7 +55,8 @@ class Objective(nn.Module):
         self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
-        self.target = copy.deepcopy(model).requires_grad_(False)
+        self.target = copy.deepcopy(model).requires_grad_(False) if config.mu else None
+        self._follower = None if self.target is None else ema.Follower(self.target, model)
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
@@ -69,7 +70,7 @@ class Objective(nn.Module):
         with random.dropout():
             f_t = model(x_t, t, labels)
         with random.dropout(), torch.no_grad():
-            f_r = self.target(x_r, r, labels)
+            f_r = (self.target or model)(x_r, r, labels)
 
         return weighted(
             loss=self.distance(f_t, f_r),
@@ -85,8 +86,9 @@ class Objective(nn.Module):
         return pf_ode.SOLVERS[self.config.solver](v, x_t, t, r)
 
     def after_step(self, model: Model, step: int) -> None:
-        """Move the target: theta- <- mu theta- + (1 - mu) theta."""
-        ema.update(self.target, model, self.config.mu)
+        """Move the target: theta- <- mu theta- + (1 - mu) theta. Without decay it is the student itself."""
+        if self._follower is not None:
+            self._follower.update(self.config.mu)
 
     def profile_edges(self, bins: int) -> Tensor:
         """Return bins + 1 noise levels, evenly spaced on the Karras grid, from which n is drawn uniformly."""
