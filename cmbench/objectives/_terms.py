@@ -16,6 +16,7 @@ class Terms:
         weight: the weight, (B,), detached.
         tangent_norm: the norm of the tangent, (B,), detached; None where the objective has no tangent.
         scalars: what else the objective knows of this step, e.g. the curriculum's N and mu.
+        r: the other ends of the intervals, (B,), for objectives of two times.
     """
 
     total: Tensor
@@ -24,6 +25,7 @@ class Terms:
     weight: Tensor
     tangent_norm: Tensor | None = None
     scalars: dict[str, float] = field(default_factory=dict)
+    r: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def weighted(
     t: Tensor,
     tangent_norm: Tensor | None = None,
     scalars: dict[str, float] | None = None,
+    r: Tensor | None = None,
 ) -> Terms:
     """Return the terms of mean(weight * loss). loss (B,) carries the gradient, the others none."""
     norm = None if tangent_norm is None else tangent_norm.detach()
-    return Terms((weight * loss).mean(), t, loss.detach(), weight.detach(), norm, scalars or {})
+    return Terms((weight * loss).mean(), t, loss.detach(), weight.detach(), norm, scalars or {}, r)

@@ -77,6 +77,7 @@ class Objective(nn.Module):
             weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
             t=t,
             tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+            r=r,
         )
 
     @torch.no_grad()

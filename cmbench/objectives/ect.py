@@ -76,6 +76,7 @@ class Objective(nn.Module):
             t=t,
             tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
             scalars={"stage": self.stage(step)},
+            r=r,
         )
 
     def after_step(self, model: Model, step: int) -> None:

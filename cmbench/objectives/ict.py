@@ -74,6 +74,7 @@ class Objective(nn.Module):
             t=t,
             tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
             scalars={"N": N},
+            r=r,
         )
 
     def after_step(self, model: Model, step: int) -> None:

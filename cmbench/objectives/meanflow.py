@@ -67,7 +67,7 @@ class Objective(nn.Module):
         u_target = v - like(t - r, v) * dudt
         loss = (u - u_target).square().flatten(1).sum(dim=1)
         weight = (loss.detach() + cfg.c).pow(-cfg.p)
-        return Terms((weight * loss).mean(), t, loss.detach(), weight, tangent.norm(u.detach() - u_target))
+        return Terms((weight * loss).mean(), t, loss.detach(), weight, tangent.norm(u.detach() - u_target), r=r)
 
     @torch.no_grad()
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:

@@ -91,7 +91,7 @@ class Objective(nn.Module):
         w = weighting.of_pair(cfg.weighting, t, between, model.sigma_data) / (1 - share)
         weight = torch.where(at_boundary, cfg.boundary_weight / share, w)
         slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, between)))
-        return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach())
+        return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach(), r=r)
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""
