@@ -1,0 +1,31 @@
+"""A call of a torch function on dual tensors, as the rules of cmbench.equations.dual get it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Function = Callable[..., Any]
+
+
+class Call(NamedTuple):
+    """A call of a torch function; keywords are constants."""
+
+    function: Function
+    primals: list[Any]
+    tangents: list[Any]
+    keywords: dict[str, Any]
+
+    def of(self, *primals: Any, **changed: Any) -> Any:
+        """Return the same function of other arguments."""
+        return self.function(*primals, **self.keywords, **changed)
+
+    def arguments(self, **defaults: Any) -> tuple[Any, ...]:
+        """Return the primals by the function's signature, given as name=default in its order."""
+        return tuple({**defaults, **dict(zip(defaults, self.primals, strict=False)), **self.keywords}.values())
+
+    def constant_from(self, position: int) -> bool:
+        """Whether the arguments from `position` on are constants."""
+        return all(t is None for t in self.tangents[position:])
+
+
+Rule = Callable[[Call, Any], Any]
+RuleWithValue = Callable[[Call], Any]

@@ -1,0 +1,251 @@
+"""A value recorded for backward with its derivative along a tangent beside it, in one pass through any torch module.
+
+Consistency objectives in continuous time need F_theta with its graph and dF_theta/dt without one (Lu & Song 2024,
+section 3); torch.func.jvp records both or neither. Here each tensor on the way is a `Dual`: a primal with its graph,
+and a tangent that lives as long as Python holds the dual. Most functions have a rule for the tangent (`_dual_rules`);
+any other is differentiated on its own by torch.autograd.forward_ad.
+"""
+
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from types import FrameType, GetSetDescriptorType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves, tree_map
+
+from cmbench.equations import _dual_rules
+from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
+
+WAY_OUT = 'objective.tangent_method = "jvp" or "finite_difference"'
+
+
+def value_and_derivative(
+    function: Callable[..., Tensor], primals: tuple[Any, ...], tangents: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return function(*primals), recorded for backward, and its derivative along `tangents`, not recorded.
+
+    Args:
+        function: a torch module or a function of tensors; it runs once.
+        primals: its arguments, tensors and whatever else it takes.
+        tangents: for each argument a tensor of its shape and dtype, or None for a constant, e.g. labels.
+
+    Returns:
+        The value with the graph of a plain call, and the derivative, of the same shape.
+
+    Raises:
+        ValueError: a tangent does not fit its argument.
+        NotImplementedError: the function changes a tensor in place, or calls something without a derivative in
+            forward mode. The message names it and the way out.
+    """
+    result = function(*(_paired(x, t) for x, t in zip(primals, tangents, strict=True)))
+    if type(result) is Dual:
+        return result.primal, result.tangent
+    return result, torch.zeros_like(result)
+
+
+def _paired(primal: Any, tangent: Tensor | None) -> Any:
+    if type(primal) is Dual or type(tangent) is Dual:
+        raise NotImplementedError("value_and_derivative: found one within another, allowed: one at a time")
+    if tangent is None:
+        return primal
+    if primal.shape != tangent.shape or primal.dtype != tangent.dtype:
+        found, allowed = (f"{list(x.shape)} {x.dtype}" for x in (tangent, primal))
+        raise ValueError(f"tangent: found {found}, allowed: {allowed} as its argument has")
+    return Dual(primal, tangent.detach())
+
+
+class Dual(Tensor):
+    """A tensor within a pass: `primal` with its graph, `tangent` without one, of one shape and dtype."""
+
+    primal: Tensor
+    tangent: Tensor
+
+    @staticmethod
+    def __new__(cls, primal: Tensor, tangent: Tensor) -> "Dual":  # noqa: D102
+        self = Tensor._make_wrapper_subclass(cls, primal.shape, dtype=primal.dtype, device=primal.device)
+        self.primal, self.tangent = primal, tangent
+        return self
+
+    def __iter__(self) -> Any:
+        return iter(self.unbind(0))
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if function in _CONSTANT:
+            return function(*_split(args)[0], **_primal_of(kwargs or {}))
+        if not torch.is_grad_enabled():
+            _refuse_autograd_function()
+        keywords, inplace = kwargs or {}, False
+        if "inplace" in keywords:
+            inplace = keywords["inplace"]
+            keywords = {k: v for k, v in keywords.items() if k != "inplace"}
+        result = _with_derivative(function, args, keywords)
+        if not inplace:
+            return result
+        args[0].primal, args[0].tangent = result.primal, result.tangent
+        return args[0]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Refuse what comes past `__torch_function__`: there are no numbers below."""
+        raise _refusal(_name(function), "works on memory")
+
+
+def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    rule = _RULES.get(function)
+    if rule is None or (keywords and _unusual(keywords)):
+        return _forward_mode(function, args, keywords)
+    answer = rule(Call(function, *_split(args), keywords))
+    return _forward_mode(function, args, keywords) if answer is NotImplemented else _joined(*answer)
+
+
+def _unusual(keywords: dict[str, Any]) -> bool:
+    """Whether keywords hold duals, or a tensor to write to: beyond the rules."""
+    return keywords.get("out") is not None or any(type(leaf) is Dual for leaf in keywords.values())
+
+
+def _split(args: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the primals and the tangents of arguments, lists and tuples of duals among them."""
+    primals, tangents = [], []
+    for arg in args:
+        kind, primal, tangent = type(arg), arg, None
+        if kind is Dual:
+            primal, tangent = arg.primal, arg.tangent
+        elif kind is list or kind is tuple:
+            inner, inner_tangents = _split(arg)
+            primal = kind(inner)
+            if any(t is not None for t in inner_tangents):
+                tangent = inner_tangents
+        primals.append(primal)
+        tangents.append(tangent)
+    return primals, tangents
+
+
+def _joined(value: Any, tangent: Any) -> Any:
+    if tangent is None:
+        return value
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_joined, value, tangent))
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        return value
+    return Dual(value, tangent if tangent.dtype is value.dtype else tangent.to(value.dtype))
+
+
+def _primal_of(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.primal if type(leaf) is Dual else leaf, tree)
+
+
+# Functions without a rule
+
+
+def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Differentiate one call by torch's forward mode, and say so the first time."""
+    name = _name(function)
+    if _IN_PLACE.fullmatch(name) or keywords.get("out") is not None:
+        raise _refusal(name, "changes a tensor in place")
+    if function in _BACKWARD:
+        raise _refusal(name, "differentiates within the function")
+    _load_decompositions()
+    attention = sdpa_kernel(SDPBackend.MATH)  # the other attentions have no derivative in forward mode
+    with forward_ad.dual_level(), attention:
+        args, keywords = tree_map(_made_dual, (args, keywords))
+        try:
+            result = tree_map(_unpacked, function(*args, **keywords))
+        except NotImplementedError as error:
+            raise _refusal(name, "has no derivative in forward mode") from error
+    if any(type(leaf) is Dual for leaf in tree_leaves(result)):
+        _tell(name)
+    return result
+
+
+def _made_dual(leaf: Any) -> Any:
+    return forward_ad.make_dual(leaf.primal, leaf.tangent) if type(leaf) is Dual else leaf
+
+
+def _unpacked(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    primal, tangent = forward_ad.unpack_dual(leaf)
+    if tangent is None:
+        return primal
+    tangent = tangent.detach()
+    return Dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
+
+
+@cache
+def _load_decompositions() -> None:
+    """Load what torch loads at its first make_dual; torch 2.15 warns there of its own torch.jit."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+
+
+_told: set[str] = set()  # names of functions that a warning was given for
+
+
+def _tell(name: str) -> None:
+    if name not in _told:
+        _told.add(name)
+        warnings.warn(f"{name}: no rule for its derivative; torch's forward mode does it, slower", stacklevel=2)
+
+
+def _refusal(name: str, why: str) -> NotImplementedError:
+    return NotImplementedError(f"no derivative along a tangent in one pass: {name} {why}; {WAY_OUT} may do it")
+
+
+def _refuse_autograd_function() -> None:
+    """Raise within the forward of a torch.autograd.Function: its own backward would never be asked.
+
+    Such a function does not call `__torch_function__`; its forward, where nothing is recorded, calls others that do.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not value_and_derivative.__code__:
+        if frame.f_code is torch.autograd.Function.apply.__func__.__code__:
+            raise _refusal(frame.f_locals["cls"].__name__, "is a torch.autograd.Function")
+        frame = frame.f_back
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__name__", str(function))
+
+
+# The tables by function
+
+
+def _with_value(rule: Rule) -> RuleWithValue:
+    def both(call: Call) -> Any:
+        value = call.function(*call.primals, **call.keywords)
+        with torch.no_grad():
+            tangent = rule(call, value)
+        return tangent if tangent is NotImplemented else (value, tangent)
+
+    return both
+
+
+def _getter(name: str) -> Function:
+    return getattr(Tensor, name).__get__
+
+
+_RULES: dict[Function, RuleWithValue] = {
+    **{f: _with_value(rule) for name, rule in _dual_rules.RULES.items() for f in _dual_rules.functions(name)},
+    **{f: rule for name, rule in _dual_rules.RULES_WITH_VALUE.items() for f in _dual_rules.functions(name)},
+    **{_getter(name): _with_value(_dual_rules.linear) for name in _dual_rules.LINEAR_GETTERS},
+}
+_CONSTANT = {f for name in _dual_rules.CONSTANT.split() for f in _dual_rules.functions(name)} | {
+    _getter(name)
+    for name, attribute in vars(torch._C.TensorBase).items()
+    if isinstance(attribute, GetSetDescriptorType) and name not in _dual_rules.LINEAR_GETTERS
+}
+_BACKWARD = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+_IN_PLACE = re.compile(r".*[^_]_|__i(add|sub|mul|matmul|truediv|div|floordiv|mod|pow)__|__set\w*__|__delitem__")
