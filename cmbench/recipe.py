@@ -22,6 +22,7 @@ COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"} 
 
 Tables = dict[str, Any]
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
 
@@ -162,7 +163,7 @@ class Evaluate(Config):
 class Recipe(Config):
     """A whole recipe. Component tables stay plain until `engine.build` checks them."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, _ and -")
+    name: str = Field(pattern=NAME, description="letters, digits, _ and -")
     seed: int = Field(0, ge=0, lt=2**63, description="all randomness follows from it")
     data: Tables
     path: PathTable = PathTable()
