@@ -34,12 +34,13 @@ PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
 
 Tables = dict[str, Any]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
 class Recipe(Config):
     """A whole recipe. Component tables stay plain until `engine.build` checks them."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, _ and -")
+    name: str = Field(pattern=NAME, description="letters, digits, _ and -")
     seed: int = Field(0, ge=0, lt=2**63, description="all randomness follows from it")
     data: Tables
     path: PathTable = PathTable()

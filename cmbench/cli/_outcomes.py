@@ -1,0 +1,89 @@
+"""What the runs of an ablation came to: a line for each, a row for each variant."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cmbench.cli._lines import number
+from cmbench.cli._tables import table
+from cmbench.cli._variants import ENDED, Task
+from cmbench.rundir import figures, status
+from cmbench.rundir.files import name_nonfinite, to_json
+from cmbench.rundir.log import read_rows
+
+
+def in_words(task: Task) -> str:
+    """Say how a task's run ended, e.g. `finished  sw_1step 0.0541` or `diverged at step 7`."""
+    state = task.state
+    if task.run and state != "finished":
+        state += f" at step {status.read(task.run)['step']}"
+    quality = _figures(task)["quality"]
+    return state if quality is None else f"{state}  {_metric(task)} {number(quality)}"
+
+
+def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
+    """Print a row for each variant, or the same and each run as JSON."""
+    variants = dict.fromkeys(task.variant for task in tasks)
+    rows = [_summary([task for task in tasks if task.variant == variant]) for variant in variants]
+    metric = _metric(tasks[0])
+    if json:
+        typer.echo(to_json({"schema": 1, "name": name, "recipe": str(path), "metric": metric, "variants": rows}))
+        return
+    shown = {"quality": metric, "true_error": "true_error"}
+    if all(row["true_error"] is None for row in rows):
+        del shown["true_error"]
+    table(["variant", "seeds", *shown.values(), "largest tangent_norm", "diverged"], [_cells(r, shown) for r in rows])
+
+
+def _metric(task: Task) -> str:
+    return f"sw_{task.recipe.evaluate.steps[0]}step"
+
+
+def _figures(task: Task) -> dict[str, Any]:
+    """Return what one run came to."""
+    rows = read_rows(task.run.metrics) if task.run else []
+    return {
+        "seed": task.recipe.seed,
+        "run": task.run.name if task.run else None,
+        "state": task.state,
+        "quality": figures.last(rows, _metric(task)),
+        "true_error": figures.last(rows, "true_error"),
+        "largest_tangent_norm": figures.largest(rows, "tangent_norm"),
+    }
+
+
+def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return what the runs of one variant came to.
+
+    Means are over the runs that finished: what one that diverged showed last belongs to an earlier step.
+    """
+    runs = [_figures(task) for task in tasks]
+    ended = [run for run in runs if run["state"] in ENDED]
+    finished = [run for run in ended if run["state"] == "finished"]
+    summary: dict[str, Any] = {"variant": tasks[0].variant, "overrides": tasks[0].dropped}
+    for key in ("quality", "true_error"):
+        values = [run[key] for run in finished if run[key] is not None]
+        summary[key], summary[f"{key}_std"] = figures.mean_and_deviation(values)
+    norms = [run["largest_tangent_norm"] for run in ended if run["largest_tangent_norm"] is not None]
+    summary["largest_tangent_norm"] = statistics.median(norms) if norms else None
+    summary["diverged"], summary["of"] = len(ended) - len(finished), len(ended)
+    return name_nonfinite({**summary, "runs": [name_nonfinite(run) for run in runs]})
+
+
+def _cells(row: dict[str, Any], shown: dict[str, str]) -> list[str]:
+    return [
+        row["variant"],
+        ", ".join(str(run["seed"]) for run in row["runs"] if run["state"] in ENDED) or "-",
+        *(_spread(row[key], row[f"{key}_std"]) for key in shown),
+        _spread(row["largest_tangent_norm"], None),
+        f"{row['diverged']} of {row['of']}",
+    ]
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return "-"
+    return number(mean) if deviation is None else f"{number(mean)} ± {deviation:.2g}"

@@ -1,0 +1,137 @@
+"""Several trainers as processes of their own, so many at a time. A signal stops them all with their checkpoints."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import IO
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_POLL = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A trainer has its run directory, by whose name it begins what it prints."""
+
+    index: int
+    run: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trainer has ended. `error` is the last line that it complained with, without "cmbench: "."""
+
+    index: int
+    exit_code: int
+    error: str
+
+
+@dataclass
+class Processes:
+    """Runs each `cmbench <command>`, `at_once` at a time, in the order given.
+
+    Attributes:
+        commands: the arguments of each.
+        at_once: how many at a time.
+        environment: variables that they get beside those of this process.
+        stopped: whether a signal has asked to stop; nothing is started after that.
+    """
+
+    commands: Sequence[Sequence[str]]
+    at_once: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+    def events(self) -> Iterator[Accepted | Ended]:
+        """Yield what happens until all have ended. SIGINT, SIGTERM and SIGHUP are passed on and start nothing more.
+
+        To leave earlier, ask for no further event: the trainers that run then stop with a checkpoint.
+        """
+        waiting, running = deque(enumerate(self.commands)), list[_Process]()
+        with _received() as signals, ExitStack() as files:
+            try:
+                while running or (waiting and not self.stopped):
+                    while waiting and len(running) < self.at_once and not signals and not self.stopped:
+                        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+                        running.append(_Process(*waiting.popleft(), self.environment, *said))
+                    while signals:  # also reaches what was started while it came
+                        self.stopped = True
+                        _pass_on(signals.pop(0), running)
+                    for process in list(running):
+                        yield from process.news()
+                        if process.is_over:
+                            running.remove(process)
+                    time.sleep(_POLL)
+            finally:
+                if not self.stopped:  # a second signal would end them without a checkpoint
+                    _pass_on(signal.SIGTERM, running)
+                for process in running:
+                    process.popen.wait()
+
+
+class _Process:
+    """One trainer. It leads a session of its own: Ctrl-C reaches it once, through us, for a second one kills it."""
+
+    def __init__(
+        self, index: int, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], errors: IO[bytes]
+    ) -> None:
+        self.index, self.is_over, self._accepted = index, False, False
+        self._output, self._errors = output, errors
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "cmbench", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+
+    def news(self) -> Iterator[Accepted | Ended]:
+        """Yield what has happened since the last call."""
+        exit_code = self.popen.poll()  # before reading, so that the last words are not missed
+        first, newline, _ = os.pread(self._output.fileno(), 4096, 0).partition(b"\n")
+        if newline and not self._accepted:
+            self._accepted = True
+            yield Accepted(self.index, first.decode())
+        if exit_code is not None:
+            self.is_over = True
+            yield Ended(self.index, exit_code, self._last_error(exit_code))
+
+    def _last_error(self, exit_code: int) -> str:
+        if exit_code < 0:
+            return f"ended by {signal.Signals(-exit_code).name}"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("cmbench: ") if lines else ""
+
+
+def _pass_on(number: int, processes: Sequence[_Process]) -> None:
+    for each in processes:
+        each.popen.send_signal(number)
+
+
+@contextmanager
+def _received() -> Iterator[list[int]]:
+    """Collect the signals that come, rather than act on them between two statements."""
+    signals: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, note)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

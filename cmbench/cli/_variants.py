@@ -1,0 +1,201 @@
+"""The variants of an ablation: a recipe whole, and without each of the switches to be dropped."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmbench import recipe as recipes
+from cmbench.errors import ConflictError, UsageError, nearest
+from cmbench.recipe import Recipe, Tables
+from cmbench.rundir import status
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.select import address, all_runs, select
+
+ENDED = ("finished", "diverged")
+ON, OFF = "on", "off"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Something that an objective says can be dropped.
+
+    Attributes:
+        name: what to call it.
+        overrides: `table.key=value`, which drop it.
+        standing: "on", "off" where the overrides change nothing in the recipe, or why the recipe refuses them.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    standing: str
+
+
+@dataclass
+class Task:
+    """One run of an ablation: to be done, or done.
+
+    Attributes:
+        variant: "whole", or "no_" and the switch.
+        dropped: the overrides that make the variant.
+        overrides: all that go with the recipe's file: those given, those of the variant, name and seed.
+        recipe: complete.
+        run: the run that it has, if any.
+        resumed: whether that run was there and is taken up again.
+    """
+
+    variant: str
+    dropped: tuple[str, ...]
+    overrides: list[str]
+    recipe: Recipe
+    run: RunDir | None = None
+    resumed: bool = False
+
+    @property
+    def state(self) -> str:
+        """Of its run, or "missing"."""
+        return status.read(self.run)["state"] if self.run else "missing"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its run has come to an end. To diverge is one: the same would happen again."""
+        return self.state in ENDED
+
+    def __str__(self) -> str:
+        return f"{self.run.name if self.run else self.recipe.name}  seed {self.recipe.seed}"
+
+
+def complete(path: Path, overrides: Sequence[str]) -> Recipe:
+    """Return the complete recipe of a file with overrides.
+
+    Raises:
+        UsageError: something in it is not allowed.
+    """
+    from cmbench.engine import build
+
+    return build.complete(recipes.load(path, overrides), str(path))
+
+
+def switches_of(path: Path, overrides: Sequence[str], whole: Recipe) -> list[Switch]:
+    """List the switches of the objective of a recipe, which is `whole` when complete."""
+    from cmbench.engine import build
+
+    objective, _ = build.component("objective", whole.objective["kind"])
+    switches = getattr(objective, "switches", {})
+    return [Switch(name, tuple(own), _standing(path, [*overrides, *own], whole)) for name, own in switches.items()]
+
+
+def _standing(path: Path, overrides: Sequence[str], whole: Recipe) -> str:
+    try:
+        return OFF if complete(path, overrides) == whole else ON
+    except UsageError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def chosen(names: str, switches: Sequence[Switch], where: str) -> list[Switch]:
+    """Return the switches that `names` lists with commas between, each once.
+
+    Raises:
+        UsageError: one is unknown, off, or not for this recipe.
+    """
+    known = {switch.name: switch for switch in switches}
+    on = [switch.name for switch in switches if switch.standing == ON]
+    allowed = f"allowed: {', '.join(on) or 'none, for this recipe has no switches that are on'}"
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in wanted:
+        if name in on:
+            continue
+        why = ""
+        if name in known:
+            refusal = known[name].standing
+            why = ", which is off already" if refusal == OFF else f", which the recipe refuses ({refusal})"
+        raise UsageError(f"{where}: --drop: found '{name}'{why}, {allowed}{nearest(name, on)}")
+    return [known[name] for name in wanted]
+
+
+def tasks_of(
+    path: Path,
+    overrides: Sequence[str],
+    whole: Recipe,
+    dropped: Sequence[Switch],
+    seeds: int,
+    name: str,
+    runs_dir: Path,
+) -> list[Task]:
+    """List the runs of an ablation, variant by variant, each for `seeds` seeds from the recipe's on.
+
+    Raises:
+        UsageError: a name or a seed is not one of a recipe.
+        NotFoundError: the teacher's run does not exist.
+    """
+    variants: dict[str, tuple[str, ...]] = {"whole": (), **{f"no_{s.name}": s.overrides for s in dropped}}
+    _check_names(name, [f"{name}_{variant}" for variant in variants])
+    pinned = _pinned_teacher(whole, runs_dir)
+    tasks = []
+    for variant, own in variants.items():
+        for seed in range(whole.seed, whole.seed + seeds):
+            more = [*overrides, *pinned, *own, f'name="{name}_{variant}"', f"seed={seed}"]
+            tasks.append(Task(variant, own, more, complete(path, more)))
+    return tasks
+
+
+def _check_names(name: str, names: Sequence[str]) -> None:
+    bad = [n for n in sorted(names, key=len, reverse=True) if not re.fullmatch(recipes.NAME, n)]
+    if bad:
+        raise UsageError(
+            f"--name: found '{name}', by which a run is called '{bad[0]}' ({len(bad[0])} characters), "
+            "allowed: letters, digits, _ and -, at most 64 characters"
+        )
+
+
+def _pinned_teacher(whole: Recipe, runs_dir: Path) -> list[str]:
+    """Name the teacher's run in full: @latest would be another one when the last variant starts."""
+    teacher = whole.teacher
+    if teacher is None or teacher.kind != "run":
+        return []
+    run = select(teacher.run, runs_dir, with_checkpoint=True)
+    named = str(run.path) if Path(teacher.run, "recipe.toml").exists() else run.name
+    return [f"teacher.run={json.dumps(named)}"]
+
+
+def take_up(tasks: Sequence[Task], runs_dir: Path) -> None:
+    """Give each task the run that it has: the newest that ended, else the newest.
+
+    Raises:
+        ConflictError: a run of this name has another recipe, or is live.
+    """
+    by_name = {task.recipe.name: task.recipe for task in tasks}
+    by_key = {(task.recipe.name, task.recipe.seed): task for task in tasks}
+    for run in all_runs(runs_dir):
+        if not any(run.name.startswith(f"{name}-") for name in by_name):
+            continue
+        found = recipes.load(run.recipe)
+        if found.name not in by_name:
+            continue
+        _check_same(run, found, by_name[found.name])
+        task = by_key.get((found.name, found.seed))
+        if task and (not task.is_done or status.read(run)["state"] in ENDED):
+            task.run = run
+    for task in tasks:
+        if task.run and status.is_live(task.run):
+            raise ConflictError(f"{task.run.name}: a trainer works on this run (cmbench watch {address(task.run)})")
+
+
+def _check_same(run: RunDir, found: Recipe, wanted: Recipe) -> None:
+    there, here = dict(_flat(found.tables())), dict(_flat(wanted.tables()))
+    for key in sorted((there.keys() | here.keys()) - {"seed"}):
+        if there.get(key) != here.get(key):
+            raise ConflictError(
+                f"{run.name}: {key} is {there.get(key, 'missing')!r} there and {here.get(key, 'missing')!r} here; "
+                "choose another --name, or the same recipe"
+            )
+
+
+def _flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

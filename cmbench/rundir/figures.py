@@ -1,0 +1,32 @@
+"""What runs came to, from their rows of metrics.jsonl: one figure a run, then one over several runs."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from cmbench.rundir.log import Row
+
+
+def last(rows: Iterable[Row], key: str) -> float | None:
+    """Return the last value of a metric, nan or inf where it was not finite; None where no row has it."""
+    return next((_value(row, key) for row in reversed(list(rows)) if key in row), None)
+
+
+def largest(rows: Iterable[Row], key: str) -> float | None:
+    """Return the largest value of a metric; one that was not finite counts as inf. None where no row has it."""
+    values = [_value(row, key) for row in rows if key in row]
+    return max((v if math.isfinite(v) else math.inf for v in values), default=None)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return mean and sample standard deviation, the latter None below two values; nan where one is not finite."""
+    if not values:
+        return None, None
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def _value(row: Row, key: str) -> float:
+    value = row[key]
+    return float(row.get("nonfinite", {}).get(key, "nan")) if value is None else float(value)
