@@ -21,6 +21,7 @@ from cmbench import recipe as recipes
 from cmbench.engine import build, weights
 from cmbench.engine.sample import default_sigmas, draw
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
+from cmbench.rundir import status
 from cmbench.rundir.select import runs_folder, select
 
 HEADER = "| samples | sliced W2 | confident or on-mode | smallest class | largest class |\n|---|---|---|---|---|"
@@ -29,7 +30,7 @@ HEADER = "| samples | sliced W2 | confident or on-mode | smallest class | larges
 class Digits:
     """The measures of digits."""
 
-    n, steps = 1000, {"consistency": (1, 2), "ode": (18,)}
+    n, steps = 1000, {"consistency": (1, 2), "average_velocity": (1, 2), "ode": (18,)}
 
     def __init__(self, data: object) -> None:
         self.real = data.held_out(self.n)
@@ -54,7 +55,7 @@ class Digits:
 class Ring:
     """The measures of Gaussian mixtures."""
 
-    n, steps = 10_000, {"consistency": (1, 2), "ode": (18,)}
+    n, steps = 10_000, {"consistency": (1, 2), "average_velocity": (1, 2), "ode": (18,)}
 
     def __init__(self, data: object) -> None:
         self.real, self.train, self.mixture = data.held_out(self.n), data.train_sample(self.n), data.mixture
@@ -84,11 +85,12 @@ def main(selectors: list[str]) -> None:
             print(measure.row(f"{kind}: real, held out", measure.real))
             print(measure.row(f"{kind}: floor, training data", measure.train))
             print(measure.row(f"{kind}: noise of the data's standard deviation", noise * measure.train.std()))
-        trained = weights.load(run, torch.device("cpu"))
+        trained, now = weights.load(run, torch.device("cpu")), status.read(run)
         for steps in measures[kind].steps[trained.sampler]:
             sigmas = default_sigmas(trained.model, trained.sampler, steps, weights.sigma_lowest(trained.recipe))
             x = draw(trained.model, trained.sampler, measures[kind].n, sigmas)
-            print(measures[kind].row(f"{recipe.name}, {steps} step{'s' if steps > 1 else ''}", x))
+            name = f"`{recipe.name}`, {steps} step{'s' if steps > 1 else ''}"
+            print(measures[kind].row(name + (", diverged" if now["state"] == "diverged" else ""), x))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -50,10 +50,10 @@ class Processes:
     environment: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False
 
-    def events(self) -> Iterator[Accepted | Ended]:
+    def events(self) -> Generator[Accepted | Ended, None, None]:
         """Yield what happens until all have ended. SIGINT, SIGTERM and SIGHUP are passed on and start nothing more.
 
-        To leave earlier, ask for no further event: the trainers that run then stop with a checkpoint.
+        To leave earlier, close the generator: the trainers that run then stop with a checkpoint.
         """
         waiting, running = deque(enumerate(self.commands)), list[_Process]()
         with _received() as signals, ExitStack() as files:
@@ -110,7 +110,7 @@ class _Process:
             return f"ended by {signal.Signals(-exit_code).name}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("cmbench: ") if lines else ""
+        return lines[-1].removeprefix("cmbench: ") if lines else f"exit code {exit_code}"
 
 
 def _pass_on(number: int, processes: Sequence[_Process]) -> None:

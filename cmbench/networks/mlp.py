@@ -45,7 +45,7 @@ class Network(nn.Module):
         self.time_linear = nn.Linear(config.embedding_channels, config.width)
         self.label = nn.Embedding(classes, config.width) if classes else None
         self.hidden = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.depth - 1))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.output = nn.Linear(config.width, dimensions)
         self.more_times = more_times(times, *embedding, config.width)
         nn.init.zeros_(self.output.weight)

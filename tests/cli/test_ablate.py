@@ -121,6 +121,8 @@ def test_an_ablation_stopped_by_ctrl_c_is_taken_up_and_compared(mine, cmbench, m
     assert lines[-1] == f"stopped, 3 of 3 runs left; go on: {' '.join(['cmbench', *map(str, command)])}"
 
     (mine / "slow").unlink()
+    list(runner.resume(whole).records())  # as `cmbench resume` would
+    before = whole.metrics.read_bytes(), whole.events.read_bytes()
     failed = cmbench(*command, "--json")
     assert failed.code == 1
     (prop,) = (run for run in all_runs(mine / "runs") if run.name.startswith("mine_ablation_no_prop-"))
@@ -129,7 +131,9 @@ def test_an_ablation_stopped_by_ctrl_c_is_taken_up_and_compared(mine, cmbench, m
     assert [row["of"] for row in json.loads(failed.out)["variants"]] == [1, 1, 0]
     assert [status.read(run)["state"] for run in (whole, brake, prop)] == ["finished", "diverged", "failed"]
     assert status.read(whole)["segment"] == status.read(brake)["segment"] == 2
-    assert f"{whole.name}  seed 3  resumed" in failed.err
+    assert (whole.metrics.read_bytes(), whole.events.read_bytes()) == before
+    assert failed.err.splitlines()[0] == "1 of 3 runs are there already"
+    assert f"{brake.name}  seed 3  resumed" in failed.err
     assert f"{brake.name}  seed 3  diverged at step 30  sw_1step" in failed.err
     assert f"{prop.name}  seed 3  started" in failed.err
 

@@ -218,7 +218,7 @@ def test_views_do_not_import_torch(trained):
 import contextlib, io, sys
 from cmbench.cli import main
 commands = ["--help", "--version", "ls", "ls --json", "show", "show --json", "watch", "recipe list", "recipe --help"]
-commands += [f"{name} --help" for name in ("run", "resume", "watch", "ls", "show", "sample", "stop")]
+commands += [f"{name} --help" for name in ("run", "resume", "watch", "ls", "show", "sample", "stop", "ablate")]
 commands += ["stop @latest", "resume @latest", "sample nothing", "run nothing", "run tiny.toml --set train.steps=0"]
 for command in commands:
     sys.argv = ["cmbench", *command.split()]
@@ -229,7 +229,7 @@ for command in commands:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     answers = [line.split("|") for line in done.stdout.splitlines()]
-    assert len(answers) == 21
+    assert len(answers) == 22
     assert {heavy for _, _, heavy in answers} == {"[]"}
     codes = {command: int(code) for command, code, _ in answers}
     assert [codes[c] for c in ("ls", "show", "watch", "recipe list")] == [0, 0, 0, 0]

@@ -1,0 +1,165 @@
+"""What a training step costs beside one plain forward and backward of the same network, in time and in memory.
+
+    python benchmarks/step_cost.py [--rounds 30] [--networks mlp unet dit] [--kinds ict sct ...]
+
+Time: loss and backward of each objective, with and without the diagnostics (time profile, gradient at the output, parts
+of the tangent every 20 steps), over mean(F^2) and its backward. One thread, interleaved, medians of ratios within a
+round. Memory: growth of the peak resident size of a process of its own over the size before the first step, over the
+same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from cmbench import recipe as recipes
+from cmbench.engine import build
+from cmbench.engine.meters import Profile
+from cmbench.networks._model import Model
+from cmbench.randomness import StepRandom
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "mlp": ({"kind": "mlp"}, (2,), 1024),
+    "unet": ({"kind": "unet", "width": 32, "multipliers": [1, 2], "depth": 1, "attention": [7]}, (1, 28, 28), 32),
+    "dit": ({"kind": "dit", "width": 128, "depth": 4, "patch": 4}, (1, 28, 28), 128),
+}
+KINDS = {
+    "denoise": {},
+    "ct": {"objective": {"mu_0": 0.0}},
+    "cd": {"teacher": {"kind": "oracle"}},
+    "ict": {},
+    "ect": {"path": {"boundary": "zero"}},
+    "continuous": {"path": {"kind": "trigflow"}},
+    "sct": {"path": {"kind": "trigflow"}},
+    "sct, jvp": {"path": {"kind": "trigflow"}, "objective": {"tangent_method": "jvp"}},
+    "scd": {"path": {"kind": "trigflow"}, "teacher": {"kind": "oracle"}},
+    "meanflow": {"path": {"kind": "linear"}},
+}
+
+
+class Free:
+    """A teacher without cost."""
+
+    @staticmethod
+    def denoise(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return zeros (B, ...)."""
+        return torch.zeros_like(x)
+
+
+def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[], None]":
+    """Return a function that does one step without the optimiser; kind "plain" is the unit."""
+    settings, shape, batch = NETWORKS[network]
+    more = KINDS.get(kind, {})
+    objective = {"kind": kind.split(",")[0] if kind != "plain" else "denoise", **more.get("objective", {})}
+    tables = {"name": "cost", "data": {"kind": "digits"}, "network": settings, **more, "objective": objective}
+    recipe = build.complete(recipes.check_tables(tables, "cost"), "cost")
+    model: Model = build.model(recipe, shape, 0, CPU).train()
+    x_0 = 0.5 * torch.randn(batch, *shape)
+    t, counter = torch.full((batch,), 0.3), iter(range(10**9))
+
+    def plain() -> None:
+        model.zero_grad(set_to_none=True)
+        model.F_theta(x_0, t, None).square().mean().backward()
+
+    if kind == "plain":
+        return plain
+    cls, own = build.settings("objective", recipe)
+    made = cls(own, model, Free(), 1000)
+    profile = Profile(made.profile_edges(32))
+
+    def step() -> None:
+        k = next(counter)
+        random = StepRandom(CPU, 0, k)
+        model.zero_grad(set_to_none=True)
+        terms = made.loss(model, x_0, None, 500, random)
+        terms.total.backward()
+        F, model.last_F = model.last_F, None
+        if diagnostics and F is not None and F.grad is not None:
+            profile.add(terms, F.grad.flatten(1).norm(dim=1) * len(F))
+            if hasattr(made, "anatomy") and k % 20 == 0:
+                profile.add_anatomy(made.anatomy(model, x_0[:32], None, 500, random))
+
+    return step
+
+
+def times(network: str, kinds: list[str], rounds: int) -> dict[str, float]:
+    """Return the median ratio of each step to the plain one. A round of the diagnostics is 20 steps long."""
+    timed: dict[str, Callable[[], None]] = {"plain": steps_of(network, "plain")}
+    for kind in kinds:
+        timed[kind] = steps_of(network, kind)
+        timed[f"{kind} + diagnostics"] = steps_of(network, kind, diagnostics=True)
+    for step in timed.values():
+        step()
+    ratios: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(rounds):
+        spent = {}
+        for name, step in timed.items():
+            began = time.process_time()
+            for _ in range(20):
+                step()
+            spent[name] = time.process_time() - began
+        for name, seconds in spent.items():
+            ratios[name].append(seconds / spent["plain"])
+    return {name: median(values) for name, values in ratios.items()}
+
+
+def memory(network: str, kind: str) -> float:
+    """Return the growth of the peak resident size by three steps, in MiB, in this process."""
+    NETWORKS[network] = (*NETWORKS[network][:2], 16 * NETWORKS[network][2])
+    step = steps_of(network, kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def memories(network: str, kinds: list[str]) -> dict[str, float]:
+    """Return the growth of the peak of each step over that of the plain one, each in a process of its own."""
+
+    def of(kind: str) -> float:
+        command = [sys.executable, __file__, "--memory", network, kind]
+        quiet = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        return float(json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=quiet).stdout))
+
+    unit = of("plain")
+    return {kind: of(kind) / unit for kind in kinds}
+
+
+def rows(network: str, kinds: list[str], rounds: int) -> Iterator[str]:
+    """Yield rows of a Markdown table."""
+    ratio, peak = times(network, kinds, rounds), memories(network, kinds)
+    for kind in kinds:
+        plus = ratio[f"{kind} + diagnostics"] / ratio[kind] - 1
+        yield f"| {network} | `{kind}` | {ratio[kind]:.2f} | {plus:+.1%} | {peak[kind]:.2f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # one figure, of this process
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory:
+        print(json.dumps(memory(*options.memory)))
+        return
+    print("| network | step | time | diagnostics | memory |\n|---|---|---|---|---|")
+    for network in options.networks:
+        for line in rows(network, options.kinds, options.rounds):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
