@@ -9,7 +9,6 @@ An objective is a class `Objective(config, model, teacher, steps)` next to its `
     loss(model, x_0, labels, step, random) -> Terms      step counts from 0
     after_step(model, step)                              moves the target, where there is one
     profile_edges(bins)                                  times that split the sampler's own variable evenly
-<<<<<<< HEAD
 and may have
     anatomy(model, x_0, labels, step, random) -> Anatomy   the parts of the tangent, for some samples of a batch
     times            2 where the network takes two times
@@ -17,9 +16,4 @@ and may have
     sigma_lowest(config)   lowest noise level that it trains, where that is not path.sigma_min; static
 Its parameters, if it has any, are trained beside the network's. It composes equations and never inherits from another
 objective.
-=======
-    switches         optional: what `cmbench ablate` may drop, name -> the overrides that drop it, e.g.
-                     {"tangent_warmup": ("objective.tangent_warmup=0",)}
-It composes equations and never inherits from another objective.
->>>>>>> h_ablate
 """
