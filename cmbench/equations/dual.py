@@ -58,7 +58,7 @@ def _paired(primal: Any, tangent: Tensor | None) -> Any:
     if primal.shape != tangent.shape or primal.dtype != tangent.dtype:
         found, allowed = (f"{list(x.shape)} {x.dtype}" for x in (tangent, primal))
         raise ValueError(f"tangent: found {found}, allowed: {allowed} as its argument has")
-    return Dual(primal, tangent.detach())
+    return _dual(primal, tangent.detach())
 
 
 class Dual(Tensor):
@@ -66,12 +66,6 @@ class Dual(Tensor):
 
     primal: Tensor
     tangent: Tensor
-
-    @staticmethod
-    def __new__(cls, primal: Tensor, tangent: Tensor) -> "Dual":  # noqa: D102
-        self = Tensor._make_wrapper_subclass(cls, primal.shape, dtype=primal.dtype, device=primal.device)
-        self.primal, self.tangent = primal, tangent
-        return self
 
     def __iter__(self) -> Any:
         return iter(self.unbind(0))
@@ -81,7 +75,7 @@ class Dual(Tensor):
         cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if function in _CONSTANT:
-            return function(*_split(args)[0], **_primal_of(kwargs or {}))
+            return _constant(function, args, kwargs)
         if not torch.is_grad_enabled():
             _refuse_autograd_function()
         keywords, inplace = kwargs or {}, False
@@ -100,6 +94,19 @@ class Dual(Tensor):
     ) -> Any:
         """Refuse what comes past `__torch_function__`: there are no numbers below."""
         raise _refusal(_name(function), "works on memory")
+
+
+def _dual(primal: Tensor, tangent: Tensor) -> Dual:
+    dual = Tensor._make_wrapper_subclass(Dual, primal.shape, dtype=primal.dtype, device=primal.device)
+    dual.primal, dual.tangent = primal, tangent
+    return dual
+
+
+def _constant(function: Function, args: tuple[Any, ...], keywords: dict[str, Any] | None) -> Any:
+    if len(args) == 1 and type(args[0]) is Dual and not keywords:
+        return function(args[0].primal)
+    args, keywords = tree_map(lambda leaf: leaf.primal if type(leaf) is Dual else leaf, (args, keywords or {}))
+    return function(*args, **keywords)
 
 
 def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -139,11 +146,7 @@ def _joined(value: Any, tangent: Any) -> Any:
         return type(value)(map(_joined, value, tangent))
     if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
         return value
-    return Dual(value, tangent if tangent.dtype is value.dtype else tangent.to(value.dtype))
-
-
-def _primal_of(tree: Any) -> Any:
-    return tree_map(lambda leaf: leaf.primal if type(leaf) is Dual else leaf, tree)
+    return _dual(value, tangent if tangent.dtype is value.dtype else tangent.to(value.dtype))
 
 
 # Functions without a rule
@@ -180,7 +183,7 @@ def _unpacked(leaf: Any) -> Any:
     if tangent is None:
         return primal
     tangent = tangent.detach()
-    return Dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
+    return _dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
 
 
 @cache
