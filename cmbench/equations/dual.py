@@ -23,8 +23,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from cmbench.equations import _dual_rules
 from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
 
-WAY_OUT = 'objective.tangent_method = "jvp" or "finite_difference"'
-
 
 def value_and_derivative(
     function: Callable[..., Tensor], primals: tuple[Any, ...], tangents: tuple[Tensor | None, ...]
@@ -76,7 +74,7 @@ class Dual(Tensor):
     ) -> Any:
         if function in _CONSTANT:
             return _constant(function, args, kwargs)
-        if not torch.is_grad_enabled():
+        if not torch._C._is_fwd_grad_enabled():
             _refuse_autograd_function()
         keywords, inplace = kwargs or {}, False
         if "inplace" in keywords:
@@ -93,11 +91,14 @@ class Dual(Tensor):
         cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Refuse what comes past `__torch_function__`: there are no numbers below."""
-        raise _refusal(_name(function), "works on memory")
+        raise _refusal(_name(function), _BELOW)
 
 
 def _dual(primal: Tensor, tangent: Tensor) -> Dual:
-    dual = Tensor._make_wrapper_subclass(Dual, primal.shape, dtype=primal.dtype, device=primal.device)
+    # requires_grad: a torch.autograd.Function that returns its argument then gets to __torch_dispatch__
+    dual = Tensor._make_wrapper_subclass(
+        Dual, primal.shape, dtype=primal.dtype, device=primal.device, requires_grad=True
+    )
     dual.primal, dual.tangent = primal, tangent
     return dual
 
@@ -119,7 +120,10 @@ def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[s
 
 def _unusual(keywords: dict[str, Any]) -> bool:
     """Whether keywords hold duals, or a tensor to write to: beyond the rules."""
-    return keywords.get("out") is not None or any(type(leaf) is Dual for leaf in keywords.values())
+    return keywords.get("out") is not None or any(
+        type(value) is Dual or (isinstance(value, (list, tuple)) and any(type(x) is Dual for x in value))
+        for value in keywords.values()
+    )
 
 
 def _split(args: Iterable[Any]) -> tuple[list[Any], list[Any]]:
@@ -157,8 +161,8 @@ def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str,
     name = _name(function)
     if _IN_PLACE.fullmatch(name) or keywords.get("out") is not None:
         raise _refusal(name, "changes a tensor in place")
-    if function in _BACKWARD:
-        raise _refusal(name, "differentiates within the function")
+    if name in _REFUSED:
+        raise _refusal(name, _REFUSED[name])
     _load_decompositions()
     attention = sdpa_kernel(SDPBackend.MATH)  # the other attentions have no derivative in forward mode
     with forward_ad.dual_level(), attention:
@@ -166,7 +170,7 @@ def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str,
         try:
             result = tree_map(_unpacked, function(*args, **keywords))
         except NotImplementedError as error:
-            raise _refusal(name, "has no derivative in forward mode") from error
+            raise _refusal(name, "has no derivative in forward mode", '"finite_difference"') from error
     if any(type(leaf) is Dual for leaf in tree_leaves(result)):
         _tell(name)
     return result
@@ -203,20 +207,29 @@ def _tell(name: str) -> None:
         warnings.warn(f"{name}: no rule for its derivative; torch's forward mode does it, slower", stacklevel=2)
 
 
-def _refusal(name: str, why: str) -> NotImplementedError:
-    return NotImplementedError(f"no derivative along a tangent in one pass: {name} {why}; {WAY_OUT} may do it")
+_BELOW = "works below torch's functions"
+
+
+def _refusal(name: str, why: str, allowed: str = '"jvp" or "finite_difference"') -> NotImplementedError:
+    return NotImplementedError(
+        f"no derivative beside the value: {name} {why}; allowed: objective.tangent_method = {allowed}"
+    )
 
 
 def _refuse_autograd_function() -> None:
-    """Raise within the forward of a torch.autograd.Function: its own backward would never be asked.
+    """Raise where a torch.autograd.Function runs, whose own backward would not be asked.
 
-    Such a function does not call `__torch_function__`; its forward, where nothing is recorded, calls others that do.
+    torch calls it past `__torch_function__`, with forward differentiation off, as else in inference mode only.
     """
+    if torch.is_inference_mode_enabled():
+        return
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not value_and_derivative.__code__:
-        if frame.f_code is torch.autograd.Function.apply.__func__.__code__:
-            raise _refusal(frame.f_locals["cls"].__name__, "is a torch.autograd.Function")
+    while frame and frame.f_code.co_name != "forward" and frame.f_code is not value_and_derivative.__code__:
         frame = frame.f_back
+    assert frame is not None
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
+    raise _refusal(f"{name} ({code.co_filename}:{code.co_firstlineno})", "is or calls a torch.autograd.Function")
 
 
 def _name(function: Function) -> str:
@@ -250,5 +263,8 @@ _CONSTANT = {f for name in _dual_rules.CONSTANT.split() for f in _dual_rules.fun
     for name, attribute in vars(torch._C.TensorBase).items()
     if isinstance(attribute, GetSetDescriptorType) and name not in _dual_rules.LINEAR_GETTERS
 }
-_BACKWARD = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+_REFUSED = {
+    **dict.fromkeys(("grad", "backward"), "differentiates within the function"),
+    **dict.fromkeys(("data_ptr", "storage", "untyped_storage", "numpy", "__array__", "__dlpack__"), _BELOW),
+}
 _IN_PLACE = re.compile(r".*[^_]_|__i(add|sub|mul|matmul|truediv|div|floordiv|mod|pow)__|__set\w*__|__delitem__")
