@@ -24,7 +24,7 @@ class Call(NamedTuple):
 
     def constant_from(self, position: int) -> bool:
         """Whether the arguments from `position` on are constants."""
-        return all(t is None for t in self.tangents[position:])
+        return len(self.tangents) <= position or all(t is None for t in self.tangents[position:])
 
 
 Rule = Callable[[Call, Any], Any]

@@ -48,7 +48,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
 
 def _elementwise(derivative: Callable[..., Tensor]) -> Rule:
     def rule(call: Call, y: Tensor) -> Any:
-        if not call.constant_from(1) or y.is_complex():
+        if not call.constant_from(1) or call.primals[0].is_complex():
             return NotImplemented
         return derivative(call.tangents[0], call.primals[0], y, *call.primals[1:], **call.keywords)
 
@@ -114,7 +114,7 @@ def _product(call: Call, y: Tensor) -> Any:
 
 def _quotient(call: Call, y: Tensor) -> Any:
     if call.keywords.get("rounding_mode"):
-        return NotImplemented
+        return None
     t_a, t_b, *_ = [*call.tangents, None]
     if t_b is None:
         return call.of(t_a, *call.primals[1:])
@@ -238,7 +238,7 @@ RULES_WITH_VALUE: dict[str, RuleWithValue] = {
 
 LINEAR_GETTERS = ("T", "mT", "H", "mH", "real", "imag")
 
-CONSTANT = """size dim ndimension numel nelement stride storage_offset element_size data_ptr get_device is_contiguous
+CONSTANT = """size dim ndimension numel nelement stride storage_offset element_size get_device is_contiguous
     is_floating_point is_complex is_signed is_same_size is_conj is_neg item tolist __len__ __bool__ __float__ __int__
     __index__ __repr__ __format__ __hash__ __contains__ detach register_hook retain_grad
     zeros_like ones_like full_like empty_like rand_like randn_like randint_like

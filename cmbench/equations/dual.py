@@ -23,8 +23,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from cmbench.equations import _dual_rules
 from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
 
-WAY_OUT = 'objective.tangent_method = "jvp" or "finite_difference"'
-
 
 def value_and_derivative(
     function: Callable[..., Tensor], primals: tuple[Any, ...], tangents: tuple[Tensor | None, ...]
@@ -58,7 +56,7 @@ def _paired(primal: Any, tangent: Tensor | None) -> Any:
     if primal.shape != tangent.shape or primal.dtype != tangent.dtype:
         found, allowed = (f"{list(x.shape)} {x.dtype}" for x in (tangent, primal))
         raise ValueError(f"tangent: found {found}, allowed: {allowed} as its argument has")
-    return Dual(primal, tangent.detach())
+    return _dual(primal, tangent.detach())
 
 
 class Dual(Tensor):
@@ -66,12 +64,6 @@ class Dual(Tensor):
 
     primal: Tensor
     tangent: Tensor
-
-    @staticmethod
-    def __new__(cls, primal: Tensor, tangent: Tensor) -> "Dual":  # noqa: D102
-        self = Tensor._make_wrapper_subclass(cls, primal.shape, dtype=primal.dtype, device=primal.device)
-        self.primal, self.tangent = primal, tangent
-        return self
 
     def __iter__(self) -> Any:
         return iter(self.unbind(0))
@@ -81,8 +73,8 @@ class Dual(Tensor):
         cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if function in _CONSTANT:
-            return function(*_split(args)[0], **_primal_of(kwargs or {}))
-        if not torch.is_grad_enabled():
+            return _constant(function, args, kwargs)
+        if not torch._C._is_fwd_grad_enabled():
             _refuse_autograd_function()
         keywords, inplace = kwargs or {}, False
         if "inplace" in keywords:
@@ -99,7 +91,23 @@ class Dual(Tensor):
         cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Refuse what comes past `__torch_function__`: there are no numbers below."""
-        raise _refusal(_name(function), "works on memory")
+        raise _refusal(_name(function), _BELOW)
+
+
+def _dual(primal: Tensor, tangent: Tensor) -> Dual:
+    # requires_grad: a torch.autograd.Function that returns its argument then gets to __torch_dispatch__
+    dual = Tensor._make_wrapper_subclass(
+        Dual, primal.shape, dtype=primal.dtype, device=primal.device, requires_grad=True
+    )
+    dual.primal, dual.tangent = primal, tangent
+    return dual
+
+
+def _constant(function: Function, args: tuple[Any, ...], keywords: dict[str, Any] | None) -> Any:
+    if len(args) == 1 and type(args[0]) is Dual and not keywords:
+        return function(args[0].primal)
+    args, keywords = tree_map(lambda leaf: leaf.primal if type(leaf) is Dual else leaf, (args, keywords or {}))
+    return function(*args, **keywords)
 
 
 def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -112,7 +120,10 @@ def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[s
 
 def _unusual(keywords: dict[str, Any]) -> bool:
     """Whether keywords hold duals, or a tensor to write to: beyond the rules."""
-    return keywords.get("out") is not None or any(type(leaf) is Dual for leaf in keywords.values())
+    return keywords.get("out") is not None or any(
+        type(value) is Dual or (isinstance(value, (list, tuple)) and any(type(x) is Dual for x in value))
+        for value in keywords.values()
+    )
 
 
 def _split(args: Iterable[Any]) -> tuple[list[Any], list[Any]]:
@@ -139,11 +150,7 @@ def _joined(value: Any, tangent: Any) -> Any:
         return type(value)(map(_joined, value, tangent))
     if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
         return value
-    return Dual(value, tangent if tangent.dtype is value.dtype else tangent.to(value.dtype))
-
-
-def _primal_of(tree: Any) -> Any:
-    return tree_map(lambda leaf: leaf.primal if type(leaf) is Dual else leaf, tree)
+    return _dual(value, tangent if tangent.dtype is value.dtype else tangent.to(value.dtype))
 
 
 # Functions without a rule
@@ -154,8 +161,8 @@ def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str,
     name = _name(function)
     if _IN_PLACE.fullmatch(name) or keywords.get("out") is not None:
         raise _refusal(name, "changes a tensor in place")
-    if function in _BACKWARD:
-        raise _refusal(name, "differentiates within the function")
+    if name in _REFUSED:
+        raise _refusal(name, _REFUSED[name])
     _load_decompositions()
     attention = sdpa_kernel(SDPBackend.MATH)  # the other attentions have no derivative in forward mode
     with forward_ad.dual_level(), attention:
@@ -163,7 +170,7 @@ def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str,
         try:
             result = tree_map(_unpacked, function(*args, **keywords))
         except NotImplementedError as error:
-            raise _refusal(name, "has no derivative in forward mode") from error
+            raise _refusal(name, "has no derivative in forward mode", '"finite_difference"') from error
     if any(type(leaf) is Dual for leaf in tree_leaves(result)):
         _tell(name)
     return result
@@ -180,7 +187,7 @@ def _unpacked(leaf: Any) -> Any:
     if tangent is None:
         return primal
     tangent = tangent.detach()
-    return Dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
+    return _dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
 
 
 @cache
@@ -200,20 +207,29 @@ def _tell(name: str) -> None:
         warnings.warn(f"{name}: no rule for its derivative; torch's forward mode does it, slower", stacklevel=2)
 
 
-def _refusal(name: str, why: str) -> NotImplementedError:
-    return NotImplementedError(f"no derivative along a tangent in one pass: {name} {why}; {WAY_OUT} may do it")
+_BELOW = "works below torch's functions"
+
+
+def _refusal(name: str, why: str, allowed: str = '"jvp" or "finite_difference"') -> NotImplementedError:
+    return NotImplementedError(
+        f"no derivative beside the value: {name} {why}; allowed: objective.tangent_method = {allowed}"
+    )
 
 
 def _refuse_autograd_function() -> None:
-    """Raise within the forward of a torch.autograd.Function: its own backward would never be asked.
+    """Raise where a torch.autograd.Function runs, whose own backward would not be asked.
 
-    Such a function does not call `__torch_function__`; its forward, where nothing is recorded, calls others that do.
+    torch calls it past `__torch_function__`, with forward differentiation off, as else in inference mode only.
     """
+    if torch.is_inference_mode_enabled():
+        return
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not value_and_derivative.__code__:
-        if frame.f_code is torch.autograd.Function.apply.__func__.__code__:
-            raise _refusal(frame.f_locals["cls"].__name__, "is a torch.autograd.Function")
+    while frame and frame.f_code.co_name != "forward" and frame.f_code is not value_and_derivative.__code__:
         frame = frame.f_back
+    assert frame is not None
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
+    raise _refusal(f"{name} ({code.co_filename}:{code.co_firstlineno})", "is or calls a torch.autograd.Function")
 
 
 def _name(function: Function) -> str:
@@ -247,5 +263,8 @@ _CONSTANT = {f for name in _dual_rules.CONSTANT.split() for f in _dual_rules.fun
     for name, attribute in vars(torch._C.TensorBase).items()
     if isinstance(attribute, GetSetDescriptorType) and name not in _dual_rules.LINEAR_GETTERS
 }
-_BACKWARD = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+_REFUSED = {
+    **dict.fromkeys(("grad", "backward"), "differentiates within the function"),
+    **dict.fromkeys(("data_ptr", "storage", "untyped_storage", "numpy", "__array__", "__dlpack__"), _BELOW),
+}
 _IN_PLACE = re.compile(r".*[^_]_|__i(add|sub|mul|matmul|truediv|div|floordiv|mod|pow)__|__set\w*__|__delitem__")
