@@ -227,10 +227,10 @@ RULES: dict[str, Rule] = {
     "softmax": layers.softmax,
     "log_softmax": layers.log_softmax,
     "rms_norm": layers.rms_norm,
-    "scaled_dot_product_attention": layers.attention,
 }
 
 RULES_WITH_VALUE: dict[str, RuleWithValue] = {
+    "scaled_dot_product_attention": layers.attention,
     "group_norm": layers.group_norm,
     "layer_norm": layers.layer_norm,
     **_each("dropout dropout1d dropout2d dropout3d", layers.dropout),
