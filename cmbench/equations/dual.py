@@ -165,8 +165,7 @@ def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str,
     if name in _REFUSED:
         raise _refusal(name, _REFUSED[name])
     _load_decompositions()
-    attention = sdpa_kernel(SDPBackend.MATH)  # the other attentions have no derivative in forward mode
-    with forward_ad.dual_level(), attention:
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):  # other attentions have no derivative in forward mode
         args, keywords = tree_map(_made_dual, (args, keywords))
         try:
             result = tree_map(_unpacked, function(*args, **keywords))
@@ -225,12 +224,14 @@ def _refuse_autograd_function() -> None:
     if torch.is_inference_mode_enabled():
         return
     frame: FrameType | None = sys._getframe(2)
-    while frame and frame.f_code.co_name != "forward" and frame.f_code is not value_and_derivative.__code__:
+    while frame and frame.f_code.co_name != "forward":
         frame = frame.f_back
-    assert frame is not None
-    code = frame.f_code
-    name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
-    raise _refusal(f"{name} ({code.co_filename}:{code.co_firstlineno})", "is or calls a torch.autograd.Function")
+    where = "the function"
+    if frame:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)  # with the class from Python 3.11 on
+        where = f"{name} ({code.co_filename}:{code.co_firstlineno})"
+    raise _refusal(where, "is or calls a torch.autograd.Function")
 
 
 def _name(function: Function) -> str:

@@ -136,6 +136,15 @@ def test_autocast_is_that_of_a_plain_pass(name):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("function", [torch.add, torch.mul, torch.div, lambda x, y: torch.cat([x, y])])
+def test_mixed_precision_goes_by_the_value(function):
+    """A normalisation may come in float32 next to bfloat16 layers."""
+    x, y = torch.ones(2, 2, dtype=torch.float32), torch.ones(2, 2, dtype=torch.bfloat16)
+    for tangents in ((x, y), (x, None), (None, y)):
+        value, derivative = value_and_derivative(function, (x, y), tangents)
+        assert value.dtype == derivative.dtype == torch.float32
+
+
 # Memory
 
 
