@@ -14,9 +14,9 @@ class Call(NamedTuple):
     tangents: list[Any]
     keywords: dict[str, Any]
 
-    def of(self, *primals: Any, **changed: Any) -> Any:
-        """Return the same function of other arguments."""
-        return self.function(*primals, **self.keywords, **changed)
+    def of(self, *primals: Any) -> Any:
+        """Return the same function of other arguments, with the same keywords."""
+        return self.function(*primals, **self.keywords)
 
     def arguments(self, **defaults: Any) -> tuple[Any, ...]:
         """Return the primals by the function's signature, given as name=default in its order."""

@@ -81,25 +81,35 @@ def rms_norm(call: Call, y: Tensor) -> Any:
     return t if weight is None else t * weight
 
 
-def attention(call: Call, y: Tensor) -> Any:
-    """y = p v with p = softmax(s), s = q k / sqrt(d): t_y = (p t_s) v - (sum p t_s) y + p t_v.
-
-    Lu & Song 2024, appendix F. By blocks of queries, so that the memory is linear in the length.
-    """
-    q, k, v, mask, dropout, causal, scale, grouped = call.arguments(
+def attention(call: Call) -> Any:
+    """Scaled dot product attention by whatever kernel torch chooses, with its tangent."""
+    q, k, v, mask, dropout_p, causal, scale, grouped = call.arguments(
         query=None, key=None, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     )
-    if dropout or not call.constant_from(3):
+    if dropout_p or not call.constant_from(3):
         return NotImplemented
-    t_q, t_k, t_v = (torch.zeros_like(x) if t is None else t for x, t in zip((q, k, v), call.tangents[:3], strict=True))
-    if grouped:
-        k, v, t_k, t_v = (x.repeat_interleave(q.shape[-3] // k.shape[-3], -3) for x in (k, v, t_k, t_v))
-    if causal:
-        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-    if mask is not None:
-        mask = mask.expand(*mask.shape[:-2], q.shape[-2], k.shape[-2])
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    k, t_k = scale * k.mT, scale * t_k.mT
+    y = call.of(*call.primals)
+    with torch.no_grad():
+        t_q, t_k, t_v = (
+            torch.zeros_like(x) if t is None else t for x, t in zip((q, k, v), call.tangents, strict=False)
+        )
+        if grouped:
+            k, v, t_k, t_v = (x.repeat_interleave(q.shape[-3] // k.shape[-3], -3) for x in (k, v, t_k, t_v))
+        if causal:
+            mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        if mask is not None:
+            mask = mask.expand(*mask.shape[:-2], q.shape[-2], k.shape[-2])
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        return y, _attention_tangent(q, scale * k.mT, v, t_q, scale * t_k.mT, t_v, y, mask)
+
+
+def _attention_tangent(
+    q: Tensor, k: Tensor, v: Tensor, t_q: Tensor, t_k: Tensor, t_v: Tensor, y: Tensor, mask: Tensor | None
+) -> Tensor:
+    """y = p v with p = softmax(q k): t_y = (p t_s) v - (sum p t_s) y + p t_v (Lu & Song 2024, appendix F).
+
+    k (..., channels, keys). By blocks of queries, so that the memory is linear in the length.
+    """
     blocks = []
     for first in range(0, q.shape[-2], _QUERIES):
         rows = (..., slice(first, first + _QUERIES), slice(None))
@@ -118,6 +128,8 @@ def _attention_weights(s: Tensor, mask: Tensor | None) -> Tensor:
 
 def dropout(call: Call) -> Any:
     """One mask for both, drawn as the dropout of ones: by the random numbers of a plain call."""
+    if "train" in call.keywords:  # torch.dropout's own name for it
+        return NotImplemented
     x, p, training = call.arguments(input=None, p=0.5, training=True)
     if not training or p == 0:
         return call.of(*call.primals), call.tangents[0]

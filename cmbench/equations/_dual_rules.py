@@ -80,12 +80,11 @@ def _multilinear_and_bias(call: Call, y: Any) -> Any:
     """Linear in x and in the weight, plus a constant: linear layers, convolutions."""
     if not call.constant_from(2):
         return NotImplemented
-    primals, keywords = list(call.primals), call.keywords
-    if "bias" in keywords:
-        keywords = {**keywords, "bias": None}
-    elif len(primals) > 2:
-        primals[2] = None
-    return _multilinear(Call(call.function, primals, call.tangents, keywords), y)
+    if len(call.primals) > 2:
+        call.primals[2] = None
+    if "bias" in call.keywords:
+        call = call._replace(keywords={**call.keywords, "bias": None})
+    return _multilinear(call, y)
 
 
 def _sum(sign_x: int, sign_y: int) -> Rule:
@@ -227,10 +226,10 @@ RULES: dict[str, Rule] = {
     "softmax": layers.softmax,
     "log_softmax": layers.log_softmax,
     "rms_norm": layers.rms_norm,
-    "scaled_dot_product_attention": layers.attention,
 }
 
 RULES_WITH_VALUE: dict[str, RuleWithValue] = {
+    "scaled_dot_product_attention": layers.attention,
     "group_norm": layers.group_norm,
     "layer_norm": layers.layer_norm,
     **_each("dropout dropout1d dropout2d dropout3d", layers.dropout),
