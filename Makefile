@@ -1,13 +1,16 @@
 # make demo    install, train consistency models on handwritten digits, draw samples
 # make test    install with the developer's tools, run the tests
 # make check   lint, types and tests: what CI runs
+# make results  every method on digits for the same time: the README's table (half an hour)
+# make ring     every method on the ring for 60 CPU-seconds, three seeds (half an hour)
+# make cost     what a step costs beside a plain forward and backward
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint check format clean
+.PHONY: demo test lint check format clean results ring cost
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -29,6 +32,15 @@ check: lint test
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+results: $(VENV)/.installed
+	$(BIN)/python benchmarks/results.py
+
+ring: $(VENV)/.installed
+	$(BIN)/python benchmarks/ring.py --jobs 2
+
+cost: $(VENV)/.installed
+	$(BIN)/python benchmarks/step_cost.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("cmbench needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
