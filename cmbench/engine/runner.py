@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 import traceback
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ from typing import Any
 import filelock
 
 from cmbench import recipe as recipes
-from cmbench.engine import checkpoint, environment, loop, snapshot, trainer
+from cmbench.engine import checkpoint, environment, loop, snapshot, trainer, watch
 from cmbench.engine.start import Start
 from cmbench.engine.trainer import Trainer
-from cmbench.engine.watch import SpikeWatch
 from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError, writing
 from cmbench.rundir import control, layout, status
 from cmbench.rundir.files import read_json, remove_temporaries, to_json, write_atomically
@@ -109,7 +109,7 @@ class Runner:
         self._metrics, self._profiles, self._events = logs
         rows = read_rows(self.run.metrics)
         self._summary = Summary(rows)
-        self._spikes = SpikeWatch(read_rows(self.run.profiles))
+        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
         self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
         for folder in (self.run.path, self.run.snapshots, self.run.control):
             remove_temporaries(folder)
@@ -120,6 +120,10 @@ class Runner:
     @property
     def _is_complete(self) -> bool:
         return self.trainer.state.step >= self.trainer.recipe.train.steps
+
+    @property
+    def _edges(self) -> list[float]:
+        return self.trainer.state.profile.edges.tolist()
 
     @property
     def _quality_key(self) -> str:
@@ -133,7 +137,7 @@ class Runner:
             case loop.Profiled(values=values):
                 yield self._profile_row(values)
                 if jumps := self._spikes.look(values):
-                    yield self._event("warning", text=self._about_spikes(jumps), bins=list(jumps))
+                    yield self._event("warning", text=watch.described(jumps, self._edges), bins=list(jumps))
             case loop.Evaluated(values=values, profile=profile):
                 if math.isfinite(quality := values[self._quality_key]):
                     self._quality[event.step] = quality
@@ -165,14 +169,6 @@ class Runner:
         self._profiles.append(row)
         return Record("profiles", row)
 
-    def _about_spikes(self, jumps: dict[int, float]) -> str:
-        edges = self.trainer.state.profile.edges
-        worst = max(jumps, key=lambda i: jumps[i])
-        return (
-            f"the tangent norm jumped in {len(jumps)} of {len(edges) - 1} time bins, most for t from "
-            f"{edges[worst]:.3g} to {edges[worst + 1]:.3g} (robust z-score {jumps[worst]:g})"
-        )
-
     def _event(self, kind: str, **details: Any) -> Record:
         row = {"step": self.trainer.state.step, "time": time.time(), "kind": kind, **details}
         self._events.append(row)
@@ -195,7 +191,8 @@ class Runner:
     def _diverge(self, what: str, times: list[float]) -> Iterator[Record]:
         self.state, self.exit_code = "diverged", DivergedError.exit_code
         yield from self._checkpoint_unless_whole()
-        yield self._event("diverged", what=what, times=times)
+        bins = sorted({bisect_right(self._edges[1:-1], t) for t in times})
+        yield self._event("diverged", what=what, times=times, bins=bins)
         raise DivergedError(
             f"{self.run.name}: the {what} of step {self.trainer.state.step + 1} is not finite; "
             f"the last good state is checkpoint {self.trainer.state.step}"

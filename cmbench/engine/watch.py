@@ -1,7 +1,7 @@
 """The watch on the tangent: a robust z-score of its norm in each time bin, against the bin's own recent past."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,3 +41,12 @@ class SpikeWatch:
             if (z := (now[i] - median) / deviation) > _SPIKE:
                 found[i] = round(z, 1)
         return found
+
+
+def described(jumps: dict[int, float], edges: Sequence[float]) -> str:
+    """Return a line about the jumps, for bins between `edges`."""
+    worst = max(jumps, key=lambda i: jumps[i])
+    return (
+        f"the tangent norm jumped in {len(jumps)} of {len(edges) - 1} time bins, most for t from "
+        f"{edges[worst]:.3g} to {edges[worst + 1]:.3g} (robust z-score {jumps[worst]:g})"
+    )
