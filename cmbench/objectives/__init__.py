@@ -14,5 +14,6 @@ and may have
     times            2 where the network takes two times
     switches         for `cmbench ablate`: name -> overrides that take a part of the method away
     sigma_lowest(config)   lowest noise level that it trains, where that is not path.sigma_min; static
-Its parameters, if it has any, are trained beside the network's. It composes equations and never inherits from another objective.
+Its parameters, if it has any, are trained beside the network's. It composes equations and never inherits from another
+objective.
 """
