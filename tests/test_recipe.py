@@ -10,6 +10,7 @@ from cmbench import recipe as recipes
 from cmbench.engine import build
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, check_tables, dumps, load, read
+from cmbench.tables import TABLES
 
 
 @pytest.fixture
@@ -148,9 +149,9 @@ def test_the_commented_recipe_is_the_same_and_explains_every_key(tiny, variant):
 
 
 def test_every_field_has_a_description():
-    for name, table in {"": Recipe, **recipes.TABLES}.items():
+    for name, table in {"": Recipe, **TABLES}.items():
         for key, field in table.model_fields.items():
-            is_table = key in {**recipes.TABLES, **recipes.COMPONENTS}
+            is_table = key in {**TABLES, **recipes.COMPONENTS}
             assert is_table or field.description, f"{name}.{key}"
     for table, folder in recipes.COMPONENTS.items():
         for kind in recipes.component_names(folder):
