@@ -159,6 +159,28 @@ def test_every_field_has_a_description():
             assert [key for key, field in config.model_fields.items() if not field.description] == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "custom"),
+    [
+        ("edm", ("edm", "log", "sigma_min")),
+        ("vp", ("edm", "log", "zero")),
+        ("trigflow", ("trigflow", "identity", "zero")),
+        ("linear", ("linear", "identity", "zero")),
+    ],
+)
+def test_a_path_brings_what_it_is_trained_with_and_a_recipe_may_differ(tiny, kind, custom):
+    path = load(tiny, [f"path.kind={kind}"]).path
+    assert (path.scalings, path.c_noise, path.boundary) == custom
+    other = load(tiny, [f"path.kind={kind}", "path.scalings=edm", "path.c_noise=angle"]).path
+    assert (other.scalings, other.c_noise, other.boundary) == ("edm", "angle", custom[2])
+
+
+def test_what_a_path_brought_is_written_out(tiny, tmp_path):
+    recipe = build.complete(load(tiny, ["path.kind=trigflow", "objective={kind='sct'}"]), "x")
+    assert tomli.loads(dumps(recipe))["path"]["c_noise"] == "identity"
+    assert check_tables(tomli.loads(dumps(recipe)), "x") == recipe
+
+
 def test_a_recipe_is_found_by_path_or_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "recipes"
