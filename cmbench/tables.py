@@ -49,9 +49,10 @@ class PathTable(Config):
     @model_validator(mode="before")
     @classmethod
     def _custom_of_the_path(cls, given: object) -> object:
-        if not isinstance(given, dict) or given.get("kind", "edm") not in _CUSTOM:
+        kind = given.get("kind", "edm") if isinstance(given, dict) else None
+        if not isinstance(given, dict) or not isinstance(kind, str) or kind not in _CUSTOM:
             return given  # the field says what is wrong
-        scalings, c_noise, boundary = _CUSTOM[given.get("kind", "edm")]
+        scalings, c_noise, boundary = _CUSTOM[kind]
         return {"scalings": scalings, "boundary": boundary, "c_noise": c_noise, **given}
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
 LEAVES = {"errors", "config", "randomness"}
-LAYERS = ["equations", "networks", "objectives", "data", "evaluation", "engine", "rundir", "recipe", "cli"]
+LAYERS = ["equations", "networks", "objectives", "data", "evaluation", "engine", "rundir", "recipe", "tables", "cli"]
 MAY_IMPORT = {
     "equations": set(),
     "networks": {"equations"},
@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "data": {"equations", "networks", "objectives"},
     "evaluation": {"equations", "networks", "objectives"},
     "rundir": set(),
-    "recipe": set(),
-    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe"},
+    "recipe": {"tables"},
+    "tables": set(),
+    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables"},
     "cli": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "engine", "tui", "lab"},
     "tui": {"rundir", "recipe"},
     "lab": {"equations", "networks", "objectives"},
@@ -73,7 +74,9 @@ def test_nobody_imports_the_command_line():
     assert [str(path.relative_to(PACKAGE)) for path in importers] == ["__main__.py"]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if layer_of(p) in ("rundir", "recipe", "tui", "config", "errors")])
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if layer_of(p) in ("rundir", "recipe", "tables", "tui", "config", "errors")]
+)
 def test_views_know_no_torch(path):
     heavy = {"torch", "torchvision", "safetensors", "sklearn", "scipy", "cmbench.randomness"}
     assert {name for name in imported_names(path) if name in heavy or name.split(".")[0] in heavy} == set()
@@ -89,7 +92,7 @@ def test_views_load_no_torch():
     modules = [
         "cmbench." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in FILES
-        if layer_of(path) in ("rundir", "recipe", "cli")
+        if layer_of(path) in ("rundir", "recipe", "tables", "cli")
     ]
     modules = [module.removesuffix(".__init__") for module in modules]
     script = "import importlib, sys\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules)

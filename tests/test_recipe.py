@@ -10,6 +10,7 @@ from cmbench import recipe as recipes
 from cmbench.engine import build
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, check_tables, dumps, load, read
+from cmbench.tables import TABLES
 
 
 @pytest.fixture
@@ -148,14 +149,36 @@ def test_the_commented_recipe_is_the_same_and_explains_every_key(tiny, variant):
 
 
 def test_every_field_has_a_description():
-    for name, table in {"": Recipe, **recipes.TABLES}.items():
+    for name, table in {"": Recipe, **TABLES}.items():
         for key, field in table.model_fields.items():
-            is_table = key in {**recipes.TABLES, **recipes.COMPONENTS}
+            is_table = key in {**TABLES, **recipes.COMPONENTS}
             assert is_table or field.description, f"{name}.{key}"
     for table, folder in recipes.COMPONENTS.items():
         for kind in recipes.component_names(folder):
             _, config = build.component(table, kind)
             assert [key for key, field in config.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "custom"),
+    [
+        ("edm", ("edm", "log", "sigma_min")),
+        ("vp", ("edm", "log", "zero")),
+        ("trigflow", ("trigflow", "identity", "zero")),
+        ("linear", ("linear", "identity", "zero")),
+    ],
+)
+def test_a_path_brings_what_it_is_trained_with_and_a_recipe_may_differ(tiny, kind, custom):
+    path = load(tiny, [f"path.kind={kind}"]).path
+    assert (path.scalings, path.c_noise, path.boundary) == custom
+    other = load(tiny, [f"path.kind={kind}", "path.scalings=edm", "path.c_noise=angle"]).path
+    assert (other.scalings, other.c_noise, other.boundary) == ("edm", "angle", custom[2])
+
+
+def test_what_a_path_brought_is_written_out(tiny, tmp_path):
+    recipe = build.complete(load(tiny, ["path.kind=trigflow", "objective={kind='sct'}"]), "x")
+    assert tomli.loads(dumps(recipe))["path"]["c_noise"] == "identity"
+    assert check_tables(tomli.loads(dumps(recipe)), "x") == recipe
 
 
 def test_a_recipe_is_found_by_path_or_by_name(tmp_path, monkeypatch):

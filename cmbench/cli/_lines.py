@@ -25,7 +25,7 @@ def event_line(row: Row) -> str:
         "warning": lambda r: f"warning: {r['text']}",
         "initialised": lambda r: (
             f"first weights from {r['source']['recipe']}, step {r['source']['step']}, ema {r['source']['ema']}; "
-            f"denoiser differs by {number(100 * r['error'])}%"
+            f"{denoiser_differs(r['error'])}"
         ),
         "resumed": lambda r: f"resumed after step {r['step']}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
@@ -38,6 +38,11 @@ def event_line(row: Row) -> str:
     }
     text = say.get(row["kind"], lambda r: str(r["kind"]))(row)
     return f"step {row['step']}  {text}"
+
+
+def denoiser_differs(error: float) -> str:
+    """What became of the source's denoiser where its weights were taken over."""
+    return f"denoiser differs by {number(100 * error)}%"
 
 
 def number(value: float) -> str:

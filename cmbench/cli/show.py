@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli._lines import number
+from cmbench.cli._lines import denoiser_differs, number
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.cli._tables import table
 from cmbench.rundir import status
@@ -71,7 +71,7 @@ def _first_weights(about: dict[str, Any]) -> str:
     if not source:
         return "drawn from the seed"
     run = about["recipe"].get("start") or about["recipe"]["teacher"]
-    return f"{run['run']}, step {source['step']}, ema {source['ema']}"
+    return f"{run['run']}, step {source['step']}, ema {source['ema']}; {denoiser_differs(source['error'])}"
 
 
 def _best(now: dict[str, Any], key: str) -> str:

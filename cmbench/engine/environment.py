@@ -36,7 +36,7 @@ def make_reproducible(threads: int | None = None) -> None:
 def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
     """Return the contents of meta.json: what stays the same for the whole run."""
     teacher = built.teacher.trained if built.teacher else None
-    start = built.start.trained if built.start else None
+    start = {**source(built.start.trained), "error": built.start.error} if built.start else None
     return {
         "schema": SCHEMA,
         "created": time.time(),
@@ -45,7 +45,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         **here(built),
         "seed": built.recipe.seed,
         "teacher": source(teacher) if teacher else None,
-        "start": source(start) if start else None,
+        "start": start,
         "shape": list(built.data.shape),
         "classes": built.data.classes,
         "parameters": sum(p.numel() for p in built.state.model.parameters()),

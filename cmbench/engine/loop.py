@@ -110,7 +110,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if anatomy and state.step % anatomy == 0:
                 few = slice(recipe.profile.anatomy_n)
                 own = labels[few] if trainer.conditional else None
-                look = trainer.objective.anatomy(state.model, x_0[few], own, state.step, random)
+                with random.dropout():
+                    look = trainer.objective.anatomy(state.model, x_0[few], own, state.step, random)
                 state.profile.add_anatomy(look)
         state.optimizer.step()
         trainer.objective.after_step(state.model, state.step)

@@ -39,15 +39,15 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
         UsageError: the weights belong to another network, or to scalings that would turn their sign.
     """
     if recipe.teacher is not None and recipe.teacher.initialise_student and teacher is not None:
-        key, trained = "teacher.initialise_student", teacher.trained
-    elif own is not None:
-        key, trained = "start.run", own
+        key, trained, otherwise = "teacher.initialise_student: found true", teacher.trained, "or false"
+    elif recipe.start is not None and own is not None:
+        key, trained, otherwise = f"start.run: found '{recipe.start.run}'", own, "or no [start]"
     else:
         return None
-    if trained is None or _needs(trained.recipe) != _needs(recipe) or trained.model.times != student.times:
+    if trained is None or _needs(trained.recipe) != _needs(recipe) or _shapes(trained.model) != _shapes(student):
         raise UsageError(
-            f"{key}: the student's [network], path.sigma_data or path.scalings differs from that of the run; "
-            "allowed: the same (dropout may differ)"
+            f"{key}, but the [network], path.sigma_data, path.scalings, number of times or data of that run differ; "
+            f"allowed: the same (dropout may differ), {otherwise}"
         )
     student.load_state_dict(trained.model.state_dict())
     return Start(trained, difference(student, trained.model))
@@ -56,6 +56,10 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
 def _needs(recipe: Recipe) -> tuple[dict[str, Any], float, str]:
     """Return what must be equal for weights to mean the same; path, c_noise and boundary may differ at an error."""
     return {k: v for k, v in recipe.network.items() if k != "dropout"}, recipe.path.sigma_data, recipe.path.scalings
+
+
+def _shapes(model: Model) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def load(recipe: Recipe, config: Config, device: torch.device, runs_dir: Path | None, kept: Path | None) -> Any:

@@ -91,7 +91,7 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
     """
     about = read_json(folder / "teacher.json")
     if about is None:
-        raise NotFoundError(f"{folder}: the run's copy of its teacher is missing")
+        raise NotFoundError(f"{folder}: the run's own copy of another run's weights is missing")
     recipe = recipes.check_tables(about["recipe"], str(folder))
     tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
     return _built(recipe, about, tensors, device, about["step"], about["ema"], about["forwards"])
@@ -127,5 +127,8 @@ def _built(
 
 def _spent(run: RunDir, step: int) -> float:
     """Return the forward-equivalents of a run up to a step, those of its own teacher included."""
-    rows = [row for row in read_rows(run.metrics) if row["step"] <= step and "forwards" in row]
-    return float(rows[-1].get("forwards_with_teacher") or rows[-1]["forwards"]) if rows else 0.0
+    row = next((row for row in read_rows(run.metrics) if "forwards" in row), None)
+    if row is None:
+        return 0.0
+    before = row.get("forwards_with_teacher", row["forwards"]) - row["forwards"]
+    return float(row["forwards"] * step / row["step"] + before)

@@ -51,6 +51,11 @@ class Parameterisation:
     epsilon: float = 0.0
     noise: NoiseName = "log"
 
+    def __post_init__(self) -> None:
+        """Refuse what no paper defines."""
+        if self.scalings == "linear" and self.epsilon:
+            raise ValueError("linear scalings have no shifted form: f is the identity at 0 alone")
+
     @property
     def sign(self) -> float:
         """Return the sign of c_out."""

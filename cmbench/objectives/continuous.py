@@ -66,10 +66,8 @@ class Objective(nn.Module):
         with torch.no_grad():
             dfdt = boundary.combined(rates, x_t, F) + boundary.combined(p.of_f(t), dxdt, dF)
 
-        if cfg.form == "inner_product":
-            products = f_t * dfdt
-        else:
-            products = 0.5 * (f_t - (f_t - dfdt).detach()).square()
+        residual = cfg.form == "residual_square"
+        products = 0.5 * (f_t - (f_t - dfdt).detach()).square() if residual else f_t * dfdt
         loss = products.flatten(1).sum(dim=1) if cfg.reduction == "sum" else products.flatten(1).mean(dim=1)
         w = self._weight(p.path.noise_level(t), model.sigma_data).to(loss.dtype)
         return Terms((w * loss).mean(), t, loss.detach(), w, tangent.norm(dfdt))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cmbench.engine.meters import Means, Profile
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.objectives._terms import Anatomy, Terms, weighted
 
 
 def test_means_are_means_over_the_steps_since_the_last_flush():
@@ -76,3 +76,53 @@ def test_an_edge_belongs_to_the_bin_above_it():
     t = torch.tensor([0.0, 1.0, 1.999, 2.0, 3.9, 4.0, 99.0])
     profile.add(weighted(torch.ones(7), torch.ones(7), t))
     assert profile.flush()["count"] == [3, 4]
+
+
+EDGES = torch.tensor([1.0, 2.0, 4.0, 8.0])
+
+
+def test_variance_of_the_gradients_at_the_output_is_numpys():
+    """Over the samples of a bin from all batches; 0 for one sample, None for none."""
+    random = np.random.default_rng(0)
+    t = [np.array([1.5, 1.1, 3.0, 1.9]), np.array([1.2, 1.3])]
+    norms = [random.uniform(0.5, 3, 4), random.uniform(0.5, 3, 2)]
+    profile = Profile(EDGES)
+    for times, own in zip(t, norms, strict=True):
+        ones = torch.ones(len(times))
+        profile.add(weighted(ones, ones, torch.tensor(times)), torch.tensor(own))
+    found = profile.flush()
+    first = np.concatenate([norms[0][[0, 1, 3]], norms[1]])
+    assert found["count"] == [5, 1, 0]
+    assert found["F_gradient"] == [pytest.approx(first.mean()), pytest.approx(norms[0][2]), None]
+    assert found["F_gradient_variance"] == [pytest.approx(first.var()), pytest.approx(0, abs=1e-12), None]
+    assert "F_gradient_square" not in found
+
+
+def test_variance_is_not_negative_where_it_is_lost_to_rounding():
+    profile = Profile(EDGES)
+    for value in (0.1, 1e4 / 3, 7e8 / 9):
+        ones = torch.ones(7)
+        profile.add(weighted(ones, ones, 1.5 * ones), torch.full((7,), value, dtype=torch.float64))
+        assert profile.flush()["F_gradient_variance"][0] >= 0
+
+
+def test_anatomy_is_counted_by_its_own_samples():
+    """Means of the parts are over the samples that a look took, not over the batch."""
+    profile = Profile(EDGES)
+    ones = torch.ones(4)
+    profile.add(weighted(2 * ones, ones, torch.tensor([1.5, 1.5, 3.0, 5.0])))
+    profile.add_anatomy(Anatomy(torch.tensor([1.5, 3.0]), {"stable": torch.tensor([4.0, 6.0])}))
+    profile.add_anatomy(Anatomy(torch.tensor([3.5]), {"stable": torch.tensor([10.0])}))
+    found = profile.flush()
+    assert found["count"] == [2, 1, 1]
+    assert found["anatomy_count"] == [1, 2, 0]
+    assert found["anatomy_stable"] == [4, 8, None]
+    assert found["loss"] == [2, 2, 2]
+    assert profile.flush() == {}
+
+
+def test_times_of_another_precision_find_the_same_bins():
+    profile = Profile(EDGES.double())
+    profile.add(weighted(torch.ones(3), torch.ones(3), torch.tensor([1.0, 2.0, 4.0])))
+    profile.add(weighted(torch.ones(3), torch.ones(3), torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)))
+    assert profile.flush()["count"] == [2, 2, 2]

@@ -54,7 +54,7 @@ def test_a_stop_at_a_step_whose_checkpoint_is_damaged_writes_it_again(home):
 
 def test_a_quality_that_is_no_number_is_never_the_best(home, monkeypatch):
     quality = iter([math.nan, 0.3, 0.5, 0.4, 0.6, 0.6])
-    made = create(home, "checkpoint.keep=1", "checkpoint.every=2", "evaluate.every=2", "snapshot.every=0")
+    made = create(home, "checkpoint.keep=1", "checkpoint.every=2", "evaluate.every=2", "evaluate.true_error_n=0")
     monkeypatch.setattr(type(made.trainer), "evaluate", lambda self: {"sw_1step": next(quality), "sw_2step": math.inf})
     list(made.records())
     assert steps_of_checkpoints(made.run) == [4, 12]

@@ -19,10 +19,12 @@ def distil(home, teacher, *overrides: str) -> trainer.Trainer:
 def test_the_teacher_is_the_average_that_was_asked_for(home, teacher, ema, group):
     built = distil(home, teacher, f"teacher.ema={ema}")
     wanted = checkpoint.load_group(teacher, 12, group)
-    found = built.teacher.denoiser.state_dict()
+    model = built.teacher.trained.model
+    found = model.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
-    assert not any(p.requires_grad for p in built.teacher.denoiser.parameters())
-    assert not built.teacher.denoiser.training
+    assert built.teacher.denoiser.model is model
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.training
 
 
 def test_the_student_follows_the_teachers_denoiser(home, teacher):
@@ -30,17 +32,17 @@ def test_the_student_follows_the_teachers_denoiser(home, teacher):
     calls = []
     own = built.objective.denoise
     built.objective.denoise = lambda x, sigma, labels: calls.append(sigma) or own(x, sigma, labels)
-    before = {name: tensor.clone() for name, tensor in built.teacher.denoiser.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in built.teacher.trained.model.state_dict().items()}
     list(loop.train(built))
     assert len(calls) == 24  # Heun: two evaluations a step
-    after = built.teacher.denoiser.state_dict()
+    after = built.teacher.trained.model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_a_student_starts_as_its_teacher_only_where_asked(home, teacher):
     weights_of = lambda built: built.state.model.state_dict()  # noqa: E731
     wanted = checkpoint.load_group(teacher, 12, "ema_0.5")
-    started = distil(home, teacher, "teacher.initialise_student=true")
+    started = distil(home, teacher, "teacher.initialise_student=true", "objective.mu=0.5")
     assert all(torch.equal(weights_of(started)[name], tensor) for name, tensor in wanted.items())
     for copy in (started.objective.target, started.state.averages[0].model, started.state.averages[1].model):
         assert all(torch.equal(copy.state_dict()[name], tensor) for name, tensor in wanted.items())
@@ -71,7 +73,7 @@ def test_a_kept_teacher_is_the_one_that_was_saved(tmp_path, home, teacher):
     x, t = torch.randn(5, 2), torch.rand(5) + 0.1
     assert torch.equal(again.model.denoise(x, t), trained.model.denoise(x, t))
     (tmp_path / "kept" / "teacher.json").unlink()
-    with pytest.raises(NotFoundError, match="copy of its teacher is missing"):
+    with pytest.raises(NotFoundError, match="copy of another run's weights is missing"):
         weights.load_kept(tmp_path / "kept", CPU)
 
 

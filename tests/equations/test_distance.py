@@ -18,6 +18,19 @@ def test_l2_is_the_mean_square_of_each_sample():
     np.testing.assert_allclose(distance.l2(torch.from_numpy(x), torch.from_numpy(y)), expected, rtol=1e-14)
 
 
+def test_norm_is_that_of_the_whole_vector_and_the_limit_of_pseudo_huber():
+    x, y = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = np.sqrt(((x - y).reshape(5, 48).numpy() ** 2).sum(axis=1))
+    np.testing.assert_allclose(distance.norm(x, y), expected, rtol=1e-14)
+    np.testing.assert_allclose(distance.pseudo_huber(x, y, 1e-9), expected, rtol=1e-8)
+
+
+def test_norm_of_no_difference_has_no_gradient_that_is_not_finite():
+    x = torch.zeros(2, 3, requires_grad=True)
+    distance.norm(x, torch.zeros(2, 3)).sum().backward()
+    assert torch.equal(x.grad, torch.zeros(2, 3))
+
+
 def test_pseudo_huber_is_taken_over_the_whole_vector():
     """Of the difference (3, 4) with c = 1 it is sqrt(26) - 1; element by element it would be another number."""
     x, y = torch.tensor([[3.0, 0.0]], dtype=torch.float64), torch.tensor([[0.0, -4.0]], dtype=torch.float64)
@@ -58,6 +71,7 @@ def test_named_distances_are_those_of_the_recipe():
     x, y = torch.randn(2, 3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     shape = (3, 8, 8)
     assert torch.equal(distance.named("l2", shape, 0.0)(x, y), distance.l2(x, y))
+    assert torch.equal(distance.named("norm", shape, 0.0)(x, y), distance.norm(x, y))
     c = 0.00054 * math.sqrt(192)
     assert torch.equal(distance.named("pseudo_huber", shape, 0.0)(x, y), distance.pseudo_huber(x, y, c))
     assert torch.equal(distance.named("pseudo_huber", shape, 0.2)(x, y), distance.pseudo_huber(x, y, 0.2))
@@ -65,7 +79,7 @@ def test_named_distances_are_those_of_the_recipe():
 
 @pytest.mark.parametrize("shape", [(2,), (2, 8, 8), (4, 8, 8)])
 def test_lpips_is_refused_for_what_is_no_picture(shape):
-    with pytest.raises(UsageError, match=r"objective\.distance: found 'lpips' .* 'l2' or 'pseudo_huber'"):
+    with pytest.raises(UsageError, match=r"objective\.distance: found 'lpips' .* 'l2', 'norm' or 'pseudo_huber'"):
         distance.named("lpips", shape, 0.0)
 
 

@@ -19,7 +19,7 @@ class Pair(nn.Module):
 @pytest.mark.parametrize("mu", [0.0, 0.25, 0.9, 0.9999])
 def test_update_is_the_weighted_mean(mu):
     average, model = Pair([1.0, -2.0], 3), Pair([5.0, 4.0], 7)
-    ema.update(average, model, mu)
+    ema.Follower(average, model).update(mu)
     expected = [mu * a + (1 - mu) * b for a, b in ((1.0, 5.0), (-2.0, 4.0))]
     assert average.weight.tolist() == pytest.approx(expected, rel=1e-6)
     assert average.scalar.item() == pytest.approx(mu * 2 + (1 - mu) * 10, rel=1e-6)
@@ -27,7 +27,7 @@ def test_update_is_the_weighted_mean(mu):
 
 def test_update_copies_buffers_and_leaves_the_model_alone():
     average, model = Pair([1.0, -2.0], 3), Pair([5.0, 4.0], 7)
-    ema.update(average, model, 0.9)
+    ema.Follower(average, model).update(0.9)
     assert average.count.item() == 7
     assert model.weight.tolist() == [5.0, 4.0]
     assert not average.weight.grad_fn
@@ -35,7 +35,7 @@ def test_update_copies_buffers_and_leaves_the_model_alone():
 
 def test_decay_zero_copies_bit_for_bit():
     average, model = Pair([0.1, 0.3], 0), Pair([1 / 3, 1e-7], 1)
-    ema.update(average, model, 0.0)
+    ema.Follower(average, model).update(0.0)
     assert torch.equal(average.weight, model.weight)
 
 

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from cmbench.equations.oracle import GaussianMixture, flow
+from cmbench.equations.oracle import GaussianMixture, flow, flow_through
 
 WEIGHTS, MEANS, DEVIATIONS = np.array([0.3, 0.7]), np.array([-0.6, 0.4]), np.array([0.15, 0.25])
 
@@ -71,6 +71,17 @@ def test_flow_there_and_back_is_the_identity(line):
     x = torch.tensor([[-0.4], [0.3]], dtype=torch.float64)
     back = flow(line.denoise, flow(line.denoise, x, 0.5, 4.0), 4.0, 0.5)
     torch.testing.assert_close(back, x, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("sigmas", [[5.0, 0.8, 0.1, 0.002], [3.0, 0.8, 0.79], [7.0, 80.0]])
+def test_flow_through_levels_passes_where_flow_ends(line, sigmas):
+    """On the line the monotone transport; the first level may be that of the start."""
+    x, start = [-1.7, 0.2, 2.5], 3.0 if sigmas[0] == 3.0 else 6.0
+    got = flow_through(line.denoise, torch.tensor(x, dtype=torch.float64)[:, None], start, sigmas)
+    assert got.shape == (len(sigmas), 3, 1)
+    for points, sigma in zip(got, sigmas, strict=True):
+        expected = [transported(u, start, sigma) for u in x]
+        np.testing.assert_allclose(points[:, 0], expected, rtol=1e-8, atol=1e-8)
 
 
 def test_flow_of_pictures_keeps_shape_and_precision():

@@ -131,3 +131,11 @@ def test_paths_are_found_by_the_names_of_recipes():
 def test_like_lines_up_time_with_the_batch():
     assert like(torch.ones(4), torch.ones(4, 3, 2, 2)).shape == (4, 1, 1, 1)
     assert like(torch.ones(4), torch.ones(4)).shape == (4,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_time", [torch.float32, torch.float64])
+def test_time_of_any_precision_leaves_data_in_their_own(path, t, dtype, of_time):
+    x, t = torch.ones(5, 2, dtype=dtype), t.to(of_time)
+    assert like(t, x).dtype == dtype
+    assert path.x_t(x, x, t).dtype == path.conditional_velocity(x, x, t).dtype == dtype

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cmbench.equations import sampling
+from cmbench.equations.gaussian_path import Linear, TrigFlow
 from cmbench.equations.timesteps import karras_grid
 
 MEAN, DEVIATION, SIGMA_MIN = 0.3, 0.4, 0.002
@@ -116,3 +117,57 @@ def test_noise_between_steps_is_the_same_on_a_gpu():
         return sampling.multistep_consistency(lambda x, sigma: x, noise, [2.0, 1.0, 0.5], 0.1, generator).cpu()
 
     torch.testing.assert_close(drawn("cuda"), drawn("cpu"))
+
+
+def carried(z, t, r):
+    """The flow of the straight path for data N(.3, .4^2): every z keeps its distance from the mean in deviations."""
+    mean_t, mean_r = MEAN * (1 - t), MEAN * (1 - r)
+    spread_t, spread_r = (torch.sqrt((DEVIATION * (1 - u)) ** 2 + u**2) for u in (t, r))
+    return mean_r + spread_r / spread_t * (z - mean_t)
+
+
+def exact_u(z, t, r):
+    """Its average velocity, (z_t - z_r) / (t - r) (Geng et al. 2025, eq. 3)."""
+    return (z - carried(z, t[:, None], r[:, None])) / (t - r)[:, None]
+
+
+@pytest.mark.parametrize(("z", "r", "t", "u"), [(0.8, 0.0, 1.0, 0.18), (-1.0, 0.2, 0.7, -1.321692284)])
+def test_average_velocity_of_a_gaussian_is_the_published_one(z, r, t, u):
+    z, t, r = (torch.tensor([value], dtype=torch.float64) for value in (z, t, r))
+    assert exact_u(z[:, None], t, r).item() == pytest.approx(u, rel=5e-10)
+
+
+@pytest.mark.parametrize("levels", [[1e4], [80.0, 1.0], [80.0, 3.0, 0.5, 0.05]])
+def test_average_velocity_takes_exact_steps_of_any_length(levels):
+    """With the exact u any number of steps ends where the flow does."""
+    path, eps = Linear(), noise(4, 3)
+    times = [path.t_of_noise_level(torch.tensor([sigma], dtype=torch.float64)) for sigma in levels]
+    z = path.sigma(times[0]) * eps
+    got = sampling.average_velocity(exact_u, eps, times, path)
+    torch.testing.assert_close(got, carried(z, times[0], torch.zeros(1, dtype=torch.float64)), rtol=1e-12, atol=1e-12)
+
+
+def test_average_velocity_is_asked_from_time_to_time_and_to_zero_at_last():
+    asked = []
+
+    def u(z, t, r):
+        asked.append((t.tolist(), r.tolist()))
+        return torch.zeros_like(z)
+
+    eps = noise(2).requires_grad_()
+    got = sampling.average_velocity(u, eps, [torch.tensor([0.9]), torch.tensor([0.4])], Linear())
+    half = pytest.approx([0.4, 0.4])
+    assert asked == [(pytest.approx([0.9, 0.9]), half), (half, [0, 0])]
+    assert not got.requires_grad
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got, 0.9 * eps.detach(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("path", [Linear(), TrigFlow(0.5)])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_even_sigmas_are_even_in_the_time_of_the_path(path, steps):
+    sigmas = sampling.even_sigmas(steps, 80.0, path)
+    assert len(sigmas) == steps
+    assert sigmas[0] == pytest.approx(80, rel=1e-12)
+    times = path.t_of_noise_level(torch.tensor([*sigmas, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(-times.diff(), (times[0] / steps).expand(steps), rtol=1e-9, atol=0)
