@@ -51,4 +51,5 @@ def weighted(
 ) -> Terms:
     """Return the terms of mean(weight * loss). loss (B,) carries the gradient, the others none."""
     norm = None if tangent_norm is None else tangent_norm.detach()
+    weight = weight.to(loss.dtype)
     return Terms((weight * loss).mean(), t, loss.detach(), weight.detach(), norm, scalars or {}, r)

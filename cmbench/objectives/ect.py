@@ -58,8 +58,8 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg, epsilon = self.config, model.parameterisation.epsilon
-        t = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).to(x_0.dtype)
-        t = t.clamp_min(2 * epsilon)
+        t = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device)
+        t = model.time(t.to(x_0.dtype)).clamp_min(2 * epsilon)
         r = self.r(t, step).clamp_min(epsilon)
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)

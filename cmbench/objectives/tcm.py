@@ -72,6 +72,7 @@ class Objective(nn.Module):
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg = self.config
         t, at_boundary = self._times(x_0, random)
+        t = model.time(t)
         r = timesteps.ect_r(t, 0, 1 / (1 - cfg.ratio), cfg.k, cfg.b, "sigmoid").clamp_min(model.sigma_min)
         r = torch.where(at_boundary, t, r)
         eps = random.noise(x_0)
