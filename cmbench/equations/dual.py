@@ -95,10 +95,7 @@ class Dual(Tensor):
 
 
 def _dual(primal: Tensor, tangent: Tensor) -> Dual:
-    # requires_grad: a torch.autograd.Function that returns its argument then gets to __torch_dispatch__
-    dual = Tensor._make_wrapper_subclass(
-        Dual, primal.shape, dtype=primal.dtype, device=primal.device, requires_grad=True
-    )
+    dual = Tensor._make_wrapper_subclass(Dual, primal.shape, dtype=primal.dtype, device=primal.device)
     dual.primal, dual.tangent = primal, tangent
     return dual
 
@@ -186,8 +183,7 @@ def _unpacked(leaf: Any) -> Any:
     primal, tangent = forward_ad.unpack_dual(leaf)
     if tangent is None:
         return primal
-    tangent = tangent.detach()
-    return _dual(primal, torch.zeros_like(primal) if tangent._is_zerotensor() else tangent)
+    return _dual(primal, tangent.detach())
 
 
 @cache
