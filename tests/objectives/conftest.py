@@ -1,31 +1,20 @@
 import pytest
 import torch
 from torch import nn
+from toy import Tiny
 
-from cmbench.equations.gaussian_path import EDM
+from cmbench.equations import gaussian_path
 from cmbench.networks._model import Model
 from cmbench.randomness import StepRandom
 
 
-class Tiny(nn.Module):
-    """F = a tanh(b x + c c_noise) (+ d label) in double precision."""
-
-    def __init__(self, a=0.7, b=1.3, c=0.4, d=0.0):
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor([a, b, c, d], dtype=torch.float64))
-
-    def forward(self, x, c_noise, labels):
-        a, b, c, d = self.weights
-        shift = c * c_noise if labels is None else c * c_noise + d * labels
-        return a * torch.tanh(b * x + shift.view(-1, *[1] * (x.ndim - 1)))
-
-
 @pytest.fixture
 def tiny_model():
-    """Build a model of one sample's shape around Tiny(*weights)."""
+    """Build a model of one sample's shape around Tiny(*weights), in double precision throughout."""
 
-    def build(*weights, shape=(3,), sigma_data=0.5):
-        return Model(Tiny(*weights), shape, EDM(), sigma_data, 0.002, 80.0)
+    def build(*weights, shape=(3,), path="edm", sigma_data=0.5, **settings):
+        on = gaussian_path.named(path, sigma_data)
+        return Model(Tiny(*weights), shape, on, sigma_data, 0.002, 80.0, time_dtype=torch.float64, **settings)
 
     return build
 

@@ -2,7 +2,9 @@ import math
 
 import numpy as np
 import pytest
+import toy
 import torch
+from toy import Gaussian, karras
 
 from cmbench.equations.gaussian_path import EDM
 from cmbench.networks import mlp
@@ -11,29 +13,12 @@ from cmbench.objectives import cd
 from cmbench.randomness import StepRandom
 
 WEIGHTS = (0.7, 1.3, 0.4)
-MEAN, DEVIATION = 0.2, 0.4
-
-
-class Gaussian:
-    """The exact teacher of N(.2 + .1 label, .4^2), which keeps what it was asked."""
-
-    def __init__(self):
-        self.asked = []
-
-    def denoise(self, x, sigma, labels=None):
-        self.asked.append((x, sigma, labels))
-        mean = MEAN if labels is None else MEAN + 0.1 * labels[:, None].to(x)
-        return mean + (x - mean) * (DEVIATION**2 / (DEVIATION**2 + sigma.square()))[:, None]
+MEAN, DEVIATION = 0.2, 0.4  # of toy.Gaussian
 
 
 def slope(x, t, mean=MEAN):
     """dx/dt = t (x - m) / (d^2 + t^2)."""
     return t * (x - mean) / (DEVIATION**2 + t**2)
-
-
-def karras(N, rho=7.0):
-    low, high = 0.002 ** (1 / rho), 80 ** (1 / rho)
-    return np.array([(low + i / (N - 1) * (high - low)) ** rho for i in range(N)])
 
 
 def build(model, teacher=None, **settings):
@@ -47,9 +32,10 @@ def branches(tiny_model, calls, random, x_0):
     def run(labels=None, teacher=None, **settings):
         model = tiny_model(*WEIGHTS)
         objective = build(model, teacher, **settings)
-        online, target = calls(model), calls(objective.target)
+        seen = calls(model)
         terms = objective.loss(model, x_0, labels, 0, random)
-        return terms, online[0], target[0]
+        online, target = seen
+        return terms, online, target
 
     return run
 
@@ -99,7 +85,7 @@ def test_labels_reach_teacher_student_and_target(branches, solver):
 @pytest.mark.parametrize("weighting", ["uniform", "edm", "inverse_interval"])
 def test_loss_is_the_weighted_distance_of_the_two_outputs(tiny_model, calls, random, x_0, weighting):
     model = tiny_model(*WEIGHTS)
-    objective = build(model, distance="pseudo_huber", huber_c=0.05, weighting=weighting)
+    objective = build(model, distance="pseudo_huber", huber_c=0.05, weighting=weighting, mu=0.5)
     with torch.no_grad():
         objective.target.F_theta.weights[0] = -0.2
     online, target = calls(model), calls(objective.target)
@@ -115,9 +101,23 @@ def test_loss_is_the_weighted_distance_of_the_two_outputs(tiny_model, calls, ran
     torch.testing.assert_close(terms.tangent_norm, difference.norm(dim=1) / (t - r), rtol=1e-10, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["l2", "norm", "pseudo_huber"])
+@pytest.mark.parametrize("weighting", ["uniform", "edm", "inverse_interval"])
+def test_loss_and_gradient_are_the_formula_s_with_the_student_as_its_own_target(
+    tiny_model, calls, random, x_0, kind, weighting
+):
+    model, labels, weights = tiny_model(*toy.WEIGHTS), torch.arange(64) % 3, toy.leaf()
+    objective, seen = build(model, distance=kind, huber_c=0.05, weighting=weighting), calls(model)
+    terms = objective.loss(model, x_0, labels, 0, random)
+    (x_t, t, _), (x_r, r, _) = seen
+    f_t, f_r = (toy.f(weights, "edm", "edm", "log", 0.002, x, s, labels) for x, s in ((x_t, t), (x_r, r)))
+    loss, weight = toy.distance(kind, f_t, f_r.detach()), toy.pair_weight(weighting, t, r)
+    toy.assert_terms(terms, model, weights, (weight * loss).mean(), loss=loss, weight=weight)
+
+
 def test_gradient_is_that_of_the_loss_with_the_target_held_fixed(check_gradient, tiny_model, random, x_0):
     model = tiny_model(*WEIGHTS)
-    objective = build(model)
+    objective = build(model, mu=0.5)
 
     def loss():
         return objective.loss(model, x_0, None, 0, random).total
@@ -127,7 +127,7 @@ def test_gradient_is_that_of_the_loss_with_the_target_held_fixed(check_gradient,
 
 def test_no_gradient_flows_into_target_or_teacher(tiny_model, calls, random, x_0):
     model, teacher = tiny_model(*WEIGHTS), tiny_model(0.1, 0.2, 0.3)
-    objective = build(model, teacher)
+    objective = build(model, teacher, mu=0.5)
     objective.target.requires_grad_(True)
     target = calls(objective.target)
     objective.loss(model, x_0, None, 0, random).total.backward()
@@ -138,7 +138,8 @@ def test_no_gradient_flows_into_target_or_teacher(tiny_model, calls, random, x_0
 
 
 def test_teacher_is_no_part_of_the_objective_s_state(tiny_model):
-    objective = build(tiny_model(*WEIGHTS), tiny_model(0.1, 0.2, 0.3))
+    assert not build(tiny_model(*WEIGHTS), tiny_model(0.1, 0.2, 0.3)).state_dict()
+    objective = build(tiny_model(*WEIGHTS), tiny_model(0.1, 0.2, 0.3), mu=0.5)
     assert list(objective.state_dict()) == ["target.F_theta.weights"]
 
 
@@ -157,24 +158,39 @@ def test_exact_student_of_an_exact_teacher_has_next_to_no_tangent(random):
     assert norms[0] / norms[1] == pytest.approx(4, rel=0.1)
 
 
-def test_both_branches_draw_the_same_dropout_mask(dropout_masks):
+@pytest.mark.parametrize("mu", [0.0, 0.5])
+def test_both_branches_draw_the_same_dropout_mask(dropout_masks, mu):
     torch.manual_seed(0)
     model = Model(mlp.Network(mlp.Config(width=32, dropout=0.5), (1,), 0), (1,), EDM(), 0.5, 0.002, 80.0)
-    objective = build(model)
-    online, target = dropout_masks(model), dropout_masks(objective.target)
+    objective = build(model, mu=mu)
+    masks = dropout_masks(model), dropout_masks(objective.target or torch.nn.Identity())
     for step in (0, 1):
         objective.loss(model, torch.zeros(8, 1), None, step, StepRandom(torch.device("cpu"), 0, step))
+    if mu:
+        online, target = masks
+    else:  # the one network ran twice a step, with three layers each time
+        (both, _) = masks
+        online, target = both[:3] + both[6:9], both[3:6] + both[9:]
     assert len(online) == len(target) == 6
     assert all(torch.equal(a, b) for a, b in zip(online, target, strict=True))
     assert not torch.equal(online[0], online[3])
 
 
-@pytest.mark.parametrize("mu", [0.0, 0.95])
-def test_target_follows_by_the_decay_of_the_recipe(tiny_model, mu):
-    objective, model = build(tiny_model(0.5, 1.1, -0.2), mu=mu), tiny_model(*WEIGHTS)
-    objective.after_step(model, 7)
-    expected = [mu * old + (1 - mu) * new for old, new in zip((0.5, 1.1, -0.2), WEIGHTS, strict=True)]
+def test_target_follows_by_the_decay_of_the_recipe(tiny_model):
+    start, model = tiny_model(0.5, 1.1, -0.2), tiny_model(*WEIGHTS)
+    objective = build(start, mu=0.95)
+    start.load_state_dict(model.state_dict())
+    objective.after_step(start, 7)
+    expected = [0.95 * old + 0.05 * new for old, new in zip((0.5, 1.1, -0.2), WEIGHTS, strict=True)]
     assert objective.target.F_theta.weights.tolist()[:3] == pytest.approx(expected, rel=1e-14)
+
+
+def test_without_decay_there_is_no_copy_to_move(tiny_model):
+    model = tiny_model(*WEIGHTS)
+    objective = build(model, mu=0.0)
+    objective.after_step(model, 7)
+    assert objective.target is None
+    assert model.F_theta.weights.tolist()[:3] == list(WEIGHTS)
 
 
 def test_profile_is_split_evenly_on_the_grid_of_the_recipe(tiny_model):

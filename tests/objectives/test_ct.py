@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import toy
 import torch
 from scipy.stats import chisquare
+from toy import karras
 
 from cmbench.equations.gaussian_path import EDM
 from cmbench.errors import UsageError
@@ -14,11 +16,6 @@ from cmbench.randomness import StepRandom
 
 K = 800_000  # steps of the published CIFAR-10 run: N = 2, 17, 107, 151 at steps 0, 10,000, 400,000, 800,000
 ONLINE, TARGET = (0.7, 1.3, 0.4), (0.5, 1.1, -0.2)
-
-
-def karras(N, rho=7.0):
-    low, high = 0.002 ** (1 / rho), 80 ** (1 / rho)
-    return np.array([(low + i / (N - 1) * (high - low)) ** rho for i in range(N)])
 
 
 def tiny_f(weights, x, t):
@@ -45,8 +42,9 @@ def objective(tiny_model):
 
     def build(shape=(3,), **settings):
         objective = ct.Objective(ct.Config(huber_c=0.05, **settings), tiny_model(*ONLINE, shape=shape), None, K)
-        with torch.no_grad():
-            objective.target.F_theta.weights[:3] = torch.tensor(TARGET, dtype=torch.float64)
+        if objective.target is not None:
+            with torch.no_grad():
+                objective.target.F_theta.weights[:3] = torch.tensor(TARGET, dtype=torch.float64)
         return objective
 
     return build
@@ -170,19 +168,30 @@ def test_times_are_uniform_on_the_grid_without_its_lowest_level(objective, tiny_
 
 
 @pytest.mark.parametrize(("step", "N"), [(0, 2), (10_000, 17)])
-def test_target_follows_by_the_paper_s_decay(objective, tiny_model, step, N):
-    model, objective = tiny_model(*ONLINE), objective()
+def test_target_follows_by_the_paper_s_decay(tiny_model, step, N):
+    """Defect 6 of public code: N(k) - 1 in the place of N(k)."""
+    model = tiny_model(*TARGET)
+    objective = ct.Objective(ct.Config(), model, None, K)
+    model.load_state_dict(tiny_model(*ONLINE).state_dict())
     objective.after_step(model, step)
     mu = 0.9 ** (2 / N)
     expected = [mu * old + (1 - mu) * new for old, new in zip(TARGET, ONLINE, strict=True)]
     assert objective.target.F_theta.weights.tolist()[:3] == pytest.approx(expected, rel=1e-14)
 
 
-def test_decay_zero_makes_the_student_its_own_target(objective, tiny_model, random, x_0):
-    model, objective = tiny_model(*ONLINE), objective(mu_0=0.0)
-    assert objective.loss(model, x_0, None, 0, random).scalars["mu"] == 0
+@pytest.mark.parametrize("kind", ["l2", "norm", "pseudo_huber"])
+def test_decay_zero_makes_the_student_its_own_target(objective, tiny_model, calls, random, x_0, kind):
+    model, objective, weights = tiny_model(*toy.WEIGHTS), objective(mu_0=0.0, distance=kind), toy.leaf()
+    seen = calls(model)
+    terms = objective.loss(model, x_0, None, 10_000, random)
+    assert objective.target is None
+    assert terms.scalars["mu"] == 0
+    f_t, f_r = (toy.f(weights, "edm", "edm", "log", 0.002, x, t) for x, t, _ in seen)
+    loss = toy.distance(kind, f_t, f_r.detach())
+    toy.assert_terms(terms, model, weights, loss.mean(), loss=loss)
+    before = model.F_theta.weights.clone()
     objective.after_step(model, 0)
-    assert torch.equal(objective.target.F_theta.weights, model.F_theta.weights)
+    assert torch.equal(model.F_theta.weights, before)
 
 
 def test_target_starts_as_the_model(tiny_model):
