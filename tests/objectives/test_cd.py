@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 import pytest
-import toy
 import torch
+import toy
 from toy import Gaussian, karras
 
 from cmbench.equations.gaussian_path import EDM

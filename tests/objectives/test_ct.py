@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 import pytest
-import toy
 import torch
+import toy
 from scipy.stats import chisquare
 from toy import karras
 

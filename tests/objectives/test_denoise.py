@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import toy
 from scipy.stats import kstest
 
 from cmbench.equations.gaussian_path import EDM
@@ -73,6 +74,63 @@ def test_noise_levels_are_log_normal(random):
     assert kstest(log, "norm", args=(-1.2, 1.2)).pvalue > 1e-3
     log = terms_of(Affine(), random, n=20_000, P_mean=0.4, P_std=2.0).t.log().numpy()
     assert kstest(log, "norm", args=(0.4, 2.0)).pvalue > 1e-3
+
+
+CUSTOM = {
+    "edm": ("edm", "log"),
+    "vp": ("edm", "log"),
+    "trigflow": ("trigflow", "identity"),
+    "linear": ("linear", "angle"),
+}
+
+
+@pytest.mark.parametrize("path", CUSTOM)
+@pytest.mark.parametrize("weighting", ["edm", "velocity"])
+def test_loss_and_gradient_on_every_path(tiny_model, random, x_0, path, weighting):
+    """Unit weight on F_theta is lambda = 1 / c_out^2 of the EDM path; "velocity" compares dx/dt in place of x_0."""
+    (scalings, noise), weights, labels = CUSTOM[path], toy.leaf(), torch.arange(64) % 3
+    model = tiny_model(path=path, scalings=scalings, noise=noise)  # the boundary of f is no matter of D
+    objective = denoise.Objective(denoise.Config(weighting=weighting), model, None, 1)
+    terms, eps = objective.loss(model, x_0, labels, 0, random), random.noise(x_0)
+    s, sigma = toy.PATHS[path]
+    x_t = toy.column(s(terms.t)) * x_0 + toy.column(sigma(terms.t)) * eps
+    D = toy.f(weights, path, scalings, noise, 0.0, x_t, terms.t, labels)
+    loss = (D - x_0).square().mean(dim=1)
+    if weighting == "edm":
+        n = sigma(terms.t) / s(terms.t)
+        weighted = loss * (n**2 + 0.25) / (0.5 * n) ** 2
+    else:
+        ds, dsigma = (toy.column(toy.derivative(function, terms.t)) for function in (s, sigma))
+        noise_in_x_t = (x_t - toy.column(s(terms.t)) * D) / toy.column(sigma(terms.t))
+        weighted = (ds * D + dsigma * noise_in_x_t - ds * x_0 - dsigma * eps).square().mean(dim=1)
+    toy.assert_terms(terms, model, weights, weighted.mean(), loss=loss, weight=(weighted / loss).detach())
+
+
+def test_on_the_straight_path_the_velocity_weight_is_flow_matching(tiny_model, random, x_0):
+    """||F - (eps - x_0)||^2 (Lipman et al. 2023)."""
+    model, weights = tiny_model(path="linear", scalings="linear", noise="identity", boundary_at="zero"), toy.leaf()
+    objective = denoise.Objective(denoise.Config(weighting="velocity"), model, None, 1)
+    terms, eps = objective.loss(model, x_0, None, 0, random), random.noise(x_0)
+    z = toy.column(1 - terms.t) * x_0 + toy.column(terms.t) * eps
+    toy.assert_terms(terms, model, weights, (toy.F(weights, z, terms.t) - (eps - x_0)).square().mean())
+
+
+def test_on_trigflow_it_is_the_paper_s_diffusion_objective(tiny_model, random, x_0):
+    """||sigma_data F - v||^2 / sigma_data^2, v = cos t z - sin t x_0 (Lu & Song 2024, eq. 4)."""
+    model = tiny_model(path="trigflow", scalings="trigflow", noise="identity", boundary_at="zero")
+    terms, weights = denoise.Objective(denoise.Config(), model, None, 1).loss(model, x_0, None, 0, random), toy.leaf()
+    z, cos, sin = 0.5 * random.noise(x_0), toy.column(torch.cos(terms.t)), toy.column(torch.sin(terms.t))
+    F = toy.F(weights, (cos * x_0 + sin * z) / 0.5, terms.t)
+    toy.assert_terms(terms, model, weights, ((0.5 * F - (cos * z - sin * x_0)) / 0.5).square().mean())
+
+
+@pytest.mark.parametrize("path", CUSTOM)
+def test_noise_levels_are_those_of_the_recipe_on_every_path(tiny_model, random, path):
+    model = tiny_model(path=path, shape=(1,), scalings=CUSTOM[path][0], noise=CUSTOM[path][1])
+    x_0 = torch.zeros(20_000, 1, dtype=torch.float64)
+    t = denoise.Objective(denoise.Config(P_mean=-0.5), model, None, 1).loss(model, x_0, None, 0, random).t
+    s, sigma = toy.PATHS[path]
+    assert kstest((sigma(t) / s(t)).log().numpy(), "norm", args=(-0.5, 1.2)).pvalue > 1e-3
 
 
 def test_gradient_is_that_of_the_loss(check_gradient, tiny_model, random, x_0):

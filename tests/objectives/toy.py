@@ -11,7 +11,7 @@ def leaf(weights=WEIGHTS):
     return torch.tensor(weights, dtype=torch.float64, requires_grad=True)
 
 
-def F(weights, x, c_noise, labels=None):
+def F(weights, x, c_noise, labels=None):  # noqa: N802
     """a tanh(b x + c c_noise + d label); for two times c_noise (B, 2), c of the first and e of the second."""
     a, b, c, d, e = weights
     shift = c * c_noise if c_noise.ndim == 1 else c * c_noise[:, 0] + e * c_noise[:, 1]
@@ -31,15 +31,15 @@ class Tiny(nn.Module):
         return F(self.weights, x, c_noise, labels)
 
 
-def VP_B(t):
+def vp_exponent(t):
     """Integral of beta from .1 to 20."""
     return 0.1 * t + 9.95 * t.square()
 
 
 # s(t) and sigma(t); sigma_data is one half.
 PATHS = {
-    "edm": (torch.ones_like, lambda t: t),
-    "vp": (lambda t: torch.exp(-VP_B(t) / 2), lambda t: torch.sqrt(1 - torch.exp(-VP_B(t)))),
+    "edm": (lambda t: 1 + 0 * t, lambda t: t),
+    "vp": (lambda t: torch.exp(-vp_exponent(t) / 2), lambda t: torch.sqrt(-torch.expm1(-vp_exponent(t)))),
     "trigflow": (torch.cos, lambda t: 0.5 * torch.sin(t)),
     "linear": (lambda t: 1 - t, lambda t: t),
 }
@@ -78,7 +78,7 @@ def derivative(function, t):
     with torch.enable_grad():
         t = t.detach().clone().requires_grad_(True)
         out = function(t)
-        rows = [torch.autograd.grad(part.sum(), t, retain_graph=True)[0] for part in out.flatten(1).unbind(1)]
+        rows = [torch.autograd.grad(part.sum(), t, retain_graph=True)[0] for part in out.reshape(len(t), -1).unbind(1)]
     return torch.stack(rows, dim=1).view_as(out)
 
 
