@@ -87,10 +87,11 @@ class Objective(nn.Module):
             f_r = torch.where(like(by_stage_1, x_r) > 0, self.stage_1(x_r, r, labels), f_r)
 
         loss = self.distance(f_t, f_r)
-        share = at_boundary.to(loss).mean().clamp(1 / len(loss), 1 - 1 / len(loss))
+        share = at_boundary.to(loss).mean()
+        rest = (1 - share).clamp_min(1 / len(loss))  # a share may be rounded to all of a batch, or to none of it
         between = torch.where(at_boundary, t / 2, r)  # the boundary has no interval; any will do
-        w = weighting.of_pair(cfg.weighting, t, between, model.sigma_data) / (1 - share)
-        weight = torch.where(at_boundary, cfg.boundary_weight / share, w)
+        w = weighting.of_pair(cfg.weighting, t, between, model.sigma_data) / rest
+        weight = torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / len(loss)), w)
         slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, between)))
         return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach(), r=r)
 
