@@ -9,10 +9,11 @@ from cmbench.equations import dual, tangent
 from cmbench.equations.gaussian_path import like
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Anatomy
+from cmbench.randomness import StepRandom
 
 
 @torch.no_grad()
-def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None) -> Anatomy:
+def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None, random: StepRandom) -> Anatomy:
     """Return the norms of the terms of df/dt along dxdt, per sample.
 
     With f = c_skip x_t + c_out F(c_in x_t, c_noise):
@@ -30,13 +31,16 @@ def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | No
         t: (b,).
         dxdt: (b, ...), the velocity that the objective follows.
         labels: (b,) or None.
+        random: of the step; both derivatives see its dropout mask, and other randomness is left alone.
     """
     p = model.parameterisation
     scalings, rates, dc_noise = p.of_f(t), p.d_of_f(t), p.dc_noise(t)
     network = (like(scalings.c_in, x_t) * x_t, p.c_noise(t), labels)
     along_x = like(rates.c_in, x_t) * x_t + like(scalings.c_in, x_t) * dxdt
-    F, spatial = dual.value_and_derivative(model.F_theta, network, (along_x, None, None))
-    _, temporal = dual.value_and_derivative(model.F_theta, network, (None, dc_noise, None))
+    with random.dropout():
+        F, spatial = dual.value_and_derivative(model.F_theta, network, (along_x, None, None))
+    with random.dropout():
+        _, temporal = dual.value_and_derivative(model.F_theta, network, (None, dc_noise, None))
 
     skip, dskip, dout = (like(c, x_t) for c in (scalings.c_skip, rates.c_skip, rates.c_out))
     out = scalings.c_out.abs()

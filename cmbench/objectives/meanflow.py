@@ -74,8 +74,10 @@ class Objective(nn.Module):
         """Return the parts of the error u - v + (t - r) du/dt for some samples: stable u - v, spatial, temporal."""
         z_t, t, r, v = self._point(model, x_0, random)
         network, interval = (z_t, torch.stack([t, t - r], dim=1), labels), t - r
-        u, spatial = dual.value_and_derivative(model.F_theta, network, (v, None, None))
-        _, temporal = dual.value_and_derivative(model.F_theta, network, (None, torch.ones_like(network[1]), None))
+        with random.dropout():
+            u, spatial = dual.value_and_derivative(model.F_theta, network, (v, None, None))
+        with random.dropout():
+            _, temporal = dual.value_and_derivative(model.F_theta, network, (None, torch.ones_like(network[1]), None))
         values = {
             "stable": tangent.norm(u - v),
             "spatial": interval * tangent.norm(spatial),
