@@ -158,7 +158,7 @@ def test_the_error_of_meanflow_is_taken_apart_likewise(objective, calls, random,
     made, model = objective("meanflow", toy.Tiny(*toy.WEIGHTS))
     seen, labels, weights = calls(model.F_theta), torch.arange(64) % 3, toy.leaf().detach()
     made.loss(model, x_0, labels, 0, random)
-    z, times = seen[-1][:2]
+    z, times = map(toy.plain, seen[-1][:2])
     look, v, t = made.anatomy(model, x_0, labels, 0, random), random.noise(x_0) - x_0, times[:, 0]
     interval, u = times[:, 1], toy.F(weights, z, times, labels)
     spatial = toy.derivative(lambda s: toy.F(weights, z + toy.column(s - t) * v, times, labels), t)

@@ -89,7 +89,8 @@ CUSTOM = {
 def test_loss_and_gradient_on_every_path(tiny_model, random, x_0, path, weighting):
     """Unit weight on F_theta is lambda = 1 / c_out^2 of the EDM path; "velocity" compares dx/dt in place of x_0."""
     (scalings, noise), weights, labels = CUSTOM[path], toy.leaf(), torch.arange(64) % 3
-    model = tiny_model(path=path, scalings=scalings, noise=noise)  # the boundary of f is no matter of D
+    boundary = "zero" if path == "linear" else "sigma_min"  # no matter of D
+    model = tiny_model(path=path, scalings=scalings, noise=noise, boundary_at=boundary)
     objective = denoise.Objective(denoise.Config(weighting=weighting), model, None, 1)
     terms, eps = objective.loss(model, x_0, labels, 0, random), random.noise(x_0)
     s, sigma = toy.PATHS[path]
@@ -126,7 +127,7 @@ def test_on_trigflow_it_is_the_paper_s_diffusion_objective(tiny_model, random, x
 
 @pytest.mark.parametrize("path", CUSTOM)
 def test_noise_levels_are_those_of_the_recipe_on_every_path(tiny_model, random, path):
-    model = tiny_model(path=path, shape=(1,), scalings=CUSTOM[path][0], noise=CUSTOM[path][1])
+    model = tiny_model(path=path, shape=(1,), scalings=CUSTOM[path][0], noise=CUSTOM[path][1], boundary_at="zero")
     x_0 = torch.zeros(20_000, 1, dtype=torch.float64)
     t = denoise.Objective(denoise.Config(P_mean=-0.5), model, None, 1).loss(model, x_0, None, 0, random).t
     s, sigma = toy.PATHS[path]

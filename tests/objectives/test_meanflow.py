@@ -53,7 +53,7 @@ def test_loss_and_gradient_are_the_formula_s(straight, calls, random, x_0, setti
     objective, seen = build(model, **settings), calls(model.F_theta)
     cfg, terms, eps = objective.config, objective.loss(model, x_0, labels, 0, random), random.noise(x_0)
     t, v = terms.t, eps - x_0
-    r = t - seen[-1][1][:, 1]  # the network is told t and t - r
+    r = t - toy.plain(seen[-1][1])[:, 1]  # the network is told t and t - r
     assert (r <= t).all()
     z = toy.column(1 - t) * x_0 + toy.column(t) * eps
 
@@ -136,7 +136,7 @@ def test_the_share_apart_is_that_of_the_recipe(straight, calls, random, settings
     model = straight(shape=(1,))
     seen, x_0 = calls(model.F_theta), torch.zeros(20_000, 1, dtype=torch.float64)
     build(model, **settings).loss(model, x_0, None, 0, random)
-    apart = int((seen[-1][1][:, 1] > 0).sum())
+    apart = int((toy.plain(seen[-1][1])[:, 1] > 0).sum())
     assert binomtest(apart, 20_000, share).pvalue > 1e-3
 
 
@@ -146,7 +146,8 @@ def test_times_are_the_larger_and_the_smaller_of_two_logit_normals(straight, cal
     seen, x_0 = calls(model.F_theta), torch.zeros(20_000, 1, dtype=torch.float64)
     settings = {} if law == (-0.4, 1.0) else {"P_mean": law[0], "P_std": law[1]}
     build(model, share_apart=1.0, **settings).loss(model, x_0, None, 0, random)
-    t, r = seen[-1][1][:, 0], seen[-1][1][:, 0] - seen[-1][1][:, 1]
+    t, interval = toy.plain(seen[-1][1]).unbind(dim=1)
+    r = t - interval
     assert kstest(torch.logit(t).numpy(), lambda x: norm.cdf(x, *law) ** 2).pvalue > 1e-3
     assert kstest(torch.logit(r).numpy(), lambda x: 1 - (1 - norm.cdf(x, *law)) ** 2).pvalue > 1e-3
 

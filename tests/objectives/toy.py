@@ -49,6 +49,11 @@ def column(t):
     return t[:, None]
 
 
+def plain(recorded):
+    """Return an argument that a hook saw as an ordinary tensor: within a dual pass it carries its derivative."""
+    return getattr(recorded, "primal", recorded)
+
+
 def network_input(path, scalings, noise, x, t):
     """Return c_in x and c_noise."""
     s, sigma = (value(t) for value in PATHS[path])
