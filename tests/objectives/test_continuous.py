@@ -141,7 +141,7 @@ def test_both_forms_have_one_gradient(on, random, x_0, path, weighting):
 
 @pytest.mark.parametrize("path", CUSTOM)
 @pytest.mark.parametrize("method", ["dual", "jvp"])
-@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # erf: torch's forward mode does it
+@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # of erf and tan
 def test_tangent_of_the_exact_consistency_function_is_zero(random, path, method):
     """Along the exact teacher's trajectories nothing moves; training sees single pairs and is not at rest."""
     scalings, noise, boundary, epsilon = CUSTOM[path]

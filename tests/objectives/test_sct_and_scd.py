@@ -213,7 +213,7 @@ def exact_model():
 
 @pytest.mark.parametrize("method", ["dual", "jvp"])
 @pytest.mark.parametrize("form", ["rearranged", "naive"])
-@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # erf: torch's forward mode does it
+@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # of erf and tan
 def test_tangent_of_the_exact_consistency_function_is_zero(random, method, form):
     model, x_0 = exact_model(), exact.sample(512)
     objective = build("scd", model, exact.oracle(), tangent_warmup=0, tangent_method=method, tangent=form)
@@ -224,7 +224,7 @@ def test_tangent_of_the_exact_consistency_function_is_zero(random, method, form)
 
 
 @pytest.mark.parametrize("t", [0.1, 0.7, 1.3])
-@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # erf: torch's forward mode does it
+@pytest.mark.filterwarnings("ignore:.*no rule for its derivative")  # of erf and tan
 def test_training_s_tangent_is_zero_on_average(t):
     """At each x_t, over the posterior of x_0; g is affine in x_0, so its mean stands at the posterior's mean."""
     x_t = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)[:, None]
