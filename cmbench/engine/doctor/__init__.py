@@ -62,8 +62,10 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
             return cls(own.model_copy(update={"download": False}), device), Check("data", "ok", recipe.data["kind"])
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)
-            found = f"{error}; noise of shape {list(shape)} stands in"
-            level: Level = "ok" if getattr(own, "download", False) and own.name != "folder" else "fail"
+            fetched = own.download and own.name != "folder"
+            level: Level = "ok" if fetched else "fail"
+            missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
+            found = f"{missing}; noise of shape {list(shape)} stands in for now"
             return _noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
 
 

@@ -27,7 +27,7 @@ class Points:
         x_0, eps: (B, ...).
         t: (B,), ascending.
         labels: (B,), or None for an unconditional network.
-        edges: (BINS + 1,) noise levels; B / BINS samples lie in each bin.
+        edges: (BINS + 1,) noise levels; of `points`, B / BINS samples lie in each bin.
     """
 
     x_0: Tensor
@@ -35,6 +35,11 @@ class Points:
     t: Tensor
     labels: Tensor | None
     edges: Tensor
+
+    def few(self) -> "Points":
+        """Return two of the points, where their number does not matter."""
+        labels = None if self.labels is None else self.labels[:2]
+        return Points(self.x_0[:2], self.eps[:2], self.t[:2], labels, self.edges)
 
     def double(self) -> "Points":
         """Return the same points in float64."""

@@ -15,7 +15,7 @@ from cmbench.networks._model import Model
 
 _REFERENCES: tuple[Method, ...] = ("jvp", "finite_difference")
 _ALLOWED = {"float32": 1e-4, "bfloat16": 1e-2}  # relative error
-_ALLOWED_DIFFERENCE = 1e-3  # of the recipe's own central differences in float32, which reach 2e-4 at best
+_ALLOWED_DIFFERENCE = 1e-2  # of the recipe's own central differences in float32: 2e-4 at best, 6e-3 at the ends of t
 _RULES_AGREE = 1e-4  # in float64: rounding alone leaves 1e-9
 _WAY_OUT = (
     "objective.tangent_method = 'finite_difference'; for attention: the MATH kernel, "
@@ -45,7 +45,7 @@ def _rules(built: Trainer, model: Model, at: Points) -> Check:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             warnings.simplefilter("ignore", FutureWarning)
-            probe.value_and_derivative(built, model, at)
+            probe.value_and_derivative(built, model, at.few())
     except (NotImplementedError, RuntimeError) as error:
         level: Level = "fail" if needed else "warn"
         use = "" if needed else f"; objective '{built.recipe.objective['kind']}' takes none, continuous-time ones do"
