@@ -137,7 +137,8 @@ def _time(built: Trainer, cost: _Cost) -> Check:
     seconds, steps = cost.seconds * cost.scale, built.recipe.train.steps
     hours = seconds * steps / 3600
     of_fewer = f" (from {cost.samples} of {cost.wanted} samples)" if cost.samples < cost.wanted else ""
-    found = f"{_duration(seconds)} a step{of_fewer}: {_duration(hours * 3600)} for {steps:,} steps, without evaluation and snapshots"
+    whole = f"{_duration(hours * 3600)} for {steps:,} steps, without evaluation and snapshots"
+    found = f"{_duration(seconds)} a step{of_fewer}: {whole}"
     values = {"seconds_per_step": seconds, "hours": hours, "samples_measured": cost.samples}
     return Check("speed", "ok", found, values=values)
 

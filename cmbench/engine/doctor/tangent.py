@@ -2,6 +2,7 @@
 
 import traceback
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +18,6 @@ _REFERENCES: tuple[Method, ...] = ("jvp", "finite_difference")
 _ALLOWED = {"float32": 1e-4, "bfloat16": 1e-2}  # relative error
 _ALLOWED_DIFFERENCE = 1e-2  # of the recipe's own central differences in float32: 2e-4 at best, 6e-3 at the ends of t
 _RULES_AGREE = 1e-4  # in float64: rounding alone leaves 1e-9
-_WAY_OUT = (
-    "objective.tangent_method = 'finite_difference'; for attention: the MATH kernel, "
-    "torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-)
 
 
 def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
@@ -31,60 +28,82 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
         model: its model, from `probe.copied`.
         at: the points.
     """
-    rules = _rules(built, model, at)
-    if rules.level == "fail" or "error" in rules.values:
-        return [rules, Check("tangent", "-", "not compared: there is no derivative to compare")]
-    return [rules, *_errors(built, model, at)]
+    found, method = _rules(built, model, at)
+    if method is None:
+        return [found, Check("tangent", "-", "not compared: there is no derivative to compare")]
+    return [found, *_errors(built, model, at, method)]
 
 
-def _rules(built: Trainer, model: Model, at: Points) -> Check:
-    """Take the derivative as training does, in training mode, and listen to what is said about it."""
-    method, needed = probe.method_of(built), probe.needs_tangent(built)
+def _rules(built: Trainer, model: Model, at: Points) -> tuple[Check, Method | None]:
+    """Take the derivative as training does, in training mode, and listen to what is said about it.
+
+    Returns the finding, and the method whose error can be measured.
+    """
+    method, kind = probe.method_of(built), built.recipe.objective["kind"]
+    needed = probe.needs_tangent(built)
+    error, said = _tried(built, model, at, method)
+    if error is not None:
+        way_out = next((m for m in _REFERENCES if m != method and _tried(built, model, at, m)[0] is None), None)
+        level: Level = "fail" if needed else "warn"
+        use = "" if needed else f"; objective '{kind}' takes none, continuous-time ones do"
+        advice = f"objective.tangent_method = '{way_out}' works here" if way_out else "no method works"
+        if "scaled_dot_product" in str(error) or "attention" in str(error):
+            advice += "; or the MATH kernel, torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        values = {"method": method, "error": first_line(error), "way_out": way_out}
+        found = f"none by '{method}': {first_line(error)}{_place(error)}{use}"
+        return Check("derivative", level, found, advice, values), "jvp" if way_out == "jvp" else None
+    heard: dict[str, Any] = {"method": method, "warnings": said}
+    if said:
+        advice = "training works, more slowly; compare objective.tangent_method = 'jvp'"
+        return Check("derivative", "warn", "; ".join(said), advice, heard), method
+    if method == "finite_difference":
+        found = "by central differences, for which no function needs a rule"
+    else:
+        found = f"by '{method}' every function has its rule"
+    unused = "" if needed else f", though objective '{kind}' takes none"
+    return Check("derivative", "ok", found + unused, values=heard), method
+
+
+def _tried(built: Trainer, model: Model, at: Points, method: Method) -> tuple[Exception | None, list[str]]:
+    """Take the derivative in training mode; return what was raised, and what was warned of."""
     model.train()
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             warnings.simplefilter("ignore", FutureWarning)
-            probe.value_and_derivative(built, model, at.few())
+            probe.value_and_derivative(built, model, at.few(), method)
     except (NotImplementedError, RuntimeError) as error:
-        level: Level = "fail" if needed else "warn"
-        use = "" if needed else f"; objective '{built.recipe.objective['kind']}' takes none, continuous-time ones do"
-        found = f"none by '{method}': {first_line(error)}{_place(error)}{use}"
-        advice = "" if "finite_difference" in str(error) else _WAY_OUT
-        return Check("derivative", level, found, advice, {"method": method, "error": first_line(error)})
+        return error, []
     finally:
         model.eval()
         model.last_F = None
-    values = {"method": method, "warnings": [" ".join(str(w.message).split()) for w in said]}
-    if said:
-        return Check("derivative", "warn", "; ".join(dict.fromkeys(values["warnings"])), _WAY_OUT, values)
-    if method == "finite_difference":
-        return Check("derivative", "ok", "by central differences, for which no function needs a rule", values=values)
-    unused = "" if needed else f", though objective '{built.recipe.objective['kind']}' takes none"
-    return Check("derivative", "ok", f"by '{method}' every function has its rule{unused}", values=values)
+    return None, list(dict.fromkeys(" ".join(str(w.message).split()) for w in said))
 
 
 def _place(error: Exception) -> str:
-    """Return the line of the network's own code that an exception came through."""
+    """Return the line of the network's own code that an exception came through, where its message names none."""
+    if ".py:" in str(error):
+        return ""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
     outside = [f for f in frames if "/cmbench/equations/" not in f.filename and not f.filename.startswith("<")]
     return f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
 
 
-def _errors(built: Trainer, model: Model, at: Points) -> list[Check]:
-    _, own = probe.value_and_derivative(built, model, at)
+def _errors(built: Trainer, model: Model, at: Points, method: Method) -> list[Check]:
+    own_step = None if method == probe.method_of(built) else method
+    _, own = probe.value_and_derivative(built, model, at, own_step)
     exact, unavailable = _in_float64(built, model, at)
     if not exact:
         return [Check("tangent", "-", f"not compared: no float64 copy of the network ({unavailable})")]
-    errors = {method: _relative(own, reference) for method, reference in exact.items()}
+    errors = {name: _relative(own, reference) for name, reference in exact.items()}
     bins = [
         {
             "sigma": [float(at.edges[i]), float(at.edges[i + 1])],
-            **{f"error_{method}": float(error[i]) for method, error in errors.items()},
+            **{f"error_{name}": float(error[i]) for name, error in errors.items()},
         }
         for i in range(BINS)
     ]
-    return [_verdict(built, bins, errors), *_agreement(exact, unavailable)]
+    return [_verdict(built, bins, errors, method), *_agreement(exact, unavailable)]
 
 
 def _in_float64(built: Trainer, model: Model, at: Points) -> tuple[dict[str, Tensor], str]:
@@ -105,8 +124,8 @@ def _relative(found: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(difference == 0, 0, difference / size).cpu()
 
 
-def _verdict(built: Trainer, bins: list[dict], errors: dict[str, Tensor]) -> Check:
-    precision, method = built.recipe.train.precision, probe.method_of(built)
+def _verdict(built: Trainer, bins: list[dict], errors: dict[str, Tensor], method: Method) -> Check:
+    precision = built.recipe.train.precision
     allowed = _ALLOWED[precision]
     if precision == "float32" and method == "finite_difference":
         allowed = _ALLOWED_DIFFERENCE
