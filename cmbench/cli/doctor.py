@@ -23,7 +23,7 @@ def doctor(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]",
+            metavar="RECIPE",
             autocompletion=_complete_recipes,
             help="A recipe's path or name, or a run's; none: the machine.",
         ),

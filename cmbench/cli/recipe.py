@@ -54,9 +54,7 @@ def show(
     recipe: RecipeFile,
     other: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[OTHER]", autocompletion=_complete_recipes, help="With --schedules: another to compare."
-        ),
+        typer.Argument(metavar="OTHER", autocompletion=_complete_recipes, help="With --schedules: another to compare."),
     ] = None,
     schedules: Annotated[
         bool, typer.Option("--schedules", help="Draw what it does over the steps and over the noise levels instead.")

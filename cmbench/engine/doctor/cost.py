@@ -165,7 +165,10 @@ def _memory(built: Trainer, cost: _Cost) -> Check:
 
 
 def _size(number: float) -> str:
-    return f"{number / _GIB:.1f} GiB" if number >= _GIB else f"{number / 2**20:.1f} MiB"
+    for unit, size in (("GiB", _GIB), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 2**10:.1f} KiB"
 
 
 def _unused(built: Trainer) -> Check:
