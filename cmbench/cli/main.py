@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, ls, recipe, resume, run, sample, show, stop, watch
+from cmbench.cli import ablate, doctor, ls, recipe, resume, run, sample, show, stop, watch
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -26,6 +26,7 @@ app.command("show")(show.show)
 app.command("sample")(sample.sample)
 app.command("stop")(stop.stop)
 app.command("ablate")(ablate.ablate)
+app.command("doctor")(doctor.doctor)
 app.add_typer(recipe.app, name="recipe")
 
 

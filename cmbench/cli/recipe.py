@@ -50,8 +50,25 @@ def _about(path: Path) -> dict[str, object]:
 
 
 @app.command()
-def show(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -> None:
+def show(
+    recipe: RecipeFile,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", autocompletion=_complete_recipes, help="With --schedules: another to compare."),
+    ] = None,
+    schedules: Annotated[
+        bool, typer.Option("--schedules", help="Draw what it does over the steps and over the noise levels instead.")
+    ] = False,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
     """Print a recipe whole: every default written out, each key with its meaning."""
+    if other is not None and not schedules:
+        raise UsageError(f"OTHER: found '{other}', allowed with --schedules alone")
+    if schedules:
+        _show_schedules([recipe] if other is None else [recipe, other], overrides or [], json)
+        return
+
     from cmbench.engine import build
 
     path = recipes.find(recipe)
@@ -60,6 +77,20 @@ def show(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) ->
         typer.echo(to_json({"schema": 1, "recipe": complete.tables()}))
     else:
         typer.echo(build.commented(complete), nl=False)
+
+
+def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
+    """Draw the schedules of one recipe or of two; overrides hold for both."""
+    from cmbench.cli import _schedules
+    from cmbench.engine import build
+    from cmbench.engine import schedules as engine
+
+    paths = [recipes.find(name) for name in names]
+    found = [engine.of_recipe(build.complete(recipes.load(p, overrides), str(p)), str(p)) for p in paths]
+    if json:
+        typer.echo(to_json({"schema": 1, "schedules": [each.to_dict() for each in found]}))
+    else:
+        _schedules.show(found)
 
 
 @app.command()

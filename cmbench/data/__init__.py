@@ -7,4 +7,6 @@ A data set is a class `Data(config, device)` next to its `Config`, with
     held_out(n) -> up to n samples that training never sees (of a distribution: a fixed draw)
     train_sample(n) -> up to n training samples (of a distribution: another fixed draw)
     oracle() -> the closed-form denoiser of what is trained on
+and may have
+    shape_and_classes(config) -> both, without reading or fetching a file; static
 """

@@ -25,6 +25,7 @@ _TORCHVISION = {
     ),
     "cifar10": (datasets.CIFAR10, "cifar-10-python.tar.gz"),
 }
+_SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 class Config(BaseConfig):
@@ -44,6 +45,15 @@ class Data(Finite):
     Raises:
         UsageError: the files are missing and cannot be fetched, or do not fit into memory.
     """
+
+    @staticmethod
+    def shape_and_classes(config: Config) -> tuple[tuple[int, ...], int]:
+        """Return the shape of a sample and the number of labels, 1 for a folder that is missing."""
+        if config.name != "folder":
+            return _SHAPES[config.name], 10
+        root = Path(config.root).expanduser()
+        folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        return (3, config.size, config.size), max(1, len(folders))
 
     def __init__(self, config: Config, device: torch.device) -> None:
         root = Path(config.root).expanduser()

@@ -118,7 +118,9 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
     return from_recipe(build.complete(given, str(path)), str(path), runs_dir)
 
 
-def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None) -> Trainer:
+def from_recipe(
+    recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None, data: Any = None
+) -> Trainer:
     """Build a complete recipe.
 
     Args:
@@ -126,10 +128,11 @@ def from_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: 
         where: what messages name.
         runs_dir: where the teacher's run is looked for.
         kept: the run that is resumed, with its own copies of its teacher and of its first weights.
+        data: a data set that stands in for the recipe's own, on the recipe's device.
     """
     with naming(where):
         device = build.device_of(recipe.train.device)
-        data = build.data(recipe, device)
+        data = build.data(recipe, device) if data is None else data
         model = build.model(recipe, data.shape, data.classes, device)
         teacher, source = None, None
         if recipe.teacher is not None:

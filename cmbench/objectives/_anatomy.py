@@ -5,15 +5,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmbench.equations import dual, tangent
+from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import like
+from cmbench.equations.tangent import Method
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Anatomy
 from cmbench.randomness import StepRandom
 
 
 @torch.no_grad()
-def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None, random: StepRandom) -> Anatomy:
+def of_f(
+    model: Model,
+    x_t: Tensor,
+    t: Tensor,
+    dxdt: Tensor,
+    labels: Tensor | None,
+    random: StepRandom,
+    method: Method = "dual",
+    h: float = tangent.STEP,
+) -> Anatomy:
     """Return the norms of the terms of df/dt along dxdt, per sample.
 
     With f = c_skip x_t + c_out F(c_in x_t, c_noise):
@@ -32,15 +42,18 @@ def of_f(model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | No
         dxdt: (b, ...), the velocity that the objective follows.
         labels: (b,) or None.
         random: of the step; both derivatives see its dropout mask, and other randomness is left alone.
+        method: how the derivatives are taken; see `equations.tangent`.
+        h: step of finite differences.
     """
     p = model.parameterisation
     scalings, rates, dc_noise = p.of_f(t), p.d_of_f(t), p.dc_noise(t)
+    how = (method, h)
     network = (like(scalings.c_in, x_t) * x_t, p.c_noise(t), labels)
     along_x = like(rates.c_in, x_t) * x_t + like(scalings.c_in, x_t) * dxdt
     with random.dropout():
-        F, spatial = dual.value_and_derivative(model.F_theta, network, (along_x, None, None))
+        F, spatial = tangent.value_and_derivative(model.F_theta, network, (along_x, None, None), *how)
     with random.dropout():
-        _, temporal = dual.value_and_derivative(model.F_theta, network, (None, dc_noise, None))
+        _, temporal = tangent.value_and_derivative(model.F_theta, network, (None, dc_noise, None), *how)
 
     skip, dskip, dout = (like(c, x_t) for c in (scalings.c_skip, rates.c_skip, rates.c_out))
     out = scalings.c_out.abs()

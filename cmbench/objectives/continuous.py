@@ -74,7 +74,8 @@ class Objective(nn.Module):
 
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
         """Return the parts of df/dt for some samples x_0 (b, ...) of the batch."""
-        return _anatomy.of_f(model, *self._point(model, x_0, labels, random), labels, random)
+        how = (self.config.tangent_method, self.config.tangent_step)
+        return _anatomy.of_f(model, *self._point(model, x_0, labels, random), labels, random, *how)
 
     def after_step(self, model: Model, step: int) -> None:
         """There is no target to move."""

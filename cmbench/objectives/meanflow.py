@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import NonNegative, Positive
-from cmbench.equations import dual, tangent, timesteps
+from cmbench.equations import tangent, timesteps
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
 from cmbench.errors import UsageError
@@ -73,11 +73,14 @@ class Objective(nn.Module):
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
         """Return the parts of the error u - v + (t - r) du/dt for some samples: stable u - v, spatial, temporal."""
         z_t, t, r, v = self._point(model, x_0, random)
+        how = (self.config.tangent_method, self.config.tangent_step)
         network, interval = (z_t, torch.stack([t, t - r], dim=1), labels), t - r
         with random.dropout():
-            u, spatial = dual.value_and_derivative(model.F_theta, network, (v, None, None))
+            u, spatial = tangent.value_and_derivative(model.F_theta, network, (v, None, None), *how)
         with random.dropout():
-            _, temporal = dual.value_and_derivative(model.F_theta, network, (None, torch.ones_like(network[1]), None))
+            _, temporal = tangent.value_and_derivative(
+                model.F_theta, network, (None, torch.ones_like(network[1]), None), *how
+            )
         values = {
             "stable": tangent.norm(u - v),
             "spatial": interval * tangent.norm(spatial),

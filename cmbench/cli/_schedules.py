@@ -1,0 +1,117 @@
+"""Schedules of one recipe, or of two against each other, as charts and a table."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from cmbench.cli import _plots
+from cmbench.cli._lines import number
+from cmbench.cli._plots import Series
+from cmbench.cli._tables import table
+
+if TYPE_CHECKING:
+    from cmbench.engine.schedules import OverNoise, Schedules
+
+_OVER_NOISE = {
+    "proposal": "density of the times drawn, p(log sigma)",
+    "weight": "effective weight, lambda(t) p(log sigma), of area 1",
+    "interval": "interval, (t - r) / t",
+}
+_STEP_MARKERS = ("1", "2", "3")
+_RECIPE_MARKERS = ("o", "x")
+
+
+def show(recipes: "Sequence[Schedules]") -> None:
+    """Print the schedules of one recipe or of two."""
+    labels = [s.name for s in recipes]
+    if len(set(labels)) < len(labels):
+        labels = [f"{name} ({i})" for i, name in enumerate(labels, 1)]
+    pairs = "   ".join(f"{marker} {label}" for marker, label in zip(_RECIPE_MARKERS, labels, strict=False))
+    typer.echo(pairs if len(recipes) > 1 else f"{labels[0]}: {recipes[0].total:,} steps")
+    for name in dict.fromkeys(name for s in recipes for name in s.scalars):
+        _over_steps(name, recipes)
+    constants = [(n, *(_constant(s, n) for s in recipes)) for n in dict.fromkeys(n for s in recipes for n in s.scalars)]
+    constants = [row for row in constants if any(row[1:])]
+    if constants:
+        typer.echo("")
+        table(["constant", *labels], constants)
+    for kind in _OVER_NOISE:
+        _over_noise(kind, recipes)
+    typer.echo("")
+    table(["outside sigma_min to sigma_max", *labels], _outside(recipes))
+    for schedules, label in zip(recipes, labels, strict=True):
+        for note in schedules.notes:
+            typer.echo(f"{label}: {note}")
+
+
+def _constant(schedules: "Schedules", name: str) -> str:
+    values = schedules.scalars.get(name, [])
+    return number(values[0]) if values and min(values) == max(values) else ""
+
+
+def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
+    """Draw one scalar over the steps, in shares of the run where the recipes have different numbers of them."""
+    if all(_constant(s, name) for s in recipes if name in s.scalars):
+        return
+    total = max(s.total for s in recipes)
+    shared = len({s.total for s in recipes}) > 1
+    curves = [
+        Series(
+            [step / s.total * total for step in s.steps],
+            s.scalars[name],
+            marker if len(recipes) > 1 else "braille",
+            joined=len(recipes) == 1,
+        )
+        for s, marker in zip(recipes, _RECIPE_MARKERS, strict=False)
+        if name in s.scalars
+    ]
+    ends = [f"{number(s.scalars[name][0])} to {number(s.scalars[name][-1])}" for s in recipes if name in s.scalars]
+    typer.echo(f"\n{name} over the {'share of the run' if shared else 'steps'}: {'; '.join(ends)}")
+    quarters = [i / 4 for i in range(5)]
+    typer.echo(
+        _plots.chart(curves, {q * total: f"{q:.0%}" if shared else _short(round(q * total)) for q in quarters}, 10)
+    )
+
+
+def _short(step: int) -> str:
+    return f"{step / 1000:g}k" if step >= 10_000 else str(step)
+
+
+def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:
+    """Draw one quantity over the noise level: the steps in one chart, or for two recipes a chart for each step."""
+    having = [s for s in recipes if getattr(s.noise[0], kind)]
+    if not having:
+        return
+    changes = any(getattr(look, kind) != getattr(s.noise[0], kind) for s in having for look in s.noise)
+    lows, highs = ([s.noise[0].edges[end] for s in having] for end in (0, -1))
+    ticks = _plots.log_ticks(min(lows), max(highs))
+    if len(recipes) == 1:
+        looks = having[0].noise if changes else having[0].noise[:1]
+        curves = [_curve(look, kind, m) for look, m in zip(looks, _STEP_MARKERS, strict=False)]
+        at = "   ".join(f"{m} step {look.step:,}" for look, m in zip(looks, _STEP_MARKERS, strict=False))
+        typer.echo(f"\n{_OVER_NOISE[kind]}\n{at if changes else 'the same at every step'}")
+        typer.echo(_plots.chart(curves, ticks))
+        return
+    for i, when in enumerate(("first", "middle", "last") if changes else ("every",)):
+        curves = [
+            _curve(s.noise[min(i, len(s.noise) - 1)], kind, marker)
+            for s, marker in zip(recipes, _RECIPE_MARKERS, strict=False)
+            if s in having
+        ]
+        typer.echo(f"\n{_OVER_NOISE[kind]}, {when} step")
+        typer.echo(_plots.chart(curves, ticks))
+
+
+def _curve(look: "OverNoise", kind: str, marker: str) -> Series:
+    """Return points in the middle of the bins; where nothing falls there is none, so that grids show as grids."""
+    middles = [0.5 * (math.log10(a) + math.log10(b)) for a, b in zip(look.edges, look.edges[1:], strict=False)]
+    empty = (None,) if kind == "interval" else (None, 0.0)
+    return Series(middles, [None if y in empty else y for y in getattr(look, kind)], marker, joined=False)
+
+
+def _outside(recipes: "Sequence[Schedules]") -> list[list[str]]:
+    """Return the shares of samples and of weight that the charts do not show, at the last step."""
+    rows = (("samples", 0), ("weight", 1))
+    return [[name, *(f"{s.noise[-1].outside[i]:.2%}" for s in recipes)] for name, i in rows]

@@ -1,0 +1,46 @@
+"""What the terminal can do."""
+
+import os
+import shutil
+import sys
+from typing import Literal, NamedTuple
+
+from rich.console import Console
+
+
+class Terminal(NamedTuple):
+    """A finding about the terminal, as `engine.doctor` gives them of the rest."""
+
+    level: Literal["ok", "warn"]
+    found: str
+    advice: str
+
+
+def look() -> Terminal:
+    """Return what is known of the terminal that stdout goes to."""
+    width, height = shutil.get_terminal_size()
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    around = [
+        name for name, key in (("tmux", "TMUX"), ("screen", "STY"), ("ssh", "SSH_CONNECTION")) if key in os.environ
+    ]
+    term = os.environ.get("TERM", "")
+    console = Console()
+    facts = [
+        f"{width} x {height}",
+        f"TERM={term}" if term else "TERM not set",
+        f"colours: {console.color_system or 'none'}{' (NO_COLOR)' if console.no_color else ''}",
+        encoding,
+        *around,
+    ]
+    if not sys.stdout.isatty():
+        return Terminal("ok", f"none: output goes to a file or a pipe ({', '.join(facts)})", "")
+    problems = []
+    if width < 80 or height < 24:
+        problems.append("enlarge it: tables and charts want 80 x 24")
+    if term in ("", "dumb"):
+        problems.append("export TERM=xterm-256color")
+    if "utf" not in encoding:
+        problems.append("export LANG=C.UTF-8: charts are drawn with Unicode")
+    if "tmux" in around and not term.startswith(("tmux", "screen")):
+        problems.append("inside tmux TERM should be tmux-256color")
+    return Terminal("warn" if problems else "ok", ", ".join(facts), "; ".join(problems))

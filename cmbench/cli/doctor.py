@@ -1,0 +1,95 @@
+"""`cmbench doctor`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cmbench import recipe as recipes
+from cmbench.cli import _terminal
+from cmbench.cli._options import Json, Overrides, RunsDir, _complete_recipes
+from cmbench.cli._tables import table
+from cmbench.errors import NotFoundError, UsageError
+from cmbench.rundir.files import to_json
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.select import runs_folder, select
+
+if TYPE_CHECKING:
+    from cmbench.engine.doctor.check import Check
+
+
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            autocompletion=_complete_recipes,
+            help="A recipe's path or name, or a run's; none: the machine.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> int:
+    """Check this machine, or a recipe before it is trained. Exit code 1 if a check failed."""
+    if recipe is None and overrides:
+        raise UsageError("--set: found one, allowed with a recipe alone")
+    checks = _of_machine(runs_dir) if recipe is None else _of_recipe(recipe, overrides or [], runs_dir)
+    counts = {level: sum(check.level == level for check in checks) for level in ("ok", "warn", "fail", "-")}
+    if json:
+        typer.echo(to_json({"schema": 1, "recipe": recipe, "counts": counts, "checks": [vars(c) for c in checks]}))
+    else:
+        _print(checks)
+        typer.echo("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n and level != "-"))
+    return 1 if counts["fail"] else 0
+
+
+def _of_machine(runs_dir: Path | None) -> "list[Check]":
+    from cmbench.engine import doctor as engine
+    from cmbench.engine.doctor.check import Check
+
+    terminal = _terminal.look()
+    return [*engine.of_machine(runs_folder(runs_dir)), Check("terminal", *terminal)]
+
+
+def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None) -> "list[Check]":
+    path, run = _find(name, runs_dir)
+    given = recipes.load(path, overrides)
+
+    from cmbench.engine import build
+    from cmbench.engine import doctor as engine
+
+    with Console(stderr=True).status(f"looking at {path}"):
+        return engine.of_recipe(build.complete(given, str(path)), str(path), runs_dir, run)
+
+
+def _find(name: str, runs_dir: Path | None) -> tuple[Path, RunDir | None]:
+    """Return the file of a recipe, or of a run's recipe with the run."""
+    try:
+        path = recipes.find(name)
+    except UsageError as no_recipe:
+        try:
+            run = select(name, runs_folder(runs_dir))
+        except NotFoundError as no_run:
+            raise (no_run if name.startswith("@") else no_recipe) from None
+        return run.recipe, run
+    run = RunDir(path.parent)
+    return path, run if path == run.recipe and run.meta.exists() else None
+
+
+def _print(checks: "list[Check]") -> None:
+    table(
+        ["check", "", "found"], [(c.name, c.level, c.found + (f"\n-> {c.advice}" if c.advice else "")) for c in checks]
+    )
+    bins: list[dict[str, Any]] = next((c.values["bins"] for c in checks if "bins" in c.values), [])
+    if bins:
+        typer.echo("\ndF/dt along the conditional velocity: relative error in each bin of noise levels")
+        keys = [key for key in bins[0] if key.startswith("error_")]
+        names = {"error_jvp": "against float64 jvp", "error_finite_difference": "against float64 differences"}
+        rows = [[_range(b["sigma"]), *(f"{b[key]:.1e}" for key in keys)] for b in bins]
+        table(["noise level", *(names[key] for key in keys)], rows)
+
+
+def _range(ends: list[float]) -> str:
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"

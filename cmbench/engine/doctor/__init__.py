@@ -1,0 +1,88 @@
+"""Looks before a run: what this machine lacks, and whether a recipe's network is fit for its objective.
+
+Nothing is trained and no run directory is made: a few steps happen in memory, to be timed. What torch.compile would do
+is not looked at, for compiling takes longer than all the rest.
+"""
+
+from pathlib import Path
+
+import torch
+
+from cmbench.data import _noise
+from cmbench.engine import build, environment, trainer
+from cmbench.engine.doctor import cost, machine, network, probe, tangent
+from cmbench.engine.doctor.check import Check, Level
+from cmbench.engine.trainer import Trainer
+from cmbench.errors import UsageError, naming
+from cmbench.recipe import Recipe
+from cmbench.rundir.layout import RunDir
+
+
+def of_machine(runs: Path) -> list[Check]:
+    """Return the findings about this machine; `runs` is the folder that runs would go to."""
+    return machine.checks(runs)
+
+
+def of_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None) -> list[Check]:
+    """Build a recipe as a run would, on its device and in its precision, and return the findings about it.
+
+    Args:
+        recipe: complete, as `build.complete` returns it.
+        where: what messages name.
+        runs_dir: where its teacher's run is looked for.
+        kept: the run that the recipe was taken from, with its copies of its teacher and of its first weights.
+
+    Raises:
+        UsageError: the recipe cannot be built.
+        NotFoundError: its teacher is a run that does not exist.
+    """
+    environment.make_reproducible()
+    data, about_data = _data(recipe, where)
+    recipe, about_distance = _without_fetching(recipe)
+    built = trainer.from_recipe(recipe, where, runs_dir, kept, data)
+    model, at = probe.copied(built.state.model), probe.points(built)
+    found = [
+        _about(built),
+        about_data,
+        *about_distance,
+        *tangent.checks(built, model, at),
+        *network.checks(built, model, at),
+    ]
+    return found + cost.checks(built)
+
+
+def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
+    """Return the recipe's data, or noise in their shape where they would have to be fetched."""
+    with naming(where):
+        device = build.device_of(recipe.train.device)
+        cls, own = build.settings("data", recipe)
+        if not hasattr(cls, "shape_and_classes"):
+            return cls(own, device), Check("data", "ok", recipe.data["kind"])
+        try:
+            return cls(own.model_copy(update={"download": False}), device), Check("data", "ok", recipe.data["kind"])
+        except UsageError as error:
+            shape, classes = cls.shape_and_classes(own)
+            fetched = own.download and own.name != "folder"
+            level: Level = "ok" if fetched else "fail"
+            missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
+            found = f"{missing}; noise of shape {list(shape)} stands in for now"
+            return _noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
+
+
+def _without_fetching(recipe: Recipe) -> tuple[Recipe, list[Check]]:
+    """Return the recipe with distance = "l2" where that of LPIPS would first be fetched."""
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
+    if recipe.objective.get("distance") != "lpips" or weights.exists():
+        return recipe, []
+    found = f"LPIPS' weights of 528 MB are not at {weights} yet; l2 stands in, so a step is cheaper here than in a run"
+    return recipe.model_copy(update={"objective": {**recipe.objective, "distance": "l2"}}), [
+        Check("lpips", "ok", found)
+    ]
+
+
+def _about(built: Trainer) -> Check:
+    recipe = built.recipe
+    parameters = sum(p.numel() for p in built.state.model.parameters())
+    kinds = f"objective {recipe.objective['kind']}, network {recipe.network['kind']}"
+    found = f"{kinds}, {parameters:,} parameters, {built.device}, {recipe.train.precision}"
+    return Check("recipe", "ok", found, values={"parameters": parameters})

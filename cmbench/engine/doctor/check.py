@@ -1,0 +1,31 @@
+"""What a check came to."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Level = Literal["ok", "warn", "fail", "-"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at, one or two words.
+        level: "ok", "warn", "fail", or "-" for what could not be looked at.
+        found: what was found, in plain words.
+        advice: what to do about it; empty where there is nothing to do.
+        values: the numbers behind it, for programs.
+    """
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first sentence of an exception, short enough for a table."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

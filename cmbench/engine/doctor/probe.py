@@ -1,0 +1,126 @@
+"""The network of a recipe on points of its path, without training it."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cmbench.engine.trainer import Trainer
+from cmbench.equations import tangent
+from cmbench.equations.gaussian_path import GaussianPath, like
+from cmbench.equations.tangent import Method
+from cmbench.networks._model import Model
+from cmbench.randomness import StepRandom
+
+BINS = 8
+_SAMPLES = 32  # in all bins together, of a network up to ...
+_SMALL = 5_000_000  # parameters; beyond that one a bin, where float64 on the CPU would take minutes
+
+
+@dataclass(frozen=True)
+class Points:
+    """Samples at times in all bins of the objective's own variable.
+
+    Attributes:
+        x_0, eps: (B, ...).
+        t: (B,), ascending.
+        labels: (B,), or None for an unconditional network.
+        edges: (BINS + 1,) noise levels; of `points`, B / BINS samples lie in each bin.
+    """
+
+    x_0: Tensor
+    eps: Tensor
+    t: Tensor
+    labels: Tensor | None
+    edges: Tensor
+
+    def few(self) -> "Points":
+        """Return two of the points, where their number does not matter."""
+        labels = None if self.labels is None else self.labels[:2]
+        return Points(self.x_0[:2], self.eps[:2], self.t[:2], labels, self.edges)
+
+    def double(self) -> "Points":
+        """Return the same points in float64."""
+        return Points(self.x_0.double(), self.eps.double(), self.t.double(), self.labels, self.edges)
+
+
+def points(built: Trainer) -> Points:
+    """Return the points at which a recipe's network is looked at; they follow from its seed."""
+    random, model = StepRandom(built.device, built.recipe.seed, 0), built.state.model
+    times = built.objective.profile_edges(BINS).double().cpu()
+    per_bin = _SAMPLES // BINS if sum(p.numel() for p in model.parameters()) < _SMALL else 1
+    inside = (torch.arange(per_bin, dtype=torch.float64) + 0.5) / per_bin
+    t = (times[:-1, None] + inside * times.diff()[:, None]).flatten().to(built.device, model.time_dtype)
+    x_0, labels = built.data.batch(len(t), random)
+    edges = model.path.noise_level(times)
+    return Points(x_0, random.noise(x_0), t, labels if built.conditional else None, edges)
+
+
+def copied(model: Model) -> Model:
+    """Return a copy in evaluation mode whose weights that are all zero are N(0, 1 / fan_in), from a fixed seed.
+
+    Networks begin with zeros in their last layer, and in the last of each block: F is 0 there whatever the time, and
+    there would be nothing to look at. Weights that have been trained stay as they are.
+    """
+    model = copy.deepcopy(model).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1 and not weight.any():
+                noise = torch.randn(weight.shape, generator=generator) / math.sqrt(weight[0].numel())
+                weight.copy_(noise)
+    return model
+
+
+def in_float64(model: Model) -> Model:
+    """Return a copy whose network computes in float64."""
+    model = copy.deepcopy(model).double()
+    model.autocast, model.time_dtype = None, torch.float64
+    return model
+
+
+def log_unit(path: GaussianPath, t: Tensor) -> Tensor:
+    """Return dt / d ln n, n the noise level: cos t sin t on TrigFlow, t on the EDM path. (B,)."""
+    s, sigma = path.s(t), path.sigma(t)
+    return s * sigma / (path.dsigma(t) * s - sigma * path.ds(t))
+
+
+def method_of(built: Trainer) -> Method:
+    """Return how the recipe takes derivatives; "dual" for objectives that take none."""
+    return getattr(built.objective.config, "tangent_method", "dual")
+
+
+def needs_tangent(built: Trainer) -> bool:
+    """Return whether the objective trains on a derivative of the network."""
+    return "tangent" in built.objective.forwards
+
+
+def value_and_derivative(
+    built: Trainer, model: Model, at: Points, method: Method | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return F and its derivative along the conditional velocity, per unit of ln(noise level), (B, ...) each.
+
+    Args:
+        built: the recipe.
+        model: its model or a copy.
+        at: the points, in the precision of the copy.
+        method: how; None takes the recipe's own, with the units and the step of its objective.
+    """
+    config, path, unit = built.objective.config, model.path, log_unit(model.path, at.t)
+    # A step of the central difference means what it means in training: `rearranged` alone has it in this unit.
+    own = unit if method or getattr(config, "tangent", "") == "rearranged" else torch.ones_like(unit)
+    h = 1e-5 if method else getattr(config, "tangent_step", tangent.STEP)
+    x_t, v = path.x_t(at.x_0, at.eps, at.t), path.conditional_velocity(at.x_0, at.eps, at.t)
+    r = at.t / 2 if model.times == 2 else None
+    F, dF = model.F_and_derivative(
+        x_t, at.t, like(own, v) * v, own, at.labels, r, method=method or method_of(built), h=h
+    )
+    return F.detach(), dF.detach() * like(unit / own, dF)
+
+
+def embedding_of(model: Model) -> nn.Module | None:
+    """Return the network's embedding of the first time, where it says which module that is and how steep."""
+    embedding = getattr(model.F_theta, "time", None)
+    return embedding if hasattr(embedding, "derivative_norm") else None
