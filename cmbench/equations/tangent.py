@@ -55,6 +55,7 @@ def value_and_derivative(
     devices = [p.device for p in primals if p is not None and p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices), torch.no_grad():  # the plain pass below draws the same masks again
         dF = derivative(network, primals, tangents, h, devices)
+    torch.clear_autocast_cache()  # older torch keeps the weights cast above, without graph (pytorch#158232)
     return network(*primals), dF
 
 

@@ -185,6 +185,22 @@ def test_every_pass_of_a_step_draws_one_dropout_mask(dropout_masks, x_0, kind, s
     assert not torch.equal(seen[0][0], seen[1][0])
 
 
+@pytest.mark.parametrize("kind", ["cd", "ct", "ect", "ict", "meanflow", "tcm"])
+def test_the_other_end_of_an_interval_is_the_one_that_is_used(calls, random, x_0, kind):
+    """What the profile is told of r is what the target, or the network of two times, was told."""
+    objective, model = tiny(kind)
+    target = getattr(objective, "target", None)
+    online, seen = calls(model.F_theta), calls(target.F_theta) if target else None
+    terms = objective.loss(model, x_0, None, STEP, random)
+    if kind == "meanflow":
+        torch.testing.assert_close(terms.r, terms.t - toy.plain(online[-1][1])[:, 1], rtol=1e-12, atol=1e-14)
+        return
+    sigma = torch.exp(4 * (seen or online)[-1][1])
+    torch.testing.assert_close(terms.r, sigma.where(terms.r > 0.002, terms.r), rtol=1e-12, atol=0)
+    assert (terms.r <= terms.t).all()
+    assert not terms.r.requires_grad
+
+
 class Masked(nn.Module):
     """2 x where a unit is kept, 0 where it is dropped: what was dropped shows in value and derivative alike."""
 
