@@ -12,7 +12,8 @@ from cmbench.rundir.layout import steps_of_checkpoints
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 FILES = sorted(FOLDER.glob("*.toml"))
-SHORT = ["train.steps=2", "train.batch_size=4", "train.device=cpu", "evaluate.n=8", "snapshot.n=4"]
+SHORT = ["train.steps=2", "train.batch_size=4", "train.device=cpu", "evaluate.n=8"]
+SHORT += ["evaluate.true_error_n=2", "snapshot.n=4", "profile.anatomy_every=1"]
 
 
 def all_recipes(function):
@@ -29,19 +30,29 @@ def test_a_recipe_has_no_mistake_and_its_files_name(path, cmbench):
     assert recipes.load(path).name == path.stem
 
 
+def sources(recipe, home):
+    """Train what a recipe takes from runs, on its data and network, and return the overrides that name them."""
+    tables = {key: value for key, value in recipe.tables().items() if key not in ("teacher", "start")}
+    found = []
+    for key in ("teacher", "start"):
+        table = getattr(recipe, key)
+        if table is None or not table.run:
+            continue
+        stage_1 = build.component("objective", recipe.objective["kind"])[0].teacher == "consistency"
+        objective = {"kind": "ict" if stage_1 else "denoise"}
+        (home / f"{key}.toml").write_text(tomli_w.dumps({**tables, "objective": objective}))
+        made = runner.create(home / f"{key}.toml", SHORT, None, [])
+        list(made.records())
+        found.append(f"{key}.run={made.run.name}")
+    return found
+
+
 @all_recipes
 def test_a_recipe_trains(path, home, put_back):
     recipe = build.complete(recipes.load(path), str(path))
     if recipe.data["kind"] == "images":
         pytest.skip("its pictures are not here")
-    overrides = list(SHORT)
-    if recipe.teacher is not None and recipe.teacher.kind == "run":
-        taught = recipes.load(path)
-        tables = {key: value for key, value in taught.tables().items() if key != "teacher"}
-        (home / "teacher.toml").write_text(tomli_w.dumps({**tables, "objective": {"kind": "denoise"}}))
-        teacher = runner.create(home / "teacher.toml", SHORT, None, [])
-        list(teacher.records())
-        overrides.append(f"teacher.run={teacher.run.name}")
+    overrides = [*SHORT, *sources(recipe, home)]
     made = runner.create(path, overrides, None, [])
     list(made.records())
     assert made.exit_code == 0

@@ -59,6 +59,7 @@ class Mine(ct.Objective):
 """
 MINE = TINY.replace('kind = "ct"', 'kind = "own_mine:Mine"').replace("steps = 12", f"steps = {STEPS}")
 MINE = MINE.replace('name = "tiny"', 'name = "mine"').replace("[log]\nevery = 3", "[log]\nevery = 1")
+MINE = MINE.replace("n = 32", "n = 32\ntrue_error_n = 0")  # its own takes the place
 MINE = MINE.replace("every = 6", "every = 20").replace("every = 5", "every = 0")
 
 

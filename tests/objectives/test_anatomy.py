@@ -1,6 +1,6 @@
-"""The terms of the tangent add up to it, and each is what it is called."""
-
 from types import SimpleNamespace
+
+"""The terms of the tangent add up to it, and each is what it is called."""
 
 import pytest
 import torch
@@ -33,8 +33,11 @@ def model_on(path, network, shape=(3,), times=1):
 def capture(monkeypatch):
     """Keep the vectors whose norms the anatomy returns."""
     kept = []
-    own = _anatomy.tangent.norm
-    monkeypatch.setattr(_anatomy, "tangent", SimpleNamespace(norm=lambda x: kept.append(x) or own(x)))
+    own = _anatomy.tangent
+    watched = SimpleNamespace(
+        norm=lambda x: kept.append(x) or own.norm(x), value_and_derivative=own.value_and_derivative
+    )
+    monkeypatch.setattr(_anatomy, "tangent", watched)
     return kept
 
 
