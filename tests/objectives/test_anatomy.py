@@ -1,6 +1,6 @@
-from types import SimpleNamespace
-
 """The terms of the tangent add up to it, and each is what it is called."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
