@@ -40,7 +40,7 @@ class Config(BaseConfig):
     )
     weighting: TrigWeighting = Field("adaptive", description="adaptive: e^w_phi(t), learned; uniform; cosine: cos t")
     prior: Literal["none", "inverse_tan"] = Field(
-        "none", description="inverse_tan: one more factor 1 / (sigma_data tan t), which the paper has inside g already"
+        "none", description="inverse_tan: a further factor 1 / (sigma_data tan t), which g holds already"
     )
     reduction: Literal["mean", "sum"] = Field("mean", description="over the elements of a sample: mean or sum")
 
