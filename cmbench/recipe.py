@@ -57,6 +57,14 @@ class Recipe(Config):
     snapshot: Snapshot = Snapshot()
     evaluate: Evaluate = Evaluate()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_empty_start(cls, given: object) -> object:
+        """Let --set start.run= take first weights away."""
+        if isinstance(given, dict) and isinstance(given.get("start"), dict) and given["start"].get("run", "") == "":
+            return {key: value for key, value in given.items() if key != "start"}
+        return given
+
     @model_validator(mode="after")
     def _kinds_exist(self) -> "Recipe":
         for table, folder in COMPONENTS.items():
@@ -128,8 +136,17 @@ def _merged(base: Tables, over: Tables) -> Tables:
         if not isinstance(value, dict) or not isinstance(below, dict) or _other_component(key, below, value):
             merged[key] = value
         else:
-            merged[key] = _merged(below, value)
+            merged[key] = _merged(_without_scalings(below) if _other_path(key, below, value) else below, value)
     return merged
+
+
+def _other_path(table: str, below: Tables, over: Tables) -> bool:
+    """Return whether `over` names another path, which comes with scalings, c_noise and boundary of its own."""
+    return table == "path" and over.get("kind", below.get("kind")) != below.get("kind")
+
+
+def _without_scalings(path: Tables) -> Tables:
+    return {key: value for key, value in path.items() if key not in ("scalings", "c_noise", "boundary")}
 
 
 def _other_component(table: str, below: Tables, over: Tables) -> bool:

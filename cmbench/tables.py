@@ -19,7 +19,7 @@ def is_own_class(kind: str) -> bool:
 
 
 # What each path is trained with, unless the recipe says otherwise: scalings, c_noise, boundary.
-_CUSTOM = {
+_OF_PATH = {
     "edm": ("edm", "log", "sigma_min"),
     "vp": ("edm", "log", "zero"),
     "trigflow": ("trigflow", "identity", "zero"),
@@ -48,11 +48,11 @@ class PathTable(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _custom_of_the_path(cls, given: object) -> object:
+    def _fill_in_by_path(cls, given: object) -> object:
         kind = given.get("kind", "edm") if isinstance(given, dict) else None
-        if not isinstance(given, dict) or not isinstance(kind, str) or kind not in _CUSTOM:
+        if not isinstance(given, dict) or not isinstance(kind, str) or kind not in _OF_PATH:
             return given  # the field says what is wrong
-        scalings, c_noise, boundary = _CUSTOM[kind]
+        scalings, c_noise, boundary = _OF_PATH[kind]
         return {"scalings": scalings, "boundary": boundary, "c_noise": c_noise, **given}
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class Teacher(Config):
 class Start(Config):
     """[start]: the first weights, from the checkpoint of a run. Without this table they are drawn from the seed."""
 
-    run: str = Field(min_length=1, description="a selector: a path, a prefix, @latest or @latest:PREFIX")
+    run: str = Field("", description="a selector: a path, a prefix, @latest or @latest:PREFIX; empty: no such run")
     ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
 
 

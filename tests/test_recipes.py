@@ -48,6 +48,21 @@ def sources(recipe, home):
 
 
 @all_recipes
+def test_first_weights_are_those_of_the_same_network(path):
+    """Of the recipe that the selector names, with the same scalings."""
+    recipe = recipes.load(path)
+    initialised = recipe.teacher is not None and recipe.teacher.initialise_student
+    source = recipe.teacher if initialised else recipe.start
+    if source is None:
+        pytest.skip("its weights are drawn from the seed")
+    taught = FOLDER / f"{source.run.removeprefix('@latest:').removesuffix('-')}.toml"
+    mine, theirs = (build.complete(recipes.load(p), str(p)) for p in (path, taught))
+    assert {**mine.network, "dropout": 0} == {**theirs.network, "dropout": 0}
+    assert (mine.path.scalings, mine.path.sigma_data) == (theirs.path.scalings, theirs.path.sigma_data)
+    assert mine.data["kind"] == theirs.data["kind"]
+
+
+@all_recipes
 def test_a_recipe_trains(path, home, put_back):
     recipe = build.complete(recipes.load(path), str(path))
     if recipe.data["kind"] == "images":

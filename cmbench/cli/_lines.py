@@ -42,7 +42,7 @@ def event_line(row: Row) -> str:
 
 def denoiser_differs(error: float) -> str:
     """What became of the source's denoiser where its weights were taken over."""
-    return f"denoiser differs by {number(100 * error)}%"
+    return f"output differs by {number(100 * error)}%"
 
 
 def number(value: float) -> str:

@@ -12,7 +12,7 @@ from cmbench.errors import ConflictError, UsageError, nearest
 from cmbench.recipe import Recipe, Tables
 from cmbench.rundir import status
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.select import address, all_runs, select
+from cmbench.rundir.select import address, all_runs, portable, select
 
 ENDED = ("finished", "diverged")
 ON, OFF = "on", "off"
@@ -89,9 +89,20 @@ def switches_of(path: Path, overrides: Sequence[str], whole: Recipe) -> list[Swi
 
 def _standing(path: Path, overrides: Sequence[str], whole: Recipe) -> str:
     try:
-        return OFF if complete(path, overrides) == whole else ON
+        variant = complete(path, overrides)
     except UsageError as error:
         return str(error).removeprefix(f"{path}: ")
+    if variant == whole:
+        return OFF
+    taken_over = whole.start is not None or (whole.teacher is not None and whole.teacher.initialise_student)
+    if taken_over and _architecture(variant) != _architecture(whole):
+        return "another network than that of the run which the first weights come from"
+    return ON
+
+
+def _architecture(recipe: Recipe) -> Tables:
+    """Return what weights belong to."""
+    return {key: value for key, value in recipe.network.items() if key != "dropout"}
 
 
 def chosen(names: str, switches: Sequence[Switch], where: str) -> list[Switch]:
@@ -132,7 +143,7 @@ def tasks_of(
     """
     variants: dict[str, tuple[str, ...]] = {"whole": (), **{f"no_{s.name}": s.overrides for s in dropped}}
     _check_names(name, [f"{name}_{variant}" for variant in variants])
-    pinned = _pinned_teacher(whole, runs_dir)
+    pinned = _pinned_sources(whole, runs_dir)
     tasks = []
     for variant, own in variants.items():
         for seed in range(whole.seed, whole.seed + seeds):
@@ -150,14 +161,17 @@ def _check_names(name: str, names: Sequence[str]) -> None:
         )
 
 
-def _pinned_teacher(whole: Recipe, runs_dir: Path) -> list[str]:
-    """Name the teacher's run in full: @latest would be another one when the last variant starts."""
-    teacher = whole.teacher
-    if teacher is None or teacher.kind != "run":
-        return []
-    run = select(teacher.run, runs_dir, with_checkpoint=True)
-    named = str(run.path) if Path(teacher.run, "recipe.toml").exists() else run.name
-    return [f"teacher.run={json.dumps(named)}"]
+def _pinned_sources(whole: Recipe, runs_dir: Path) -> list[str]:
+    """Name the runs that weights come from in full: @latest would be another one when the last variant starts."""
+    selectors = {
+        "teacher.run": whole.teacher.run if whole.teacher else "",
+        "start.run": whole.start.run if whole.start else "",
+    }
+    return [
+        f"{key}={json.dumps(portable(select(selector, runs_dir, with_checkpoint=True), selector))}"
+        for key, selector in selectors.items()
+        if selector
+    ]
 
 
 def take_up(tasks: Sequence[Task], runs_dir: Path) -> None:

@@ -141,12 +141,12 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
         path.sigma_data,
         path.sigma_min,
         path.sigma_max,
-        complete_recipe.train.precision,
-        path.scalings,
-        path.c_noise,
-        path.boundary,
-        times,
-        _TIME_DTYPES[path.time_precision],
+        precision=complete_recipe.train.precision,
+        scalings=path.scalings,
+        noise=path.c_noise,
+        boundary_at=path.boundary,
+        times=times,
+        time_dtype=_TIME_DTYPES[path.time_precision],
     ).to(device)
 
 

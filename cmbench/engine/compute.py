@@ -1,4 +1,7 @@
-"""What training costs, in forward passes of the student's network: methods are compared at equal compute."""
+"""What training costs, in forward passes of the student's network: methods are compared at equal compute.
+
+Evaluations and looks at the tangent's parts are not counted.
+"""
 
 from dataclasses import dataclass
 

@@ -68,10 +68,12 @@ class Diverged(Event):
     Attributes:
         what: "loss" or "gradient".
         times: times of the samples whose loss is not finite.
+        tangent_norm: the largest of the batch; None where the objective has no tangent.
     """
 
     what: str
     times: list[float]
+    tangent_norm: float | None = None
 
 
 def train(trainer: Trainer) -> Iterator[Event]:
@@ -100,7 +102,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if not torch.isfinite(terms.total + grad_norm):
             finite = torch.isfinite(terms.loss)
             what = "gradient" if torch.isfinite(terms.total) else "loss"
-            yield Diverged(state.step, what, terms.t[~finite].tolist())
+            largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
+            yield Diverged(state.step, what, terms.t[~finite].tolist(), largest)
             return
 
         if clip:
@@ -151,7 +154,8 @@ def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
 
 
 def _evaluated(trainer: Trainer) -> Evaluated:
-    values, errors = trainer.evaluate(), trainer.true_error()
+    spent = trainer.compute.so_far(trainer.state.step * trainer.recipe.train.batch_size)
+    values, errors = {**trainer.evaluate(), **spent}, trainer.true_error()
     if not errors:
         return Evaluated(trainer.state.step, values, {})
     *bins, at_sigma_max = errors

@@ -148,8 +148,8 @@ class Runner:
                 yield self._event("snapshot", files=snapshot.write(self.run, event.step, samples))
             case loop.CheckpointDue():
                 yield self._checkpoint()
-            case loop.Diverged(what=what, times=times):
-                yield from self._diverge(what, times)
+            case loop.Diverged():
+                yield from self._diverge(event)
         self._beat()
 
     def _row(self, values: dict[str, float]) -> Record:
@@ -188,13 +188,14 @@ class Runner:
         if not checkpoint.is_whole(self.run, self.trainer.state.step):
             yield self._checkpoint()
 
-    def _diverge(self, what: str, times: list[float]) -> Iterator[Record]:
+    def _diverge(self, event: loop.Diverged) -> Iterator[Record]:
         self.state, self.exit_code = "diverged", DivergedError.exit_code
         yield from self._checkpoint_unless_whole()
-        bins = sorted({bisect_right(self._edges[1:-1], t) for t in times})
-        yield self._event("diverged", what=what, times=times, bins=bins)
+        bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
+        about = {"what": event.what, "times": event.times, "tangent_norm": event.tangent_norm}
+        yield self._event("diverged", **about, bins=bins)
         raise DivergedError(
-            f"{self.run.name}: the {what} of step {self.trainer.state.step + 1} is not finite; "
+            f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; "
             f"the last good state is checkpoint {self.trainer.state.step}"
         )
 

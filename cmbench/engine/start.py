@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from cmbench.engine import weights
-from cmbench.engine.teacher import Teacher, portable
+from cmbench.engine.teacher import Teacher
 from cmbench.errors import UsageError
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
-from cmbench.rundir.select import runs_folder, select
+from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Start as Config
 
 _LEVELS = 16  # noise levels at which student and source are compared
@@ -24,8 +24,9 @@ class Start:
 
     Attributes:
         trained: the source.
-        error: root mean square difference of the student's denoiser to the source's over that of the source, on noisy
-            samples at all noise levels: 0 where both are the same function.
+        error: root mean square difference of the student's output to the source's over that of the source, on noisy
+            samples at all noise levels: 0 where both are the same function. The output is f where the source is a
+            consistency model, else D.
     """
 
     trained: weights.Trained
@@ -50,7 +51,7 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
             f"allowed: the same (dropout may differ), {otherwise}"
         )
     student.load_state_dict(trained.model.state_dict())
-    return Start(trained, difference(student, trained.model))
+    return Start(trained, difference(student, trained.model, of_f=trained.sampler == "consistency"))
 
 
 def _needs(recipe: Recipe) -> tuple[dict[str, Any], float, str]:
@@ -62,12 +63,13 @@ def _shapes(model: Model) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def load(recipe: Recipe, config: Config, device: torch.device, runs_dir: Path | None, kept: Path | None) -> Any:
+def load(
+    config: Config, device: torch.device, runs_dir: Path | None, kept: Path | None
+) -> tuple[weights.Trained, Config]:
     """Return the run that [start] names, and the table with the selector replaced by the run's name.
 
     Args:
-        recipe: the student's.
-        config: its [start] table.
+        config: the [start] table.
         device: where the weights go.
         runs_dir: where runs are looked for.
         kept: where a run that is resumed kept its first weights.
@@ -80,8 +82,8 @@ def load(recipe: Recipe, config: Config, device: torch.device, runs_dir: Path | 
 
 
 @torch.no_grad()
-def difference(student: Model, source: Model) -> float:
-    """Return the relative root mean square difference of two denoisers, on the EDM path."""
+def difference(student: Model, source: Model, of_f: bool) -> float:
+    """Return the relative root mean square difference of two models, of f or of D, on the EDM path."""
     device = next(student.parameters()).device
     generator = torch.Generator().manual_seed(0)
     sigma = torch.logspace(-2, 1, _LEVELS).repeat_interleave(_POINTS).clamp(student.sigma_min, student.sigma_max)
@@ -89,6 +91,7 @@ def difference(student: Model, source: Model) -> float:
     x = x * (sigma.square() + student.sigma_data**2).sqrt().view(-1, *[1] * len(student.shape))
     was_training = student.training
     student.eval()
-    mine, theirs = (m.on_edm_path().denoise(x.to(device), sigma.to(device)) for m in (student, source.eval()))
+    both = (m.on_edm_path() for m in (student, source.eval()))
+    mine, theirs = ((m if of_f else m.denoise)(x.to(device), sigma.to(device)) for m in both)
     student.train(was_training)
     return float(((mine - theirs).square().mean() / theirs.square().mean()).sqrt())

@@ -9,8 +9,7 @@ import torch
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe
-from cmbench.rundir.layout import RunDir
-from cmbench.rundir.select import runs_folder, select
+from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Teacher as Config
 
 
@@ -63,7 +62,8 @@ def load_teacher(
         trained = weights.load(run, device, config.ema, key="teacher.ema")
         config = config.model_copy(update={"run": portable(run, config.run)})
     wanted = build.component("objective", recipe.objective["kind"])[0].teacher
-    if wanted == "consistency" and trained.sampler != "consistency":
+    whole = trained.sampler == "consistency" and weights.sigma_lowest(trained.recipe) <= trained.recipe.path.sigma_min
+    if wanted == "consistency" and not whole:
         raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of a consistency model, such as 'ect'")
     if wanted != "consistency" and trained.sampler != "ode":
         raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of objective 'denoise'")
@@ -78,8 +78,3 @@ def load_teacher(
         )
     trained.model.requires_grad_(False).eval()
     return Teacher(config, trained.model.on_edm_path(), trained)
-
-
-def portable(run: RunDir, selector: str) -> str:
-    """Return how to name the run again: a path stays a path, anything else becomes the full name."""
-    return str(run.path) if Path(selector, "recipe.toml").exists() else run.name

@@ -71,7 +71,7 @@ class Trainer:
         """
         if self._true_consistency is None:
             return []
-        model, labels = self.sampling_model, self._true_labels
+        model, labels = self.sampling_model, self._true_points[1]
         was_training = model.training
         f = model.eval().on_edm_path()
         errors = self._true_consistency.of(lambda x, sigma: f(x, sigma, labels))
@@ -79,9 +79,10 @@ class Trainer:
         return errors[::-1]
 
     @cached_property
-    def _true_labels(self) -> Tensor | None:
-        n = self.recipe.evaluate.true_error_n
-        return round_robin_labels(n, self.data.classes).to(self.device) if self.conditional else None
+    def _true_points(self) -> tuple[Tensor, Tensor | None]:
+        """Data from which the exact trajectories start, with their labels where the network takes them."""
+        x_0, labels = self.data.batch(self.recipe.evaluate.true_error_n, StepRandom(self.device, self.recipe.seed, 0))
+        return x_0, labels if self.conditional else None
 
     @cached_property
     def _true_consistency(self) -> TrueConsistencyError | None:
@@ -89,12 +90,11 @@ class Trainer:
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
             return None
-        model, oracle, labels = self.state.model, self.data.oracle(), self._true_labels
+        model, oracle, (x_0, labels) = self.state.model, self.data.oracle(), self._true_points
         edges = model.path.noise_level(self.state.profile.edges.double())
         middles = (edges[1:] * edges[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
-        x_0 = self.data.train_sample(n)
         return TrueConsistencyError(
-            lambda x, sigma: oracle.denoise(x, sigma, None if labels is None else labels[: len(x)]),
+            lambda x, sigma: oracle.denoise(x, sigma, labels),
             x_0,
             [model.sigma_max, *reversed(middles)],
             model.parameterisation.epsilon,
@@ -140,7 +140,7 @@ def from_recipe(
             teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
             recipe = recipe.model_copy(update={"teacher": teacher.config})
         if recipe.start is not None:
-            source, table = starts.load(recipe, recipe.start, device, runs_dir, kept.start if kept else None)
+            source, table = starts.load(recipe.start, device, runs_dir, kept.start if kept else None)
             recipe = recipe.model_copy(update={"start": table})
         started = starts.start(model, recipe, teacher, source)
         cls, settings = build.settings("objective", recipe)

@@ -23,7 +23,7 @@ class Trained:
     Attributes:
         model: on its device.
         recipe: of its run.
-        sampler: how its objective samples, "consistency" or "ode".
+        sampler: how its objective samples, "consistency", "ode" or "average_velocity".
         classes: number of labels of its data.
         step: of the checkpoint.
         ema: which average of the weights, e.g. "0.999", or "none".
@@ -94,7 +94,7 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
         raise NotFoundError(f"{folder}: the run's own copy of another run's weights is missing")
     recipe = recipes.check_tables(about["recipe"], str(folder))
     tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
-    return _built(recipe, about, tensors, device, about["step"], about["ema"], about["forwards"])
+    return _built(recipe, about, tensors, device, about["step"], about["ema"], about.get("forwards", 0.0))
 
 
 def sigma_lowest(recipe: Recipe) -> float:

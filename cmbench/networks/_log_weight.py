@@ -6,7 +6,7 @@ from cmbench.networks._embedding import Positional
 
 
 class LogWeight(nn.Module):
-    """One linear layer on a positional embedding of c_noise, zero at first, so that every weight starts at one.
+    """One linear layer on a positional embedding of t, zero at first, so that every weight starts at one.
 
     The loss e^w / D ||.||^2 - w has its optimum where the weighted loss is the same at every time (Lu & Song 2024,
     section 4.2; Karras et al. 2024, section 2.3 and equation 21).
@@ -23,6 +23,6 @@ class LogWeight(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, c_noise: Tensor) -> Tensor:
-        """Return w_phi. c_noise (B,) -> (B,)."""
-        return self.linear(self.time(c_noise)).squeeze(1)
+    def forward(self, t: Tensor) -> Tensor:
+        """Return w_phi. t (B,) -> (B,)."""
+        return self.linear(self.time(t)).squeeze(1)

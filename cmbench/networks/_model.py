@@ -67,7 +67,7 @@ class Model(nn.Module):
 
     def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
         """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two, or 0."""
-        with self._precision(x_t):
+        with self.precision(x_t):
             F = self.F_theta(like(self.parameterisation.c_in(t), x_t) * x_t, self._c_noise(t, r), labels)
         return self._recorded(F).to(x_t.dtype)
 
@@ -101,9 +101,13 @@ class Model(nn.Module):
             dc_noise = torch.stack([dc_noise, dt], dim=1)
         primals = (c_in * x_t, self._c_noise(t, r), labels)
         tangents = (dc_in * x_t + c_in * dx, dc_noise, None)
-        with self._precision(x_t):
+        with self.precision(x_t):
             F, dF = tangent.value_and_derivative(self.F_theta, primals, tangents, method, h)
         return self._recorded(F).to(x_t.dtype), dF.to(x_t.dtype)
+
+    def time_type(self, x: Tensor) -> torch.dtype:
+        """Return the type of times beside data x: that of the recipe, or that of x where it is finer."""
+        return torch.promote_types(self.time_dtype, x.dtype)
 
     def time(self, sigma: Tensor) -> Tensor:
         """Return the path's time of a noise level, in the precision of times. (B,)."""
@@ -119,7 +123,8 @@ class Model(nn.Module):
             return c_noise
         return torch.stack([c_noise, t if r is None else t - r], dim=1)
 
-    def _precision(self, x: Tensor) -> AbstractContextManager:
+    def precision(self, x: Tensor) -> AbstractContextManager:
+        """Return the context in which F_theta runs on x."""
         return torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _recorded(self, F: Tensor) -> Tensor:

@@ -82,11 +82,6 @@ def time(config: Config, model: Model, x_0: Tensor, random: StepRandom) -> Tenso
     return model.time(timesteps.log_normal(len(x_0), config.P_mean, config.P_std, generator, x_0.device))
 
 
-def edges(model: Model, bins: int) -> Tensor:
-    """Return bins + 1 times, evenly spaced in log(sigma_data tan t), the variable that is drawn."""
-    return model.path.t_of_noise_level(timesteps.log_edges(bins, model.sigma_min, model.sigma_max))
-
-
 def F_and_g(  # noqa: N802
     config: Config, model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None, r: float
 ) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,16 @@
-"""What an objective returns."""
+"""What an objective returns, and what distillation is given."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
+
+
+class Teacher(Protocol):
+    """A denoiser of the EDM path: an oracle or a trained model."""
+
+    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return E[x_0 | x]. x (B, ...), sigma (B,), labels (B,) -> (B, ...)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ theta- <- mu theta- + (1 - mu) theta,   n uniform on the N-point Karras grid
 """
 
 import copy
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -18,15 +18,8 @@ from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighti
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
 from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.objectives._terms import Teacher, Terms, weighted
 from cmbench.randomness import StepRandom
-
-
-class Teacher(Protocol):
-    """A denoiser of the EDM path: an oracle or a trained model."""
-
-    def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return E[x_0 | x]. x (B, ...), sigma (B,), labels (B,) -> (B, ...)."""
 
 
 class Config(BaseConfig):
@@ -61,7 +54,7 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg = self.config
-        grid = model.time(self._grid(cfg.N).to(x_0))
+        grid = model.time(self._grid(cfg.N).to(x_0.device, model.time_type(x_0)))
         n = torch.randint(cfg.N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
         r, t = grid[n], grid[n + 1]
         x_t = model.path.x_t(x_0, random.noise(x_0), t)

@@ -16,8 +16,7 @@ from cmbench.equations import boundary, pf_ode, tangent, timesteps, weighting
 from cmbench.equations.tangent import Method
 from cmbench.networks._model import Model
 from cmbench.objectives import _anatomy
-from cmbench.objectives._terms import Anatomy, Terms
-from cmbench.objectives.cd import Teacher
+from cmbench.objectives._terms import Anatomy, Teacher, Terms
 from cmbench.randomness import StepRandom
 
 
@@ -89,7 +88,8 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t, t and the velocity dx_t/dt."""
         cfg = self.config
-        t = model.time(timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device))
+        sigma = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device)
+        t = model.time(sigma.clamp_min(model.parameterisation.epsilon))  # below it f is not defined
         eps = random.noise(x_0)
         x_t = model.path.x_t(x_0, eps, t)
         if (denoise := self.denoise) is None:

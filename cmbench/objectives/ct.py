@@ -57,7 +57,7 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         N, mu = self._curricula(step)
-        grid = model.time(self._grid(N).to(x_0))
+        grid = model.time(self._grid(N).to(x_0.device, model.time_type(x_0)))
         n = torch.randint(N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)

@@ -12,7 +12,6 @@ from cmbench.config import Config as BaseConfig
 from cmbench.config import NonNegative, Positive, PositiveInt
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
-from cmbench.equations.gaussian_path import like
 from cmbench.equations.timesteps import Adjustment
 from cmbench.equations.weighting import PairWeighting
 from cmbench.networks._model import Model
@@ -41,7 +40,7 @@ class Objective(nn.Module):
     """Easy consistency tuning on the EDM path.
 
     With path.boundary = "zero" f is the identity at 0, as in the paper. With "sigma_min" r ends there: at r = epsilon
-    the target is x_r itself, by the boundary condition.
+    the target is x_r itself, by the boundary condition; times below 2 epsilon are raised to it.
     """
 
     paths = ("edm",)
@@ -68,7 +67,9 @@ class Objective(nn.Module):
             f_t = model(x_t, t, labels)
         with random.dropout(), torch.no_grad():
             inside = r > epsilon
-            f_r = torch.where(like(inside, x_r) > 0, model(x_r, torch.where(inside, r, t), labels), x_r)
+            f_r = torch.where(
+                inside.view(-1, *[1] * (x_r.ndim - 1)), model(x_r, torch.where(inside, r, t), labels), x_r
+            )
 
         return weighted(
             loss=self.distance(f_t, f_r),

@@ -58,7 +58,7 @@ class Objective(nn.Module):
         grid = self._grid(N)
         p = timesteps.discretised_log_normal(grid, cfg.P_mean, cfg.P_std).to(x_0.device)
         n = torch.multinomial(p, len(x_0), replacement=True, generator=random.generator("time"))
-        grid = model.time(grid.to(x_0))
+        grid = model.time(grid.to(x_0.device, model.time_type(x_0)))
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)

@@ -75,9 +75,9 @@ class Objective(nn.Module):
         z_t, t, r, v = self._point(model, x_0, random)
         how = (self.config.tangent_method, self.config.tangent_step)
         network, interval = (z_t, torch.stack([t, t - r], dim=1), labels), t - r
-        with random.dropout():
+        with random.dropout(), model.precision(z_t):
             u, spatial = tangent.value_and_derivative(model.F_theta, network, (v, None, None), *how)
-        with random.dropout():
+        with random.dropout(), model.precision(z_t):
             _, temporal = tangent.value_and_derivative(
                 model.F_theta, network, (None, torch.ones_like(network[1]), None), *how
             )

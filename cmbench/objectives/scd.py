@@ -14,8 +14,7 @@ from cmbench.equations import pf_ode, timesteps
 from cmbench.networks._model import Model
 from cmbench.objectives import _anatomy, _scm
 from cmbench.objectives._scm import Config as Config
-from cmbench.objectives._terms import Anatomy, Terms
-from cmbench.objectives.cd import Teacher
+from cmbench.objectives._terms import Anatomy, Teacher, Terms
 from cmbench.randomness import StepRandom
 
 
@@ -33,7 +32,7 @@ class Objective(nn.Module):
         self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
         self.config, self.w_phi = config, _scm.log_weight(config)
         self.forwards = {**_scm.forwards(config), "teacher": 1.0}
-        self._edges = lambda bins: _scm.edges(model, bins)
+        self.path, self.sigma_min, self.sigma_max = model.path, model.sigma_min, model.sigma_max
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
@@ -54,13 +53,13 @@ class Objective(nn.Module):
 
     def profile_edges(self, bins: int) -> Tensor:
         """Return bins + 1 times, evenly spaced in log(sigma_data tan t)."""
-        return self._edges(bins)
+        return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))
 
     @torch.no_grad()
     def _point(
         self, model: Model, x_0: Tensor, labels: Tensor | None, random: StepRandom
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x_t, t and the teacher's velocity; The labels are the student's, if it takes any."""
+        """Return x_t, t and the teacher's velocity. The labels are the student's, if it takes any."""
         t = _scm.time(self.config, model, x_0, random)
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         v = pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)

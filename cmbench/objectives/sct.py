@@ -28,7 +28,7 @@ class Objective(nn.Module):
         super().__init__()
         _scm.check("sct", model)
         self.config, self.w_phi, self.forwards = config, _scm.log_weight(config), _scm.forwards(config)
-        self._edges = lambda bins: _scm.edges(model, bins)
+        self.path, self.sigma_min, self.sigma_max = model.path, model.sigma_min, model.sigma_max
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
@@ -49,7 +49,7 @@ class Objective(nn.Module):
 
     def profile_edges(self, bins: int) -> Tensor:
         """Return bins + 1 times, evenly spaced in log(sigma_data tan t)."""
-        return self._edges(bins)
+        return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))
 
     def _point(self, model: Model, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t, t and the conditional velocity v; z = sigma_data eps."""

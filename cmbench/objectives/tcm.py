@@ -14,7 +14,6 @@ from cmbench.config import Config as BaseConfig
 from cmbench.config import Fraction, NonNegative, Positive
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
-from cmbench.equations.gaussian_path import like
 from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
 from cmbench.networks._model import Model, OnEDMPath
@@ -41,7 +40,10 @@ class Config(BaseConfig):
 
 
 class Objective(nn.Module):
-    """Truncated consistency training on the EDM path; the teacher is the first stage, a consistency model."""
+    """Truncated consistency training on the EDM path; the teacher is the first stage, a consistency model.
+
+    Samples are drawn by the student alone, so no noise level below t' can be asked of it.
+    """
 
     proposal: Tensor
 
@@ -84,7 +86,7 @@ class Objective(nn.Module):
             with random.dropout():
                 f_r = model(x_r, r, labels)
             by_stage_1 = at_boundary | (r < cfg.t_prime)
-            f_r = torch.where(like(by_stage_1, x_r) > 0, self.stage_1(x_r, r, labels), f_r)
+            f_r = torch.where(by_stage_1.view(-1, *[1] * (x_r.ndim - 1)), self.stage_1(x_r, r, labels), f_r)
 
         loss = self.distance(f_t, f_r)
         share = at_boundary.to(loss).mean()

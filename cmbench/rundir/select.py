@@ -57,3 +57,8 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
         raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{', …' if len(matches) > 4 else ''}")
     hint = nearest(selector, [r.name for r in runs])
     raise NotFoundError(f"{selector}: no such run in {runs_dir}{hint} (cmbench ls)")
+
+
+def portable(run: RunDir, selector: str) -> str:
+    """Return how to name a run again that `selector` found: a path stays a path, anything else is its full name."""
+    return str(run.path) if Path(selector, "recipe.toml").exists() else run.name

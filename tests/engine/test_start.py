@@ -138,9 +138,9 @@ def test_a_run_tells_where_its_first_weights_came_from(home, teacher, cmbench, c
     assert (event["error"] > 1e-3) if differs else (event["error"] == 0)
     assert read_json(run.meta)["start"] == {**source, "error": event["error"]}
     percent = f"{100 * event['error']:.4g}%"
-    assert f"first weights from dm, step 12, ema 0.5; denoiser differs by {percent}" in outcome.out
+    assert f"first weights from dm, step 12, ema 0.5; output differs by {percent}" in outcome.out
     (line,) = (row for row in cmbench("show", run.name).out.splitlines() if row.startswith("first weights"))
-    assert line.rstrip().split(maxsplit=2)[2] == f"{teacher.name}, step 12, ema 0.5; denoiser differs by {percent}"
+    assert line.rstrip().split(maxsplit=2)[2] == f"{teacher.name}, step 12, ema 0.5; output differs by {percent}"
 
 
 def test_a_run_that_drew_its_first_weights_tells_so(cmbench, trained):

@@ -3,10 +3,12 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cmbench.engine import build
 from cmbench.engine.trainer import Trainer
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import GaussianPath, like
@@ -89,7 +91,12 @@ def log_unit(path: GaussianPath, t: Tensor) -> Tensor:
 
 def method_of(built: Trainer) -> Method:
     """Return how the recipe takes derivatives; "dual" for objectives that take none."""
-    return getattr(built.objective.config, "tangent_method", "dual")
+    return getattr(_config(built), "tangent_method", "dual")
+
+
+def _config(built: Trainer) -> Any:
+    """Return the objective's settings."""
+    return build.settings("objective", built.recipe)[1]
 
 
 def needs_tangent(built: Trainer) -> bool:
@@ -108,7 +115,7 @@ def value_and_derivative(
         at: the points, in the precision of the copy.
         method: how; None takes the recipe's own, with the units and the step of its objective.
     """
-    config, path, unit = built.objective.config, model.path, log_unit(model.path, at.t)
+    config, path, unit = _config(built), model.path, log_unit(model.path, at.t)
     # A step of the central difference means what it means in training: `rearranged` alone has it in this unit.
     own = unit if method or getattr(config, "tangent", "") == "rearranged" else torch.ones_like(unit)
     h = 1e-5 if method else getattr(config, "tangent_step", tangent.STEP)
