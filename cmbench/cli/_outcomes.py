@@ -45,13 +45,14 @@ def _metric(task: Task) -> str:
 def _figures(task: Task) -> dict[str, Any]:
     """Return what one run came to."""
     rows = read_rows(task.run.metrics) if task.run else []
+    events = read_rows(task.run.events) if task.run else []  # that a run diverged, and at which tangent norm
     return {
         "seed": task.recipe.seed,
         "run": task.run.name if task.run else None,
         "state": task.state,
         "quality": figures.last(rows, _metric(task)),
         "true_error": figures.last(rows, "true_error"),
-        "largest_tangent_norm": figures.largest(rows, "tangent_norm"),
+        "largest_tangent_norm": figures.largest([*rows, *events], "tangent_norm"),
     }
 
 

@@ -192,8 +192,8 @@ class Runner:
         self.state, self.exit_code = "diverged", DivergedError.exit_code
         yield from self._checkpoint_unless_whole()
         bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
-        about = {"what": event.what, "times": event.times, "tangent_norm": event.tangent_norm}
-        yield self._event("diverged", **about, bins=bins)
+        norm = {} if event.tangent_norm is None else {"tangent_norm": event.tangent_norm}
+        yield self._event("diverged", what=event.what, times=event.times, bins=bins, **norm)
         raise DivergedError(
             f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; "
             f"the last good state is checkpoint {self.trainer.state.step}"
