@@ -4,20 +4,22 @@
 
 Time: loss and backward of each objective, with and without the diagnostics (time profile, gradient at the output, parts
 of the tangent every 20 steps), over mean(F^2) and its backward. One thread, interleaved, medians of ratios within a
-round. Memory: growth of the peak resident size of a process of its own over the size before the first step, over the
-same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
+round. Memory: growth of the peak resident size of a process of its own over the size before the first step (Linux), over
+the same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
 """
 
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -117,10 +119,12 @@ def memory(network: str, kind: str) -> float:
     """Return the growth of the peak resident size by three steps, in MiB, in this process."""
     NETWORKS[network] = (*NETWORKS[network][:2], 16 * NETWORKS[network][2])
     step = steps_of(network, kind)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = psutil.Process().memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of the imports
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return (1024 * int(peak[1]) - before) / 2**20 if peak else float("nan")
 
 
 def memories(network: str, kinds: list[str]) -> dict[str, float]:

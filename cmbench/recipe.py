@@ -61,7 +61,7 @@ class Recipe(Config):
     @classmethod
     def _no_empty_start(cls, given: object) -> object:
         """Let --set start.run= take first weights away."""
-        if isinstance(given, dict) and isinstance(given.get("start"), dict) and given["start"].get("run", "") == "":
+        if isinstance(given, dict) and isinstance(given.get("start"), dict) and given["start"].get("run") == "":
             return {key: value for key, value in given.items() if key != "start"}
         return given
 

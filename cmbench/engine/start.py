@@ -82,7 +82,7 @@ def load(
 
 
 @torch.no_grad()
-def difference(student: Model, source: Model, of_f: bool) -> float:
+def difference(student: Model, source: Model, of_f: bool = False) -> float:
     """Return the relative root mean square difference of two models, of f or of D, on the EDM path."""
     device = next(student.parameters()).device
     generator = torch.Generator().manual_seed(0)

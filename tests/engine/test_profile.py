@@ -129,7 +129,7 @@ def test_there_is_no_true_error_where_it_is_not_wanted_or_means_nothing(home, ov
     assert built.true_error() == []
     for event in events(built, loop.Evaluated):
         assert event.profile == {}
-        assert set(event.values) == {"sw_1step", "sw_2step"}
+        assert set(event.values) == {"sw_1step", "sw_2step", "forwards", "forwards_per_image"}
 
 
 def test_true_error_leaves_the_model_as_it_was(home):
