@@ -4,8 +4,8 @@
 
 Time: loss and backward of each objective, with and without the diagnostics (time profile, gradient at the output, parts
 of the tangent every 20 steps), over mean(F^2) and its backward. One thread, interleaved, medians of ratios within a
-round. Memory: growth of the peak resident size of a process of its own over the size before the first step (Linux), over
-the same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
+round. Memory (Linux): growth of the peak resident size of a process of its own over the size before the first step,
+over the same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
 """
 
 import argparse
