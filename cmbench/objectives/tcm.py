@@ -1,7 +1,7 @@
 """Truncated consistency training, second stage: all capacity for t >= t' (Lee et al. 2024).
 
 f_theta is trained for t >= t' alone; below, a frozen consistency model of the first stage stands in for it.
-L = w_b E[ d( f_theta(x_t', t'),  f_stage1(x_t', t') ) ]  on a share of the batch at the boundary t'
+L = w_b E[ w d( f_theta(x_t', t'),  f_stage1(x_t', t') ) ]  on a share of the batch at the boundary t'
   +     E[ w d( f_theta(x_t, t),  sg (f_theta(x_r, r) if r >= t' else f_stage1(x_r, r)) ) ]
 log t = scale T_nu truncated to [log t', log sigma_max],  r = t (1 - (1 - ratio) (1 + k sigmoid(-b t)))
 """
@@ -75,8 +75,8 @@ class Objective(nn.Module):
         cfg = self.config
         t, at_boundary = self._times(x_0, random)
         t = model.time(t)
-        r = timesteps.ect_r(t, 0, 1 / (1 - cfg.ratio), cfg.k, cfg.b, "sigmoid").clamp_min(model.sigma_min)
-        r = torch.where(at_boundary, t, r)
+        below = timesteps.ect_r(t, 0, 1 / (1 - cfg.ratio), cfg.k, cfg.b, "sigmoid").clamp_min(model.sigma_min)
+        r = torch.where(at_boundary, t, below)
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
 
@@ -91,10 +91,9 @@ class Objective(nn.Module):
         loss = self.distance(f_t, f_r)
         share = at_boundary.to(loss).mean()
         rest = (1 - share).clamp_min(1 / len(loss))  # a share may be rounded to all of a batch, or to none of it
-        between = torch.where(at_boundary, t / 2, r)  # the boundary has no interval; any will do
-        w = weighting.of_pair(cfg.weighting, t, between, model.sigma_data) / rest
-        weight = torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / len(loss)), w)
-        slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, between)))
+        w = weighting.of_pair(cfg.weighting, t, below, model.sigma_data)  # of the boundary too, or it would be drowned
+        weight = w * torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / len(loss)), 1 / rest)
+        slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, below)))
         return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach(), r=r)
 
     def after_step(self, model: Model, step: int) -> None:

@@ -46,14 +46,15 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_loss_and_gradient_are_the_formula_s(build, tiny_model, random, x_0, settings):
-    """L = w_b E_boundary[d] + E_rest[w d]: each expectation over its own part of the batch."""
+    """L = w_b E_boundary[w d] + E_rest[w d]: each expectation over its own part of the batch."""
     model, labels, weights = tiny_model(*toy.WEIGHTS), torch.arange(64) % 3, toy.leaf()
     objective = build(model, huber_c=0.05, **settings)
     cfg, terms, eps = objective.config, objective.loss(model, x_0, labels, 0, random), random.noise(x_0)
     t, boundary = terms.t, round(64 * cfg.boundary_share)
     assert (t[:boundary] == cfg.t_prime).all()
     assert (t[boundary:] > cfg.t_prime).all()
-    r = t - t * (1 - cfg.ratio) * (1 + cfg.k / (1 + torch.exp(cfg.b * t)))
+    below = t - t * (1 - cfg.ratio) * (1 + cfg.k / (1 + torch.exp(cfg.b * t)))
+    r = below.clone()
     r[:boundary] = cfg.t_prime
     x_t, x_r = (x_0 + toy.column(s) * eps for s in (t, r))
     by_first = r < cfg.t_prime
@@ -65,9 +66,9 @@ def test_loss_and_gradient_are_the_formula_s(build, tiny_model, random, x_0, set
     target = torch.where(toy.column(by_first), first, own)
     f_t = f(weights, x_t, t, labels)
     loss = toy.distance(cfg.distance, f_t, target)
-    w = toy.pair_weight(cfg.weighting, t, r)
+    w = toy.pair_weight(cfg.weighting, t, below)
     rest = (w[boundary:] * loss[boundary:]).mean()
-    total = rest + cfg.boundary_weight * loss[:boundary].mean() if boundary else rest
+    total = rest + cfg.boundary_weight * (w * loss)[:boundary].mean() if boundary else rest
     slope = ((f_t - target).norm(dim=1) / (t - r)).detach()
     slope[:boundary] = 0
     toy.assert_terms(terms, model, weights, total, loss=loss, tangent_norm=slope)
