@@ -87,9 +87,7 @@ class Teacher(Config):
 class Start(Config):
     """[start]: the first weights, from the checkpoint of a run. Without this table they are drawn from the seed."""
 
-    run: str = Field(
-        min_length=1, description="a path, a prefix, @latest or @latest:PREFIX; '' takes the table away"
-    )
+    run: str = Field(min_length=1, description="a path, a prefix, @latest or @latest:PREFIX; '' takes the table away")
     ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
 
 
