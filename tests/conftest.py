@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small here: two threads would wait for each other
+
 import torch
 from tiny import TEACHER, TINY
 from torch.utils import deterministic
