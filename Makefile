@@ -1,7 +1,7 @@
 # make demo    install, train consistency models on handwritten digits, draw samples
 # make test    install with the developer's tools, run the tests
 # make check   lint, types and tests: what CI runs
-# make results  every method on digits for the same time: the README's table (half an hour)
+# make results  every method on digits for the same time, and a table of quality (half an hour)
 # make ring     every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost     what a step costs beside a plain forward and backward
 

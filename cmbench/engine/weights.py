@@ -120,7 +120,13 @@ def _built(
     forwards: float,
 ) -> Trained:
     model = build.model(recipe, tuple(about["shape"]), about["classes"], device)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:  # torch's message is a page of names
+        raise UsageError(
+            f"{recipe.name}, checkpoint {step}: its weights have other names or shapes than this version's network; "
+            "allowed: a run of this version"
+        ) from None
     objective, _ = build.component("objective", recipe.objective["kind"])
     return Trained(model.eval(), recipe, objective.sampler, about["classes"], step, ema, forwards)
 

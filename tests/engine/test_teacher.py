@@ -142,3 +142,11 @@ def test_an_average_that_the_teacher_has_not_is_named_by_its_key(home, teacher):
 def test_averages_of_close_lengths_have_names_of_their_own(home):
     built = trainer.from_file(home / "tiny.toml", ["ema.lengths=[0.9999999,0.9999998]"])
     assert len({average.name for average in built.state.averages}) == 2
+
+
+def test_weights_of_another_network_are_refused_in_one_line(teacher, monkeypatch):
+    """As after a layer was renamed between two versions."""
+    whole = checkpoint.load_group
+    monkeypatch.setattr(checkpoint, "load_group", lambda *args: {f"old.{name}": t for name, t in whole(*args).items()})
+    with pytest.raises(UsageError, match=r"dm, checkpoint 12: its weights have other names or shapes"):
+        weights.load(teacher, torch.device("cpu"))

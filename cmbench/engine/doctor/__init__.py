@@ -65,7 +65,7 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
             fetched = own.download and own.name != "folder"
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
-            found = f"{missing}; noise of shape {list(shape)} stands in for now"
+            found = f"{missing}; noise of shape {list(shape)} takes their place"
             return _noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
 
 
