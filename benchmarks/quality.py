@@ -87,7 +87,8 @@ def main(selectors: list[str]) -> None:
             print(measure.row(f"{kind}: noise of the data's standard deviation", noise * measure.train.std()))
         trained, now = weights.load(run, torch.device("cpu")), status.read(run)
         for steps in measures[kind].steps[trained.sampler]:
-            sigmas = default_sigmas(trained.model, trained.sampler, steps, weights.sigma_lowest(trained.recipe))
+            lowest, mid = weights.sigma_lowest(trained.recipe), trained.recipe.path.sigma_mid
+            sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
             x = draw(trained.model, trained.sampler, measures[kind].n, sigmas)
             name = f"`{recipe.name}`, {steps} step{'s' if steps > 1 else ''}"
             print(measures[kind].row(name + (", diverged" if now["state"] == "diverged" else ""), x))

@@ -5,8 +5,9 @@
 Methods are recipes without their ending `_ring`; without any, those of METHODS. How many steps fit into the budget is
 measured on the spot, then each run trains that many, evaluation not counted. Printed: share of 10,000 one-step samples
 within four standard deviations of a mode (true draws .9995), half the L1 distance of the mode frequencies to 1/8,
-sliced W2 to true draws, and the distance to the true consistency function: its mean over time and at sigma_max. The
-recipes were tuned on seed 0; the seeds here begin with 1. The diffusion control samples by 50 Heun steps.
+sliced W2 to true draws, and the distance to the true consistency function: its mean over time and at sigma_max, and in
+a second table its mean over noise levels between those of SIGMAS. The recipes were tuned on seed 0; the seeds here
+begin with 1. The diffusion control samples by 50 Heun steps.
 """
 
 import argparse
@@ -16,12 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from cmbench.rundir.figures import mean_and_deviation
 
 METHODS = ["dm_trigflow", "ct_edm", "ict_edm", "ect_edm", "meanflow_linear", "ctcm_naive_trigflow"]
 METHODS += ["sct_trigflow", "cd_edm", "scd_trigflow_oracle"]
+SIGMAS = [0.002, 0.02, 0.1, 0.3, 0.6, 1.2, 3.0, 80.0]
 TRIAL = 6.0  # CPU-seconds in which the speed is measured
 QUIET = ["log.every=1000000", "profile.every=0", "snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -63,31 +68,45 @@ def measure(built: Any) -> dict[str, Any]:
     x, real = built.sample(10_000, steps), built.data.held_out(10_000)
     distances = torch.cdist(x.double(), modes.means)
     nearest = torch.bincount(distances.argmin(dim=1), minlength=len(modes.means)) / len(x)
-    errors = built.true_error()
+    errors, model = built.true_error(), built.state.model
+    edges = model.path.noise_level(built.state.profile.edges.double())
+    middles = (edges[1:] * edges[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
     return {
         "on_mode": float((distances.amin(dim=1) < 4 * width).double().mean()),
         "tv": float((nearest - 1 / len(nearest)).abs().sum() / 2),
         "sw": sliced_wasserstein(x, real),
         "true_error": mean(errors[:-1]) if errors else None,
         "true_error_1step": errors[-1] if errors else None,
-        "true_error_bins": errors[:-1],
+        "true_error_bands": [_mean_between(*band, middles, errors) for band in pairwise(SIGMAS)],
     }
 
 
-def spread(values: list[float | None], digits: int) -> str:
-    """Return mean and sample standard deviation."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return ""
-    return f"{mean(known):.{digits}f}" + (f" ± {stdev(known):.{digits}f}" if len(known) > 1 else "")
+def _mean_between(low: float, high: float, sigmas: Sequence[float], errors: Sequence[float]) -> float | None:
+    inside = [error for sigma, error in zip(sigmas, errors, strict=False) if low <= sigma <= high]
+    return mean(inside) if inside else None
 
 
-def row(method: str, results: list[dict[str, Any]]) -> str:
+def shown(values: Sequence[float | None], digits: int) -> str:
+    """Return mean and sample standard deviation of those that are known."""
+    middle, deviation = mean_and_deviation([v for v in values if v is not None])
+    text = "" if middle is None else f"{middle:.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
+
+
+def row(method: str, columns: Sequence[str]) -> str:
     """Return a row of a Markdown table."""
-    figures = [
-        spread([r[key] for r in results], 3) for key in ("on_mode", "tv", "sw", "true_error", "true_error_1step")
-    ]
-    return f"| `{method}` | {' | '.join(figures)} | {spread([r['steps'] for r in results], 0)} |"
+    return f"| `{method}` | {' | '.join(columns)} |"
+
+
+def figures(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the columns of the first table."""
+    keys = ("on_mode", "tv", "sw", "true_error", "true_error_1step")
+    return [*(shown([r[key] for r in results], 3) for key in keys), shown([r["steps"] for r in results], 0)]
+
+
+def bands(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the columns of the second table."""
+    return [shown(values, 3) for values in zip(*(r["true_error_bands"] for r in results), strict=True)]
 
 
 def main() -> None:
@@ -108,6 +127,7 @@ def main() -> None:
     print(
         "| method | on-mode | mode TV | sliced W2 | true error | at sigma_max | steps |\n|---|---|---|---|---|---|---|"
     )
+    second = []
     for method in options.methods:
         results, waiting = [], list(range(1, options.seeds + 1))
         while waiting:
@@ -124,7 +144,15 @@ def main() -> None:
                 if process.returncode:
                     raise SystemExit(f"{method}: failed")
                 results.append(json.loads(out))
-        print(row(method, results), flush=True)
+        if lost := sum("diverged" in r for r in results):
+            print(f"| `{method}` | {lost} of {len(results)} diverged |", flush=True)
+            continue
+        print(row(method, figures(results)), flush=True)
+        if any(r["true_error"] is not None for r in results):
+            second.append(row(method, bands(results)))
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(SIGMAS)]
+    print("\n| true error at sigma | " + " | ".join(names) + " |\n" + "|---" * (1 + len(names)) + "|")
+    print(*second, sep="\n")
 
 
 if __name__ == "__main__":

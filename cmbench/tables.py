@@ -34,6 +34,7 @@ class PathTable(Config):
     sigma_data: Positive = Field(0.5, description="standard deviation of the data")
     sigma_min: Positive = Field(0.002, description="lowest noise level of training and sampling")
     sigma_max: Positive = Field(80.0, description="noise level at which sampling starts")
+    sigma_mid: NonNegative = Field(0.0, description="second noise level of two-step sampling; 0: the Karras grid's")
     scalings: Literal["edm", "trigflow", "linear"] = Field(
         "edm", description="c_skip, c_out, c_in: edm, trigflow (edm with F = v / sigma_data), linear (F = v)"
     )
@@ -59,6 +60,9 @@ class PathTable(Config):
     def _fits(self) -> "PathTable":
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min: found {self.sigma_min}, allowed: less than sigma_max = {self.sigma_max}")
+        if self.sigma_mid and not self.sigma_min < self.sigma_mid < self.sigma_max:
+            between = f"between sigma_min = {self.sigma_min} and sigma_max = {self.sigma_max}"
+            raise ValueError(f"sigma_mid: found {self.sigma_mid}, allowed: {between}, or 0")
         if self.boundary == "sigma_min" and self.scalings == "linear":
             raise ValueError("boundary: found 'sigma_min', allowed for scalings = 'linear': zero")
         return self

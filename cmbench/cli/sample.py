@@ -49,7 +49,7 @@ def sample(
     if sigmas:
         levels = _parse_sigmas(sigmas, lowest, trained)
     else:
-        levels = default_sigmas(trained.model, trained.sampler, steps, lowest)
+        levels = default_sigmas(trained.model, trained.sampler, steps, lowest, trained.recipe.path.sigma_mid)
     labels = _labels(label, n, trained)
     x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():

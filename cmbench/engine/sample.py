@@ -64,7 +64,9 @@ def _draw_chunk(
     return sampling.multistep_consistency(lambda x, sigma: f(x, sigma, labels), latents, sigmas, epsilon, generator)
 
 
-def default_sigmas(model: Model, sampler: str, steps: int, lowest: float | None = None) -> list[float]:
+def default_sigmas(
+    model: Model, sampler: str, steps: int, lowest: float | None = None, mid: float = 0.0
+) -> list[float]:
     """Return the noise levels of a sampler with that many steps.
 
     Args:
@@ -72,12 +74,15 @@ def default_sigmas(model: Model, sampler: str, steps: int, lowest: float | None 
         sampler: as in `draw`.
         steps: at least 1.
         lowest: the lowest noise level that was trained; None for the model's sigma_min.
+        mid: the second noise level where a consistency function is sampled in two steps; 0: of the Karras grid.
     """
     lowest = model.sigma_min if lowest is None else lowest
     if sampler == "ode":
         return timesteps.karras_grid(max(2, steps), lowest, model.sigma_max).flip(0).tolist()[:steps]
     if sampler == "average_velocity":
         return sampling.even_sigmas(steps, model.sigma_max, model.path)
+    if steps == 2 and mid:
+        return [model.sigma_max, mid]
     return sampling.consistency_sigmas(steps, lowest, model.sigma_max)
 
 

@@ -55,7 +55,7 @@ class Trainer:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed."""
         labels = round_robin_labels(n, self.data.classes) if self.conditional else None
         model, sampler = self.sampling_model, self.objective.sampler
-        sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe))
+        sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:

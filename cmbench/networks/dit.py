@@ -1,7 +1,5 @@
 """A transformer for pictures, DiT: patches as tokens, blocks conditioned by their norms (Peebles & Xie 2023)."""
 
-from typing import Literal
-
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -24,7 +22,7 @@ class Config(BaseConfig):
     heads: PositiveInt = Field(4, description="heads of each attention, a divisor of width")
     patch: PositiveInt = Field(2, description="side of a token's patch in pixels, a divisor of the picture's")
     mlp_ratio: PositiveInt = Field(4, description="hidden units of a block's perceptron over width")
-    norm: Literal["adaln", "adn"] = Field("adaln", description="adaln: adaptive layer norm; adn: its double norm")
+    double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
     dropout: Fraction = Field(0.0, description="share of the perceptrons' hidden units dropped in training")
@@ -55,7 +53,6 @@ class Network(nn.Module):
                 f"network.patch: found {config.patch} for pictures of {size} pixels, allowed: a divisor, {divisors}"
             )
         width, self.patch, self.side = config.width, config.patch, size // config.patch
-        double_norm = config.norm == "adn"
         embedding = config.embedding, width, config.embedding_scale
         self.time = time_embedding(*embedding)
         self.label = nn.Embedding(classes, width) if classes else None
@@ -64,10 +61,10 @@ class Network(nn.Module):
         self.input = nn.Conv2d(colours, width, config.patch, stride=config.patch)
         self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.mlp_ratio * width, config.dropout, double_norm)
+            Block(width, config.heads, config.mlp_ratio * width, config.dropout, config.double_norm)
             for _ in range(config.depth)
         )
-        self.norm, self.affine = _layer_norm(width), ScaleShift(width, width, double_norm, constant=True)
+        self.norm, self.affine = _layer_norm(width), ScaleShift(width, width, config.double_norm, constant=True)
         self.output = _zero(nn.Linear(width, colours * config.patch**2))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:

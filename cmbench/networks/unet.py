@@ -3,8 +3,6 @@
 The blocks follow the DDPM++ family that EDM and consistency models trained (Song et al. 2021; Karras et al. 2022).
 """
 
-from typing import Literal
-
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -29,7 +27,7 @@ class Config(BaseConfig):
     depth: PositiveInt = Field(2, description="residual blocks of each level")
     attention: Ints = Field((), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]")
     heads: PositiveInt = Field(1, description="heads of each attention")
-    norm: Literal["adagn", "adn"] = Field("adagn", description="adagn: adaptive group norm; adn: its double norm")
+    double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
     dropout: Fraction = Field(0.0, description="share of a block's channels-times-pixels dropped in training")
@@ -67,7 +65,7 @@ class Network(nn.Module):
 
         def block(c_in: int, c_out: int, level: int) -> Block:
             heads = config.heads if sizes[level] in config.attention else 0
-            return Block(c_in, c_out, embedded, config.dropout, heads, double_norm=config.norm == "adn")
+            return Block(c_in, c_out, embedded, config.dropout, heads, config.double_norm)
 
         self.input = nn.Conv2d(colours, channels[0], 3, padding=1)
         self.down, skips, c = nn.ModuleList(), [channels[0]], channels[0]

@@ -49,7 +49,7 @@ class Config(BaseConfig):
 SWITCHES = {
     "identity_time": ("path.c_noise=log",),
     "low_frequency": ("network.embedding=fourier", "network.embedding_scale=16.0"),
-    "adn": ("network.norm=adagn",),
+    "adn": ("network.double_norm=false",),
     "tangent_warmup": ("objective.tangent_warmup=0",),
     "tangent_norm": ("objective.tangent_normalisation=none",),
     "rearranged": ("objective.tangent=naive",),

@@ -43,7 +43,7 @@ class Mine(ct.Objective):
         "brake": ("objective.brake=false",),
         "prop": ("objective.prop=false", "objective.huber_c=0.1"),
         "slack": ("objective.slack=0.0",),
-        "adn": ("network.norm=adagn",),
+        "adn": ("network.double_norm=false",),
     }
 
     def loss(self, model, x_0, labels, step, random):
@@ -266,7 +266,7 @@ REFUSALS = {
     ),
     "refused by the recipe": (
         ["--drop", "adn"],
-        ["mine.toml", "--drop", "'adn'", "network.norm: unknown key", "width", "allowed: brake, prop"],
+        ["mine.toml", "--drop", "'adn'", "network.double_norm: unknown key", "width", "allowed: brake, prop"],
     ),
     "of an objective that has none": (
         ["--drop", "brake", "--set", "objective={kind='ct'}"],
@@ -308,7 +308,7 @@ def test_switches_are_listed(mine, cmbench):
         "slack": "off",
         "adn": listed[-1]["standing"],
     }
-    assert listed[-1]["standing"].startswith("network.norm: unknown key")
+    assert listed[-1]["standing"].startswith("network.double_norm: unknown key")
     assert listed[1]["overrides"] == ["objective.prop=false", "objective.huber_c=0.1"]
     rows = cmbench("ablate", "mine.toml", "--list").out.splitlines()
     assert [row.split()[0] for row in rows[:4]] == ["switch", "brake", "prop", "slack"]

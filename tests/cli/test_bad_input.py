@@ -105,6 +105,11 @@ RECIPES = {
         2,
         ["tiny.toml", "path.sigma_min", "80", "less than sigma_max"],
     ),
+    "sigma_mid beyond the path": (
+        ["path.sigma_mid=81.0"],
+        2,
+        ["tiny.toml", "path.sigma_mid", "81", "between sigma_min = 0.002 and sigma_max = 80"],
+    ),
     "a beta of 1": (["optimizer.betas=[0.9,1.0]"], 2, ["tiny.toml", "optimizer.betas", "[0.9, 1.0]", "[0, 1)"]),
     "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "two numbers"]),
     "inverse_sqrt from 0": (["optimizer.decay=inverse_sqrt"], 2, ["tiny.toml", "optimizer.decay_after", "at least 1"]),

@@ -56,6 +56,12 @@ def test_noise_levels_of_a_sampler_end_above_the_lowest_that_was_trained(meanflo
     torch.testing.assert_close(times / (1 + times), expected, rtol=1e-9, atol=0)
 
 
+def test_two_steps_go_by_the_middle_of_the_recipe_and_other_numbers_by_the_grid(meanflow):
+    assert default_sigmas(meanflow, "consistency", 2, mid=0.8) == [meanflow.sigma_max, 0.8]
+    for sampler, steps in [("consistency", 1), ("consistency", 3), ("ode", 2), ("average_velocity", 2)]:
+        assert default_sigmas(meanflow, sampler, steps, mid=0.8) == default_sigmas(meanflow, sampler, steps)
+
+
 @pytest.mark.parametrize("sampler", ["consistency", "ode", "average_velocity"])
 def test_samples_follow_from_the_seed_and_not_from_how_many_are_drawn_at_once(meanflow, monkeypatch, sampler):
     from cmbench.engine import sample

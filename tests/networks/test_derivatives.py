@@ -8,10 +8,10 @@ from cmbench.networks import dit, mlp, unet
 
 NETWORKS = {
     "mlp": (mlp, {"width": 16, "depth": 2, "embedding_channels": 8}, (3,)),
-    "unet-adagn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "norm": "adagn"}, (2, 8, 8)),
-    "unet-adn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "norm": "adn"}, (2, 8, 8)),
-    "dit-adaln": (dit, {"width": 16, "depth": 2, "heads": 2, "norm": "adaln"}, (2, 8, 8)),
-    "dit-adn": (dit, {"width": 16, "depth": 2, "heads": 2, "norm": "adn"}, (2, 8, 8)),
+    "unet-adagn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "double_norm": False}, (2, 8, 8)),
+    "unet-adn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "double_norm": True}, (2, 8, 8)),
+    "dit-adaln": (dit, {"width": 16, "depth": 2, "heads": 2, "double_norm": False}, (2, 8, 8)),
+    "dit-adn": (dit, {"width": 16, "depth": 2, "heads": 2, "double_norm": True}, (2, 8, 8)),
 }
 
 

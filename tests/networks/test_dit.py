@@ -33,9 +33,9 @@ X, C = pictures(4, 1, 8), torch.linspace(-1.5, 1, 4)
     ("size", "colours", "settings"),
     [
         (8, 1, {}),
-        (8, 1, {"patch": 8, "norm": "adn"}),
+        (8, 1, {"patch": 8, "double_norm": True}),
         (28, 1, {"patch": 7, "heads": 4}),
-        (32, 3, {"patch": 4, "mlp_ratio": 1, "norm": "adn"}),
+        (32, 3, {"patch": 4, "mlp_ratio": 1, "double_norm": True}),
         (7, 2, {"patch": 1, "width": 4, "heads": 1}),
     ],
 )
@@ -84,7 +84,7 @@ def test_labels_matter_to_a_conditional_network_alone():
 
 
 def test_samples_of_a_batch_do_not_see_each_other():
-    net = randomise(network(norm="adn"))
+    net = randomise(network(double_norm=True))
     apart = torch.cat([net(X[i : i + 1], C[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(net(X, C), apart, rtol=1e-4, atol=1e-4)
 
@@ -96,10 +96,10 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(net(X, C), net(X, C))
 
 
-@pytest.mark.parametrize("norm", ["adaln", "adn"])
-def test_gradients_reach_every_parameter_once_the_zeros_are_left(norm):
+@pytest.mark.parametrize("double_norm", [False, True])
+def test_gradients_reach_every_parameter_once_the_zeros_are_left(double_norm):
     """The output layer moves first, then the gates, then all the rest."""
-    net = network(classes=2, norm=norm)
+    net = network(classes=2, double_norm=double_norm)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
@@ -177,7 +177,6 @@ def test_patches_that_do_not_fill_the_picture_are_refused():
         ({"width": 16, "heads": 3}, "heads: found 3, allowed: a divisor of width 16"),
         ({"width": 18}, "multiple of 4"),
         ({"patch": 0}, "greater than or equal to 1"),
-        ({"norm": "adagn"}, "'adaln' or 'adn'"),
         ({"dropout": 1.0}, "less than 1"),
     ],
 )

@@ -96,10 +96,10 @@ def test_dropout_of_the_recipe_is_in_every_block():
     assert {block.dropout.p for block in blocks} == {0.3}
 
 
-@pytest.mark.parametrize(("embedding", "norm"), [("positional", "adagn"), ("fourier", "adn")])
-def test_gradients_reach_every_parameter_once_the_zeros_are_left(embedding, norm):
+@pytest.mark.parametrize(("embedding", "double_norm"), [("positional", False), ("fourier", True)])
+def test_gradients_reach_every_parameter_once_the_zeros_are_left(embedding, double_norm):
     """The output layer moves first, then the zero layers of the blocks, then all the rest."""
-    net = network(classes=2, attention=[4], embedding=embedding, embedding_scale=0.1, norm=norm)
+    net = network(classes=2, attention=[4], embedding=embedding, embedding_scale=0.1, double_norm=double_norm)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
@@ -132,7 +132,6 @@ def test_attention_at_a_size_that_never_occurs_is_refused():
         ({"width": 16, "heads": 3}, "heads: found 3, allowed: a divisor of width 16"),
         ({"width": 12}, "multiple of 8"),
         ({"dropout": 1.0}, "less than 1"),
-        ({"norm": "adaln"}, "'adagn' or 'adn'"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(settings, message):
@@ -185,10 +184,10 @@ def test_double_block_scales_and_shifts_by_vectors_of_unit_size():
     torch.testing.assert_close(block(x, emb), block.skip(x) + block.conv_1(silu(h)))
 
 
-@pytest.mark.parametrize("norm", ["adagn", "adn"])
-def test_norm_of_the_recipe_is_in_every_block(norm):
-    blocks = [module for module in network(norm=norm).modules() if isinstance(module, Block)]
-    assert {block.affine.double_norm for block in blocks} == {norm == "adn"}
+@pytest.mark.parametrize("double_norm", [False, True])
+def test_norm_of_the_recipe_is_in_every_block(double_norm):
+    blocks = [module for module in network(double_norm=double_norm).modules() if isinstance(module, Block)]
+    assert {block.affine.double_norm for block in blocks} == {double_norm}
 
 
 def test_groups_of_a_norm_have_eight_channels():
