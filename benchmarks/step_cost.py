@@ -32,8 +32,8 @@ from cmbench.randomness import StepRandom
 CPU = torch.device("cpu")
 NETWORKS = {
     "mlp": ({"kind": "mlp"}, (2,), 1024),
-    "unet": ({"kind": "unet", "width": 32, "multipliers": [1, 2], "depth": 1, "attention": [14]}, (1, 28, 28), 32),
-    "dit": ({"kind": "dit", "width": 128, "depth": 4, "patch": 4}, (1, 28, 28), 128),
+    "unet": ({"kind": "unet", "width": 32, "multipliers": [1, 2], "depth": 1, "attention": [14]}, (1, 28, 28), 8),
+    "dit": ({"kind": "dit", "width": 128, "depth": 4, "patch": 4}, (1, 28, 28), 32),
 }
 KINDS = {
     "denoise": {},
