@@ -1,0 +1,1 @@
+"""What screens are made of; knows numbers and strings, never a run."""
