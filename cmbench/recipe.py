@@ -4,7 +4,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,26 @@ def _parse_override(override: str) -> Tables:
     except tomli.TOMLDecodeError:
         value = text.strip()
     return reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), value)
+
+
+MISSING = object()  # stands for the value of a key that a recipe does not have
+
+
+def flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `table.key` and value of every key."""
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
+    """Return the keys in which recipes differ, each with the value in every recipe, MISSING where it has none."""
+    flattened = [dict(flat(recipe.tables())) for recipe in recipes]
+    keys = dict.fromkeys(key for values in flattened for key in values)
+    found = {key: [values.get(key, MISSING) for values in flattened] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
 def dumps(recipe: Recipe) -> str:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "tables": set(),
     "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables"},
     "cli": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "engine", "tui", "lab"},
-    "tui": {"rundir", "recipe"},
+    "tui": {"rundir", "recipe", "steering"},
     "lab": {"equations", "networks", "objectives"},
     "errors": set(),
     "config": {"errors"},
