@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, ls, recipe, resume, run, sample, show, stop, watch
+from cmbench.cli import ablate, doctor, ls, recipe, resume, run, sample, serve, show, stop, watch
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
 app.command("watch")(watch.watch)
+app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("sample")(sample.sample)

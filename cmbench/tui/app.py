@@ -1,9 +1,11 @@
 """The application: what all screens share."""
 
+import asyncio
 import contextlib
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +35,8 @@ class CmbenchApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
     BINDINGS = [
-        Binding("q", "quit", "Quit, the run goes on", id="app.quit"),
+        Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
+        Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
         Binding("T", "theme", "Theme", id="app.theme", show=False),
@@ -60,9 +63,10 @@ class CmbenchApp(App[None]):
         """Open the first screen."""
         self.traffic.watch(self)
         self.set_interval(1.0, self._look_for_terminal)
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread, as in tests
-                signal.signal(number, lambda *_: self.exit(return_code=128 + signal.SIGHUP))
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread, as in tests
+                loop.add_signal_handler(number, self._leave, number)
         from cmbench.tui.screens.runs import RunsScreen
 
         self.push_screen(RunsScreen(self.runs_dir))
@@ -98,6 +102,11 @@ class CmbenchApp(App[None]):
     def action_theme(self) -> None:
         """Choose a theme."""
         self.search_themes()
+
+    def _leave(self, number: int) -> None:
+        """End at once; where the terminal has gone, without a farewell to it."""
+        self.exit(return_code=128 + number)
+        threading.Timer(1.0, os._exit, [128 + number]).start()
 
     def _look_for_terminal(self) -> None:
         """End where the terminal has gone without a signal: with SIGHUP ignored nothing else would say so."""

@@ -87,8 +87,8 @@ def note_of(view: RunView, keys: Sequence[str]) -> str:
     return values
 
 
-def header(view: RunView, rate: float, is_frozen: bool, ascii_only: bool) -> list[Row]:
-    """Return the line on top."""
+def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool) -> list[Row]:
+    """Return the line on top; `rate` is what the dashboard itself sends, bytes a second."""
     now = view.status
     state = str(now.get("state", "starting"))
     sign, letter, style = _STATES.get(state, ("?", "?", "warning"))
@@ -108,7 +108,8 @@ def header(view: RunView, rate: float, is_frozen: bool, ascii_only: bool) -> lis
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if is_frozen:
         row.append(("  frozen (z)", "warning"))
-    row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
+    if rate is not None:
+        row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 

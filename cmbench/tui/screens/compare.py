@@ -104,7 +104,7 @@ class CompareScreen(BenchScreen):
             rows.append(
                 [
                     (f" {_letter(i)} {mark} ", f"line-{i % LINES}"),
-                    *report.header(view, 0.0, False, self.bench.ascii)[0][:-1],
+                    *report.header(view, None, False, self.bench.ascii)[0],
                 ]
             )
         self.query_one("#legend", Lines).show(rows)

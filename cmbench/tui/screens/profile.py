@@ -75,7 +75,7 @@ class ProfileScreen(BenchScreen):
     def show(self) -> None:
         """Draw the newest profile, the reference and the history."""
         rows = self.view.series.profiles.rows
-        self.query_one("#header", Lines).show(report.header(self.view, 0.0, False, self.bench.ascii))
+        self.query_one("#header", Lines).show(report.header(self.view, None, False, self.bench.ascii))
         bins = len(self.view.edges) - 1
         for key in _CURVES:
             chart = self.query_one(f"#curve-{key}", Chart)
