@@ -10,7 +10,7 @@ import psutil
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
-LIVE = ("starting", "running", "lost")
+LIVE = ("starting", "running", "paused", "lost")
 LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
 
