@@ -1,7 +1,7 @@
 """A small language of words that says which runs are meant: `ring state:running tag:lr loss<0.1 step>=1000`.
 
 A run is meant when every word holds of it. A plain word stands in its name, its tags or its note; `state:` and `tag:`
-name these; loss, sw (the quality) and step are compared with a number. What a run does not have is never true of it.
+name these; loss, quality (or sw) and step are compared with a number. What a run does not have is never true of it.
 """
 
 import operator
@@ -17,6 +17,7 @@ _COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": ope
 _FIGURES: dict[str, Callable[[Glance], float | None]] = {
     "loss": lambda glance: glance.loss,
     "sw": lambda glance: glance.quality,
+    "quality": lambda glance: glance.quality,
     "step": lambda glance: glance.step,
 }
 _FIELDS: dict[str, Callable[[str], Filter]] = {

@@ -13,7 +13,7 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs
 
-LIST_EVERY = 5.0  # seconds between looks for new runs
+LIST_EVERY = 5.0  # seconds between looks for new runs and at those that are not live
 
 Stamp = tuple[int, int, int] | None
 
@@ -59,12 +59,15 @@ class Overview:
     def read(self, anew: bool = False) -> list[Glance]:
         """Return a glance at each run, oldest first; the same object as last time where nothing changed.
 
+        Live runs are looked at each time; the others, which a trainer may have taken up, as often as new ones.
+
         Args:
-            anew: look for new runs now, however recently that was done.
+            anew: look at everything now, however recently that was done.
         """
-        if anew or time.monotonic() >= self._next_list:
+        everything = anew or time.monotonic() >= self._next_list
+        if everything:
             self._list()
-        return [known.read() for known in self._known]
+        return [known.read(everything) for known in self._known]
 
     def _list(self) -> None:
         self._next_list = time.monotonic() + self._list_every
@@ -87,12 +90,15 @@ class _Known:
         self._written: dict[str, Any] = {}
         self._glance: Glance | None = None
 
-    def read(self) -> Glance:
+    def read(self, however_dead: bool) -> Glance:
+        if self._glance is not None and not (however_dead or self._glance.is_live):
+            return self._glance
         stamps = tuple(map(_stamp, self._paths))
         if self._glance is None or stamps != self._stamps:
             self._stamps = stamps
             self._written = read_json(self.run.status) or {}
-            self._glance = _glance(self.run, status.judged(self.run, self._written))
+            written = annotations.read(self.run) if stamps[1] else Annotations()
+            self._glance = _glance(self.run, status.judged(self.run, self._written), written)
         elif self._glance.is_live:  # the dead write nothing
             state = status.judged(self.run, self._written)["state"]
             if state != self._glance.state:
@@ -108,7 +114,7 @@ def _stamp(path: str) -> Stamp:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _glance(run: RunDir, now: dict[str, Any]) -> Glance:
+def _glance(run: RunDir, now: dict[str, Any], written: Annotations) -> Glance:
     of, last, best = now.get("of"), now.get("last"), now.get("best")
     figures = {k: number_of(b.get("value")) for k, b in best.items() if _is_dict(b)} if isinstance(best, dict) else {}
     return Glance(
@@ -119,7 +125,7 @@ def _glance(run: RunDir, now: dict[str, Any]) -> Glance:
         loss=number_of(last.get("loss")) if isinstance(last, dict) else None,
         best=tuple((key, value) for key, value in figures.items() if value is not None),
         heartbeat=now["heartbeat"],
-        written=annotations.read(run),
+        written=written,
     )
 
 

@@ -37,6 +37,7 @@ def glances(tmp_path_factory):
         ("loss<inf", "ab"),
         ("loss<nan", ""),
         ("sw<0.05", "c"),
+        ("quality<0.05", "c"),
         ("sw=0.05", "a"),
         ("sw>=0", "ac"),
         ("step>=1000", "a"),
@@ -53,7 +54,7 @@ def test_every_word_holds_of_what_is_meant(glances, text, meant):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("foo<3", r"foo<3: found 'foo', allowed: loss, sw, step"),
+        ("foo<3", r"foo<3: found 'foo', allowed: loss, sw, quality, step"),
         ("ct loss<abc", r"loss<abc: found 'abc', allowed: a number"),
         ("loss<", r"loss<: found '', allowed: a number"),
         ("step==3", "found '=3', allowed: a number"),

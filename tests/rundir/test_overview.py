@@ -44,12 +44,22 @@ def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     assert all(a is b for a, b in zip(first, seen.read(anew=True), strict=True))
     assert asked == []
     write_status(changed, step=55)
-    second = seen.read()
+    second = seen.read(anew=True)
     assert asked == [changed.status]
     assert second[0].step == 55
     assert second[1] is first[1]
     annotate(same, note="new")
-    assert seen.read()[1].written.note == "new"
+    assert seen.read(anew=True)[1].written.note == "new"
+
+
+def test_live_runs_are_looked_at_each_time_and_others_with_the_list(tmp_path):
+    live, dead = fake_run(tmp_path, "a-1", age=20, state="running"), fake_run(tmp_path, "b-2", age=10)
+    seen = Overview(tmp_path, list_every=1000)
+    seen.read()
+    for run in (live, dead):
+        write_status(run, state="running", step=55)
+    assert [glance.step for glance in seen.read()] == [55, 100]
+    assert [glance.step for glance in seen.read(anew=True)] == [55, 55]
 
 
 def test_runs_come_and_go_with_the_next_list(tmp_path):
