@@ -23,7 +23,7 @@ def card(run: RunDir) -> list[str]:
         view.read()
     lines = ["".join(text for text, _ in report.header(view, None, False, ascii_only=True)[0]).strip()]
     lines += [f"path {plain(run.path)}", ""]
-    for keys in ([["loss"], ["tangent_norm"], quality_keys(view.keys)[:1]]):
+    for keys in [["loss"], ["tangent_norm"], quality_keys(view.keys)[:1]]:
         if keys and keys[0] in view.keys:
             lines += _chart(view, keys[0])
     last = view.series.metrics.last

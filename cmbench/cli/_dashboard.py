@@ -22,16 +22,16 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
     Raises:
         UsageError: the user's settings cannot be used.
     """
+    if "SSH_CONNECTION" in os.environ:  # 256 colours take half the bytes of all of them
+        os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "256")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from cmbench.tui import settings as preferences
     from cmbench.tui.app import CmbenchApp
-    from cmbench.tui.widgets.picture import pixel_protocol
 
     settings = preferences.load()
     if ascii_only:
         settings = settings.model_copy(update={"ascii": True})
-    pixel_protocol()
     app = CmbenchApp(runs_dir, runs, settings)
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     with sane_terminal():
         app.run()
     if app.return_code:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cmbench.cli import _card, _dashboard, _follow
+from cmbench.cli import _dashboard, _follow
 from cmbench.cli._options import Ascii, Json, Runs, RunsDir
 from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
@@ -27,6 +27,8 @@ def watch(
     elif _dashboard.can_be_shown():
         _dashboard.show(folder, chosen, ascii_only)
     else:
+        from cmbench.cli import _card
+
         for run in chosen or [select("@latest", folder)]:
             typer.echo("\n".join(_card.card(run)))
 

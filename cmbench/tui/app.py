@@ -8,14 +8,19 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich.console import RenderableType
+from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.screen import Screen
 
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import settings as preferences
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
+from cmbench.tui.output import lean
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
 
@@ -102,6 +107,10 @@ class CmbenchApp(App[None]):
     def action_theme(self) -> None:
         """Choose a theme."""
         self.search_themes()
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Send what Textual wants to show in fewer bytes; see `output`."""
+        super()._display(screen, lean(renderable) if isinstance(renderable, CompositorUpdate) else renderable)
 
     def _leave(self, number: int) -> None:
         """End at once; where the terminal has gone, without a farewell to it."""

@@ -63,7 +63,9 @@ def limits(low: float, high: float, before: tuple[float, float] | None, pad: flo
 
 
 def grown(last: float, before: float | None, end: float | None) -> float:
-    """Return the right end of a growing axis: a quarter beyond the last value when that reached the end before.
+    """Return the right end of a growing axis: half as far again as the last value, once that reached the end before.
+
+    Each new end draws everything anew, so there are few of them.
 
     Args:
         last: the last value.
@@ -72,7 +74,7 @@ def grown(last: float, before: float | None, end: float | None) -> float:
     """
     if before is not None and last <= before <= max(2 * last, 1e-300):
         return before
-    further = 1.25 * last
+    further = 1.5 * last
     return max(last, min(further, end)) if end is not None else further
 
 

@@ -67,7 +67,7 @@ class CompareScreen(BenchScreen):
 
     def poll(self) -> None:
         """Look at the files, if the screen is seen."""
-        if self.is_current and not any(w.is_running for w in self.workers if w.group == "read"):
+        if self.is_active and not any(w.is_running for w in self.workers if w.group == "read"):
             self.read_on()
 
     @work(thread=True, exclusive=True, group="read")

@@ -73,15 +73,14 @@ class DashboardScreen(RunScreen):
         yield Lines(id="sparks")
         with Horizontal(id="below"):
             yield Waterfall("", id="waterfall")
-            yield Lines(id="system")
-            yield Lines(id="journal")
+            yield Lines("system", id="system")
+            yield Lines("journal", id="journal")
         yield Input(placeholder="regular expression for names of metrics; empty: the usual six", id="filter")
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to read."""
         self.query_one("#filter").display = False
-        self.query_one("#system", Lines).border_title = "system"
         self.query_one("#chart-0").focus()
         self.poll()
         self.set_interval(self.bench.poll_seconds, self.poll)
@@ -104,12 +103,12 @@ class DashboardScreen(RunScreen):
 
     def poll(self) -> None:
         """Look at the files, unless the last look still goes on or nobody sees this screen."""
-        if self.is_current and not self.is_frozen and not any(w.is_running for w in self.workers if w.group == "read"):
+        if self.is_active and not self.is_frozen and not any(w.is_running for w in self.workers if w.group == "read"):
             self.read_on()
 
     def show(self, changed: set[str]) -> None:
         """Draw what changed; what did not costs nothing."""
-        if not self.is_mounted or not self.is_current:
+        if not self.is_mounted or not self.is_active:
             return
         if "rows" in changed or "recipe" in changed:
             self._show_charts()
@@ -167,14 +166,12 @@ class DashboardScreen(RunScreen):
 
     def _show_journal(self) -> None:
         journal = self.query_one("#journal", Lines)
-        rows = max(1, journal.size.height)
+        rows = max(1, journal.inner_height)
         if self.shows_console:
             lines: Sequence[report.Row] = [[(line, "")] for line in self.view.console()[-rows:]]
         else:
             lines = report.journal(list(self.view.series.journal.rows)[-rows:])
-        title = "console" if self.shows_console else "journal"
-        if journal.border_title != title:
-            journal.border_title = title
+        journal.frame_title = "console" if self.shows_console else "journal"
         journal.show(lines)
 
     def action_page(self, step: int) -> None:

@@ -61,7 +61,7 @@ class ProfileScreen(BenchScreen):
 
     def poll(self) -> None:
         """Look at the files, if the screen is seen."""
-        if self.is_current and not any(w.is_running for w in self.workers if w.group == "read"):
+        if self.is_active and not any(w.is_running for w in self.workers if w.group == "read"):
             self.read_on()
 
     @work(thread=True, exclusive=True, group="read")
@@ -97,8 +97,8 @@ class ProfileScreen(BenchScreen):
         rows, stack = self.view.series.profiles.rows, self.query_one("#anatomy", Stack)
         parts = [(key.removeprefix("anatomy_"), rows[key][-1][1].astype(np.float64)) for key in _PARTS if rows.get(key)]
         stack.show(parts)
-        if not parts and stack.border_subtitle != "no anatomy in this run":
-            stack.border_title, stack.border_subtitle = "tangent's parts", "no anatomy in this run"
+        if not parts:
+            stack.frame_title, stack.frame_note = "tangent's parts", "no anatomy in this run"
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows

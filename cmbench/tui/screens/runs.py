@@ -126,7 +126,7 @@ class RunsScreen(Screen[None]):
         anew = True
         self._wake.clear()
         while True:
-            if self.is_current:
+            if self.is_active:
                 self._take(await asyncio.to_thread(self._overview.read, anew))
             anew = await self._woken()
 

@@ -82,6 +82,7 @@ class Chart(GridWidget, can_focus=True):
         smooth: whether lines can be averaged.
     """
 
+    framed = True
     COMPONENT_CLASSES = {
         "chart--axis",
         "chart--mark",
@@ -91,10 +92,6 @@ class Chart(GridWidget, can_focus=True):
     }
     DEFAULT_CSS = """
     Chart {
-        border: round $surface-lighten-2;
-        border-title-color: $text;
-        border-subtitle-color: $text-muted;
-        &:focus { border: round $primary; }
         .chart--axis { color: $text-muted; }
         .chart--mark { color: $warning; }
         .chart--bad { color: $error; text-style: bold; }
@@ -243,7 +240,7 @@ class Chart(GridWidget, can_focus=True):
 
     def on_click(self, event: Click) -> None:
         """Put the cursor where the mouse is."""
-        column = event.get_content_offset_capture(self).x - _LABEL - 1
+        column = event.get_content_offset_capture(self).x - _LABEL - 2
         if 0 <= column < self._plot_width:
             low, high = self._x_ends()
             self.set_cursor(self.x_scale.inverse(low + (high - low) * column / max(1, self._plot_width - 1)))
@@ -387,8 +384,8 @@ class Chart(GridWidget, can_focus=True):
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
         smooth = f" ema {self.smoothing:g}" if self.smoothing else ""
-        self._set("border_title", f"{self.title}{kind}{smooth}")
-        self._set("border_subtitle", self._reading() if self.cursor is not None else self.note)
+        self.frame_title = f"{self.title}{kind}{smooth}"
+        self.frame_note = self._reading() if self.cursor is not None else self.note
 
     def _reading(self) -> str:
         """Return the values at the cursor: raw, and averaged."""
@@ -402,12 +399,6 @@ class Chart(GridWidget, can_focus=True):
                     text += f" (ema {number(self.scale.inverse(float(average[i])))})"
                 parts.append(f"{plain(line.label)} {text}" if len(self._lines) > 1 else text)
         return "  ".join(parts)
-
-    def _set(self, name: str, text: str) -> None:
-        """Set a text of the frame if it differs: setting it draws the frame anew. Its brackets are no markup."""
-        text = plain(text).replace("[", "\\[")
-        if getattr(self, name) != text:
-            setattr(self, name, text)
 
     def _styles(self) -> list[Style]:
         names = ["axis", "mark", "bad", "cursor", *(f"line-{i}" for i in range(LINES))]
@@ -423,7 +414,7 @@ class Chart(GridWidget, can_focus=True):
 
     @property
     def _plot_width(self) -> int:
-        return max(1, self.size.width - _LABEL - 1)
+        return max(1, self.inner_width - _LABEL - 1)
 
 
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)

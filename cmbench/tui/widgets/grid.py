@@ -12,6 +12,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from cmbench.tui.text import plain
+
 _NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
 
 
@@ -40,7 +42,23 @@ class Grid:
 
 
 class GridWidget(Widget):
-    """Shows a Grid. Subclasses draw one in `draw`; `repaint` calls it and passes on what differs."""
+    """Shows a Grid. Subclasses draw one in `draw`; `repaint` calls it and passes on what differs.
+
+    With `framed` it has a frame of its own: Textual's borders would draw the whole widget anew for each new title.
+    """
+
+    COMPONENT_CLASSES = {"grid--frame", "grid--focus", "grid--title", "grid--note"}
+    DEFAULT_CSS = """
+    GridWidget {
+        .grid--frame { color: $surface-lighten-3; }
+        .grid--focus { color: $primary; }
+        .grid--title { color: $text; text-style: bold; }
+        .grid--note { color: $text-muted; }
+    }
+    """
+    framed = False
+    frame_title = ""
+    frame_note = ""  # stands in the lower edge
 
     _grid: Grid | None = None
     _palette: Sequence[Style] = ()
@@ -51,15 +69,51 @@ class GridWidget(Widget):
         return bool(getattr(self.app, "ascii", False))
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return the content and its styles."""
+        """Return the content, without the frame, and its styles, of which the first is plain."""
         raise NotImplementedError
+
+    @property
+    def inner_width(self) -> int:
+        """Columns within the frame."""
+        return max(0, self.size.width - (2 if self.framed else 0))
+
+    @property
+    def inner_height(self) -> int:
+        """Rows within the frame."""
+        return max(0, self.size.height - (2 if self.framed else 0))
+
+    def _drawn(self) -> tuple[Grid, Sequence[Style]]:
+        grid, palette = self.draw(self.inner_width, self.inner_height)
+        return self._in_frame(grid, palette) if self.framed else (grid, palette)
+
+    def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
+        width, height = self.size
+        grid, frame = Grid.blank(width, height), len(palette)
+        if width < 4 or height < 2:
+            return grid, palette
+        grid.characters[1:-1, 1:-1], grid.styles[1:-1, 1:-1] = inner.characters, inner.styles
+        across, down, corners = ("-", "|", "++++") if self.ascii else ("─", "│", "╭╮╰╯")
+        for y, (left, right), text, at_end in (
+            (0, corners[:2], self.frame_title, False),
+            (height - 1, corners[2:], self.frame_note, True),
+        ):
+            grid.write(0, y, left + across * (width - 2) + right, frame)
+            if text := plain(text)[: width - 6]:
+                grid.write(width - 3 - len(text) - 1 if at_end else 2, y, f" {text} ", frame + (2 if at_end else 1))
+        for y in range(1, height - 1):
+            grid.write(0, y, down, frame)
+            grid.write(width - 1, y, down, frame)
+        names = ("focus" if self.has_focus else "frame", "title", "note")
+        styles = [self.get_component_rich_style(f"grid--{name}", partial=True) for name in names]
+        return grid, [*palette, *styles]
 
     def repaint(self) -> None:
         """Draw anew, and let the terminal have the cells that changed."""
         if not self.is_mounted or not self.size.width or not self.size.height:
             return
         before, palette_before = self._grid, self._palette
-        self._grid, self._palette = self.draw(self.size.width, self.size.height)
+        self._grid, self._palette = self._drawn()
+        self._bare = np.array([style.bgcolor is None and not style.reverse for style in self._palette])
         if before is None or before.styles.shape != self._grid.styles.shape or palette_before != self._palette:
             self.refresh()
             return
@@ -70,7 +124,15 @@ class GridWidget(Widget):
             for start, stop in _spans(np.flatnonzero(changed[y]))
         ]
         if regions:
-            self.refresh(*(region.translate(self.gutter.top_left) for region in regions))
+            self.refresh(*regions)
+
+    def on_focus(self) -> None:
+        """Show the focus in the frame."""
+        self.repaint()
+
+    def on_blur(self) -> None:
+        """Show that the focus has gone."""
+        self.repaint()
 
     def on_resize(self) -> None:
         """Draw in the new size."""
@@ -88,7 +150,8 @@ class GridWidget(Widget):
         width = self.size.width
         if self._grid is None or y >= len(self._grid.styles) or self._grid.styles.shape[1] != width:
             return Strip.blank(width, self.rich_style)
-        styles, characters = self._grid.styles[y], self._grid.characters[y]
+        characters = self._grid.characters[y]
+        styles = _without_needless_changes(self._grid.styles[y], characters, self._bare)
         edges = [0, *(np.flatnonzero(np.diff(styles)) + 1).tolist(), width]
         base = self.rich_style
         parts = [
@@ -96,6 +159,16 @@ class GridWidget(Widget):
             for start, stop in pairwise(edges)
         ]
         return Strip(parts, width)
+
+
+def _without_needless_changes(
+    styles: NDArray[np.int32], characters: NDArray[np.str_], bare: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Give a space the style of its left neighbour where nothing of either would show: each change costs bytes."""
+    free = (characters == " ") & bare[styles]
+    own = np.where(free, 0, np.arange(len(styles)))
+    source = np.maximum.accumulate(own)
+    return np.where(free & bare[styles[source]], styles[source], styles)
 
 
 def _spans(cells: NDArray[np.int64]) -> list[tuple[int, int]]:

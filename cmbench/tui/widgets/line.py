@@ -37,8 +37,9 @@ class Lines(GridWidget):
     }
     """
 
-    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(self, title: str = "", id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.frame_title, self.framed = title, bool(title)
         self.rows: Sequence[Sequence[Part]] = ()
 
     def show(self, rows: Sequence[Sequence[Part]]) -> None:

@@ -21,12 +21,10 @@ class Stack(GridWidget):
         t_label: of an edge between bins, by its number.
     """
 
+    framed = True
     COMPONENT_CLASSES = {"stack--axis", "stack--0", "stack--1", "stack--2"}
     DEFAULT_CSS = """
     Stack {
-        border: round $surface-lighten-2;
-        border-title-color: $text;
-        border-subtitle-color: $text-muted;
         .stack--axis { color: $text-muted; }
         .stack--0 { color: $line-0; }
         .stack--1 { color: $line-1; }
@@ -85,8 +83,4 @@ class Stack(GridWidget):
     def _label_frame(self, top: float) -> None:
         signs = self._ASCII_SIGNS if self.ascii else self._SIGNS
         legend = "  ".join(f"{sign} {name}" for sign, (name, _) in zip(signs, self._parts, strict=False))
-        title, subtitle = f"{self.title}  {legend}", f"largest sum {number(top)}"
-        if self.border_title != title:
-            self.border_title = title
-        if self.border_subtitle != subtitle:
-            self.border_subtitle = subtitle
+        self.frame_title, self.frame_note = f"{self.title}  {legend}", f"largest sum {number(top)}"

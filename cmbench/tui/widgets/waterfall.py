@@ -11,7 +11,6 @@ from textual.message import Message
 
 from cmbench.tui.colours import LEVELS, shade_characters, shades
 from cmbench.tui.scales import limits, number
-from cmbench.tui.text import plain
 from cmbench.tui.widgets.grid import Grid, GridWidget
 
 Mode = Literal["value", "ratio", "row"]
@@ -33,13 +32,10 @@ class Waterfall(GridWidget, can_focus=True):
         t_label: of an edge between bins, by its number from 0 to the number of bins.
     """
 
+    framed = True
     COMPONENT_CLASSES = {"waterfall--axis", "waterfall--cursor"}
     DEFAULT_CSS = """
     Waterfall {
-        border: round $surface-lighten-2;
-        border-title-color: $text;
-        border-subtitle-color: $text-muted;
-        &:focus { border: round $primary; }
         .waterfall--axis { color: $text-muted; }
         .waterfall--cursor { color: $text; text-style: bold; }
     }
@@ -103,7 +99,7 @@ class Waterfall(GridWidget, can_focus=True):
 
     def action_move(self, bins: int, lines: int) -> None:
         """Move the cursor; it appears on the newest row."""
-        shown = self._lines(max(1, self.size.height - 1))
+        shown = self._lines(max(1, self.inner_height - 1))
         if not shown:
             return
         steps, last = [step for step, _ in shown], len(shown[-1][1]) - 1
@@ -208,12 +204,12 @@ class Waterfall(GridWidget, can_focus=True):
         if self.mode == "ratio":
             against = f" / step {self.reference[0]}" if self.reference else " (no reference yet: m)"
         named = {"value": "", "ratio": against, "row": " / its row's largest"}[self.mode]
-        self._set("border_title", f"{self.title}{named}")
+        self.frame_title = f"{self.title}{named}"
         if self.cursor is not None:
-            self._set("border_subtitle", self._reading(*self.cursor))
+            self.frame_note = self._reading(*self.cursor)
         elif self._limits is not None:
             low, high = (number(10.0**end) for end in self._limits)
-            self._set("border_subtitle", f"{low} to {high}")
+            self.frame_note = f"{low} to {high}"
 
     def _reading(self, step: int, bin: int) -> str:
         bins = next((bins for at, bins in self._rows if at == step), None)
@@ -223,11 +219,6 @@ class Waterfall(GridWidget, can_focus=True):
         if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
             text += f"  x{number(float(bins[bin] / self.reference[1][bin]))} of step {self.reference[0]}"
         return text
-
-    def _set(self, name: str, text: str) -> None:
-        text = plain(text).replace("[", "\\[")
-        if getattr(self, name) != text:
-            setattr(self, name, text)
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"waterfall--{name}", partial=True)
