@@ -18,7 +18,7 @@ from cmbench.rundir.series import Points, Series
 from cmbench.tui.widgets.chart import Line, Mark
 
 AXES = ("step", "images", "time")
-_AT_ONCE = 0.25  # seconds of reading before what there is is shown
+_AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _TAIL = 1 << 14  # bytes of the console
 _SIGNS = {"resumed": "r", "checkpoint": "c", "snapshot": "s", "request": "!", "warning": "w", "diverged": "x"}
 

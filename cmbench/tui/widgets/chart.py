@@ -83,29 +83,6 @@ class Chart(GridWidget, can_focus=True):
     """
 
     framed = True
-    COMPONENT_CLASSES = {
-        "chart--axis",
-        "chart--mark",
-        "chart--bad",
-        "chart--cursor",
-        *(f"chart--line-{i}" for i in range(LINES)),
-    }
-    DEFAULT_CSS = """
-    Chart {
-        .chart--axis { color: $text-muted; }
-        .chart--mark { color: $warning; }
-        .chart--bad { color: $error; text-style: bold; }
-        .chart--cursor { color: $text; }
-        .chart--line-0 { color: $line-0; }
-        .chart--line-1 { color: $line-1; }
-        .chart--line-2 { color: $line-2; }
-        .chart--line-3 { color: $line-3; }
-        .chart--line-4 { color: $line-4; }
-        .chart--line-5 { color: $line-5; }
-        .chart--line-6 { color: $line-6; }
-        .chart--line-7 { color: $line-7; }
-    }
-    """
     BINDINGS = [
         Binding("y", "scale", "lin / log / symlog", id="chart.scale"),
         Binding("s", "smooth", "Smooth", id="chart.smooth"),
@@ -401,8 +378,8 @@ class Chart(GridWidget, can_focus=True):
         return "  ".join(parts)
 
     def _styles(self) -> list[Style]:
-        names = ["axis", "mark", "bad", "cursor", *(f"line-{i}" for i in range(LINES))]
-        styles = [self.get_component_rich_style(f"chart--{name}", partial=True) for name in names]
+        pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES))]
+        styles = [self.style(pen) for pen in pens]
         return [Style.null(), *styles, *(self._shadow(style) for style in styles[-LINES:])]
 
     def _shadow(self, style: Style) -> Style:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -15,6 +16,17 @@ from textual.widget import Widget
 from cmbench.tui.text import plain
 
 _NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
+
+PENS = {  # variable of the theme, attributes
+    "plain": ("foreground", ""),
+    "strong": ("foreground", "bold"),
+    "muted": ("foreground-muted", ""),
+    "frame": ("surface-lighten-3", ""),
+    "focus": ("primary", ""),
+    "good": ("success", ""),
+    "warning": ("warning", ""),
+    "error": ("error", "bold"),
+}
 
 
 @dataclass
@@ -47,21 +59,30 @@ class GridWidget(Widget):
     With `framed` it has a frame of its own: Textual's borders would draw the whole widget anew for each new title.
     """
 
-    COMPONENT_CLASSES = {"grid--frame", "grid--focus", "grid--title", "grid--note"}
-    DEFAULT_CSS = """
-    GridWidget {
-        .grid--frame { color: $surface-lighten-3; }
-        .grid--focus { color: $primary; }
-        .grid--title { color: $text; text-style: bold; }
-        .grid--note { color: $text-muted; }
-    }
-    """
     framed = False
     frame_title = ""
     frame_note = ""  # stands in the lower edge
 
+    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._styles_kept: dict[str, Style] = {}
+
     _grid: Grid | None = None
     _palette: Sequence[Style] = ()
+
+    def style(self, name: str) -> Style:
+        """Return the style of a pen, a name of PENS or a variable of the theme.
+
+        Kept until the theme changes, and not a component class: Textual works those out anew each time, for longer
+        than a chart takes to draw.
+        """
+        if name not in self._styles_kept:
+            variable, attributes = PENS.get(name, (name, ""))
+            colour = Color.parse(self.app.theme_variables[variable])
+            if colour.a < 1:
+                colour = self.background_colors[1].blend(colour.with_alpha(1), colour.a)
+            self._styles_kept[name] = Style.parse(attributes) + Style(color=colour.rich_color)
+        return self._styles_kept[name]
 
     @property
     def ascii(self) -> bool:
@@ -103,8 +124,8 @@ class GridWidget(Widget):
         for y in range(1, height - 1):
             grid.write(0, y, down, frame)
             grid.write(width - 1, y, down, frame)
-        names = ("focus" if self.has_focus else "frame", "title", "note")
-        styles = [self.get_component_rich_style(f"grid--{name}", partial=True) for name in names]
+        names = ("focus" if self.has_focus else "frame", "strong", "muted")
+        styles = [self.style(name) for name in names]
         return grid, [*palette, *styles]
 
     def repaint(self) -> None:
@@ -142,6 +163,7 @@ class GridWidget(Widget):
     def notify_style_update(self) -> None:
         """Draw in the new theme."""
         super().notify_style_update()
+        self._styles_kept.clear()
         self._grid = None
         self.repaint()
 

@@ -22,15 +22,6 @@ class Stack(GridWidget):
     """
 
     framed = True
-    COMPONENT_CLASSES = {"stack--axis", "stack--0", "stack--1", "stack--2"}
-    DEFAULT_CSS = """
-    Stack {
-        .stack--axis { color: $text-muted; }
-        .stack--0 { color: $line-0; }
-        .stack--1 { color: $line-1; }
-        .stack--2 { color: $line-2; }
-    }
-    """
     _SIGNS = ("█", "▒", "░")
     _ASCII_SIGNS = ("#", "+", ".")
 
@@ -47,8 +38,7 @@ class Stack(GridWidget):
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return the columns and the axes."""
         grid = Grid.blank(width, height)
-        names = ("axis", "0", "1", "2")
-        palette = [Style.null(), *(self.get_component_rich_style(f"stack--{n}", partial=True) for n in names)]
+        palette = [Style.null(), *(self.style(pen) for pen in ("muted", "line-0", "line-1", "line-2"))]
         columns, rows = width - _LABEL - 1, height - 1
         if columns < 4 or rows < 2 or not self._parts:
             return grid, palette

@@ -33,13 +33,6 @@ class Waterfall(GridWidget, can_focus=True):
     """
 
     framed = True
-    COMPONENT_CLASSES = {"waterfall--axis", "waterfall--cursor"}
-    DEFAULT_CSS = """
-    Waterfall {
-        .waterfall--axis { color: $text-muted; }
-        .waterfall--cursor { color: $text; text-style: bold; }
-    }
-    """
     BINDINGS = [
         Binding("left", "move(-1, 0)", "Bin", id="waterfall.left", show=False),
         Binding("right", "move(1, 0)", "Bin", id="waterfall.right", show=False),
@@ -123,7 +116,7 @@ class Waterfall(GridWidget, can_focus=True):
         """Return a row of cells for each line, and the axis of t."""
         grid = Grid.blank(width, height)
         coloured = self.app.native_ansi_color is False and not self.app.no_color
-        palette = [Style.null(), self._style("axis"), self._style("cursor")]
+        palette = [Style.null(), self.style("muted"), self.style("strong")]
         palette += shades(self.app.theme, self.mode == "ratio") if coloured else [Style.null()] * LEVELS
         columns, rows = width - _LABEL - 1, height - 1
         lines = self._lines(rows)
@@ -219,6 +212,3 @@ class Waterfall(GridWidget, can_focus=True):
         if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
             text += f"  x{number(float(bins[bin] / self.reference[1][bin]))} of step {self.reference[0]}"
         return text
-
-    def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"waterfall--{name}", partial=True)
