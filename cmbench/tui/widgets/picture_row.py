@@ -1,0 +1,53 @@
+"""Pictures side by side."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from textual.containers import Horizontal
+
+from cmbench.tui.widgets.drawing import Drawing
+from cmbench.tui.widgets.picture import Picture, PixelPicture
+
+
+class Shown(NamedTuple):
+    """What one picture of a row shows."""
+
+    caption: str
+    drawing: Drawing
+
+
+class PictureRow(Horizontal):
+    """As many pictures as it is given, of equal width; `protocol` as pixel_protocol() tells it."""
+
+    DEFAULT_CSS = "PictureRow { height: 1fr; }"
+
+    def __init__(self, protocol: str = "", id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._protocol, self._count = protocol, 0
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The pictures, those without room included."""
+        return list(self.query_children(Picture))
+
+    async def show(self, shown: Sequence[Shown], extent: float) -> None:
+        """Show these, and no others."""
+        if (missing := len(shown) - len(self.pictures)) > 0:
+            await self.mount_all(PixelPicture(self._protocol) if self._protocol else Picture() for _ in range(missing))
+        self._count = len(shown)
+        self._share_width()
+        for picture, (caption, drawing) in zip(self.pictures, shown, strict=False):
+            picture.show(caption, drawing, extent)
+
+    def on_resize(self) -> None:
+        """Share the new width."""
+        self._share_width()
+
+    def _share_width(self) -> None:
+        """Give all pictures the same width to a column, so that they show the same samples."""
+        width = self.size.width // max(1, self._count) - 1
+        for i, picture in enumerate(self.pictures):
+            if picture.display != (i < self._count):
+                picture.display = i < self._count
+            if (before := picture.styles.width) is None or before.value != width:
+                picture.styles.width = width
