@@ -8,6 +8,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 
@@ -73,7 +74,7 @@ class SnapshotsScreen(Screen[None]):
         self.view = SnapshotView([short(r.path) for r in self._runs])
         self.blinking = self.flipped = False
         self._extent = EXTENT
-        self._told: dict[str, str] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
 
     def compose(self) -> ComposeResult:
         """Lay out the steps, a row of pictures a run, and the slider."""
@@ -88,7 +89,7 @@ class SnapshotsScreen(Screen[None]):
                 yield PictureRow(protocol)
         yield Static(id="path")
         yield Static(id="slider")
-        yield Footer()
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Begin to follow the runs."""
@@ -198,7 +199,7 @@ class SnapshotsScreen(Screen[None]):
         self.query_one(StepList).show([view.line(step) for step in view.steps], view.position)
         self._tell("title", self._title())
         self._tell("slider", self._slider(width - 2))
-        self._tell("path", " | ".join(wanted.path for row in rows for wanted in row))
+        self._tell("path", *(wanted.path for row in rows for wanted in row))
         self._show(rows)
 
     @work(group="pictures", exclusive=True)
@@ -228,8 +229,9 @@ class SnapshotsScreen(Screen[None]):
         state += ["blink"] if self.blinking else []
         return "  ".join([" | ".join(self.view.names), "snapshots", *state])
 
-    def _tell(self, name: str, text: str) -> None:
-        """Set a line of text, if it differs."""
-        if self._told.get(name) != text:
-            self._told[name] = text
-            self.query_one(f"#{name}", Static).update(content(text), layout=name == "path")
+    def _tell(self, name: str, *lines: str) -> None:
+        """Set some lines of text, if they differ."""
+        if self._told.get(name) != lines:
+            self._told[name] = lines
+            text = Content("\n").join(content(line) for line in lines)
+            self.query_one(f"#{name}", Static).update(text, layout=name == "path")

@@ -29,6 +29,8 @@ def split(image: np.ndarray) -> np.ndarray | None:
         return None
     inner = image[_PADDING:, _PADDING:]
     rows, columns = inner.shape[0] // height, inner.shape[1] // width
+    if rows * columns == 1:  # a picture with a plain frame
+        return None
     tiles = inner.reshape(rows, height, columns, width, 3).swapaxes(1, 2)[:, :, :-_PADDING, :-_PADDING]
     factor = _enlargement(tiles)
     return np.ascontiguousarray(tiles[:, :, ::factor, ::factor])
