@@ -86,7 +86,7 @@ class SnapshotsScreen(Screen[None]):
             yield StepList()
             with Vertical():
                 yield PictureRow(protocol)
-                yield PictureRow(protocol)
+                yield PictureRow(protocol, display=False)
         yield Static(id="path")
         yield Static(id="slider")
         yield Footer(show_command_palette=False)

@@ -21,8 +21,9 @@ class PictureRow(Horizontal):
 
     DEFAULT_CSS = "PictureRow { height: 1fr; }"
 
-    def __init__(self, protocol: str = "", id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, protocol: str = "", display: bool = True) -> None:
+        super().__init__()
+        self.display = display
         self._protocol, self._count = protocol, 0
 
     @property
@@ -32,22 +33,26 @@ class PictureRow(Horizontal):
 
     async def show(self, shown: Sequence[Shown], extent: float) -> None:
         """Show these, and no others."""
-        if (missing := len(shown) - len(self.pictures)) > 0:
-            await self.mount_all(PixelPicture(self._protocol) if self._protocol else Picture() for _ in range(missing))
         self._count = len(shown)
-        self._share_width()
+        new = [self._picture() for _ in range(len(shown) - len(self.pictures))]
+        self._share_width([*self.pictures, *new])  # before they are laid out, and painted, for the first time
+        await self.mount_all(new)
         for picture, (caption, drawing) in zip(self.pictures, shown, strict=False):
             picture.show(caption, drawing, extent)
 
     def on_resize(self) -> None:
         """Share the new width."""
-        self._share_width()
+        self._share_width(self.pictures)
 
-    def _share_width(self) -> None:
+    def _picture(self) -> Picture:
+        return PixelPicture(self._protocol) if self._protocol else Picture()
+
+    def _share_width(self, pictures: Sequence[Picture]) -> None:
         """Give all pictures the same width to a column, so that they show the same samples."""
         width = self.size.width // max(1, self._count) - 1
-        for i, picture in enumerate(self.pictures):
+        for i, picture in enumerate(pictures):
             if picture.display != (i < self._count):
                 picture.display = i < self._count
-            if (before := picture.styles.width) is None or before.value != width:
+            before = picture.styles.width
+            if self.size.width and (before is None or before.value != width):
                 picture.styles.width = width
