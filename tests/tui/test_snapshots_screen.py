@@ -151,7 +151,7 @@ def test_runs_one_above_the_other(run, other, size):
         assert captions(pilot)[count].startswith("B 1-step · 151")
         upper, lower = pictures(pilot)[0], pictures(pilot)[count]
         assert upper.region.bottom <= lower.region.y
-        assert upper.size.width == lower.size.width
+        assert upper.size == lower.size
         await pilot.press("l")
         await until(pilot, lambda: len(pictures(pilot)) == count)
 

@@ -71,3 +71,10 @@ def test_a_grid_that_would_show_few_samples_is_shrunk():
     small = fit(join(tiles), tiles, 64, 64)
     assert (small.shown, small.of) == (64, 64)
     assert small.image.shape == (64, 64, 3)
+
+
+def test_a_few_samples_are_better_than_nothing_legible():
+    tiles = RNG.integers(0, 256, (8, 8, 8, 8, 3), dtype=np.uint8)
+    assert fit(join(tiles), tiles, 80, 18).shown == 8
+    nothing = fit(join(tiles), tiles, 6, 6)
+    assert (nothing.shown, nothing.image.shape) == (64, (6, 6, 3))

@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
@@ -17,7 +17,7 @@ from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points, load
-from cmbench.tui.widgets.picture_row import PictureRow, Shown
+from cmbench.tui.widgets.picture_row import PictureRows, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
 from cmbench.tui.widgets.slider import slider
 from cmbench.tui.widgets.step_list import StepList
@@ -84,9 +84,7 @@ class SnapshotsScreen(Screen[None]):
         yield Static(content(_EMPTY), id="empty")
         with Horizontal(id="body"):
             yield StepList()
-            with Vertical():
-                yield PictureRow(protocol)
-                yield PictureRow(protocol, display=False)
+            yield PictureRows(protocol)
         yield Static(id="path")
         yield Static(id="slider")
         yield Footer(show_command_palette=False)
@@ -211,11 +209,7 @@ class SnapshotsScreen(Screen[None]):
         for drawing in (shown.drawing for row in rows for shown in row):
             if isinstance(drawing, Points):
                 self._extent = extent_for(drawing.xy, self._extent)
-        for i, row in enumerate(self.query(PictureRow)):
-            if row.display != (i < len(rows)):
-                row.display = i < len(rows)
-            if i < len(rows):
-                await row.show(rows[i], self._extent)
+        await self.query_one(PictureRows).show(rows, self._extent)
 
     def _slider(self, width: int) -> str:
         view = self.view

@@ -1,9 +1,9 @@
-"""Pictures side by side."""
+"""Pictures side by side, and rows of them one above the other."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 
 from cmbench.tui.widgets.drawing import Drawing
 from cmbench.tui.widgets.picture import Picture, PixelPicture
@@ -21,9 +21,8 @@ class PictureRow(Horizontal):
 
     DEFAULT_CSS = "PictureRow { height: 1fr; }"
 
-    def __init__(self, protocol: str = "", display: bool = True) -> None:
+    def __init__(self, protocol: str = "") -> None:
         super().__init__()
-        self.display = display
         self._protocol, self._count = protocol, 0
 
     @property
@@ -56,3 +55,35 @@ class PictureRow(Horizontal):
             before = picture.styles.width
             if self.size.width and (before is None or before.value != width):
                 picture.styles.width = width
+
+
+class PictureRows(Vertical):
+    """A row or two, of equal height."""
+
+    def __init__(self, protocol: str = "") -> None:
+        super().__init__(PictureRow(protocol), PictureRow(protocol))
+        self._share_height(1)
+
+    async def show(self, rows: Sequence[Sequence[Shown]], extent: float) -> None:
+        """Show these, and no others."""
+        self._share_height(len(rows))
+        for row, shown in zip(self._rows, rows, strict=False):
+            await row.show(shown, extent)
+
+    def on_resize(self) -> None:
+        """Share the new height."""
+        self._share_height(self._count)
+
+    @property
+    def _rows(self) -> list[PictureRow]:
+        return list(self.query_children(PictureRow))
+
+    def _share_height(self, count: int) -> None:
+        self._count = count
+        height = self.size.height // max(1, count)
+        for i, row in enumerate(self._rows):
+            if row.display != (i < count):
+                row.display = i < count
+            before = row.styles.height
+            if height and (before is None or before.value != height):
+                row.styles.height = height

@@ -7,7 +7,8 @@ from PIL import Image
 
 _PADDING = 2  # what snapshots have between samples
 _GAP, _DARK = 1, 64  # what they get here: without a line between them digits run into each other
-_SMALLEST_SHARE = 4  # at least a quarter of the samples is worth showing in full; else all of them are shrunk
+_SMALLEST_SHARE = 4  # below a quarter of the samples, all of them shrunk tell more
+_LEGIBLE = 4  # pixels that a shrunk sample must have
 
 
 class Fitted(NamedTuple):
@@ -49,15 +50,17 @@ def fit(image: np.ndarray, tiles: np.ndarray | None, width: int, height: int) ->
     """Make a picture of at most width x height pixels, undistorted, its pixels whole where that is possible.
 
     A grid that has no room comes with the samples of its first rows and columns alone, each in its place; where these
-    would be few, the whole is shrunk.
+    would be few, the whole is shrunk, unless nothing could be seen then.
     """
     if tiles is None:
         return Fitted(scale(image, width, height), 1, 1)
     h, w = tiles.shape[2:4]
     cut = tiles[: max(0, (height - _GAP) // (h + _GAP)), : max(0, (width - _GAP) // (w + _GAP))]
     shown, total = (grid.shape[0] * grid.shape[1] for grid in (cut, tiles))
-    if shown * _SMALLEST_SHARE < total:
-        cut, shown = tiles, total
+    whole = join(tiles)
+    legible = min(h, w) * min(width / whole.shape[1], height / whole.shape[0]) >= _LEGIBLE
+    if shown in (0, total) or (shown * _SMALLEST_SHARE < total and legible):
+        return Fitted(scale(whole, width, height), total, total)
     return Fitted(scale(join(cut), width, height), shown, total)
 
 
