@@ -32,13 +32,14 @@ def width(at_most: int = 100) -> int:
     return min(at_most, Console().width)
 
 
-def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12) -> str:
+def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12, at_most: int = 100) -> str:
     """Return a chart as lines of text, in colour where the terminal has any.
 
     Args:
         series: at most three curves; those drawn later lie above.
         x_ticks: what is written where on the horizontal axis, which ends at the outermost of its points and ticks.
         height: lines in all.
+        at_most: columns.
     """
     import plotext
 
@@ -49,7 +50,7 @@ def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12)
     low, high = _limits(min(values), max(values))
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plot_size(width(), height)
+    plotext.plot_size(width(at_most), height)
     for curve, colour in zip(drawn, _COLOURS, strict=False):
         if curve.x:
             draw = plotext.plot if curve.joined else plotext.scatter

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cmbench.cli import _follow
+from cmbench.cli import _dashboard, _follow
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import DivergedError
-from cmbench.rundir import launch
+from cmbench.rundir import launch, status
+from cmbench.rundir.select import address
 
 if TYPE_CHECKING:
     from cmbench.engine.runner import Record, Runner
@@ -33,7 +34,13 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
     if detach:
         typer.echo(run.name)
         return 0
-    return _follow.follow_started(run)
+    if not _dashboard.can_be_shown():
+        return _follow.follow_started(run)
+    _dashboard.show(run.path.parent, [run])
+    if status.is_live(run):
+        typer.echo(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
+        return 0
+    return _follow.closing(run)
 
 
 def _has_terminal() -> bool:

@@ -15,7 +15,9 @@ def plain(text: object) -> str:
     C0 controls become their Unicode pictures (escape is ␛), C1 controls, marks that change the writing direction and
     unpaired surrogates become �; a tab becomes a space.
     """
-    shown = str(text).replace("\t", " ").translate(_PICTURES)
+    if (shown := str(text)).isprintable():  # nearly all there is, a thousand times a table
+        return shown
+    shown = shown.replace("\t", " ").translate(_PICTURES)
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown)
 
 

@@ -219,6 +219,8 @@ import contextlib, io, sys
 from cmbench.cli import main
 commands = ["--help", "--version", "ls", "ls --json", "show", "show --json", "watch", "recipe list", "recipe --help"]
 commands += [f"{name} --help" for name in ("run", "resume", "watch", "ls", "show", "sample", "stop", "ablate")]
+commands += [f"{name} @latest" for name in ("pause", "continue", "checkpoint", "snapshot")]
+commands += ["set @latest optimizer.lr=1e-4"]
 commands += ["stop @latest", "resume @latest", "sample nothing", "run nothing", "run tiny.toml --set train.steps=0"]
 for command in commands:
     sys.argv = ["cmbench", *command.split()]
@@ -229,11 +231,11 @@ for command in commands:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     answers = [line.split("|") for line in done.stdout.splitlines()]
-    assert len(answers) == 22
+    assert len(answers) == 27
     assert {heavy for _, _, heavy in answers} == {"[]"}
     codes = {command: int(code) for command, code, _ in answers}
     assert [codes[c] for c in ("ls", "show", "watch", "recipe list")] == [0, 0, 0, 0]
-    assert codes["stop @latest"] == codes["resume @latest"] == 5
+    assert {codes[c] for c in codes if c.endswith("@latest") or c.startswith("set ")} == {5}
     assert codes["sample nothing"] == 4
     assert {code for command, code in codes.items() if command.startswith("--") or command.endswith("--help")} == {0}
 

@@ -49,7 +49,7 @@ class SnapshotsScreen(Screen[None]):
         &.-empty #body { display: none; }
     }
     """
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE, "-wide")]  # noqa: RUF012, Textual's own annotation
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         _bind("left,up", "move(-1)", "scrub", "earlier", "←→"),
         _bind("right,down", "move(1)", "one later", "later"),

@@ -1,0 +1,177 @@
+"""A widget of characters in cells that tells Textual which cells changed, and nothing where none did."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from cmbench.tui.text import plain
+
+_NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
+
+
+@dataclass
+class Grid:
+    """Characters (height, width) and the number of the style of each."""
+
+    characters: NDArray[np.str_]
+    styles: NDArray[np.int32]
+
+    @classmethod
+    def blank(cls, width: int, height: int) -> "Grid":
+        """Return spaces in style 0."""
+        return cls(np.full((height, width), " ", "U1"), np.zeros((height, width), np.int32))
+
+    def write(self, x: int, y: int, text: str, style: int) -> None:
+        """Put a text into a row, cut off at the edges. Characters are one cell wide."""
+        height, width = self.characters.shape
+        if not 0 <= y < height:
+            return
+        text = text[max(0, -x) : max(0, width - x)]
+        x = max(0, x)
+        if text:
+            self.characters[y, x : x + len(text)] = list(text)
+            self.styles[y, x : x + len(text)] = style
+
+
+class GridWidget(Widget):
+    """Shows a Grid. Subclasses draw one in `draw`; `repaint` calls it and passes on what differs.
+
+    With `framed` it has a frame of its own: Textual's borders would draw the whole widget anew for each new title.
+    """
+
+    COMPONENT_CLASSES = {"grid--frame", "grid--focus", "grid--title", "grid--note"}
+    DEFAULT_CSS = """
+    GridWidget {
+        .grid--frame { color: $surface-lighten-3; }
+        .grid--focus { color: $primary; }
+        .grid--title { color: $text; text-style: bold; }
+        .grid--note { color: $text-muted; }
+    }
+    """
+    framed = False
+    frame_title = ""
+    frame_note = ""  # stands in the lower edge
+
+    _grid: Grid | None = None
+    _palette: Sequence[Style] = ()
+
+    @property
+    def ascii(self) -> bool:
+        """Whether plain characters alone may be used."""
+        return bool(getattr(self.app, "ascii", False))
+
+    def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
+        """Return the content, without the frame, and its styles, of which the first is plain."""
+        raise NotImplementedError
+
+    @property
+    def inner_width(self) -> int:
+        """Columns within the frame."""
+        return max(0, self.size.width - (2 if self.framed else 0))
+
+    @property
+    def inner_height(self) -> int:
+        """Rows within the frame."""
+        return max(0, self.size.height - (2 if self.framed else 0))
+
+    def _drawn(self) -> tuple[Grid, Sequence[Style]]:
+        grid, palette = self.draw(self.inner_width, self.inner_height)
+        return self._in_frame(grid, palette) if self.framed else (grid, palette)
+
+    def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
+        width, height = self.size
+        grid, frame = Grid.blank(width, height), len(palette)
+        if width < 4 or height < 2:
+            return grid, palette
+        grid.characters[1:-1, 1:-1], grid.styles[1:-1, 1:-1] = inner.characters, inner.styles
+        across, down, corners = ("-", "|", "++++") if self.ascii else ("─", "│", "╭╮╰╯")
+        for y, (left, right), text, at_end in (
+            (0, corners[:2], self.frame_title, False),
+            (height - 1, corners[2:], self.frame_note, True),
+        ):
+            grid.write(0, y, left + across * (width - 2) + right, frame)
+            if text := plain(text)[: width - 6]:
+                grid.write(width - 3 - len(text) - 1 if at_end else 2, y, f" {text} ", frame + (2 if at_end else 1))
+        for y in range(1, height - 1):
+            grid.write(0, y, down, frame)
+            grid.write(width - 1, y, down, frame)
+        names = ("focus" if self.has_focus else "frame", "title", "note")
+        styles = [self.get_component_rich_style(f"grid--{name}", partial=True) for name in names]
+        return grid, [*palette, *styles]
+
+    def repaint(self) -> None:
+        """Draw anew, and let the terminal have the cells that changed."""
+        if not self.is_mounted or not self.size.width or not self.size.height:
+            return
+        before, palette_before = self._grid, self._palette
+        self._grid, self._palette = self._drawn()
+        self._bare = np.array([style.bgcolor is None and not style.reverse for style in self._palette])
+        if before is None or before.styles.shape != self._grid.styles.shape or palette_before != self._palette:
+            self.refresh()
+            return
+        changed = (before.characters != self._grid.characters) | (before.styles != self._grid.styles)
+        regions = [
+            Region(start, int(y), stop - start, 1)
+            for y in np.flatnonzero(changed.any(axis=1))
+            for start, stop in _spans(np.flatnonzero(changed[y]))
+        ]
+        if regions:
+            self.refresh(*regions)
+
+    def on_focus(self) -> None:
+        """Show the focus in the frame."""
+        self.repaint()
+
+    def on_blur(self) -> None:
+        """Show that the focus has gone."""
+        self.repaint()
+
+    def on_resize(self) -> None:
+        """Draw in the new size."""
+        self._grid = None
+        self.repaint()
+
+    def notify_style_update(self) -> None:
+        """Draw in the new theme."""
+        super().notify_style_update()
+        self._grid = None
+        self.repaint()
+
+    def render_line(self, y: int) -> Strip:
+        """Return a row of cells, neighbours of one style as one segment."""
+        width = self.size.width
+        if self._grid is None or y >= len(self._grid.styles) or self._grid.styles.shape[1] != width:
+            return Strip.blank(width, self.rich_style)
+        characters = self._grid.characters[y]
+        styles = _without_needless_changes(self._grid.styles[y], characters, self._bare)
+        edges = [0, *(np.flatnonzero(np.diff(styles)) + 1).tolist(), width]
+        base = self.rich_style
+        parts = [
+            Segment("".join(characters[start:stop]), base + self._palette[styles[start]])
+            for start, stop in pairwise(edges)
+        ]
+        return Strip(parts, width)
+
+
+def _without_needless_changes(
+    styles: NDArray[np.int32], characters: NDArray[np.str_], bare: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Give a space the style of its left neighbour where nothing of either would show: each change costs bytes."""
+    free = (characters == " ") & bare[styles]
+    own = np.where(free, 0, np.arange(len(styles)))
+    source = np.maximum.accumulate(own)
+    return np.where(free & bare[styles[source]], styles[source], styles)
+
+
+def _spans(cells: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Gather ascending cells into half-open spans, near ones together."""
+    splits = np.flatnonzero(np.diff(cells) > _NEAR) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(cells, splits)]
