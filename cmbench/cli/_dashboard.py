@@ -27,11 +27,12 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from cmbench.tui import settings as preferences
     from cmbench.tui.app import CmbenchApp
+    from cmbench.tui.widgets.pixels import pixel_protocol
 
     settings = preferences.load()
     if ascii_only:
         settings = settings.model_copy(update={"ascii": True})
-    app = CmbenchApp(runs_dir, runs, settings)
+    app = CmbenchApp(runs_dir, runs, settings, pixels=pixel_protocol())
     with sane_terminal():
         app.run()
     if app.return_code:

@@ -32,6 +32,7 @@ class CmbenchApp(App[None]):
         runs_dir: where runs are.
         runs: none: the browser; one: its dashboard; several: their comparison.
         settings: the user's.
+        pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
     """
 
     CSS_PATH = Path(__file__).with_name("cmbench.tcss")
@@ -47,12 +48,15 @@ class CmbenchApp(App[None]):
         Binding("T", "theme", "Theme", id="app.theme", show=False),
     ]
 
-    def __init__(self, runs_dir: Path, runs: Sequence[RunDir] = (), settings: Settings | None = None) -> None:
+    def __init__(
+        self, runs_dir: Path, runs: Sequence[RunDir] = (), settings: Settings | None = None, pixels: str = ""
+    ) -> None:
         super().__init__()
         self.runs_dir, self.first_runs = runs_dir, runs
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds
         self.ascii = self.settings.ascii or not _speaks_unicode()
+        self.pixels = pixels
         self.traffic = Traffic()
         for theme in themes():
             self.register_theme(theme)

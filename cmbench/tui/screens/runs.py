@@ -48,7 +48,7 @@ _AGES_EVERY = 10.0  # seconds between looks at the clock while nothing changes
 class RunsScreen(Screen[None]):
     """All runs of a folder as a table, with a preview where there is room."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as Textual declares it
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
     DEFAULT_CSS = """
     RunsScreen #title { height: 1; padding: 0 1; background: $panel; }
     RunsScreen #preview { display: none; width: 44; padding: 0 1; border-left: vkey $primary; }

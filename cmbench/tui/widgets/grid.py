@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
@@ -42,11 +43,11 @@ class Grid:
         return cls(np.full((height, width), " ", "U1"), np.zeros((height, width), np.int32))
 
     def write(self, x: int, y: int, text: str, style: int) -> None:
-        """Put a text into a row, cut off at the edges. Characters are one cell wide."""
+        """Put a text into a row, cut off at the edges. What takes two cells, or none, is shown as ?."""
         height, width = self.characters.shape
         if not 0 <= y < height:
             return
-        text = text[max(0, -x) : max(0, width - x)]
+        text = "".join(c if cell_len(c) == 1 else "?" for c in text[max(0, -x) : max(0, width - x)])
         x = max(0, x)
         if text:
             self.characters[y, x : x + len(text)] = list(text)
@@ -113,17 +114,18 @@ class GridWidget(Widget):
         if width < 4 or height < 2:
             return grid, palette
         grid.characters[1:-1, 1:-1], grid.styles[1:-1, 1:-1] = inner.characters, inner.styles
-        across, down, corners = ("-", "|", "++++") if self.ascii else ("─", "│", "╭╮╰╯")
-        for y, (left, right), text, at_end in (
-            (0, corners[:2], self.frame_title, False),
-            (height - 1, corners[2:], self.frame_note, True),
-        ):
-            grid.write(0, y, left + across * (width - 2) + right, frame)
-            if text := plain(text)[: width - 6]:
-                grid.write(width - 3 - len(text) - 1 if at_end else 2, y, f" {text} ", frame + (2 if at_end else 1))
+        across, down = ("-", "|") if self.ascii else ("─", "│")
+        top, bottom = ("++", "++") if self.ascii else ("╭╮", "╰╯")
+        for y, corners in ((0, top), (height - 1, bottom)):
+            grid.write(0, y, corners[0] + across * (width - 2) + corners[1], frame)
         for y in range(1, height - 1):
             grid.write(0, y, down, frame)
             grid.write(width - 1, y, down, frame)
+        title, note = plain(self.frame_title)[: width - 6], plain(self.frame_note)[: width - 6]
+        if title:
+            grid.write(2, 0, f" {title} ", frame + 1)
+        if note:
+            grid.write(width - len(note) - 4, height - 1, f" {note} ", frame + 2)
         names = ("focus" if self.has_focus else "frame", "strong", "muted")
         styles = [self.style(name) for name in names]
         return grid, [*palette, *styles]

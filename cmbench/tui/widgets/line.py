@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
 from rich.style import Style
 
 from cmbench.tui.text import plain
@@ -12,10 +11,7 @@ Part = tuple[str, str]  # text and pen
 
 
 class Lines(GridWidget):
-    """Rows of parts, each a text and its pen (see GridWidget.style), or "".
-
-    Characters that take two cells, or none, are shown as ?: every character here has one cell.
-    """
+    """Rows of parts, each a text and its pen (see GridWidget.style), or ""."""
 
     def __init__(self, title: str = "", id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -34,7 +30,7 @@ class Lines(GridWidget):
         for y, row in enumerate(self.rows[:height]):
             x = 0
             for text, pen in row:
-                shown = "".join(c if cell_len(c) == 1 else "?" for c in plain(text))
+                shown = plain(text)
                 grid.write(x, y, shown, 1 + pens.index(pen) if pen else 0)
                 x += len(shown)
         return grid, [Style.null(), *(self.style(pen) for pen in pens)]
