@@ -15,7 +15,8 @@ from cmbench.errors import DivergedError
 from cmbench.rundir import launch
 
 if TYPE_CHECKING:
-    from cmbench.engine.runner import Record, Runner
+    from cmbench.engine.recorder import Record
+    from cmbench.engine.runner import Runner
 
 
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
