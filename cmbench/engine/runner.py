@@ -46,7 +46,7 @@ class Runner:
         self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
         self._requests = Requests(self, self.ahead)
         list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
-        self.recorder.beat()
+        self.recorder.show("starting")
 
     def records(self) -> Iterator[Record]:
         """Train to the end, or until `request_stop`; yield each row after it is written. Sets `exit_code`.
@@ -56,7 +56,7 @@ class Runner:
         """
         journal = self.recorder.event
         try:
-            self.recorder.state = "running"
+            self.recorder.show("running")
             yield journal("started" if self.recorder.segment == 1 else "resumed", **environment.here(self.trainer))
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
