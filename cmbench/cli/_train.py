@@ -16,7 +16,8 @@ from cmbench.rundir import launch, status
 from cmbench.rundir.select import address
 
 if TYPE_CHECKING:
-    from cmbench.engine.runner import Record, Runner
+    from cmbench.engine.recorder import Record
+    from cmbench.engine.runner import Runner
 
 
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:

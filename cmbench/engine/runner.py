@@ -1,9 +1,7 @@
-"""A trainer in a run directory: the one writer of its files."""
+"""A trainer in a run directory: started, resumed, stopped."""
 
-import math
 import shutil
 import socket
-import time
 import traceback
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -13,30 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from torch import Tensor
 
 from cmbench import recipe as recipes
-from cmbench.engine import checkpoint, environment, loop, snapshot, trainer, watch
+from cmbench.engine import checkpoint, environment, loop, trainer, watch
+from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
-from cmbench.engine.start import Start
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError, writing
 from cmbench.rundir import control, layout, settings, status
-from cmbench.rundir.files import read_json, remove_temporaries, to_json, write_atomically
-from cmbench.rundir.layout import SCHEMA, RunDir
-from cmbench.rundir.log import Log, Row, Tail, read_rows
+from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, Tail, read_rows
 from cmbench.rundir.select import address, runs_folder
-from cmbench.rundir.summary import Summary
-
-_STATUS_EVERY = 1.0  # seconds between heartbeats
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row as it was written, and the file it went to: "metrics", "profiles" or "events"."""
-
-    stream: str
-    row: Row
 
 
 @dataclass
@@ -49,14 +35,18 @@ class Runner:
     run: RunDir
     trainer: Trainer
     lock: filelock.BaseFileLock
-    segment: int = 1
-    stop_requested: str = ""
-    exit_code: int = 0
-    state: str = "starting"
     warnings: Sequence[str] = ()
     ahead: Sequence[Row] = ()
-    _next_status: float = 0.0
-    _images_per_s: float = 0.0
+    stop_requested: str = ""
+    exit_code: int = 0
+
+    def __post_init__(self) -> None:
+        """Open the run's logs and say that the run is live."""
+        self.recorder = Recorder(self.run, self.trainer)
+        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
+        self._requests = Requests(self, self.ahead)
+        list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
+        self.recorder.show("starting")
 
     def records(self) -> Iterator[Record]:
         """Train to the end, or until `request_stop`; yield each row after it is written. Sets `exit_code`.
@@ -64,13 +54,14 @@ class Runner:
         Raises:
             DivergedError: loss or gradient was not finite; a checkpoint of the last good state was written.
         """
+        journal = self.recorder.event
         try:
-            self.state = "running"
-            yield self.event("started" if self.segment == 1 else "resumed", **environment.here(self.trainer))
-            if self.trainer.start is not None and self.trainer.state.step == 0:
-                yield self._initialised(self.trainer.start)
+            self.recorder.show("running")
+            yield journal("started" if self.recorder.segment == 1 else "resumed", **environment.here(self.trainer))
+            if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
+                yield journal("initialised", source=environment.source(start.trained), error=start.error)
             for line in self.warnings:
-                yield self.event("warning", text=line)
+                yield journal("warning", text=line)
             if (yield from self._must_stop()):
                 return
             for event in loop.train(self.trainer):
@@ -78,8 +69,8 @@ class Runner:
                 if isinstance(event, loop.Stepped) and (yield from self._must_stop()):
                     return
             yield from self._requests.refuse("the run has finished")
-            self.state = "finished"
-            yield self.event("finished")
+            self.recorder.state = "finished"
+            yield journal("finished")
         except GeneratorExit:  # whoever asked for records asks for no more
             self.request_stop("left")
             list(self._stop())
@@ -87,8 +78,8 @@ class Runner:
         except DivergedError:
             raise
         except BaseException as error:
-            self.state, self.exit_code = "failed", 1
-            self.event("failed", error=f"{type(error).__name__}: {error}")
+            self.recorder.state, self.exit_code = "failed", 1
+            journal("failed", error=f"{type(error).__name__}: {error}")
             with self.run.console.open("a", encoding="utf-8") as console:
                 traceback.print_exc(file=console)
             raise
@@ -101,119 +92,37 @@ class Runner:
 
     def close(self) -> None:
         """Write the last status and let go of the run."""
-        self._write_status()
-        for log in (self._metrics, self._profiles, self._events):
-            log.close()
+        self.recorder.close()
         self.lock.release()
-
-    def __post_init__(self) -> None:
-        """Open the run's logs in a new segment and say that the run is live."""
-        logs = [Log(path) for path in (self.run.metrics, self.run.profiles, self.run.events)]
-        self.segment = 1 + max(log.last_segment() for log in logs)
-        for log in logs:
-            log.open_segment(self.segment, first_step=self.trainer.state.step + 1)
-        self._metrics, self._profiles, self._events = logs
-        rows = read_rows(self.run.metrics)
-        self._summary = Summary(rows)
-        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
-        self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
-        for folder in (self.run.path, self.run.snapshots, self.run.control):
-            remove_temporaries(folder)
-        self._requests = Requests(self, self.ahead)
-        list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
-        self._write_status()
-
-    @property
-    def _is_complete(self) -> bool:
-        return self.trainer.state.step >= self.trainer.recipe.train.steps
 
     @property
     def _edges(self) -> list[float]:
         return self.trainer.state.profile.edges.tolist()
 
-    @property
-    def _quality_key(self) -> str:
-        return f"sw_{self.trainer.recipe.evaluate.steps[0]}step"
-
     def _write(self, event: loop.Event) -> Iterator[Record]:
         match event:
             case loop.Metrics(values=values):
-                self._images_per_s = values["images_per_s"]
-                yield self._row(values)
+                yield self.recorder.metrics(values)
             case loop.Profiled(values=values):
-                yield self._profile_row(values)
+                yield self.recorder.profile(values)
                 if jumps := self._spikes.look(values):
-                    yield self.event("warning", text=watch.described(jumps, self._edges), bins=list(jumps))
+                    text = watch.described(jumps, self._edges)
+                    yield self.recorder.event("warning", text=text, bins=list(jumps))
             case loop.Evaluated(values=values, profile=profile):
-                if math.isfinite(quality := values[self._quality_key]):
-                    self._quality[event.step] = quality
-                yield self._row(values)
+                yield self.recorder.metrics(values)
                 if profile:
-                    yield self._profile_row(profile)
+                    yield self.recorder.profile(profile)
             case loop.Snapshotted(samples=samples):
-                yield self.draw(samples)
+                yield self.recorder.snapshot(samples)
             case loop.CheckpointDue():
-                yield self.save()
+                yield self.recorder.checkpoint()
             case loop.Diverged():
                 yield from self._diverge(event)
-        self.beat()
-
-    def _row(self, values: dict[str, float]) -> Record:
-        step = self.trainer.state.step
-        images = step * self.trainer.recipe.train.batch_size
-        row = {"step": step, "time": time.time(), "images": images, **values}
-        self._metrics.append(row)
-        self._summary.add(row)
-        return Record("metrics", row)
-
-    def _initialised(self, start: Start) -> Record:
-        source = environment.source(start.trained)
-        return self.event("initialised", source=source, error=start.error)
-
-    def _profile_row(self, values: Mapping[str, Sequence[float | None]]) -> Record:
-        row = {"step": self.trainer.state.step, "time": time.time(), **values}
-        self._profiles.append(row)
-        return Record("profiles", row)
-
-    def event(self, kind: str, **details: Any) -> Record:
-        """Write a row of the journal."""
-        row = {"step": self.trainer.state.step, "time": time.time(), "kind": kind, **details}
-        self._events.append(row)
-        return Record("events", row)
-
-    def draw(self, samples: dict[int, Tensor]) -> Record:
-        """Write snapshots of the state as it is now."""
-        return self.event("snapshot", files=snapshot.write(self.run, self.trainer.state.step, samples))
-
-    def save(self) -> Record:
-        """Write a checkpoint of the state as it is now, and remove those that the recipe does not keep."""
-        for log in (self._metrics, self._profiles, self._events):
-            log.fsync()
-        step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
-        folder = checkpoint.save(self.run, step, self.trainer.state.groups())
-        saved = layout.steps_of_checkpoints(self.run)
-        best = sorted((s for s in saved if s in self._quality), key=lambda s: (self._quality[s], s))[:1]
-        checkpoint.prune(self.run, keep, best)
-        return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
-
-    def _checkpoint_unless_whole(self) -> Iterator[Record]:
-        if not checkpoint.is_whole(self.run, self.trainer.state.step):
-            yield self.save()
-
-    def _diverge(self, event: loop.Diverged) -> Iterator[Record]:
-        self.state, self.exit_code = "diverged", DivergedError.exit_code
-        yield from self._checkpoint_unless_whole()
-        bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
-        norm = {} if event.tangent_norm is None else {"tangent_norm": event.tangent_norm}
-        yield self.event("diverged", what=event.what, times=event.times, bins=bins, **norm)
-        raise DivergedError(
-            f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; "
-            f"the last good state is checkpoint {self.trainer.state.step}"
-        )
+        self.recorder.beat()
 
     def _must_stop(self) -> Generator[Record, None, bool]:
         """Grant what was asked for between two steps; stop where that was asked, and return whether it was."""
-        if self._is_complete:
+        if self.trainer.state.step >= self.trainer.recipe.train.steps:
             return False
         yield from self._requests.between_steps()
         if self.stop_requested:
@@ -223,42 +132,23 @@ class Runner:
     def _stop(self) -> Iterator[Record]:
         yield from self._checkpoint_unless_whole()
         yield from self._requests.refuse("the run has stopped")
-        self.state, self.exit_code = "stopped", STOPPED
-        yield self.event("stopped", reason=self.stop_requested)
+        self.recorder.state, self.exit_code = "stopped", STOPPED
+        yield self.recorder.event("stopped", reason=self.stop_requested)
 
-    def show_state(self, state: str) -> None:
-        """Write a new state to status.json at once."""
-        self.state = state
-        self._write_status()
-
-    def beat(self) -> None:
-        """Write status.json, if it is time to."""
-        now = time.monotonic()
-        if now >= self._next_status:
-            self._next_status = now + _STATUS_EVERY
-            self._write_status()
-
-    def _write_status(self) -> None:
-        step, train = self.trainer.state.step, self.trainer.recipe.train
-        saved = layout.steps_of_checkpoints(self.run)
-        rate = self._images_per_s
-        status.write(
-            self.run,
-            {
-                "schema": SCHEMA,
-                "state": self.state,
-                **status.owner(),
-                "segment": self.segment,
-                "step": step,
-                "of": train.steps,
-                "images": step * train.batch_size,
-                "images_per_s": rate,
-                "eta_s": (train.steps - step) * train.batch_size / rate if rate else None,
-                "checkpoint": saved[-1] if saved else None,
-                "last": self._summary.last,
-                "best": self._summary.best,
-            },
+    def _diverge(self, event: loop.Diverged) -> Iterator[Record]:
+        self.recorder.state, self.exit_code = "diverged", DivergedError.exit_code
+        yield from self._checkpoint_unless_whole()
+        bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
+        norm = {} if event.tangent_norm is None else {"tangent_norm": event.tangent_norm}
+        yield self.recorder.event("diverged", what=event.what, times=event.times, bins=bins, **norm)
+        raise DivergedError(
+            f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; "
+            f"the last good state is checkpoint {self.trainer.state.step}"
         )
+
+    def _checkpoint_unless_whole(self) -> Iterator[Record]:
+        if not checkpoint.is_whole(self.run, self.trainer.state.step):
+            yield self.recorder.checkpoint()
 
 
 def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:

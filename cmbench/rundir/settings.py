@@ -25,14 +25,19 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
         Both in the order in which they are made. A setting that has been made in several segments is there once.
     """
     rows = list(rows)
-    made: dict[str, Row] = {}
+    made: dict[tuple[str, int], Row] = {}
     for row in filter(is_setting, rows):
         if not row.get("replayed"):
-            made = {later["id"]: later for later in without_keys_of(row, made.values())}
-        made[row["id"]] = row  # one that was made before keeps its place
-    counts = {row["id"] for row in without_superseded([*rows, {"first_step": step + 1}]) if is_setting(row)}
+            made = {_key(other): other for other in without_keys_of(row, made.values())}
+        made[_key(row)] = row  # one that was made before keeps its place
+    counts = {_key(row) for row in without_superseded([*rows, {"first_step": step + 1}]) if is_setting(row)}
     ordered = sorted(made.values(), key=lambda row: row["step"])
-    return [row for row in ordered if row["id"] in counts], [row for row in ordered if row["id"] not in counts]
+    return [row for row in ordered if _key(row) in counts], [row for row in ordered if _key(row) not in counts]
+
+
+def _key(setting: Row) -> tuple[str, int]:
+    """Return what stays the same when a setting is made again. The id alone is what someone called a file."""
+    return setting["id"], setting["step"]
 
 
 def without_keys_of(setting: Row, others: Iterable[Row]) -> list[Row]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from cmbench.engine import checkpoint, runner
-from cmbench.engine.runner import Record, Runner
+from cmbench.engine.recorder import Record
+from cmbench.engine.runner import Runner
 from cmbench.rundir import control
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Row, read_rows

@@ -7,7 +7,7 @@ import pytest
 import torch
 from steered import after, answers, asked, assert_same_end, create, finish, killed
 
-from cmbench.engine import checkpoint, optimizer, runner, weights
+from cmbench.engine import checkpoint, optimizer, recorder, runner, weights
 from cmbench.errors import STOPPED
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, to_json
@@ -31,7 +31,7 @@ def written_by(run):
 
 
 def until(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.01)
@@ -127,22 +127,25 @@ def test_a_snapshot_now_is_what_the_recipe_would_have_drawn(home):
 
 
 def test_a_pause_holds_the_step_while_the_heart_beats_and_a_run_goes_on_as_if_nothing_was(home, trained, monkeypatch):
-    monkeypatch.setattr(runner, "_STATUS_EVERY", 0.05)
+    monkeypatch.setattr(recorder, "_STATUS_EVERY", 0.05)
     made = asked(create(home), {4: [("pause", None)]})
     seen = []
 
     def watch():
-        until(lambda: status.read(made.run)["state"] == "paused")
-        first = status.read(made.run)
-        until(lambda: status.read(made.run)["heartbeat"] > first["heartbeat"] + 0.3)
-        seen.extend([first, status.read(made.run)])
-        assert status.is_live(made.run)
-        control.request(made.run, "continue")
+        try:
+            until(lambda: status.read(made.run)["state"] == "paused")
+            first = status.read(made.run)
+            until(lambda: status.read(made.run)["heartbeat"] > first["heartbeat"] + 0.3)
+            seen.extend([first, status.read(made.run), status.is_live(made.run)])
+        finally:  # else the run would wait for ever
+            control.request(made.run, "continue")
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     run = finish(made)
     watcher.join()
+    *seen, live = seen
+    assert live
     assert [(now["step"], now["state"]) for now in seen] == [(4, "paused")] * 2
     assert [(row["step"], row["action"], row["result"]) for row in answers(run)] == [
         (4, "pause", "done"),
@@ -221,6 +224,17 @@ def test_a_broken_file_is_refused(home):
     (row,) = answers(finish(made))
     assert (row["id"], row["action"], row["step"]) == ("1-ab", None, 0)
     assert row["result"].startswith("refused: action: found None")
+
+
+def test_a_request_cannot_pass_for_one_made_again(home):
+    made = create(home, *QUIET)
+    request = {"action": "set", "settings": {"log.every": 4}, "replayed": True, "result": "done", "step": 99}
+    (made.run.control / "1-ab.json").write_bytes(to_json(request))
+    (row,) = answers(finish(made))
+    assert row == {
+        **{"segment": 1, "step": 0, "time": row["time"], "kind": "request", "id": "1-ab"},
+        **{"action": "set", "settings": {"log.every": 4}, "result": "done"},
+    }
 
 
 def test_who_asks_at_the_end_hears_that_it_is_the_end(home):

@@ -69,3 +69,9 @@ def test_a_new_one_replaces_later_ones_for_its_keys():
 def test_one_made_again_replaces_nothing():
     rows = [opens(1), given("a", 7, lr=1.0), given("b", 9, lr=2.0), opens(6), given("a", 7, lr=1.0, replayed=True)]
     assert split(rows, 8) == ([("a", 7, {"lr": 1.0})], [("b", 9, {"lr": 2.0})])
+
+
+def test_two_of_one_name_are_two():
+    """A script that asks by hand may call its file the same each time."""
+    rows = [opens(1), given("1", 4, lr=1.0), given("1", 9, every=2.0)]
+    assert split(rows, 5) == ([("1", 4, {"lr": 1.0})], [("1", 9, {"every": 2.0})])
