@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
@@ -9,6 +10,7 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
@@ -42,6 +44,7 @@ class Host(Protocol):
 
 
 _SETTLE = 0.05  # seconds that the table must stand still before files are read for what it shows
+_AT_FIRST = 100  # rows that an empty table gets before it is painted
 _AGES_EVERY = 10.0  # seconds between looks at the clock while nothing changes
 
 
@@ -127,7 +130,9 @@ class RunsScreen(Screen[None]):
         self._wake.clear()
         while True:
             if self.is_active:
-                self._take(await asyncio.to_thread(self._overview.read, anew))
+                glances = await asyncio.to_thread(self._overview.read, anew)
+                with suppress(NoMatches):  # the application ends, its widgets are gone
+                    self._take(glances)
             anew = await self._woken()
 
     async def _woken(self) -> bool:
@@ -153,6 +158,9 @@ class RunsScreen(Screen[None]):
         kept = [glance for glance in self._glances.values() if self._filter(glance)]
         self.table.lay_out(columns_at(width), self._sorted_by, self._is_reversed)
         looks = [self._look(glance, now) for glance in in_order(kept, self._sorted_by, self._is_reversed, now)]
+        if not self.table.row_count and len(looks) > _AT_FIRST:  # the rest is filled in below what is seen
+            looks = looks[:_AT_FIRST]
+            self.call_after_refresh(self._show, follow)
         self.table.show(looks, follow)
         self._say_state(len(kept))
         self._read_courses()
@@ -180,16 +188,15 @@ class RunsScreen(Screen[None]):
     async def _read_courses(self) -> None:
         """Read the losses of the runs in sight that went on since."""
         await asyncio.sleep(_SETTLE)
-        there = [self._glances[name] for name in self.table.in_sight() if name in self._glances]
-        wanted = [g for g in there if self._courses.get(g.name, (-1, ()))[0] != g.step]
+        with suppress(NoMatches):  # as above
+            there = [self._glances[name] for name in self.table.in_sight() if name in self._glances]
+            if wanted := [g for g in there if self._courses.get(g.name, (-1, ()))[0] != g.step]:
+                await asyncio.to_thread(self._read_courses_of, wanted)
+                self._show()
 
-        def read() -> None:
-            for glance in wanted:
-                self._courses[glance.name] = (glance.step, tuple(losses.course(glance.run, SPARK)))
-
-        if wanted:
-            await asyncio.to_thread(read)
-            self._show()
+    def _read_courses_of(self, glances: list[Glance]) -> None:
+        for glance in glances:
+            self._courses[glance.name] = (glance.step, tuple(losses.course(glance.run, SPARK)))
 
     @on(DataTable.RowHighlighted)
     @work(exclusive=True, group="preview")
@@ -198,16 +205,15 @@ class RunsScreen(Screen[None]):
         if not self.has_class("-wide"):
             return
         await asyncio.sleep(_SETTLE)
-        panel = self.query_one("#preview Static", Static)
-        if (glance := self.current) is None:
-            panel.update("")
-            return
-        if self._meta[0] != glance.name:
-            meta = await asyncio.to_thread(read_json, glance.run.meta)
-            self._meta = (glance.name, meta or {})
-        shown = preview(glance, self._meta[1], self.host.ascii)
-        if panel.content != shown:
-            panel.update(shown)
+        with suppress(NoMatches):  # as above
+            glance = self.current
+            if glance is not None and self._meta[0] != glance.name:
+                meta = await asyncio.to_thread(read_json, glance.run.meta)
+                self._meta = (glance.name, meta or {})
+            panel = self.query_one("#preview Static", Static)
+            shown = preview(glance, self._meta[1], self.host.ascii) if glance else content("")
+            if panel.content != shown:
+                panel.update(shown)
 
     # Filter, order, marks
 

@@ -9,7 +9,8 @@ from cmbench.rundir.overview import Glance
 from cmbench.tui import signs
 from cmbench.tui.text import cell, plain, short
 
-WIDE, MIDDLE = 140, 100  # columns of the terminal
+WIDE = 140  # columns of a terminal with room for a preview
+_TAGS_FROM, _MIDDLE, _CURVE_FROM = 150, 100, 72
 SPARK = 10  # characters of the sparkline
 
 Sort = Callable[[Glance, float], float | str | None]
@@ -50,13 +51,14 @@ _SPARK = Column("spark", "curve", SPARK)
 
 def columns_at(width: int) -> tuple[Column, ...]:
     """Return the columns that a terminal of a width has room for."""
-    if width < MIDDLE:
-        return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, _SPARK)
-    tags = (_TAGS,) if width >= WIDE else ()
-    return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, _AGE, _SPARK)
+    curve = (_SPARK,) if width >= _CURVE_FROM else ()
+    if width < _MIDDLE:
+        return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, *curve)
+    tags = (_TAGS,) if width >= _TAGS_FROM else ()
+    return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, _AGE, *curve)
 
 
-SORTED_BY = {column.key: column.sort for column in columns_at(WIDE) if column.sort is not None}
+SORTED_BY = {column.key: column.sort for column in columns_at(_TAGS_FROM) if column.sort is not None}
 
 
 def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> list[Glance]:

@@ -42,6 +42,7 @@ class RunTable(DataTable[Text]):
         self._layout: tuple[Column, ...] = ()
         self._looks: dict[str, Look] = {}
         self._order: list[str] = []
+        self._lost: str | None = None  # the run that the cursor was on, where it is not shown now
 
     @property
     def order(self) -> Sequence[str]:
@@ -146,12 +147,12 @@ class RunTable(DataTable[Text]):
 
     @contextmanager
     def _cursor_kept(self, follow: bool = False) -> Iterator[None]:
-        """Let the cursor be on the same run afterwards, or near where it was; and the same rows in sight."""
-        name, index, top = self.current, self.cursor_row, self.scroll_y
+        """Let the cursor be on the same run afterwards, or on the next that is left; and the same rows in sight."""
+        name, below, top = self.current or self._lost, self._order[self.cursor_row :], self.scroll_y
         yield
-        if name in self._looks:
-            index = self.get_row_index(str(name))
-        index = max(0, min(index, len(self._order) - 1))
+        self._lost = None if name in self._looks else name  # nothing may be left, while a filter is typed
+        found = next((each for each in (name, *below) if each in self._looks), None)
+        index = self.get_row_index(found) if found else max(0, min(self.cursor_row, self.row_count - 1))
         if index != self.cursor_row:
             self.move_cursor(row=index, scroll=follow)
         if not follow and top != self.scroll_y:
