@@ -42,7 +42,8 @@ class Stack(GridWidget):
         columns, rows = width - _LABEL - 1, height - 1
         if columns < 4 or rows < 2 or not self._parts:
             return grid, palette
-        sizes = np.nan_to_num(np.stack([np.asarray(size, np.float64) for _, size in self._parts]), posinf=0.0)
+        shared = min(len(size) for _, size in self._parts)
+        sizes = np.nan_to_num(np.stack([np.asarray(size[:shared], np.float64) for _, size in self._parts]), posinf=0.0)
         bins = sizes.shape[1]
         tops = np.cumsum(sizes, axis=0)
         top = float(tops[-1].max()) or 1.0

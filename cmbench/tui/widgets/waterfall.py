@@ -148,11 +148,12 @@ class Waterfall(GridWidget, can_focus=True):
     def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return log10 of what the colours follow."""
         size = np.abs(rows)
-        if self.mode == "row":
-            size = size / np.fmax.reduce(size, axis=1, keepdims=True)
+        reference = self.reference[1] if self.reference is not None else None
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self.mode == "ratio" and self.reference is not None:
-                size = size / np.abs(self.reference[1])
+            if self.mode == "row":
+                size = size / np.fmax.reduce(size, axis=1, keepdims=True)
+            if self.mode == "ratio" and reference is not None and len(reference) == rows.shape[1]:
+                size = size / np.abs(reference)
             return np.where(size > 0, np.log10(size), np.nan)
 
     def _levels(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
