@@ -28,7 +28,7 @@ def card(run: RunDir) -> list[str]:
     last = view.last
     lines += [_line(f"  {report.title_of([key]):<24}{number(last[key]):>12}") for key in view.keys if key in last]
     rows = report.journal(list(view.series.journal.rows)[-_EVENTS:])
-    return lines + ["", *(_line("".join(text for text, _ in row)) for row in rows)]
+    return [*lines, "", *(_line("".join(text for text, _ in row)) for row in rows)]
 
 
 def _line(text: str) -> str:
