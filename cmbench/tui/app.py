@@ -38,7 +38,7 @@ class CmbenchApp(App[None]):
     TITLE = "cmbench"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
         Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
         Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),

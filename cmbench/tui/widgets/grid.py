@@ -79,8 +79,11 @@ class GridWidget(Widget):
         """
         if name not in self._styles_kept:
             variable, attributes = PENS.get(name, (name, ""))
-            colour = Color.parse(self.app.theme_variables[variable])
-            if colour.a < 1:
+            value, _, share = self.app.theme_variables[variable].partition(" ")
+            colour = Color.parse(value)
+            if share:  # the terminal's own colours cannot be blended
+                attributes += " dim"
+            elif colour.a < 1:
                 colour = self.background_colors[1].blend(colour.with_alpha(1), colour.a)
             self._styles_kept[name] = Style.parse(attributes) + Style(color=colour.rich_color)
         return self._styles_kept[name]
