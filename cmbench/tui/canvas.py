@@ -56,8 +56,9 @@ def columns(x: Floats, low: Floats, high: Floats, gap: Mask, ends: tuple[float, 
     least[column[starts]] = np.fmin.reduceat(low, starts)
     most[column[starts]] = np.fmax.reduceat(high, starts)
     _bridge(least, most, place, low, high, column, starts, breaks)
-    _touch(least, most)
-    return Columns(least[1:-1], most[1:-1])
+    line = Columns(least[1:-1], most[1:-1])
+    _touch(line.low, line.high)
+    return line
 
 
 def _bridge(
@@ -78,7 +79,7 @@ def _bridge(
         inner = np.arange(column[a] + 1, column[b])
         share = (inner - 1 - place[a]) / (place[b] - place[a])
         start, end = low[a] / 2 + high[a] / 2, low[b] / 2 + high[b] / 2
-        least[inner] = most[inner] = start + share * (end - start)
+        least[inner] = most[inner] = (1 - share) * start + share * end
 
 
 def _touch(least: Floats, most: Floats) -> None:

@@ -115,7 +115,7 @@ def _decades(low: float, high: float, scale: Scale, most: int) -> list[float]:
     is_log = scale.kind == "log"
     start = 0.0 if is_log else math.log10(scale.linthresh)
     bottom, top = (low, high) if is_log else (start, start + max(-low, high))
-    exponents = [e for e in range(math.ceil(bottom - 1e-9), math.floor(top + 1e-9) + 1) if abs(e) < 300]
+    exponents = range(math.ceil(max(bottom, -300) - 1e-9), math.floor(min(top, 300) + 1e-9) + 1)
     powers = [(e, sign * 10.0**e) for e in exponents for sign in ((1,) if is_log else (1, -1))]
     powers = [(e, v) for e, v in powers if low <= float(scale.forward(v)) <= high]
     zero = [] if is_log or not low <= 0 <= high else [0.0]
