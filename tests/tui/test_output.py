@@ -1,5 +1,6 @@
 import asyncio
 import random
+from itertools import pairwise
 
 import pyte
 import pytest
@@ -77,7 +78,7 @@ def a_strip(dice, width):
 
 def a_line(dice):
     cuts = sorted({0, WIDTH, *(dice.randrange(1, WIDTH) for _ in range(dice.randrange(3)))})
-    return {a: a_strip(dice, b - a) for a, b in zip(cuts, cuts[1:], strict=False)}, cuts[1:]
+    return {a: a_strip(dice, b - a) for a, b in pairwise(cuts)}, cuts[1:]
 
 
 @pytest.mark.parametrize("system", ["standard", "256", "truecolor"])

@@ -45,7 +45,9 @@ def test_a_mean_of_eight_rows_weighs_and_ages_as_eight():
 @pytest.mark.parametrize("size", [1e-300, 1e38, 1e300, 1.7e308])
 def test_of_any_size(size):
     values = RNG.uniform(-1, 1, 20_000)
-    assert ema(size * values, np.ones(20_000), 0.9) / size == pytest.approx(loop(values, np.ones(20_000), 0.9), abs=1e-9)
+    assert ema(size * values, np.ones(20_000), 0.9) / size == pytest.approx(
+        loop(values, np.ones(20_000), 0.9), abs=1e-9
+    )
 
 
 def test_long_runs_and_whole_buckets_keep_their_precision():

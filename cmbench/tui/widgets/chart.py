@@ -310,9 +310,9 @@ class Chart(GridWidget, can_focus=True):
 
     def _draw_marks(self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float]) -> None:
         def places(x: ArrayLike) -> list[int]:
-            share = (self.x_scale.forward(x) - x_ends[0]) / (x_ends[1] - x_ends[0])
-            seen = share[(share >= 0) & (share <= 1)]
-            return [_LABEL + 1 + int(column) for column in np.unique(np.rint(seen * (columns - 1)))]
+            at = self.x_scale.forward(x)
+            share = (at[(at >= x_ends[0]) & (at <= x_ends[1])] - x_ends[0]) / (x_ends[1] - x_ends[0])
+            return [_LABEL + 1 + int(column) for column in np.unique(np.rint(share * (columns - 1)))]
 
         for mark in self._marks:
             for x in places([mark.x]):

@@ -95,10 +95,13 @@ class GridWidget(Widget):
         """
         if name not in self._styles_kept:
             variable, attributes = PENS.get(name, (name, ""))
-            colour = Color.parse(self.app.theme_variables[variable])
+            value, _, faded = self.app.theme_variables[variable].partition(" ")  # "ansi_default 50%"
+            colour = Color.parse(value)
             if colour.a < 1:
                 colour = self.background_colors[1].blend(colour.with_alpha(1), colour.a)
-            self._styles_kept[name] = Style.parse(attributes) + Style(color=colour.rich_color)
+            self._styles_kept[name] = Style.parse(attributes) + Style(
+                color=colour.rich_color, dim=True if faded else None
+            )
         return self._styles_kept[name]
 
     @property

@@ -218,7 +218,7 @@ class Waterfall(GridWidget, can_focus=True):
             return f"step {step}"
         text = f"step {step}  t {self.t_label(bin)} to {self.t_label(bin + 1)}  {number(float(bins[bin]))}"
         if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
-            text += f"  x{number(float(bins[bin] / self.reference[1][bin]))} of step {self.reference[0]}"
+            text += f"  x{number(float(bins[bin]) / float(self.reference[1][bin]))} of step {self.reference[0]}"
         return text
 
 
