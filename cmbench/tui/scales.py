@@ -33,7 +33,8 @@ class Scale:
         if self.kind == "log":
             return np.log10(y, out=np.full(y.shape, np.nan), where=y > 0)
         if self.kind == "symlog":
-            return np.sign(y) * np.log10(1 + np.abs(y) / self.linthresh)
+            with np.errstate(over="ignore"):
+                return np.sign(y) * np.log10(1 + np.abs(y) / self.linthresh)
         return y
 
     def inverse(self, position: float) -> float:

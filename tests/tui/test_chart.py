@@ -34,7 +34,7 @@ def a_chart(**options):
 
 def try_keys(chart):
     for factor in (0.5, 2.0):
-        for _ in range(70):
+        for _ in range(6):
             chart.action_zoom(factor)
             chart.action_zoom_y(factor)
     for share in (-0.25, 0.25, -9.0, 9.0):
@@ -65,15 +65,15 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("kind", ["linear", "log", "symlog"])
-@pytest.mark.parametrize("data", STRANGE)
-def test_strange_data_neither_raise_nor_warn_at_any_key(data, kind):
+def test_strange_data_neither_raise_nor_warn_at_any_key(kind):
     async def steps(chart, pilot):
-        chart.show([Line.of("a", *STRANGE[data]), Line.of("b", steps_of(3), steps_of(3), 1, "dashed")])
-        try_keys(chart)
-        chart.show([Line.of("a", *STRANGE[data])], [Mark(1.0, "c"), Mark(np.nan, "c"), Mark(1e308, "c")])
-        try_keys(chart)
+        for x, y in STRANGE.values():
+            chart.begin("loss", Scale(kind))
+            chart.show([Line.of("a", x, y)], [Mark(1.0, "c"), Mark(np.nan, "c"), Mark(1e308, "c")])
+            try_keys(chart)
+            chart.show([Line.of("a", x, y), Line.of("b", steps_of(3), steps_of(3), 1, "dashed")])
 
-    alone(a_chart(scale=Scale(kind)), steps, size=(WIDTH, HEIGHT))
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize("ascii", [False, True])
@@ -115,7 +115,7 @@ def test_points_lie_where_the_axes_say():
 def test_axes_rest_while_rows_come():
     async def steps(chart, pilot):
         values, axes, whole = 5 + RNG.normal(size=2000), set(), 0
-        for n in range(1000, 2000, 20):
+        for n in range(1000, 2000, 50):
             chart.show([Line.of("a", steps_of(n), values[:n])])
             axes.add((tuple(labels(chart)), below(chart)))
             with painted(chart) as regions:
@@ -198,7 +198,7 @@ def test_zoom_and_pan_stay_within_the_axis():
     async def steps(chart, pilot):
         chart.show([Line.of("a", steps_of(1000), RNG.normal(size=1000))])
         whole = chart._whole_x()
-        for _ in range(200):
+        for _ in range(100):
             match RNG.integers(3):
                 case 0:
                     chart.action_zoom(float(RNG.choice([0.5, 2.0])))
@@ -208,12 +208,12 @@ def test_zoom_and_pan_stay_within_the_axis():
                     chart.action_cursor(int(RNG.choice([-10, 10, 500, -500])))
             low, high = chart._x_ends()
             assert whole[0] <= low < high <= whole[1]
-        for _ in range(100):
+        for _ in range(40):
             before = chart._x_ends()
             chart.action_zoom(0.5)
             low, high = chart._x_ends()
             assert high - low <= before[1] - before[0]  # zooming in never zooms out
-        for _ in range(100):
+        for _ in range(40):
             chart.action_zoom(2.0)
         assert chart._x_ends() == whole
 
@@ -271,9 +271,10 @@ def test_vertical_zoom_ends_before_it_breaks():
     async def steps(chart, pilot):
         chart.show([Line.of("a", steps_of(50), 1e6 + RNG.random(50))])
         for factor in (0.5, 2.0):
-            for _ in range(1200):
+            for _ in range(60 if factor < 1 else 400):
                 chart.action_zoom_y(factor)
             low, high = chart._y_zoom
+            assert (high - low < 1e-3) == (factor < 1)
             assert high > low
         chart.action_reset()
         assert labels(chart)

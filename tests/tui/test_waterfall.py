@@ -21,7 +21,7 @@ def shown_levels(waterfall, y, diverging=False):
 @pytest.mark.parametrize("height", [1, 2, 13, 40])
 def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height):
     waterfall = Waterfall("w")
-    for n in [*range(1, 300), 150, 40, 3, 1]:
+    for n in [*range(1, 60), 90, 161, 300, 150, 40, 3, 1]:
         waterfall._rows = rows_of(n, bins=1)
         steps = [step for step, _ in waterfall._lines(height)]
         assert len(steps) <= height
@@ -58,24 +58,24 @@ def test_one_high_bin_is_seen_at_any_width_and_the_cursor_points_at_it(width):
 
 
 @pytest.mark.parametrize("mode", ["value", "ratio", "row"])
-@pytest.mark.parametrize(
-    "bins",
-    [[0, 0, 0], [np.nan] * 3, [np.inf, 1, -np.inf], [1e38, 1e-38, 0], [-1, -2, -3], [7, 7, 7], [1], []],
-)
-def test_any_numbers_in_any_size_and_mode(bins, mode):
+def test_any_numbers_in_any_size_and_mode(mode):
+    strange = [[0, 0, 0], [np.nan] * 3, [np.inf, 1, -np.inf], [1e38, 1e-38, 0], [-1, -2, -3], [7, 7, 7], [1], []]
+
     async def steps(waterfall, pilot):
-        rows = [(i, np.array(bins, np.float32)) for i in range(9)]
-        for reference in (None, rows[0]):
-            waterfall.set_reference(reference)
-            waterfall.action_mode(mode)
-            for size in ((1, 1), (4, 2), (10, 3), (13, 4), (14, 5), (60, 16)):
-                await pilot.resize_terminal(*size)
+        for size in ((1, 1), (4, 2), (10, 3), (13, 4), (14, 5), (60, 16)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            for bins in strange:
+                rows = [(i, np.array(bins, np.float32)) for i in range(9)]
                 waterfall.show(rows)
-                waterfall.action_move(1, -1)
-                waterfall.action_move(-5, 50)
-                await pilot.pause()
-                assert [len(row) for row in picture(waterfall)] == [size[0]] * size[1]
-            waterfall.action_reset()
+                for reference in (None, rows[0]):
+                    waterfall.set_reference(reference)
+                    waterfall.action_mode(mode)
+                    waterfall.action_move(1, -1)
+                    waterfall.action_move(-5, 50)
+                    assert [len(row) for row in picture(waterfall)] == [size[0]] * size[1]
+                waterfall.set_reference(None)
+                waterfall.action_reset()
 
     alone(lambda: Waterfall("w"), steps)
 

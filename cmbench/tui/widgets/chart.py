@@ -154,7 +154,7 @@ class Chart(GridWidget, can_focus=True):
         kind = KINDS[(KINDS.index(self.scale.kind) + 1) % len(KINDS)]
         sizes = np.concatenate([np.abs(line.mean) for line in self._lines] or [np.ones(1)])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-        small = max(np.quantile(sizes, 0.1), 1e-12 * sizes.max()) if len(sizes) else 1.0
+        small = max(np.quantile(sizes, 0.1), 1e-12 * sizes.max(), 1e-290) if len(sizes) else 1.0
         self.scale = Scale(kind, float(10.0 ** np.floor(np.log10(small))))
         self._y_last = self._y_zoom = None
         self.repaint()
@@ -191,10 +191,12 @@ class Chart(GridWidget, can_focus=True):
         if not low <= middle <= high:
             middle = (low + high) / 2
         whole = self._whole_x()
-        low, high = (max(whole[0], middle + factor * (low - middle)), min(whole[1], middle + factor * (high - middle)))
-        if high - low > _CLOSEST * (whole[1] - whole[0]):
-            self._x_zoom = None if (low, high) == whole else (low, high)
-            self.repaint()
+        width = factor * (high - low)
+        if width <= _CLOSEST * (whole[1] - whole[0]):
+            return
+        low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
+        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
+        self.repaint()
 
     def action_pan(self, share: float) -> None:
         """Move the part that is shown."""
@@ -213,7 +215,7 @@ class Chart(GridWidget, can_focus=True):
         ends = [self.scale.forward(mean[-1]) for mean in newest if len(mean)]
         middle = float(np.nanmean(ends)) if ends and np.isfinite(ends).any() else (low + high) / 2
         half = factor * (high - low) / 2
-        if max(_CLOSEST * abs(middle), 1e-290) < half < 1e290:
+        if max(1e-12 * abs(middle), 1e-290) < half < 1e290:
             self._y_zoom = middle - half, middle + half
             self.repaint()
 
@@ -302,8 +304,9 @@ class Chart(GridWidget, can_focus=True):
         for line, (x, low, high, _) in zip(self._lines, drawn, strict=True):
             if len(x) > columns // _FEW:
                 continue
-            across = (x - x_ends[0]) / (x_ends[1] - x_ends[0]) * (columns - 1)
-            down = (y_ends[1] - (low / 2 + high / 2)) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
+            with np.errstate(over="ignore"):
+                across = (x - x_ends[0]) / (x_ends[1] - x_ends[0]) * (columns - 1)
+                down = (y_ends[1] - (low / 2 + high / 2)) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
             there = np.isfinite(down) & (across >= 0) & (across <= columns - 1) & (down > -0.5) & (down < rows - 0.4)
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
                 grid.write(_LABEL + 1 + int(column), int(row), "o" if self.ascii else "•", _LINE + line.colour)
@@ -339,7 +342,8 @@ class Chart(GridWidget, can_focus=True):
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
         if not self.smoothing or len(line.x) <= _RAW:
             return None
-        return ema(self.scale.forward(line.mean), line.count, self.smoothing)
+        mean = self.scale.forward(line.mean)
+        return np.where(np.isfinite(mean), ema(mean, line.count, self.smoothing), np.nan)
 
     def _whole_x(self) -> tuple[float, float]:
         if self.fixed_x is not None:
