@@ -1,9 +1,9 @@
 """A run on a card of text: what the dashboard tells, for pipes, logs and terminals that show lines alone."""
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from cmbench.cli import _plots
-from cmbench.cli._lines import event_line
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.scales import number
@@ -18,18 +18,23 @@ _EVENTS = 5
 def card(run: RunDir) -> list[str]:
     """Return the lines of a card, each at most 80 columns."""
     view = RunView(run)
-    view.read()
-    while view.series.behind:
-        view.read()
-    lines = ["".join(text for text, _ in report.header(view, None, False, ascii_only=True)[0]).strip()]
-    lines += [f"path {plain(run.path)}", ""]
+    while view.read() and view.series.behind:
+        pass
+    lines = [_line("".join(text for text, _ in report.header(view, None, False, ascii_only=True)[0]).strip())]
+    lines += [_line(f"path {run.path}"), ""]
     for keys in [["loss"], ["tangent_norm"], quality_keys(view.keys)[:1]]:
         if keys and keys[0] in view.keys:
             lines += _chart(view, keys[0])
-    last = view.series.metrics.last
-    lines += [f"  {report.title_of([key]):<24}{number(last[key]):>12}" for key in view.keys if key in last]
-    lines += ["", *(plain(event_line(row)) for row in list(view.series.journal.rows)[-_EVENTS:])]
-    return [line[:WIDTH] for line in lines]
+    last = view.last
+    lines += [_line(f"  {report.title_of([key]):<24}{number(last[key]):>12}") for key in view.keys if key in last]
+    rows = report.journal(list(view.series.journal.rows)[-_EVENTS:])
+    return [*lines, "", *(_line("".join(text for text, _ in row)) for row in rows)]
+
+
+def _line(text: str) -> str:
+    """Return what others wrote as a line that fits."""
+    shown = plain(text)
+    return shown if cell_len(shown) <= WIDTH else set_cell_size(shown, WIDTH).rstrip()
 
 
 def _chart(view: RunView, key: str) -> list[str]:

@@ -36,8 +36,12 @@ def event_line(row: Row) -> str:
         "failed": lambda r: f"failed: {r['error']}",
         "finished": lambda r: "finished",
     }
-    text = say.get(row["kind"], lambda r: str(r["kind"]))(row)
-    return f"step {row['step']}  {text}"
+    kind = str(row.get("kind", "?"))
+    try:
+        text = say.get(kind, lambda r: kind)(row)
+    except (KeyError, TypeError, AttributeError, ValueError):  # not as we write it
+        text = kind
+    return f"step {row.get('step', '?')}  {text}"
 
 
 def _request(row: Row) -> str:

@@ -59,7 +59,7 @@ def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12,
     places = [low + i * (high - low) / _Y_TICKS for i in range(_Y_TICKS + 1)]
     plotext.yticks(places, [f"{place:.4g}".rjust(_TICK_WIDTH) for place in places])
     xs = [*x_ticks, *(x for curve in drawn for x in curve.x)]
-    plotext.xlim(min(xs), max(xs))
+    plotext.xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)  # one point alone
     plotext.xticks(list(x_ticks), list(x_ticks.values()))
     console, text = Console(), plotext.build().rstrip("\n")
     return text if console.color_system is not None and not console.no_color else plotext.uncolorize(text)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -31,11 +30,14 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
     """
     if foreground or not (detach or _has_terminal()):
         return _in_this_process(make())
+    shows = not detach and _dashboard.can_be_shown()
+    if shows:
+        _dashboard.settings()
     run = launch.start_detached(arguments)
     if detach:
         typer.echo(run.name)
         return 0
-    if not _dashboard.can_be_shown():
+    if not shows:
         return _follow.follow_started(run)
     _dashboard.show(run.path.parent, [run])
     if status.is_live(run):
@@ -46,7 +48,7 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
 
 def _has_terminal() -> bool:
     batch = os.environ.get("CI") or os.environ.get("SLURM_JOB_ID")
-    return sys.stdin.isatty() and sys.stdout.isatty() and not batch
+    return _dashboard.has_terminal() and not batch
 
 
 def _in_this_process(runner: "Runner") -> int:

@@ -6,6 +6,7 @@ import typer
 
 from cmbench.cli import _dashboard, _follow
 from cmbench.cli._options import Ascii, Json, Runs, RunsDir
+from cmbench.errors import UsageError
 from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
@@ -22,6 +23,8 @@ def watch(
     """Open the dashboard: of one run, of several beside each other, or of all. Without a terminal: a card of text."""
     folder = runs_folder(runs_dir)
     chosen = [select(run, folder) for run in runs or ()]
+    if (json or plain) and len(chosen) > 1:
+        raise UsageError(f"watch: {'--json' if json else '--plain'}: found {len(chosen)} runs, allowed: one")
     if json or plain:
         _follow_one(chosen[0] if chosen else select("@latest", folder), past, json)
     elif _dashboard.can_be_shown():

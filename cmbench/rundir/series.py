@@ -1,9 +1,12 @@
 """A run's rows as curves, read on as the files grow, in memory that does not grow with them.
 
+Files may be damaged: what is of another type than its own is passed over.
+
 A curve keeps at most CAPACITY buckets. When they are full, neighbours are merged; each keeps its lowest and highest
 value, so that a spike of one row stays in sight however long the run becomes.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,7 +66,8 @@ class Curve:
         self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64], bad: NDArray[np.bool_]
     ) -> None:
         """Take in rows, each array (n,); `bad` marks values that were not finite."""
-        finite = np.where(bad, np.nan, value).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond a float32 a value is as good as infinite
+            finite = np.where(bad, np.nan, value).astype(np.float32)
         rows = Points(step, time, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
         self.version += 1
         while len(rows):
@@ -146,6 +150,7 @@ class Reader:
                 while (whole := data.rfind(b"\n") + 1) == 0 and (more := file.read(CHUNK)):  # a very long line
                     data += more
         except OSError:
+            self._size = self._offset  # gone, or not ours to read: nothing is waited for
             return []
         self._offset += whole
         if not whole:  # the last line is half-written: wait for its end
@@ -162,6 +167,37 @@ def _rows(data: bytes) -> list[Row]:
     return [row for row in rows if isinstance(row, dict)]
 
 
+def _is_row(row: Row) -> bool:
+    """Return whether a row says when it was written."""
+    step, time = row.get("step"), row.get("time")
+    return type(step) is int and abs(step) < 2**63 and type(time) in (int, float)
+
+
+def _first_step(row: Row) -> int | None:
+    """Return from which step on a new segment trains again, if the row opens one."""
+    step = row.get("first_step")
+    return step if isinstance(step, int) else None
+
+
+def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
+    """Return a column, nan where there is no number."""
+    try:
+        values = np.array([row.get(key) for row in rows], np.float64)  # None becomes nan
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape == (len(rows),):
+        return values
+    return np.array([v if isinstance(v := row.get(key), int | float) else None for row in rows], np.float64)
+
+
+def _named(name: object) -> float:
+    """Return what was named under "nonfinite"."""
+    try:
+        return float(str(name))
+    except ValueError:
+        return math.nan
+
+
 @dataclass
 class Metrics:
     """metrics.jsonl as curves by name."""
@@ -175,22 +211,22 @@ class Metrics:
         rows = self.reader.read()
         start = 0
         for i, row in enumerate(rows):
-            if "first_step" in row:
+            if (first_step := _first_step(row)) is not None:
                 self._extend(rows[start:i])
                 start = i + 1
                 for curve in self.curves.values():
-                    curve.drop_from(row["first_step"])
+                    curve.drop_from(first_step)
         self._extend(rows[start:])
         return bool(rows)
 
     def _extend(self, rows: Sequence[Row]) -> None:
-        if not rows:
+        if not (rows := list(filter(_is_row, rows))):
             return
         step = np.array([row["step"] for row in rows], np.int64)
         time = np.array([row["time"] for row in rows], np.float64)
-        named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if "nonfinite" in row]
+        named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if isinstance(row.get("nonfinite"), dict)]
         for key in sorted(set().union(*rows) - _NO_CURVES):
-            value = np.array([row.get(key) for row in rows], np.float64)  # None becomes nan
+            value = _values(rows, key)
             bad = np.zeros(len(rows), bool)
             bad[[i for i, names in named if key in names]] = True
             there = bad | ~np.isnan(value)
@@ -198,7 +234,7 @@ class Metrics:
                 continue
             self.curves.setdefault(key, Curve()).extend(step[there], time[there], value[there], bad[there])
             final = int(np.flatnonzero(there)[-1])
-            self.last[key] = float(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
+            self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
 
 
 @dataclass
@@ -213,23 +249,35 @@ class Profiles:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read()
         for row in rows:
-            if "first_step" in row:
-                self._drop_from(row["first_step"])
-                continue
-            for key, bins in row.items():
-                if isinstance(bins, list):
-                    self._add(key, row["step"], np.array(bins, np.float32))
+            if (first_step := _first_step(row)) is not None:
+                self._drop_from(first_step)
+            elif _is_row(row):
+                for key in row:
+                    if (bins := _bins(row[key])) is not None:
+                        self._add(key, row["step"], bins)
         self.version += bool(rows)
         return bool(rows)
 
     def _add(self, key: str, step: int, bins: NDArray[np.float32]) -> None:
-        kept = self.rows.setdefault(key, [])
+        kept = self.rows.get(key, [])
+        if kept and len(kept[-1][1]) != len(bins):  # other bins: those before cannot stand beside them
+            kept = []
         kept.append((step, bins))
         if len(kept) > 2 * PROFILES:
-            self.rows[key] = kept[::2] if len(kept) % 2 else kept[1::2]  # the newest stays
+            kept = kept[::2] if len(kept) % 2 else kept[1::2]  # the newest stays
+        self.rows[key] = kept
 
     def _drop_from(self, first_step: int) -> None:
         self.rows = {key: [r for r in kept if r[0] < first_step] for key, kept in self.rows.items()}
+
+
+def _bins(value: object) -> NDArray[np.float32] | None:
+    """Return the bins of a profile, nan where there is no number; None where it is none."""
+    try:
+        bins = np.array(value if isinstance(value, list) else [], np.float32)
+    except (TypeError, ValueError):
+        return None
+    return bins if bins.ndim == 1 and len(bins) else None
 
 
 @dataclass
@@ -243,8 +291,9 @@ class Journal:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read()
         for row in rows:
-            if "first_step" in row:
-                self.rows = deque((r for r in self.rows if r["step"] < row["first_step"]), maxlen=JOURNAL)
+            if (first_step := _first_step(row)) is not None:
+                kept = (r for r in self.rows if not isinstance(r.get("step"), int) or r["step"] < first_step)
+                self.rows = deque(kept, maxlen=JOURNAL)
             else:
                 self.rows.append(row)
         return bool(rows)

@@ -14,7 +14,20 @@ LIVE = ("starting", "running", "paused", "lost")
 LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
 
-_TYPES: dict[str, Any] = {"state": str, "step": int, "heartbeat": (int, float), "pid": int, "pid_start": (int, float)}
+_NUMBER, _NONE = (int, float), type(None)
+_TYPES: dict[str, Any] = {
+    "state": str,
+    "step": int,
+    "of": (int, _NONE),
+    "heartbeat": _NUMBER,
+    "pid": int,
+    "pid_start": _NUMBER,
+    "images_per_s": (*_NUMBER, _NONE),
+    "eta_s": (*_NUMBER, _NONE),
+    "checkpoint": (int, _NONE),
+    "last": dict,
+    "best": dict,
+}
 
 
 def owner() -> dict[str, Any]:
@@ -60,7 +73,7 @@ def _is_running(status: dict[str, Any]) -> bool:
         process = psutil.Process(status["pid"])
         same = abs(process.create_time() - status["pid_start"]) < 1.0
         return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError, ValueError):
+    except (psutil.Error, KeyError, ValueError, OverflowError):
         return False
 
 

@@ -18,9 +18,8 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 
 from cmbench.rundir.layout import RunDir
-from cmbench.tui import settings as preferences
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
-from cmbench.tui.output import lean
+from cmbench.tui.output import Ascii, lean
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
 
@@ -31,7 +30,7 @@ class CmbenchApp(App[None]):
     Args:
         runs_dir: where runs are.
         runs: none: the browser; one: its dashboard; several: their comparison.
-        settings: the user's.
+        settings: the user's, of names that exist.
         pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
     """
 
@@ -39,7 +38,7 @@ class CmbenchApp(App[None]):
     TITLE = "cmbench"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
         Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
         Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
@@ -56,12 +55,13 @@ class CmbenchApp(App[None]):
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds
         self.ascii = self.settings.ascii or not _speaks_unicode()
+        if self.ascii:
+            self._filters.append(Ascii())
         self.pixels = pixels
         self.traffic = Traffic()
         for theme in themes():
             self.register_theme(theme)
         self.theme = self.settings.theme or (DARK if _has_colours(self) else ANSI)
-        preferences.check_names(self.settings, list(self.available_themes), actions)
         self.set_keymap(self.settings.keys)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -119,7 +119,9 @@ class CmbenchApp(App[None]):
     def _leave(self, number: int) -> None:
         """End at once; where the terminal has gone, without a farewell to it."""
         self.exit(return_code=128 + number)
-        threading.Timer(1.0, os._exit, [128 + number]).start()
+        timer = threading.Timer(1.0, os._exit, [128 + number])
+        timer.daemon = True  # nobody waits for it where the farewell succeeds
+        timer.start()
 
     def _look_for_terminal(self) -> None:
         """End where the terminal has gone without a signal: with SIGHUP ignored nothing else would say so."""
@@ -130,12 +132,12 @@ class CmbenchApp(App[None]):
 def actions() -> Iterator[str]:
     """Yield the names of all actions that keys can be given to."""
     from cmbench.tui.screens import all_screens
-    from cmbench.tui.widgets.chart import Chart
-    from cmbench.tui.widgets.waterfall import Waterfall
+    from cmbench.tui.widgets import all_widgets
 
-    holders: list[type[DOMNode]] = [CmbenchApp, Chart, Waterfall, *all_screens()]
+    named: list[type[DOMNode]] = [CmbenchApp, *all_widgets(), *all_screens()]
+    holders = {base for each in named for base in each.__mro__ if base.__module__.startswith("cmbench.")}
     for holder in holders:
-        for binding in holder.BINDINGS:
+        for binding in vars(holder).get("BINDINGS", ()):
             if isinstance(binding, Binding) and binding.id:
                 yield binding.id
 

@@ -1,4 +1,4 @@
-"""Fewer bytes for the same screen.
+"""What goes to the terminal: fewer bytes for the same screen, and ASCII alone where there is no more.
 
 Textual sends a changed region from its widget's left edge on, and ends every piece of text by a reset of all colours.
 Over a thin line most bytes are those. Here a region is cropped on both sides, and a colour is sent where it changes.
@@ -14,7 +14,11 @@ from rich.control import Control
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.color import Color
+from textual.filter import LineFilter
 from textual.strip import Strip
+
+from cmbench.tui.text import ascii_alone
 
 _SYSTEMS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 _DEFAULT = ("39", "49")  # the terminal's own colours
@@ -36,6 +40,14 @@ def lean(update: CompositorUpdate) -> CompositorUpdate:
     if type(update) is ChopsUpdate:
         return _LeanChops(update.chops, update.spans, update.chop_ends)
     return _LeanLayout(update.strips, update.region) if type(update) is LayoutUpdate else update
+
+
+class Ascii(LineFilter):
+    """Shows every widget in ASCII: Textual's own borders and arrows, and names in any script."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Return a line with its signs replaced."""
+        return [Segment(ascii_alone(text), style, control) for text, style, control in segments]
 
 
 class _LeanChops(ChopsUpdate):

@@ -79,18 +79,16 @@ def scale_of(line: Line) -> Kind:
 
 def note_of(view: RunView, keys: Sequence[str]) -> str:
     """Return the last values of a chart, and the best of a quality."""
-    last = view.series.metrics.last
+    last = view.last
     values = " ".join(number(last[key]) for key in keys if key in last)
-    best = (view.status.get("best") or {}).get(keys[0]) if keys else None
-    if best:
-        values += f"  best {number(best['value'])} @{number(best['step'])}"
-    return values
+    best = view.best(keys[0]) if keys else None
+    return values if best is None else f"{values}  best {number(best[0])} @{number(best[1])}"
 
 
 def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool) -> list[Row]:
     """Return the line on top; `rate` is what the dashboard itself sends, bytes a second."""
     now = view.status
-    state = str(now.get("state", "starting"))
+    state = now.get("state", "starting")
     sign, letter, style = _STATES.get(state, ("?", "?", "warning"))
     row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {letter if ascii_only else sign} {state}", style)]
     step, of = now.get("step") or 0, now.get("of")
@@ -146,7 +144,7 @@ def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> 
     for keys in charts[:CHARTS]:
         line = view.line(keys[0], "step")
         name = title_of(keys[:1])
-        last = view.series.metrics.last.get(keys[0], float("nan"))
+        last = view.last.get(keys[0], float("nan"))
         rows.append(
             [(f" {name:<14.14}", "muted"), (f"{number(last):>9} ", "strong"), (spark(line.mean, 50, ascii_only), "")]
         )
@@ -167,10 +165,15 @@ def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
-    return [
-        [(time.strftime("%H:%M:%S ", time.localtime(row.get("time", 0))), "muted"), (said(row), _loudness(row))]
-        for row in rows
-    ]
+    return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
+
+
+def _clock(moment: object) -> str:
+    """Return the time of day; of what is no time, dashes."""
+    try:
+        return time.strftime("%H:%M:%S ", time.localtime(float(moment)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "--:--:-- "
 
 
 def said(row: JournalRow) -> str:
@@ -179,7 +182,7 @@ def said(row: JournalRow) -> str:
     details: dict[str, Any] = {
         "warning": row.get("text"),
         "checkpoint": Path(str(row.get("folder", ""))).name + (" (best)" if row.get("best") else ""),
-        "snapshot": ", ".join(str(name) for name in row.get("files", ())),
+        "snapshot": ", ".join(map(str, files)) if isinstance(files := row.get("files"), list) else files,
         "request": f"{row.get('action')} {_settings(row.get('settings'))}: {row.get('result')}".replace(" :", ":"),
         "diverged": f"the {row.get('what')} of the next step is not finite",
         "stopped": row.get("reason"),

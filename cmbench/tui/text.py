@@ -3,10 +3,14 @@
 import unicodedata
 from pathlib import PurePath
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.content import Content
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ to ␟, ␡
+_LIKE = {"-": "─━═▔▁▂▃▀▄▅▆▇—", "|": "│┃┊▏▎▍▌▋▊▉▐▕", "+": "┌┐└┘├┤┬┴┼╭╮╯╰▛▜▙▟", ".": "·•", "~": "…", "#": "█"}
+_LIKE |= {"<": "←", ">": "→▶", "^": "↑▲", "v": "↓▼", "*": "★●"}
+_ASCII = str.maketrans({sign: like for like, signs in _LIKE.items() for sign in signs})
 
 
 def plain(text: object) -> str:
@@ -19,6 +23,13 @@ def plain(text: object) -> str:
         return shown
     shown = shown.replace("\t", " ").translate(_PICTURES)
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown)
+
+
+def ascii_alone(text: str) -> str:
+    """Return a text of as many cells in ASCII: signs by their likes, letters of other scripts as question marks."""
+    if text.isascii():
+        return text
+    return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))
 
 
 def content(text: object, style: str = "") -> Content:

@@ -1,5 +1,7 @@
 """Acting on a live run: requests left in its control folder, answered in its journal."""
 
+import re
+
 from textual.binding import Binding
 
 from cmbench import steering
@@ -7,12 +9,14 @@ from cmbench.errors import CmbenchError
 from cmbench.recipe import Recipe
 from cmbench.rundir import control, status
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.text import plain, short
 
+_NEXT = re.compile(r"\s+(?=[\w.]+=)")  # a value may hold spaces: ema.lengths=[0.9, 0.99]
 
-class RunScreen(BenchScreen):
+
+class RunScreen(ReadingScreen):
     """A screen on one run, with keys that pause it, save it, change it and stop it."""
 
     BINDINGS = [
@@ -49,7 +53,10 @@ class RunScreen(BenchScreen):
 
     def action_set(self) -> None:
         """Ask for settings, check them, and send them."""
-        if self.recipe is None or not self._is_live():
+        if not self._is_live():
+            return
+        if self.recipe is None:
+            self._complain(f"{short(self.run.name)}: recipe.toml cannot be read")
             return
         question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
         self.app.push_screen(Ask(question, f"optimizer.lr={self.recipe.optimizer.lr:g}"), self._set)
@@ -58,7 +65,7 @@ class RunScreen(BenchScreen):
         if not text or self.recipe is None:
             return
         try:
-            settings = steering.parse(self.recipe, text.split(), short(self.run.name), "set")
+            settings = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
         except CmbenchError as error:
             self._complain(str(error))
             return

@@ -4,28 +4,27 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Grid, Horizontal, Vertical
+from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Footer
-from textual.worker import get_current_worker
 
 from cmbench import recipe as recipes
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
-from cmbench.tui.scales import Scale, duration, number
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.scales import number
+from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.text import cell
-from cmbench.tui.view import AXES, RunView
-from cmbench.tui.widgets.chart import LINES, Chart, Line
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import LINES, Line
+from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.line import Lines
 
 _CHARTS = 4
 
 
-class CompareScreen(BenchScreen):
+class CompareScreen(ReadingScreen):
     """Several runs at once."""
 
     BINDINGS = [
@@ -41,8 +40,9 @@ class CompareScreen(BenchScreen):
     def __init__(self, runs: Sequence[RunDir]) -> None:
         super().__init__()
         self.views = [RunView(run) for run in runs]
-        self.axis, self.page = AXES[0], 0
+        self.charts = ChartGrid(_CHARTS, self._lines_of, id="overlays")
         self._shown: dict[str, Any] = {}
+        self._has_news, self._next_show = False, 0.0
 
     def compose(self) -> ComposeResult:
         """Legend on top, charts, tables; the style sheet says where they go at which size."""
@@ -51,9 +51,7 @@ class CompareScreen(BenchScreen):
             with Vertical(id="tables"):
                 yield DataTable(id="keys", cursor_type="row", zebra_stripes=True)
                 yield DataTable(id="summary", cursor_type="row", zebra_stripes=True)
-            with Grid(id="overlays"):
-                for i in range(_CHARTS):
-                    yield Chart("", id=f"overlay-{i}")
+            yield self.charts
         yield Footer()
 
     def on_mount(self) -> None:
@@ -61,32 +59,20 @@ class CompareScreen(BenchScreen):
         self.query_one("#keys").border_title = "recipe keys that differ"
         self.query_one("#summary").border_title = "last, best, step of best"
         self.query_one("#legend").styles.height = len(self.views)
-        self.query_one("#overlay-0").focus()
-        self.poll()
-        self.set_interval(self.bench.poll_seconds, self.poll)
+        self.charts.charts[0].focus()
+        self.follow()
 
-    def poll(self) -> None:
-        """Look at the files, if the screen is seen."""
-        if self.is_active and not any(w.is_running for w in self.workers if w.group == "read"):
-            self.read_on()
-
-    @work(thread=True, exclusive=True, group="read")
-    def read_on(self) -> None:
-        """Read every run on, and let the screen show what came, at most four times a second."""
-        worker, shown = get_current_worker(), 0.0
-        while not worker.is_cancelled:
-            changed = set().union(*(view.read() for view in self.views))
-            behind = any(view.series.behind for view in self.views)
-            if changed and (not behind or time.monotonic() - shown > 0.25):
-                shown = time.monotonic()
-                self.app.call_from_thread(self.show)
-            if not behind:
-                return
+    def read_piece(self) -> bool:
+        """Read every run on, and show what came, at most four times a second."""
+        self._has_news |= bool(set().union(*(view.read() for view in self.views)))
+        behind = any(view.series.behind for view in self.views)
+        if self._has_news and (not behind or time.monotonic() > self._next_show):
+            self._has_news, self._next_show = False, time.monotonic() + 0.25
+            self.tell(self.show)
+        return behind
 
     def show(self) -> None:
         """Draw what changed."""
-        if not self.is_mounted:
-            return
         self._show_legend()
         self._show_charts()
         self._show_keys()
@@ -111,22 +97,16 @@ class CompareScreen(BenchScreen):
 
     def _show_charts(self) -> None:
         keys = sorted({key for view in self.views for key in view.keys})
-        names = report.charts_of(keys)
-        self.page %= max(1, -(-len(names) // _CHARTS))
-        ends = [end for view in self.views if (end := view.x_end(self.axis)) is not None]
-        for i, chart in enumerate(self.query(Chart)):
-            at = self.page * _CHARTS + i
-            chosen = names[at][:1] if at < len(names) else []  # one quality: runs have the colours
-            lines = [line for n, view in enumerate(self.views) for line in self._lines(view, n, chosen)]
-            title = report.title_of(chosen)
-            if chart.title != title:
-                chart.begin(title, Scale(report.scale_of(lines[0]) if lines else "linear"))
-            chart.x_end, chart.x_label = max(ends, default=None), duration if self.axis == "time" else number
-            chart.show(lines)
+        ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
+        # Of several qualities one: runs have the colours.
+        self.charts.show([names[:1] for names in report.charts_of(keys)], end=max(ends, default=None))
 
-    def _lines(self, view: RunView, n: int, keys: Sequence[str]) -> list[Line]:
-        colour, dash = self._look(n)
-        return [view.line(key, self.axis, colour, dash, _letter(n)) for key in keys]
+    def _lines_of(self, keys: Sequence[str]) -> list[Line]:
+        return [
+            view.line(key, self.charts.axis, *self._look(n), _letter(n))
+            for n, view in enumerate(self.views)
+            for key in keys
+        ]
 
     def _show_keys(self) -> None:
         known = [view.recipe for view in self.views if view.recipe]
@@ -136,11 +116,12 @@ class CompareScreen(BenchScreen):
 
     def _show_summary(self) -> None:
         rows: dict[str, list[str]] = {}
-        for key in sorted({key for view in self.views for key in view.series.metrics.last}):
-            rows[key] = [number(view.series.metrics.last.get(key, float("nan"))) for view in self.views]
-            bests = [(view.status.get("best") or {}).get(key) for view in self.views]
+        lasts = [view.last for view in self.views]
+        for key in sorted(set().union(*lasts)):
+            rows[key] = [number(last[key]) if key in last else "-" for last in lasts]
+            bests = [view.best(key) for view in self.views]
             if any(bests):
-                rows[f"{key} best"] = [f"{number(b['value'])} @{number(b['step'])}" if b else "-" for b in bests]
+                rows[f"{key} best"] = [f"{number(best[0])} @{number(best[1])}" if best else "-" for best in bests]
         self._fill("#summary", ["metric", *(_letter(i) for i in range(len(self.views)))], rows)
 
     def _fill(self, selector: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
@@ -161,36 +142,30 @@ class CompareScreen(BenchScreen):
 
     def action_axis(self) -> None:
         """Go on to the next horizontal axis: steps, images, wall time."""
-        self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
-        for chart in self.query(Chart):
-            chart.forget_x()
+        self.charts.next_axis()
         self._show_charts()
-        self.notify(f"x axis: {self.axis}", timeout=2)
+        self.notify(f"x axis: {self.charts.axis}", timeout=2)
 
     def action_page(self, step: int) -> None:
-        """Show other metrics."""
-        self.page += step
+        """Show other metrics; where there is room for one chart alone, the next one."""
+        alone = self.has_class("-narrow") or self.has_class("enlarged")
+        if alone and self.charts.next_chart(step):
+            return
+        self.charts.page += step
         self._show_charts()
+        self.charts.turn_to(step)
 
     def action_enlarge(self) -> None:
         """Give the focused chart the whole room, or give it back."""
         self.toggle_class("enlarged")
 
     def action_tables(self) -> None:
-        """Where there is no room for both: the tables in place of the charts, or the charts again."""
+        """Go to the tables, where there is no room for both in place of the charts, or to the charts again."""
         self.toggle_class("tables")
-
-    def on_descendant_focus(self) -> None:
-        """Where one chart is shown, it is the focused one."""
-        if isinstance(self.focused, Chart):
-            for chart in self.query(Chart):
-                chart.set_class(chart is self.focused, "chosen")
-
-    def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
-        """Let all charts have one cursor."""
-        for chart in self.query(Chart):
-            if chart is not event.chart:
-                chart.set_cursor(event.x, tell=False)
+        if self.has_class("tables"):
+            self.call_after_refresh(self.query_one("#keys").focus)
+        else:
+            self.charts.turn_to(1)
 
     def action_snapshots(self) -> None:
         """Open the pictures of the first two runs."""

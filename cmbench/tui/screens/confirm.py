@@ -30,7 +30,7 @@ class _Question(ModalScreen[ScreenResultType]):
     _Question Horizontal { height: auto; align-horizontal: right; }
     _Question Button { margin-left: 1; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel", id="confirm.leave")]
 
     def __init__(self, question: str | Content) -> None:
         """Take the question; a string may hold anything and is no markup."""
@@ -44,7 +44,7 @@ class Confirm(_Question[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", id="confirm.yes"),
         Binding("n,q", "answer(False)", "No", id="confirm.no"),
-        Binding("left,right,h,l", "app.focus_next", show=False),
+        Binding("left,right,h,l", "app.focus_next", "Other button", show=False, id="confirm.other"),
     ]
 
     def __init__(self, question: str | Content, yes: str = "Yes", no: str = "No") -> None:

@@ -3,24 +3,25 @@
 import re
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
-from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Grid, Horizontal
-from textual.widgets import Footer, Input
-from textual.worker import get_current_worker
+from textual.containers import Horizontal
+from textual.widgets import Footer
 
 from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.report import CHARTS
-from cmbench.tui.scales import Scale, duration, number
+from cmbench.tui.scales import number
 from cmbench.tui.screens._run import RunScreen
 from cmbench.tui.system import Load, System
-from cmbench.tui.view import AXES, RunView
-from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import Line
+from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.line import Lines
+from cmbench.tui.widgets.metric_filter import MetricFilter
 from cmbench.tui.widgets.waterfall import Waterfall
 
 _SYSTEM_EVERY = 2.0  # seconds
@@ -52,10 +53,9 @@ class DashboardScreen(RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.view = RunView(run)
-        self.system = System()
+        self.charts = ChartGrid(CHARTS, self._lines_of, lambda keys: report.note_of(self.view, keys), id="charts")
         self.loads: list[Load] = []
-        self.axis, self.page, self.pattern = AXES[0], 0, ""
-        self.waterfall_of = 0
+        self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
         self._rate, self._next_system = 0.0, 0.0
 
@@ -64,59 +64,55 @@ class DashboardScreen(RunScreen):
         """The run's recipe."""
         return self.view.recipe
 
+    @cached_property
+    def system(self) -> System:
+        """The machine; first asked for in the thread that reads, for a driver takes its time."""
+        return System()
+
     def compose(self) -> ComposeResult:
         """Lay out the parts; the style sheet says where each goes at which size."""
         yield Lines(id="header")
-        with Grid(id="charts"):
-            for i in range(CHARTS):
-                yield Chart("", id=f"chart-{i}")
+        yield self.charts
         yield Lines(id="sparks")
         with Horizontal(id="below"):
             yield Waterfall("", id="waterfall")
             yield Lines("system", id="system")
             yield Lines("journal", id="journal")
-        yield Input(placeholder="regular expression for names of metrics; empty: the usual six", id="filter")
+        yield MetricFilter(id="filter")
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to read."""
-        self.query_one("#filter").display = False
-        self.query_one("#chart-0").focus()
-        self.poll()
-        self.set_interval(self.bench.poll_seconds, self.poll)
-
-    @work(thread=True, exclusive=True, group="read")
-    def read_on(self) -> None:
-        """Read what is new, piece by piece, and let the screen show it."""
-        worker = get_current_worker()
-        while not worker.is_cancelled:
-            changed = self.view.read()
-            if time.monotonic() >= self._next_system and not self.view.is_still:
-                self._next_system = time.monotonic() + _SYSTEM_EVERY
-                loads = self.system.look()
-                changed |= {"system"} if loads != self.loads else set()
-                self.loads = loads
-            if changed and not worker.is_cancelled:
-                self.app.call_from_thread(self.show, changed)
-            if not self.view.series.behind:
-                return
+        self.charts.charts[0].focus()
+        self.follow()
 
     def poll(self) -> None:
-        """Look at the files, unless the last look still goes on or nobody sees this screen."""
-        if self.is_active and not self.is_frozen and not any(w.is_running for w in self.workers if w.group == "read"):
-            self.read_on()
+        """Look at the files, unless the user wants to see things as they are."""
+        if not self.is_frozen:
+            super().poll()
+
+    def read_piece(self) -> bool:
+        """Read what is new, and look at the machine if it is the trainer's."""
+        changed = self.view.read()
+        if time.monotonic() >= self._next_system and self.view.is_here and not self.view.is_still:
+            self._next_system = time.monotonic() + _SYSTEM_EVERY
+            before, self.loads = self.loads, self.system.look()
+            changed |= {"system"} if self.loads != before else set()
+        if changed:
+            self.tell(self.show, changed)
+        return self.view.series.behind > 0
 
     def show(self, changed: set[str]) -> None:
-        """Draw what changed; what did not costs nothing."""
-        if not self.is_mounted or not self.is_active:
+        """Draw what changed, if it is seen; what did not costs nothing."""
+        if not self.is_active:
             return
-        if "rows" in changed or "recipe" in changed:
+        if changed & {"rows", "recipe"}:
             self._show_charts()
             self._show_waterfall()
         self._show_header()
         if changed & {"rows", "console"}:
             self._show_journal()
-        if "system" in changed or "status" in changed:
+        if changed & {"system", "status"}:
             self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
 
     def on_screen_resume(self) -> None:
@@ -130,30 +126,21 @@ class DashboardScreen(RunScreen):
         return [[key] for key in self.view.keys if re.search(self.pattern, key)]
 
     def _show_charts(self) -> None:
-        names = self.names()
-        pages = max(1, -(-len(names) // CHARTS))
-        self.page %= pages
-        marks = self.view.marks(self.axis)
-        end = self.view.x_end(self.axis)
-        for i, chart in enumerate(self.query(Chart)):
-            keys = names[self.page * CHARTS + i] if self.page * CHARTS + i < len(names) else []
-            lines = [self.view.line(key, self.axis, colour) for colour, key in enumerate(keys)]
-            title = report.title_of(keys)
-            if chart.title != title:
-                chart.begin(title, Scale(report.scale_of(lines[0]) if lines else "linear"))
-            chart.x_end, chart.x_label = end, duration if self.axis == "time" else number
-            chart.note = report.note_of(self.view, keys)
-            chart.show(lines, marks)
+        names, axis = self.names(), self.charts.axis
+        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis))
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 
+    def _lines_of(self, keys: Sequence[str]) -> list[Line]:
+        return [self.view.line(key, self.charts.axis, colour) for colour, key in enumerate(keys)]
+
     def _show_waterfall(self) -> None:
-        waterfall, profiles = self.query_one(Waterfall), self.view.series.profiles
-        known = [key for key in _WATERFALLS if key in profiles.rows]
+        waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
+        known = [key for key in _WATERFALLS if rows.get(key)]
         if not known:
             return
         key = known[self.waterfall_of % len(known)]
         waterfall.title, waterfall.t_label = f"{report.NAMES.get(key, key)} over t, steps down", self.t_label
-        waterfall.show(profiles.rows[key])
+        waterfall.show(rows[key])
 
     def t_label(self, edge: int) -> str:
         """Return the time at an edge between bins."""
@@ -176,32 +163,16 @@ class DashboardScreen(RunScreen):
 
     def action_page(self, step: int) -> None:
         """Show other metrics; where there is room for one chart alone, the next one."""
-        if self.has_class("-narrow") or self.has_class("enlarged"):
-            charts = [chart for chart in self.query(Chart) if chart.title]
-            focused = next((i for i, chart in enumerate(charts) if chart.has_focus), 0)
-            if 0 <= focused + step < len(charts):
-                self._focus(charts[focused + step])
-                return
-        self.page += step
+        alone = self.has_class("-narrow") or self.has_class("enlarged")
+        if alone and self.charts.next_chart(step):
+            return
+        self.charts.page += step
         self._show_charts()
-        charts = list(self.query(Chart))
-        self._focus(charts[0 if step > 0 else -1])
+        self.charts.turn_to(step)
 
     def action_focus_chart(self, index: int) -> None:
         """Go to a chart by its number."""
-        self._focus(self.query(Chart)[index])
-
-    def _focus(self, chart: Chart) -> None:
-        chart.focus()
-        for each in self.query(Chart):
-            each.set_class(each is chart, "chosen")
-        self.call_after_refresh(chart.repaint)
-
-    def on_descendant_focus(self) -> None:
-        """Where one chart is shown, it is the focused one."""
-        if isinstance(self.focused, Chart):
-            for chart in self.query(Chart):
-                chart.set_class(chart is self.focused, "chosen")
+        self.charts.choose(self.charts.charts[index])
 
     def action_enlarge(self) -> None:
         """Give the focused chart the whole room, or give it back."""
@@ -209,39 +180,25 @@ class DashboardScreen(RunScreen):
 
     def action_axis(self) -> None:
         """Go on to the next horizontal axis: steps, images, wall time."""
-        self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
-        for chart in self.query(Chart):
-            chart.forget_x()
+        self.charts.next_axis()
         self._show_charts()
-        self.notify(f"x axis: {self.axis}", timeout=2)
-
-    def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
-        """Let all charts have one cursor."""
-        for chart in self.query(Chart):
-            if chart is not event.chart:
-                chart.set_cursor(event.x, tell=False)
+        self.notify(f"x axis: {self.charts.axis}", timeout=2)
 
     def action_filter(self) -> None:
         """Ask for names of metrics."""
-        entry = self.query_one("#filter", Input)
-        entry.display = True
-        entry.focus()
+        self.query_one(MetricFilter).open()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Show the metrics that the expression finds, or say what is wrong with it."""
-        try:
-            re.compile(event.value)
-        except re.error as error:
-            self.notify(f"{event.value}: {error}", severity="error", markup=False)
-            return
-        self.pattern, self.page = event.value, 0
-        event.input.display = False
-        self.query_one("#chart-0").focus()
-        self._show_charts()
+    def on_metric_filter_chosen(self, event: MetricFilter.Chosen) -> None:
+        """Show the metrics that the expression finds."""
+        self.charts.turn_to(1)
+        if event.pattern is not None:
+            self.pattern, self.charts.page = event.pattern, 0
+            self._show_charts()
 
     def action_waterfall(self) -> None:
         """Show the next quantity over time."""
         self.waterfall_of += 1
+        self.query_one(Waterfall).forget_limits()
         self._show_waterfall()
 
     def action_console(self) -> None:

@@ -2,15 +2,15 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
 from textual.widgets import Footer
 
 from cmbench.tui import report
 from cmbench.tui.scales import Scale, number
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Chart, Line
 from cmbench.tui.widgets.line import Lines
@@ -22,7 +22,7 @@ _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
 _WATERFALLS = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS)
 
 
-class ProfileScreen(BenchScreen):
+class ProfileScreen(ReadingScreen):
     """Loss, weight, tangent and error over t, now and then."""
 
     BINDINGS = [
@@ -41,6 +41,7 @@ class ProfileScreen(BenchScreen):
         self.view = view
         self.reference: dict[str, tuple[int, NDArray[np.float32]]] = {}
         self.of = 0
+        self._version = -1  # of the profiles that are shown
 
     def compose(self) -> ComposeResult:
         """Curves at the left, the waterfall at the right; below each other where it is narrow."""
@@ -55,26 +56,20 @@ class ProfileScreen(BenchScreen):
 
     def on_mount(self) -> None:
         """Show what is read, and read on."""
-        self.query_one("#curve-tangent_norm").focus()
+        self._choose(self.query_one("#curve-tangent_norm"))
         self.call_after_refresh(self.show)
-        self.set_interval(self.bench.poll_seconds, self.poll)
+        self.follow()
 
-    def poll(self) -> None:
-        """Look at the files, if the screen is seen."""
-        if self.is_active and not any(w.is_running for w in self.workers if w.group == "read"):
-            self.read_on()
-
-    @work(thread=True, exclusive=True, group="read")
-    def read_on(self) -> None:
+    def read_piece(self) -> bool:
         """Read what is new."""
-        version = self.view.series.profiles.version
         changed = self.view.read()
-        if "status" in changed or version != self.view.series.profiles.version:
-            self.app.call_from_thread(self.show)
+        if "status" in changed or self._version != self.view.series.profiles.version:
+            self.tell(self.show)
+        return self.view.series.behind > 0
 
     def show(self) -> None:
         """Draw the newest profile, the reference and the history."""
-        rows = self.view.series.profiles.rows
+        self._version, rows = self.view.series.profiles.version, self.view.series.profiles.rows
         self.query_one("#header", Lines).show(report.header(self.view, None, False, self.bench.ascii))
         bins = len(self.view.edges) - 1
         for key in _CURVES:
@@ -125,14 +120,16 @@ class ProfileScreen(BenchScreen):
 
     def action_reference(self) -> None:
         """Freeze the newest profile, to compare later ones with it."""
-        self.reference = {key: kept[-1] for key, kept in self.view.series.profiles.rows.items() if kept}
+        self._freeze(-1)
+
+    def _freeze(self, place: int) -> None:
+        self.reference = {key: kept[place] for key, kept in dict(self.view.series.profiles.rows).items() if kept}
         self.show()
 
     def action_mode(self, mode: str) -> None:
         """Show values, ratios to the reference, or shares in the row's largest."""
         if mode == "ratio" and not self.reference and self.view.series.profiles.rows:
-            self.reference = {key: kept[0] for key, kept in self.view.series.profiles.rows.items() if kept}
-            self.show()
+            self._freeze(0)
         self.query_one(Waterfall).action_mode(mode)  # type: ignore[arg-type]
 
     def action_quantity(self, step: int) -> None:
@@ -144,14 +141,21 @@ class ProfileScreen(BenchScreen):
 
     def action_curve(self, step: int) -> None:
         """Go to another curve."""
-        curves = [*self.query(Chart), *self.query(Stack)]
+        curves = list(self.query("#curves > *"))
         here = next((i for i, curve in enumerate(curves) if curve.has_class("chosen")), 0)
-        chosen = curves[(here + step) % len(curves)]
-        for curve in curves:
+        self._choose(curves[(here + step) % len(curves)])
+
+    def _choose(self, chosen: Widget) -> None:
+        """Go to a curve; where there is room for one alone, it is this one."""
+        for curve in self.query("#curves > *"):
             curve.set_class(curve is chosen, "chosen")
-        if chosen.can_focus:
-            chosen.focus()
-        self.call_after_refresh(chosen.repaint)
+        self.call_after_refresh(chosen.focus)
+
+    def on_descendant_focus(self) -> None:
+        """Where there is room for one curve alone, it is the focused one."""
+        if isinstance(self.focused, Chart):
+            for curve in self.query("#curves > *"):
+                curve.set_class(curve is self.focused, "chosen")
 
     def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
         """Let curves and waterfall have one cursor."""

@@ -42,7 +42,8 @@ class Stack(GridWidget):
         columns, rows = width - _LABEL - 1, height - 1
         if columns < 4 or rows < 2 or not self._parts:
             return grid, palette
-        sizes = np.stack([np.asarray(size, np.float64) for _, size in self._parts])
+        shared = min(len(size) for _, size in self._parts)
+        sizes = np.stack([np.asarray(size[:shared], np.float64) for _, size in self._parts])
         if not (bins := sizes.shape[1]):
             return grid, palette
         tops = np.cumsum(np.where(np.isfinite(sizes) & (sizes > 0), sizes, 0.0), axis=0)

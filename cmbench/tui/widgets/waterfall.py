@@ -159,8 +159,10 @@ class Waterfall(GridWidget, can_focus=True):
 
     @property
     def _shown(self) -> Mode:
-        """The mode that the colours follow: without a reference there are no ratios."""
-        return "value" if self.mode == "ratio" and self.reference is None else self.mode
+        """The mode that the colours follow: without a reference of as many bins there are no ratios."""
+        bins = len(self._rows[-1][1]) if self._rows else 0
+        has_reference = self.reference is not None and len(self.reference[1]) == bins
+        return "value" if self.mode == "ratio" and not has_reference else self.mode
 
     def _levels(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return levels from 0 to LEVELS - 1, -1 where there is no value. The limits move rarely."""
