@@ -13,11 +13,17 @@ def text(rows):
     return ["".join(part for part, _ in row) for row in rows]
 
 
-def a_view(**status):
-    metrics = SimpleNamespace(last={"loss": 0.25, "sw_1step": 0.0123456, "sw_2step": float("nan")}, curves={})
-    series = SimpleNamespace(behind=0, metrics=metrics)
-    run = SimpleNamespace(name="ct_edm-20261122-221503-a3f9")
-    return SimpleNamespace(status=status, run=run, series=series, alerts=0, is_still=status.get("state") != "running")
+def a_view(best=None, **status):
+    last = {"loss": 0.25, "sw_1step": 0.0123456, "sw_2step": float("nan")}
+    return SimpleNamespace(
+        status=status,
+        run=SimpleNamespace(name="ct_edm-20261122-221503-a3f9"),
+        series=SimpleNamespace(behind=0),
+        alerts=0,
+        is_still=status.get("state") != "running",
+        last=last,
+        best=(best or {}).get,
+    )
 
 
 def test_every_metric_has_one_chart_the_usual_first():
@@ -58,7 +64,7 @@ def test_the_header(ascii):
     view = a_view(state="running", step=1500, of=3000, images_per_s=912.3, eta_s=4000, checkpoint=1000)
     view.alerts, view.series.behind = 2, 5_000_000
     (row,) = text(report.header(view, 4100.0, True, ascii))
-    for part in ("ct_edm", "running", "1,500/3,000 50%", "910 images/s", "eta 1h10m", "ckpt 1000", "5 MB", "4.1 kB/s"):
+    for part in ("ct_edm", "running", "1,500/3,000 50%", "910 images/s", "eta 1h07m", "ckpt 1000", "5 MB", "4.1 kB/s"):
         assert part in row
     assert "frozen" in row
     assert not ascii or row.replace("·", "").isascii()
@@ -80,7 +86,7 @@ def test_a_coarse_time_is_near_the_true_one(seconds):
 
 
 def test_notes_and_best():
-    view = a_view(best={"sw_1step": {"value": 0.01, "step": 1200}})
+    view = a_view(best={"sw_1step": (0.01, 1200)})
     assert report.note_of(view, ["loss"]) == "0.25"
     assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
     assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
