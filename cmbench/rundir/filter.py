@@ -44,9 +44,8 @@ def _word(word: str) -> Filter:
     if match := _FIELD.fullmatch(word):
         field, wanted = match.groups()
         if field not in _FIELDS or not wanted:
-            raise UsageError(
-                f"{word}: found no field and word, allowed: {', '.join(f'{name}:WORD' for name in _FIELDS)}"
-            )
+            allowed = ", ".join(f"{name}:WORD" for name in _FIELDS)
+            raise UsageError(f"found {word!r}, allowed: {allowed}")
         return _FIELDS[field](wanted)
     return lambda glance: any(
         word in text.casefold() for text in (glance.name, glance.written.note, *glance.written.tags)

@@ -56,8 +56,9 @@ def columns(x: Floats, low: Floats, high: Floats, gap: Mask, ends: tuple[float, 
     least[column[starts]] = np.fmin.reduceat(low, starts)
     most[column[starts]] = np.fmax.reduceat(high, starts)
     _bridge(least, most, place, low, high, column, starts, breaks)
-    _touch(least, most)
-    return Columns(least[1:-1], most[1:-1])
+    line = Columns(least[1:-1], most[1:-1])
+    _touch(line.low, line.high)
+    return line
 
 
 def _bridge(
@@ -77,8 +78,8 @@ def _bridge(
             continue
         inner = np.arange(column[a] + 1, column[b])
         share = (inner - 1 - place[a]) / (place[b] - place[a])
-        start, end = (low[a] + high[a]) / 2, (low[b] + high[b]) / 2
-        least[inner] = most[inner] = start + share * (end - start)
+        start, end = low[a] / 2 + high[a] / 2, low[b] / 2 + high[b] / 2
+        least[inner] = most[inner] = (1 - share) * start + share * end
 
 
 def _touch(least: Floats, most: Floats) -> None:
@@ -86,8 +87,8 @@ def _touch(least: Floats, most: Floats) -> None:
     left, right = slice(None, -1), slice(1, None)
     up = np.flatnonzero(most[left] < least[right])
     down = np.flatnonzero(least[left] > most[right])
-    rise = (most[up] + least[up + 1]) / 2
-    fall = (least[down] + most[down + 1]) / 2
+    rise = most[up] / 2 + least[up + 1] / 2  # not the half of a sum, which may be beyond all floats
+    fall = least[down] / 2 + most[down + 1] / 2
     most[up], least[up + 1] = np.fmax(most[up], rise), np.fmin(least[up + 1], rise)
     least[down], most[down + 1] = np.fmin(least[down], fall), np.fmax(most[down + 1], fall)
 
@@ -103,13 +104,21 @@ def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid
     """
     height = 4 * rows
     scale = (height - 1) / (ends[1] - ends[0])
-    with np.errstate(invalid="ignore"):
-        bottom = np.rint((line.low - ends[0]) * scale)
-        top = np.rint((line.high - ends[0]) * scale)
-        level = np.arange(height - 1, -1, -1)[:, None]
-        lit = (level >= bottom) & (level <= top)
-    pattern = DASHES[dash]
-    return lit & np.resize(np.array(pattern, bool), lit.shape[1])
+    on = np.resize(np.array(DASHES[dash], bool), len(line.low))
+    low, high = _gathered(line, np.flatnonzero(on))
+    with np.errstate(invalid="ignore", over="ignore"):
+        bottom = np.rint((low - ends[0]) * scale)
+        top = np.rint((high - ends[0]) * scale)
+    level = np.arange(height - 1, -1, -1)[:, None]
+    return (level >= bottom) & (level <= top) & on
+
+
+def _gathered(line: Columns, starts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Give each column of a dash what the gap after it would hide: a spike of one column is seen in dashes too."""
+    low, high = np.full(len(line.low), np.nan), np.full(len(line.low), np.nan)
+    low[starts] = np.fmin.reduceat(line.low, starts)
+    high[starts] = np.fmax.reduceat(line.high, starts)
+    return low, high
 
 
 def cells(mask: Mask) -> NDArray[np.uint16]:

@@ -8,9 +8,10 @@ from textual.theme import BUILTIN_THEMES, Theme
 
 LEVELS = 24  # shades of a map: more would only cost bytes
 
-# Okabe & Ito, "Color universal design" (2008); the light set is darkened where yellow and sky blue fade on white.
+# Okabe & Ito, "Color universal design" (2008). On white their yellow and sky blue fade, and darkened they are too near
+# to others: the light set was found by search from them, so that any two stay apart for the colour-blind.
 _ON_DARK = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#bbbbbb")
-_ON_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#a6437d", "#8f7f00", "#b35a00", "#3b7ea1", "#555555")
+_ON_LIGHT = ("#046dab", "#d1560e", "#148e61", "#ac1277", "#93773b", "#60001c", "#6c8ab0", "#52304a")
 _ANSI = ("blue", "yellow", "green", "magenta", "cyan", "red", "bright_blue", "white")
 
 # The ends and middles of viridis and cividis (van der Walt & Smith 2015; Nuñez et al. 2018) and of ColorBrewer's RdBu.

@@ -16,6 +16,7 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.color import Color
 from textual.filter import LineFilter
+from textual.strip import Strip
 
 from cmbench.tui.text import ascii_alone
 
@@ -59,9 +60,9 @@ class _LeanChops(ChopsUpdate):
             for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
                 if strip is None or x >= x2 or end <= x1:
                     continue
-                start = max(x, x1)
+                start = max(x, x1) if _can_be_cut(strip, x1 - x) else x
                 parts.append(Control.move_to(start, y).segment.text)
-                parts += pen.write(strip.crop(start - x, min(end, x2) - x))
+                parts += pen.write(strip if start == x and end <= x2 else strip.crop(start - x, min(end, x2) - x))
         return "".join([*parts, pen.put_down()])
 
 
@@ -78,6 +79,13 @@ class _LeanLayout(LayoutUpdate):
         return "".join([*parts, pen.put_down()])
 
 
+def _can_be_cut(strip: Strip, cell: int) -> bool:
+    """Whether what is left of a cell may stay as it is: no character lies across, and no picture begins there."""
+    if any(segment.control for segment in strip):
+        return False
+    return cell <= 0 or strip.text.startswith(strip.crop(0, cell).text)
+
+
 class _Pen:
     """Writes text and remembers what the terminal's colours are."""
 
@@ -89,10 +97,11 @@ class _Pen:
         """Return the pieces of text with the codes between them."""
         parts = []
         for text, style, control in segments:
-            if control or not text:
+            if control or (style is not None and style.link):  # pictures in sixels are controls
+                rendered = style.render(text, color_system=self._system) if style else text
+                parts += [self.put_down(), rendered]
                 continue
-            if style is not None and style.link:
-                parts += [self.put_down(), style.render(text, color_system=self._system)]
+            if not text:
                 continue
             parts += [self._change(_codes(style, self._system) if style else _PLAIN), text]
         return parts

@@ -152,14 +152,14 @@ def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> 
 
 def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
     """Return a curve as one line of blocks, means of even parts; spaces where there is no value."""
-    values = values[np.isfinite(values)]
-    if not len(values):
+    parts = [part[np.isfinite(part)] for part in np.array_split(values, max(1, min(width, len(values))))]
+    means = [float(part.mean()) for part in parts if len(part)]
+    if not means:
         return ""
-    means = [part.mean() for part in np.array_split(values, min(width, len(values)))]
-    low, high = min(means), max(means)
+    low, span = min(means), max(means) - min(means)
     signs = "_.-~^" if ascii_only else "▁▂▃▄▅▆▇█"
-    top = len(signs) - 1
-    return "".join(signs[round((m - low) / (high - low) * top) if high > low else 0] for m in means)
+    places = [round((part.mean() - low) / (span or 1.0) * (len(signs) - 1)) if len(part) else -1 for part in parts]
+    return "".join(signs[place] if place >= 0 else " " for place in places)
 
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:

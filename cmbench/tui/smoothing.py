@@ -8,19 +8,21 @@ from cmbench.tui.canvas import Floats
 def ema(values: Floats, count: Floats, decay: float) -> Floats:
     """Return the average at each value: sum of decay^(age in rows) v over the same sum of ones.
 
-    What Adam calls bias correction (Kingma & Ba 2015, section 3). Values that are nan are passed over: the average
-    stays as it was; it is nan before the first value.
+    What Adam calls bias correction (Kingma & Ba 2015, section 3). Values that are not finite are passed over: the
+    average stays as it was; it is nan before the first value.
 
     Args:
         values: (n,).
         count: rows behind each value, (n,): a mean of 8 rows weighs and ages as 8 rows.
         decay: of one row, in (0, 1).
     """
-    there = ~np.isnan(values) & (count > 0)
+    there = np.isfinite(values) & (count > 0)
     keep = np.where(there, np.power(decay, count), 1.0)
     weight = 1.0 - keep
-    total, norm = _filtered(keep, weight * np.where(there, values, 0.0)), _filtered(keep, weight)
-    return np.divide(total, norm, out=np.full(len(values), np.nan), where=norm > 0)
+    known = np.where(there, values, 0.0)
+    size = float(np.abs(known).max(initial=0.0)) or 1.0  # in units of it, nothing in a block is beyond all floats
+    total, norm = _filtered(keep, weight * (known / size)), _filtered(keep, weight)
+    return size * np.divide(total, norm, out=np.full(len(values), np.nan), where=norm > 0)
 
 
 def _filtered(keep: Floats, gain: Floats) -> Floats:

@@ -3,6 +3,7 @@
 import pytest
 from fake_runs import fake_run
 
+from cmbench.rundir import losses
 from cmbench.rundir.files import to_json
 from cmbench.rundir.losses import course
 
@@ -50,6 +51,14 @@ def test_of_a_long_log_a_few_blocks_are_read(run):
     found = course(run, 10)
     assert found == pytest.approx([400.0 * i for i in range(1, 11)], abs=30)
     assert found == sorted(found)
+
+
+def test_half_a_line_is_no_row(run, monkeypatch):
+    """A block may begin within a line, whose rest may be a row of its own."""
+    monkeypatch.setattr(losses, "_BLOCK", 100)
+    inner = to_json({"step": 1, "loss": 99.0})
+    run.metrics.write_bytes(b"x" * 140_000 + b"\n" + b" " * 90 + inner + b"\n")
+    assert course(run, 1) == []
 
 
 def test_damage_is_passed_over(run):

@@ -175,7 +175,7 @@ def test_a_word_that_says_nothing_keeps_the_last_good_filter(runs, size):
         app.screen.query_one(Input).value += " colour:red"
         await pilot.press("end")
         assert letters(app) == "b"
-        assert "colour:red: found no field and word, allowed: state:WORD, tag:WORD" in shown(app)
+        assert "found 'colour:red', allowed: state:WORD, tag:WORD" in shown(app)
         assert "filter: run_b" in shown(app)
         await pilot.press(*["backspace"] * 10)
         assert "colour" not in shown(app)

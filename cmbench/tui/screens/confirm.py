@@ -25,6 +25,7 @@ class _Question(ModalScreen[ScreenResultType]):
         border: round $primary; background: $surface; padding: 0 1;
     }
     _Question Label { width: 1fr; height: auto; }
+    _Question Input { margin: 1 0; background: $boost; }
     _Question .hint { color: $text-muted; }
     _Question Horizontal { height: auto; align-horizontal: right; }
     _Question Button { margin-left: 1; }
@@ -84,7 +85,7 @@ class _Line(_Question[ScreenResultType]):
         """Put the question above the input."""
         with Vertical():
             yield Label(self.question)
-            yield Input(self._value, restrict=NO_CONTROLS, select_on_focus=False)
+            yield Input(self._value, restrict=NO_CONTROLS, select_on_focus=False, compact=True)
             yield Label(content(self.hint), classes="hint")
 
 

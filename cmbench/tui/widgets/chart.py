@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.style import Style
 from textual.binding import Binding
 from textual.color import Color
@@ -21,6 +22,7 @@ SMOOTHINGS = (0.0, 0.9, 0.98, 0.998)
 LINES = 8  # colours
 _LABEL = 7  # characters of a number on the vertical axis
 _RAW = 20  # points of a line up to which there is nothing to average: evaluations
+_CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
 _FEW = 4  # columns a point, from which on each point gets a sign
 
 Drawn = tuple[Floats, Floats, Floats, Floats | None]  # positions: x, low, high, average
@@ -152,8 +154,8 @@ class Chart(GridWidget, can_focus=True):
         kind = KINDS[(KINDS.index(self.scale.kind) + 1) % len(KINDS)]
         sizes = np.concatenate([np.abs(line.mean) for line in self._lines] or [np.ones(1)])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-        threshold = 10.0 ** np.floor(np.log10(np.quantile(sizes, 0.1))) if len(sizes) else 1.0
-        self.scale = Scale(kind, float(threshold))
+        small = max(np.quantile(sizes, 0.1), 1e-12 * sizes.max(), 1e-290) if len(sizes) else 1.0
+        self.scale = Scale(kind, float(10.0 ** np.floor(np.log10(small))))
         self._y_last = self._y_zoom = None
         self.repaint()
 
@@ -168,10 +170,11 @@ class Chart(GridWidget, can_focus=True):
         self._x_zoom = self._x_last = self.cursor = None
 
     def action_cursor(self, columns: int) -> None:
-        """Move the cursor by columns; it appears in the middle of the last column."""
+        """Move the cursor by columns from the newest value in sight on."""
         low, high = self._x_ends()
         step = (high - low) / max(1, self._plot_width - 1)
-        here = high if self.cursor is None else float(self.x_scale.forward(self.cursor))
+        here = float(self.x_scale.forward(self._newest if self.cursor is None else self.cursor))
+        here = min(max(here, low), high) if np.isfinite(here) else high
         self.set_cursor(self.x_scale.inverse(min(max(here + columns * step, low), high)))
 
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
@@ -182,12 +185,17 @@ class Chart(GridWidget, can_focus=True):
             self.post_message(self.CursorMoved(self, x))
 
     def action_zoom(self, factor: float) -> None:
-        """Show a part of the horizontal axis, around the cursor or the newest value."""
+        """Show a part of the horizontal axis, around the cursor, if that is in sight."""
         low, high = self._x_ends()
         middle = (low + high) / 2 if self.cursor is None else float(self.x_scale.forward(self.cursor))
+        if not low <= middle <= high:
+            middle = (low + high) / 2
         whole = self._whole_x()
-        low, high = (max(whole[0], middle + factor * (low - middle)), min(whole[1], middle + factor * (high - middle)))
-        self._x_zoom = None if (low, high) == whole or high - low <= 0 else (low, high)
+        width = factor * (high - low)
+        if width <= _CLOSEST * (whole[1] - whole[0]):
+            return
+        low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
+        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
         self.repaint()
 
     def action_pan(self, share: float) -> None:
@@ -207,8 +215,9 @@ class Chart(GridWidget, can_focus=True):
         ends = [self.scale.forward(mean[-1]) for mean in newest if len(mean)]
         middle = float(np.nanmean(ends)) if ends and np.isfinite(ends).any() else (low + high) / 2
         half = factor * (high - low) / 2
-        self._y_zoom = middle - half, middle + half
-        self.repaint()
+        if max(1e-12 * abs(middle), 1e-290) < half < 1e290:
+            self._y_zoom = middle - half, middle + half
+            self.repaint()
 
     def action_reset(self) -> None:
         """Show everything again, without a cursor."""
@@ -248,7 +257,7 @@ class Chart(GridWidget, can_focus=True):
                 if shadow and average is None:
                     continue
                 ends = (low, high) if shadow or average is None else (average, average)
-                spread = canvas.columns(x, *ends, line.bad, x_ends, 2 * columns)
+                spread = canvas.columns(x, *ends, line.bad | np.isnan(high), x_ends, 2 * columns)
                 masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash))
                 owners.append(_SHADOW + line.colour if shadow else _LINE + line.colour)
         if masks:
@@ -272,13 +281,9 @@ class Chart(GridWidget, can_focus=True):
             y = min(rows - 1, max(0, round((y_ends[1] - position) / per_row - 0.4)))
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{tick}", _AXIS)
         grid.write(_LABEL, rows, corner, _AXIS)
-        free = 0
-        for position, label in self._x_ticks(x_ends, columns):
-            column = round((position - x_ends[0]) / (x_ends[1] - x_ends[0]) * (columns - 1))
-            start = min(column, columns - len(label))
-            if start >= free:
-                grid.write(_LABEL + 1 + start, rows, label, _AXIS)
-                free = start + len(label) + 1
+        per_column = (x_ends[1] - x_ends[0]) / max(1, columns - 1)
+        labels = [(round((at - x_ends[0]) / per_column), label) for at, label in self._x_ticks(x_ends, columns)]
+        grid.write_apart(_LABEL + 1, rows, labels, _AXIS)
 
     def _x_ticks(self, ends: tuple[float, float], columns: int) -> list[tuple[float, str]]:
         if self.x_scale.kind == "linear" and self.x_label is number:
@@ -299,46 +304,56 @@ class Chart(GridWidget, can_focus=True):
         for line, (x, low, high, _) in zip(self._lines, drawn, strict=True):
             if len(x) > columns // _FEW:
                 continue
-            across = (x - x_ends[0]) / (x_ends[1] - x_ends[0]) * (columns - 1)
-            down = (y_ends[1] - (low + high) / 2) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
+            with np.errstate(over="ignore"):
+                across = (x - x_ends[0]) / (x_ends[1] - x_ends[0]) * (columns - 1)
+                down = (y_ends[1] - (low / 2 + high / 2)) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
             there = np.isfinite(down) & (across >= 0) & (across <= columns - 1) & (down > -0.5) & (down < rows - 0.4)
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
                 grid.write(_LABEL + 1 + int(column), int(row), "o" if self.ascii else "•", _LINE + line.colour)
 
     def _draw_marks(self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float]) -> None:
-        def column(x: float) -> int | None:
-            share = (float(self.x_scale.forward(x)) - x_ends[0]) / (x_ends[1] - x_ends[0])
-            return _LABEL + 1 + round(share * (columns - 1)) if 0 <= share <= 1 else None
+        def places(x: ArrayLike) -> list[int]:
+            at = self.x_scale.forward(x)
+            share = (at[(at >= x_ends[0]) & (at <= x_ends[1])] - x_ends[0]) / (x_ends[1] - x_ends[0])
+            return [_LABEL + 1 + int(column) for column in np.unique(np.rint(share * (columns - 1)))]
 
         for mark in self._marks:
-            if (x := column(mark.x)) is not None:
+            for x in places([mark.x]):
                 grid.write(x, rows, mark.sign, _BAD if mark.is_bad else _MARK)
         for line in self._lines:
-            for bad in line.x[line.bad][-columns:]:
-                if (x := column(float(bad))) is not None:
-                    grid.write(x, 0, "x" if self.ascii else "✕", _BAD)
-        if self.cursor is not None and (x := column(self.cursor)) is not None:
-            empty = [y for y in range(rows) if grid.characters[y, x] == " "]
-            for y in empty:
+            for x in places(line.x[self._beyond(line)]):
+                grid.write(x, rows - 1, "v" if self.ascii else "▾", _AXIS)
+            for x in places(line.x[line.bad]):
+                grid.write(x, 0, "x" if self.ascii else "✕", _BAD)
+        for x in places([] if self.cursor is None else [self.cursor]):
+            for y in np.flatnonzero(grid.characters[:rows, x] == " ").tolist():
                 grid.write(x, y, ":" if self.ascii else "┊", _CURSOR)
+
+    def _beyond(self, line: Line) -> Mask:
+        """Return where a line has values that the vertical axis has no place for: zero and less, on a log axis."""
+        return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
 
     def _positions(self, line: Line) -> Drawn:
         """Return x, low and high of a line as positions, and its average where it is to be seen."""
-        low, high = self.scale.forward(line.low), self.scale.forward(line.high)
-        return self.x_scale.forward(line.x), low, high, self._average(line)
+        low, high = (np.where(np.isfinite(end), end, np.nan) for end in map(self.scale.forward, (line.low, line.high)))
+        return self.x_scale.forward(line.x), np.fmin(low, high), high, self._average(line)
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
         if not self.smoothing or len(line.x) <= _RAW:
             return None
-        return ema(self.scale.forward(line.mean), line.count, self.smoothing)
+        mean = self.scale.forward(line.mean)
+        return np.where(np.isfinite(mean), ema(mean, line.count, self.smoothing), np.nan)
 
     def _whole_x(self) -> tuple[float, float]:
         if self.fixed_x is not None:
             return float(self.x_scale.forward(self.fixed_x[0])), float(self.x_scale.forward(self.fixed_x[1]))
-        last = max((float(line.x[-1]) for line in self._lines if len(line.x)), default=1.0)
-        self._x_last = grown(last, self._x_last, self.x_end)
+        self._x_last = grown(self._newest, self._x_last, self.x_end)
         return 0.0, self._x_last or 1.0
+
+    @property
+    def _newest(self) -> float:
+        return max((max(0.0, float(line.x[-1])) for line in self._lines if len(line.x)), default=1.0)
 
     def _x_ends(self) -> tuple[float, float]:
         return self._x_zoom or self._whole_x()
@@ -349,7 +364,7 @@ class Chart(GridWidget, can_focus=True):
             return self._y_zoom
         values = []
         for x, low, high, _ in drawn:
-            seen = slice(*np.searchsorted(x, x_ends, side="left")) if self._x_zoom else slice(None)
+            seen = (x >= x_ends[0]) & (x <= x_ends[1]) if self._x_zoom else slice(None)
             values += [low[seen], high[seen]]
         flat = np.concatenate([np.empty(0), *values])
         flat = flat[np.isfinite(flat)]

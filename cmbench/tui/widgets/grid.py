@@ -1,6 +1,6 @@
 """A widget of characters in cells that tells Textual which cells changed, and nothing where none did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,8 @@ from textual.widget import Widget
 from cmbench.tui.text import plain
 
 _NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
+
+_ASCII = {"·": "-", "°": "'", "±": "~"}
 
 PENS = {  # variable of the theme, attributes
     "plain": ("foreground", ""),
@@ -53,6 +55,20 @@ class Grid:
             self.characters[y, x : x + len(text)] = list(text)
             self.styles[y, x : x + len(text)] = style
 
+    def write_apart(self, x: int, y: int, labels: Iterable[tuple[int, str]], style: int) -> None:
+        """Put labels (column from `x` on, text) into a row where each has room, a space between them at least."""
+        columns, free = self.characters.shape[1] - x, 0
+        for column, label in labels:
+            start = min(column, columns - len(label))
+            if start >= free:
+                self.write(x + start, y, label, style)
+                free = start + len(label) + 1
+
+    def make_ascii(self) -> None:
+        """Put plain characters in place of others: names and units may hold any."""
+        for place in zip(*np.nonzero(self.characters > "\x7f"), strict=True):
+            self.characters[place] = _ASCII.get(str(self.characters[place]), "?")
+
 
 class GridWidget(Widget):
     """Shows a Grid. Subclasses draw one in `draw`; `repaint` calls it and passes on what differs.
@@ -79,13 +95,13 @@ class GridWidget(Widget):
         """
         if name not in self._styles_kept:
             variable, attributes = PENS.get(name, (name, ""))
-            value, _, share = self.app.theme_variables[variable].partition(" ")
+            value, _, faded = self.app.theme_variables[variable].partition(" ")  # "ansi_default 50%"
             colour = Color.parse(value)
-            if share:  # the terminal's own colours cannot be blended
-                attributes += " dim"
-            elif colour.a < 1:
+            if colour.a < 1:
                 colour = self.background_colors[1].blend(colour.with_alpha(1), colour.a)
-            self._styles_kept[name] = Style.parse(attributes) + Style(color=colour.rich_color)
+            self._styles_kept[name] = Style.parse(attributes) + Style(
+                color=colour.rich_color, dim=True if faded else None
+            )
         return self._styles_kept[name]
 
     @property
@@ -109,7 +125,11 @@ class GridWidget(Widget):
 
     def _drawn(self) -> tuple[Grid, Sequence[Style]]:
         grid, palette = self.draw(self.inner_width, self.inner_height)
-        return self._in_frame(grid, palette) if self.framed else (grid, palette)
+        if self.framed:
+            grid, palette = self._in_frame(grid, palette)
+        if self.ascii:
+            grid.make_ascii()
+        return grid, palette
 
     def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
         width, height = self.size
@@ -124,7 +144,8 @@ class GridWidget(Widget):
         for y in range(1, height - 1):
             grid.write(0, y, down, frame)
             grid.write(width - 1, y, down, frame)
-        title, note = plain(self.frame_title)[: width - 6], plain(self.frame_note)[: width - 6]
+        room = max(0, width - 6)
+        title, note = plain(self.frame_title)[:room], plain(self.frame_note)[:room]
         if title:
             grid.write(2, 0, f" {title} ", frame + 1)
         if note:

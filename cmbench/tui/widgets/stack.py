@@ -43,12 +43,14 @@ class Stack(GridWidget):
         if columns < 4 or rows < 2 or not self._parts:
             return grid, palette
         shared = min(len(size) for _, size in self._parts)
-        sizes = np.nan_to_num(np.stack([np.asarray(size[:shared], np.float64) for _, size in self._parts]), posinf=0.0)
-        bins = sizes.shape[1]
-        tops = np.cumsum(sizes, axis=0)
+        sizes = np.stack([np.asarray(size[:shared], np.float64) for _, size in self._parts])
+        if not (bins := sizes.shape[1]):
+            return grid, palette
+        tops = np.cumsum(np.where(np.isfinite(sizes) & (sizes > 0), sizes, 0.0), axis=0)
         top = float(tops[-1].max()) or 1.0
         place = np.arange(columns) * bins // columns
-        heights = np.rint(tops[:, place] / top * rows).astype(np.int64)
+        highest = np.maximum.reduceat(tops, place, axis=1)  # of the bins in a column, where it holds several
+        heights = np.rint(highest / top * rows).astype(np.int64)
         self._fill(grid, heights, rows)
         for y in range(rows):
             grid.write(_LABEL, y, "|" if self.ascii else "│", 1)
@@ -56,9 +58,8 @@ class Stack(GridWidget):
             y = min(rows - 1, max(0, rows - 1 - int(position / top * rows)))
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}", 1)
         grid.write(_LABEL, rows, "+" if self.ascii else "└", 1)
-        for edge in np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist():
-            label = self.t_label(edge)
-            grid.write(_LABEL + 1 + min(edge * columns // bins, columns - len(label)), rows, label, 1)
+        edges = np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()
+        grid.write_apart(_LABEL + 1, rows, [(edge * columns // bins, self.t_label(edge)) for edge in edges], 1)
         self._label_frame(top)
         return grid, palette
 

@@ -24,6 +24,8 @@ Rows = Sequence[tuple[int, NDArray[np.float32]]]
 class Waterfall(GridWidget, can_focus=True):
     """Rows of bins, the oldest on top; when the height is full, every other row goes, so the run stays in sight whole.
 
+    A column that holds several bins shows the highest of them.
+
     Colours follow the logarithm of the value, of its ratio to a reference row (one is white), or of its share in its
     row's largest.
 
@@ -62,9 +64,9 @@ class Waterfall(GridWidget, can_focus=True):
         self.cursor: tuple[int, int] | None = None  # step and bin
         self.reference: tuple[int, NDArray[np.float32]] | None = None
         self._rows: Rows = ()
-        self._kept: list[int] = []  # steps that have a line
         self._every = 1
         self._limits: tuple[float, float] | None = None
+        self._limits_of: Mode = self.mode
 
     def show(self, rows: Rows) -> None:
         """Show rows (step, bins), ascending."""
@@ -97,8 +99,7 @@ class Waterfall(GridWidget, can_focus=True):
             return
         steps, last = [step for step, _ in shown], len(shown[-1][1]) - 1
         step, bin = self.cursor or (steps[-1], last // 2)
-        nearest = int(np.argmin(np.abs(np.array(steps) - step)))
-        line = min(max(nearest + lines, 0), len(steps) - 1)
+        line = min(max(_nearest(steps, step) + lines, 0), len(steps) - 1)
         self.set_cursor((steps[line], min(max(bin + bins, 0), last)))
 
     def action_reset(self) -> None:
@@ -117,20 +118,21 @@ class Waterfall(GridWidget, can_focus=True):
         grid = Grid.blank(width, height)
         coloured = self.app.native_ansi_color is False and not self.app.no_color
         palette = [Style.null(), self.style("muted"), self.style("strong")]
-        palette += shades(self.app.theme, self.mode == "ratio") if coloured else [Style.null()] * LEVELS
+        palette += shades(self.app.theme, self._shown == "ratio") if coloured else [Style.null()] * LEVELS
         columns, rows = width - _LABEL - 1, height - 1
         lines = self._lines(rows)
-        if columns < 4 or not lines:
+        if columns < 4 or rows < 1 or not lines or not len(lines[0][1]):
             return grid, palette
         values = self._values(np.stack([bins for _, bins in lines]).astype(np.float64))
-        levels = self._levels(values)
-        place = np.arange(columns) * values.shape[1] // columns  # the bin of each column
+        place = np.arange(columns) * values.shape[1] // columns  # the first bin of each column
+        levels = np.maximum.reduceat(self._levels(values), place, axis=1)
         labels = self._label_rows(len(lines))
+        cursor = None if self.cursor is None else _nearest([step for step, _ in lines], self.cursor[0])
         for y, (step, _) in enumerate(lines):
             label = number(step) if y in labels else ""
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{'|' if self.ascii else '│'}", _AXIS)
-            self._write_levels(grid, y, levels[y][place], coloured)
-            if self.cursor is not None and step == self.cursor[0]:
+            self._write_levels(grid, y, levels[y], coloured)
+            if y == cursor:
                 grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
         self._draw_axis(grid, rows, columns, values.shape[1], place)
         self._label_frame()
@@ -138,37 +140,46 @@ class Waterfall(GridWidget, can_focus=True):
 
     def _lines(self, rows: int) -> list[tuple[int, NDArray[np.float32]]]:
         """Choose the rows that have a line: every so-manyth, and the newest as the last."""
-        while len(self._rows) > max(2, rows) * self._every:
+        while len(self._rows) > max(1, rows) * self._every:
             self._every *= 2
-        while self._every > 1 and len(self._rows) <= max(2, rows) * self._every // 2:
+        while self._every > 1 and len(self._rows) <= max(1, rows) * self._every // 2:
             self._every //= 2
         chosen = list(self._rows[self._every - 1 :: self._every])
-        return chosen or list(self._rows[-1:])
+        return chosen if len(self._rows) % self._every == 0 else [*chosen, self._rows[-1]]
 
     def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return log10 of what the colours follow."""
         size = np.abs(rows)
-        reference = self.reference[1] if self.reference is not None else None
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self.mode == "row":
-                size = size / np.fmax.reduce(size, axis=1, keepdims=True)
-            if self.mode == "ratio" and reference is not None and len(reference) == rows.shape[1]:
-                size = size / np.abs(reference)
+            if self._shown == "row":
+                size = size / np.fmax.reduce(np.where(np.isinf(size), np.nan, size), axis=1, keepdims=True)
+            if self._shown == "ratio" and self.reference is not None:
+                size = size / np.abs(self.reference[1])
             return np.where(size > 0, np.log10(size), np.nan)
+
+    @property
+    def _shown(self) -> Mode:
+        """The mode that the colours follow: without a reference of as many bins there are no ratios."""
+        bins = len(self._rows[-1][1]) if self._rows else 0
+        has_reference = self.reference is not None and len(self.reference[1]) == bins
+        return "value" if self.mode == "ratio" and not has_reference else self.mode
 
     def _levels(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return levels from 0 to LEVELS - 1, -1 where there is no value. The limits move rarely."""
         finite = values[np.isfinite(values)]
         if not len(finite):
             return np.full(values.shape, -1, np.int64)
-        if self.mode == "ratio":
+        if self._shown != self._limits_of:
+            self._limits, self._limits_of = None, self._shown
+        if self._shown == "ratio":
             reach = max(0.1, float(np.abs(finite).max()))
             self._limits = limits(-reach, reach, self._limits, pad=0.1)
         else:
             low, high = np.quantile(finite, [0.01, 1.0])
             self._limits = limits(float(low), max(float(high), float(low) + 0.05), self._limits, pad=0.1)
         share = (values - self._limits[0]) / (self._limits[1] - self._limits[0])
-        return np.where(np.isnan(share), -1, np.clip(np.nan_to_num(share) * LEVELS, 0, LEVELS - 1)).astype(np.int64)
+        levels = np.minimum(np.clip(np.nan_to_num(share), 0, 1) * LEVELS, LEVELS - 1)
+        return np.where(np.isnan(share), -1, levels).astype(np.int64)
 
     def _write_levels(self, grid: Grid, y: int, levels: NDArray[np.int64], coloured: bool) -> None:
         part = slice(_LABEL + 1, _LABEL + 1 + len(levels))
@@ -184,14 +195,12 @@ class Waterfall(GridWidget, can_focus=True):
 
     def _draw_axis(self, grid: Grid, y: int, columns: int, bins: int, place: NDArray[np.int64]) -> None:
         grid.write(_LABEL, y, "+" if self.ascii else "└", _AXIS)
-        for edge in np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist():
-            label = self.t_label(edge)
-            start = min(edge * columns // bins, columns - len(label))
-            grid.write(_LABEL + 1 + start, y, label, _AXIS)
+        edges = np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()
+        grid.write_apart(_LABEL + 1, y, [(edge * columns // bins, self.t_label(edge)) for edge in edges], _AXIS)
         if self.cursor is not None:
-            own = np.flatnonzero(place == self.cursor[1])
-            if len(own):
-                grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
+            first = place[np.searchsorted(place, self.cursor[1], side="right") - 1]
+            own = np.flatnonzero(place == first)
+            grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
 
     def _label_frame(self) -> None:
         against = ""
@@ -211,5 +220,9 @@ class Waterfall(GridWidget, can_focus=True):
             return f"step {step}"
         text = f"step {step}  t {self.t_label(bin)} to {self.t_label(bin + 1)}  {number(float(bins[bin]))}"
         if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
-            text += f"  x{number(float(bins[bin] / self.reference[1][bin]))} of step {self.reference[0]}"
+            text += f"  x{number(float(bins[bin]) / float(self.reference[1][bin]))} of step {self.reference[0]}"
         return text
+
+
+def _nearest(steps: Sequence[int], step: int) -> int:
+    return int(np.argmin(np.abs(np.array(steps) - step)))
