@@ -4,7 +4,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,19 @@ def check_tables(tables: Tables, where: str) -> Recipe:
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
     """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
+    return _merged(_read_with_parents(path, ()), parse_overrides(overrides))
+
+
+def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
+    """Turn overrides `table.key=value` into tables, unchecked; `option` is what messages call one.
+
+    Raises:
+        UsageError: there is no key or no value.
+    """
     given: Tables = {}
     for override in overrides:
-        given = _merged(given, _parse_override(override))
-    return _merged(_read_with_parents(path, ()), given)
+        given = _merged(given, _parse_override(override, option))
+    return given
 
 
 def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
@@ -154,16 +163,36 @@ def _other_component(table: str, below: Tables, over: Tables) -> bool:
     return table in (*COMPONENTS, "teacher") and "kind" in below and over.get("kind", below["kind"]) != below["kind"]
 
 
-def _parse_override(override: str) -> Tables:
+def _parse_override(override: str, option: str) -> Tables:
     """Turn `a.b=c` into {"a": {"b": c}}; c is TOML, or a plain string where it is not."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.strip().split(".")) or "\n" in override:
-        raise UsageError(f"--set {override!r}: found no key and value, allowed: table.key=value")
+        raise UsageError(f"{option} {override!r}: found no key and value, allowed: table.key=value")
     try:
         value = tomli.loads(f"value = {text}")["value"]
     except tomli.TOMLDecodeError:
         value = text.strip()
     return reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), value)
+
+
+MISSING = object()  # stands for the value of a key that a recipe does not have
+
+
+def flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `table.key` and value of every key."""
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
+    """Return the keys in which recipes differ, each with the value in every recipe, MISSING where it has none."""
+    flattened = [dict(flat(recipe.tables())) for recipe in recipes]
+    keys = dict.fromkeys(key for values in flattened for key in values)
+    found = {key: [values.get(key, MISSING) for values in flattened] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
 def dumps(recipe: Recipe) -> str:

@@ -11,7 +11,19 @@ import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
 LEAVES = {"errors", "config", "randomness"}
-LAYERS = ["equations", "networks", "objectives", "data", "evaluation", "engine", "rundir", "recipe", "tables", "cli"]
+LAYERS = [
+    "equations",
+    "networks",
+    "objectives",
+    "data",
+    "evaluation",
+    "engine",
+    "rundir",
+    "recipe",
+    "tables",
+    "steering",
+    "cli",
+]
 MAY_IMPORT = {
     "equations": set(),
     "networks": {"equations"},
@@ -21,9 +33,13 @@ MAY_IMPORT = {
     "rundir": set(),
     "recipe": {"tables"},
     "tables": set(),
-    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables"},
-    "cli": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "engine", "tui", "lab"},
-    "tui": {"rundir", "recipe"},
+    "steering": {"recipe", "tables"},
+    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables", "steering"},
+    "cli": {
+        *("equations", "networks", "objectives", "data", "evaluation", "engine"),
+        *("rundir", "recipe", "steering", "tui", "lab"),
+    },
+    "tui": {"rundir", "recipe", "steering"},
     "lab": {"equations", "networks", "objectives"},
     "errors": set(),
     "config": {"errors"},
@@ -75,10 +91,10 @@ def test_nobody_imports_the_command_line():
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if layer_of(p) in ("rundir", "recipe", "tables", "tui", "config", "errors")]
+    "path", [p for p in FILES if layer_of(p) in ("rundir", "recipe", "tables", "steering", "tui", "config", "errors")]
 )
 def test_views_know_no_torch(path):
-    heavy = {"torch", "torchvision", "safetensors", "sklearn", "scipy", "cmbench.randomness"}
+    heavy = {"torch", "torchvision", "safetensors.torch", "sklearn", "scipy", "cmbench.randomness"}
     assert {name for name in imported_names(path) if name in heavy or name.split(".")[0] in heavy} == set()
 
 
@@ -92,7 +108,7 @@ def test_views_load_no_torch():
     modules = [
         "cmbench." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in FILES
-        if layer_of(path) in ("rundir", "recipe", "tables", "cli")
+        if layer_of(path) in ("rundir", "recipe", "tables", "steering", "tui", "cli")
     ]
     modules = [module.removesuffix(".__init__") for module in modules]
     script = "import importlib, sys\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules)

@@ -30,14 +30,26 @@ def event_line(row: Row) -> str:
         "resumed": lambda r: f"resumed after step {r['step']}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
-        "request": lambda r: f"request {r['action']}: {r['result']}",
+        "request": _request,
         "diverged": lambda r: f"diverged: the {r['what']} of the next step is not finite",
         "stopped": lambda r: f"stopped ({r['reason']}) with a checkpoint",
         "failed": lambda r: f"failed: {r['error']}",
         "finished": lambda r: "finished",
     }
-    text = say.get(row["kind"], lambda r: str(r["kind"]))(row)
-    return f"step {row['step']}  {text}"
+    kind = str(row.get("kind", "?"))
+    try:
+        text = say.get(kind, lambda r: kind)(row)
+    except (KeyError, TypeError, AttributeError, ValueError):  # not as we write it
+        text = kind
+    return f"step {row.get('step', '?')}  {text}"
+
+
+def _request(row: Row) -> str:
+    """What was asked for and what came of it, e.g. `request set optimizer.lr=0.0001: done`."""
+    changes = [f" {key}={value}" for key, value in (row.get("settings") or {}).items()]
+    again = " again" if row.get("replayed") else ""
+    files = [f" {name}" for name in row.get("files", [])]
+    return f"request {row['action']}{''.join(changes)}{again}: {row['result']}{''.join(files)}"
 
 
 def denoiser_differs(error: float) -> str:

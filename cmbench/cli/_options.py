@@ -32,6 +32,15 @@ Run = Annotated[
         help="A path, a unique prefix, @latest or @latest:PREFIX.",
     ),
 ]
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        autocompletion=_complete_runs,
+        help="Paths, unique prefixes, @latest or @latest:PREFIX; none: all runs.",
+    ),
+]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with plain characters alone.")]
 RecipeFile = Annotated[
     str,
     typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="A recipe's path or name."),
@@ -39,6 +48,10 @@ RecipeFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the recipe; may be repeated."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a key from the next step on; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[

@@ -32,13 +32,14 @@ def width(at_most: int = 100) -> int:
     return min(at_most, Console().width)
 
 
-def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12) -> str:
+def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12, at_most: int = 100) -> str:
     """Return a chart as lines of text, in colour where the terminal has any.
 
     Args:
         series: at most three curves; those drawn later lie above.
         x_ticks: what is written where on the horizontal axis, which ends at the outermost of its points and ticks.
         height: lines in all.
+        at_most: columns.
     """
     import plotext
 
@@ -49,7 +50,7 @@ def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12)
     low, high = _limits(min(values), max(values))
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plot_size(width(), height)
+    plotext.plot_size(width(at_most), height)
     for curve, colour in zip(drawn, _COLOURS, strict=False):
         if curve.x:
             draw = plotext.plot if curve.joined else plotext.scatter
@@ -58,7 +59,7 @@ def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12)
     places = [low + i * (high - low) / _Y_TICKS for i in range(_Y_TICKS + 1)]
     plotext.yticks(places, [f"{place:.4g}".rjust(_TICK_WIDTH) for place in places])
     xs = [*x_ticks, *(x for curve in drawn for x in curve.x)]
-    plotext.xlim(min(xs), max(xs))
+    plotext.xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)  # one point alone
     plotext.xticks(list(x_ticks), list(x_ticks.values()))
     console, text = Console(), plotext.build().rstrip("\n")
     return text if console.color_system is not None and not console.no_color else plotext.uncolorize(text)

@@ -2,20 +2,21 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
-from cmbench.cli import _follow
+from cmbench.cli import _dashboard, _follow
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import DivergedError
-from cmbench.rundir import launch
+from cmbench.rundir import launch, status
+from cmbench.rundir.select import address
 
 if TYPE_CHECKING:
-    from cmbench.engine.runner import Record, Runner
+    from cmbench.engine.recorder import Record
+    from cmbench.engine.runner import Runner
 
 
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
@@ -29,16 +30,25 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
     """
     if foreground or not (detach or _has_terminal()):
         return _in_this_process(make())
+    shows = not detach and _dashboard.can_be_shown()
+    if shows:
+        _dashboard.settings()
     run = launch.start_detached(arguments)
     if detach:
         typer.echo(run.name)
         return 0
-    return _follow.follow_started(run)
+    if not shows:
+        return _follow.follow_started(run)
+    _dashboard.show(run.path.parent, [run])
+    if status.is_live(run):
+        typer.echo(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
+        return 0
+    return _follow.closing(run)
 
 
 def _has_terminal() -> bool:
     batch = os.environ.get("CI") or os.environ.get("SLURM_JOB_ID")
-    return sys.stdin.isatty() and sys.stdout.isatty() and not batch
+    return _dashboard.has_terminal() and not batch
 
 
 def _in_this_process(runner: "Runner") -> int:

@@ -2,10 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cmbench import recipe as recipes
 from cmbench.errors import ConflictError, UsageError, nearest
@@ -198,18 +197,9 @@ def take_up(tasks: Sequence[Task], runs_dir: Path) -> None:
 
 
 def _check_same(run: RunDir, found: Recipe, wanted: Recipe) -> None:
-    there, here = dict(_flat(found.tables())), dict(_flat(wanted.tables()))
-    for key in sorted((there.keys() | here.keys()) - {"seed"}):
-        if there.get(key) != here.get(key):
+    for key, (there, here) in sorted(recipes.differences([found, wanted]).items()):
+        if key != "seed":
+            shown = ["missing" if value is recipes.MISSING else repr(value) for value in (there, here)]
             raise ConflictError(
-                f"{run.name}: {key} is {there.get(key, 'missing')!r} there and {here.get(key, 'missing')!r} here; "
-                "choose another --name, or the same recipe"
+                f"{run.name}: {key} is {shown[0]} there and {shown[1]} here; choose another --name, or the same recipe"
             )
-
-
-def _flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

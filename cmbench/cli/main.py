@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, ls, recipe, resume, run, sample, show, stop, watch
+from cmbench.cli import ablate, doctor, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -21,10 +21,16 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
 app.command("watch")(watch.watch)
+app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("sample")(sample.sample)
 app.command("stop")(stop.stop)
+app.command("pause")(requests.pause)
+app.command("continue")(requests.go_on)
+app.command("checkpoint")(requests.checkpoint)
+app.command("snapshot")(requests.snapshot)
+app.command("set")(requests.change)
 app.command("ablate")(ablate.ablate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipe.app, name="recipe")

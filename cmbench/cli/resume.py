@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmbench import recipe, steering
 from cmbench.cli import _train
-from cmbench.cli._options import Detach, Foreground, Run, RunsDir
+from cmbench.cli._options import Changes, Detach, Foreground, Run, RunsDir
 from cmbench.errors import ConflictError
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
 
 
-def resume(run: Run, runs_dir: RunsDir = None, foreground: Foreground = False, detach: Detach = False) -> int:
+def resume(
+    run: Run,
+    changes: Changes = None,
+    runs_dir: RunsDir = None,
+    foreground: Foreground = False,
+    detach: Detach = False,
+) -> int:
     """Take a stopped, crashed or diverged run up from its newest checkpoint, exactly as if it had never ended."""
     chosen = select(run, runs_folder(runs_dir))
     state = status.read(chosen)["state"]
     if state == "finished":
         raise ConflictError(f"{chosen.name}: already finished (cmbench sample {address(chosen)})")
-    if state == "running":
-        raise ConflictError(f"{chosen.name}: is running (cmbench watch {address(chosen)})")
+    if state in ("running", "paused"):
+        next_command = "watch" if state == "running" else "continue"
+        raise ConflictError(f"{chosen.name}: is {state} (cmbench {next_command} {address(chosen)})")
+    given = changes or []
+    settings = steering.parse(recipe.load(chosen.recipe), given, chosen.name)
 
     path, runs_path = chosen.path.resolve(), runs_folder(runs_dir).resolve()
 
@@ -33,7 +43,8 @@ def resume(run: Run, runs_dir: RunsDir = None, foreground: Foreground = False, d
         # Data and modules of one's own may be named relative to where the run was started.
         began = Path((read_json(chosen.meta) or {}).get("directory", "."))
         os.chdir(began if began.is_dir() else ".")
-        return runner.resume(RunDir(path), runs_path)
+        return runner.resume(RunDir(path), runs_path, settings)
 
     arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
+    arguments += [part for change in given for part in ("--set", change)]
     return _train.train(make, arguments, foreground, detach)

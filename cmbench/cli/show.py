@@ -8,9 +8,10 @@ from cmbench import recipe as recipes
 from cmbench.cli._lines import denoiser_differs, number
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.cli._tables import table
-from cmbench.rundir import status
+from cmbench.rundir import settings, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.log import Tail
 from cmbench.rundir.select import runs_folder, select
 
 
@@ -29,6 +30,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("parameters", f"{meta.get('parameters', 0):,}"),
         ("teacher", _teacher(about)),
         ("first weights", _first_weights(about)),
+        ("changed", _changed(about)),
         ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
@@ -53,8 +55,19 @@ def _about(run: RunDir) -> dict[str, Any]:
         "meta": read_json(run.meta) or {},
         "checkpoints": steps_of_checkpoints(run),
         "snapshots": sorted(path.name for path in run.snapshots.glob("[0-9]*.png")),
+        "settings": _settings(run),
         "recipe": recipes.load(run.recipe).tables(),
     }
+
+
+def _settings(run: RunDir) -> dict[str, Any]:
+    in_force, _ = settings.at(Tail(run.events).read(), status.read(run)["step"])
+    return {key: value for setting in in_force for key, value in setting["settings"].items()}
+
+
+def _changed(about: dict[str, Any]) -> str:
+    """Return the settings that were changed while it trained, as they are in force."""
+    return "  ".join(f"{key}={value}" for key, value in about["settings"].items()) or "nothing since it began"
 
 
 def _teacher(about: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ import typer
 
 from cmbench.cli import _follow
 from cmbench.cli._options import Run, RunsDir
-from cmbench.errors import STOPPED, CmbenchError, ConflictError
+from cmbench.cli.requests import select_live
+from cmbench.errors import STOPPED, CmbenchError
 from cmbench.rundir import control, status
-from cmbench.rundir.select import runs_folder, select
 
 
 def stop(
@@ -18,10 +18,7 @@ def stop(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for it; 0: do not wait.")] = 60.0,
 ) -> int:
     """Ask a live run to write a checkpoint and stop. It can be resumed."""
-    chosen = select(run, runs_folder(runs_dir))
-    state = status.read(chosen)["state"]
-    if state not in status.LIVE:
-        raise ConflictError(f"{chosen.name}: is not live ({state})")
+    chosen = select_live(run, runs_dir)
     control.request(chosen, "stop")
     deadline = time.monotonic() + timeout
     while status.is_live(chosen) and time.monotonic() < deadline:

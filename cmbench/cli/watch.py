@@ -4,29 +4,48 @@ from typing import Annotated
 
 import typer
 
-from cmbench.cli import _follow
-from cmbench.cli._options import Json, Run, RunsDir
+from cmbench.cli import _dashboard, _follow
+from cmbench.cli._options import Ascii, Json, Runs, RunsDir
+from cmbench.errors import UsageError
 from cmbench.rundir.files import to_json
+from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
 
 
 def watch(
-    run: Run = "@latest",
+    runs: Runs = None,
     runs_dir: RunsDir = None,
-    past: Annotated[int, typer.Option("--past", "-n", min=0, help="Lines of what has been to begin with.")] = 10,
+    plain: Annotated[bool, typer.Option("--plain", help="Follow one run as log lines until it ends.")] = False,
+    past: Annotated[int, typer.Option("--past", "-n", min=0, help="With --plain: lines of what has been.")] = 10,
+    ascii_only: Ascii = False,
     json: Json = False,
 ) -> None:
-    """Follow a run as log lines until it ends. Ctrl-C leaves; the run goes on."""
-    chosen = select(run, runs_folder(runs_dir))
+    """Open the dashboard: of one run, of several beside each other, or of all. Without a terminal: a card of text."""
+    folder = runs_folder(runs_dir)
+    chosen = [select(run, folder) for run in runs or ()]
+    if (json or plain) and len(chosen) > 1:
+        raise UsageError(f"watch: {'--json' if json else '--plain'}: found {len(chosen)} runs, allowed: one")
+    if json or plain:
+        _follow_one(chosen[0] if chosen else select("@latest", folder), past, json)
+    elif _dashboard.can_be_shown():
+        _dashboard.show(folder, chosen, ascii_only)
+    else:
+        from cmbench.cli import _card
+
+        for run in chosen or [select("@latest", folder)]:
+            typer.echo("\n".join(_card.card(run)))
+
+
+def _follow_one(run: RunDir, past: int, json: bool) -> None:
     if json:
-        for row in _follow.rows(chosen, past):
+        for row in _follow.rows(run, past):
             typer.echo(to_json(row))
         return
-    typer.echo(chosen.name)
+    typer.echo(run.name)
     try:
-        for line in _follow.lines(chosen, past):
+        for line in _follow.lines(run, past):
             typer.echo(line)
     except KeyboardInterrupt:
-        typer.echo(f"\nleft; the run goes on: cmbench watch {address(chosen)}")
+        typer.echo(f"\nleft; the run goes on: cmbench watch {address(run)}")
         return
-    _follow.closing(chosen)
+    _follow.closing(run)

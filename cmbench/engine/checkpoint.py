@@ -11,7 +11,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from cmbench.engine.state import Groups
+from cmbench.engine.state import AVERAGE, Groups
 from cmbench.errors import NotFoundError
 from cmbench.rundir.files import fsync_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir, steps_of_checkpoints
@@ -62,6 +62,15 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
     """
     path = folder_of(run, step) / f"{group}.safetensors"
     return read_tensors(path, _checksums(run, step).get(group))
+
+
+def averages(run: RunDir, step: int) -> list[str]:
+    """List the lengths of the averages that a checkpoint holds, in the recipe's order, e.g. ["0.999"].
+
+    Raises:
+        DamagedError: its state.json is missing or broken.
+    """
+    return [name.removeprefix(AVERAGE) for name in _checksums(run, step) if name.startswith(AVERAGE)]
 
 
 def set_aside_after(run: RunDir, step: int) -> None:

@@ -78,15 +78,16 @@ class Diverged(Event):
 
 def train(trainer: Trainer) -> Iterator[Event]:
     """Train from the state's step to the end of the recipe. To stop, ask for no further event."""
-    recipe, state, data = trainer.recipe, trainer.state, trainer.data
-    steps, batch_size = recipe.train.steps, recipe.train.batch_size
+    state, data = trainer.state, trainer.data
+    steps, batch_size = trainer.recipe.train.steps, trainer.recipe.train.batch_size
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    clip = recipe.optimizer.clip
-    anatomy = recipe.profile.anatomy_every if hasattr(trainer.objective, "anatomy") else 0
+    clip = trainer.recipe.optimizer.clip
+    anatomy = trainer.recipe.profile.anatomy_every if hasattr(trainer.objective, "anatomy") else 0
     speed = Speed()
     state.model.train()
 
     while state.step < steps:
+        recipe = trainer.recipe  # another one where the run has been steered since the last step
         random = StepRandom(trainer.device, recipe.seed, state.step)
         x_0, labels = data.batch(batch_size, random)
         lr = learning_rate(recipe.optimizer, state.step, steps)
@@ -138,8 +139,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if _due(recipe.evaluate.every, state.step, steps):
                 yield _evaluated(trainer)
             if _due(recipe.snapshot.every, state.step, steps):
-                samples = {n: trainer.sample(recipe.snapshot.n, n) for n in recipe.snapshot.steps}
-                yield Snapshotted(state.step, samples)
+                yield Snapshotted(state.step, trainer.snapshot())
             if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
                 yield CheckpointDue(state.step)
             yield Stepped(state.step)

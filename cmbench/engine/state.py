@@ -13,17 +13,22 @@ from cmbench.networks._model import Model
 from cmbench.tables import Ema
 
 Groups = dict[str, dict[str, Tensor]]
+AVERAGE = "ema_"  # begins the name of an average's group
 
 
 class Average:
     """One average of the weights for sampling, of constant decay or of EDM2's power profile."""
 
     def __init__(self, config: Ema, length: float, model: Model) -> None:
-        self.name = f"ema_{length!r}"
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._follower = ema.Follower(self.model, model)
+        self.take_length(config, length)
+
+    def take_length(self, config: Ema, length: float) -> None:
+        """Average over this length from the next step on, and be named after it. The weights stay."""
+        self.name = f"{AVERAGE}{length!r}"
         self._gamma = ema.power_gamma(length) if config.profile == "power" else None
         self._decay = length
-        self._follower = ema.Follower(self.model, model)
 
     def update(self, step: int) -> None:
         """Take in the model's weights after `step` steps, counted from 1."""
@@ -70,5 +75,6 @@ class State:
         optimizers.load_state_tensors(self.optimizer, groups.get("optimizer", {}))
         self.means.sums = {name: value.to(device) for name, value in groups.get("means", {}).items()}
         self.profile.sums = {name: value.to(device) for name, value in groups.get("profile", {}).items()}
-        for average in self.averages:
-            average.model.load_state_dict(groups[average.name])
+        saved = [name for name in groups if name.startswith(AVERAGE)]
+        for average, name in zip(self.averages, saved, strict=True):  # by place: lengths may have changed since
+            average.model.load_state_dict(groups[name])

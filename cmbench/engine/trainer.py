@@ -1,6 +1,6 @@
 """A recipe, built: data, objective and state, ready for the loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cmbench import recipe as recipes
+from cmbench import steering
 from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
@@ -28,9 +29,9 @@ from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trainer:
-    """What `loop.train` needs."""
+    """What `loop.train` needs. `steer` alone changes its recipe, between two steps."""
 
     recipe: Recipe
     device: torch.device
@@ -50,6 +51,26 @@ class Trainer:
     def sampling_model(self) -> Model:
         """The first average of the weights, or the weights themselves where the recipe keeps none."""
         return self.state.averages[0].model if self.state.averages else self.state.model
+
+    def steered(self, settings: Mapping[str, Any], where: str) -> Recipe:
+        """Return the recipe with settings such as {"optimizer.lr": 1e-4} in force; `where` is what messages name.
+
+        Raises:
+            UsageError: a key cannot be changed while a run trains, or not to this value.
+        """
+        return build.complete(steering.steered(self.recipe, settings, where), where)
+
+    def steer(self, settings: Mapping[str, Any], where: str) -> None:
+        """Put settings in force from the next step on. Raises as `steered`, and then nothing has changed."""
+        before, self.recipe = self.recipe, self.steered(settings, where)
+        if self.recipe.objective != before.objective:
+            _, self.objective.config = build.settings("objective", self.recipe)
+        for average, length in zip(self.state.averages, self.recipe.ema.lengths, strict=True):
+            average.take_length(self.recipe.ema, length)
+
+    def snapshot(self) -> dict[int, Tensor]:
+        """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
+        return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
 
     def sample(self, n: int, steps: int = 1) -> Tensor:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed."""

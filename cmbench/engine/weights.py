@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint
+from cmbench.engine.state import AVERAGE
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
@@ -60,7 +61,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     Args:
         run: the run.
         device: where the model goes.
-        ema: a length of the run's [ema], "none" for the raw weights, or "" for the first length.
+        ema: a length of the checkpoint's averages, "none" for the raw weights, or "" for the first length.
         step: of the checkpoint; None takes the newest.
         key: what messages call `ema`.
 
@@ -76,9 +77,9 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     recipe, meta = recipes.load(run.recipe), read_json(run.meta)
     if meta is None:
         raise NotFoundError(f"{run.meta}: missing or broken")
-    ema = _ema_name(ema, recipe, key)
-    group = "model" if ema == "none" else f"ema_{ema}"
     step = steps[-1] if step is None else step
+    ema = _ema_name(ema, checkpoint.averages(run, step), key)
+    group = "model" if ema == "none" else f"{AVERAGE}{ema}"
     tensors = checkpoint.load_group(run, step, group)
     return _built(recipe, meta, tensors, device, step, ema, _spent(run, step))
 
@@ -103,8 +104,8 @@ def sigma_lowest(recipe: Recipe) -> float:
     return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else recipe.path.sigma_min
 
 
-def _ema_name(wanted: str, recipe: Recipe, key: str) -> str:
-    names = [*(repr(length) for length in recipe.ema.lengths), "none"]
+def _ema_name(wanted: str, averages: list[str], key: str) -> str:
+    names = [*averages, "none"]
     if wanted and wanted not in names:
         raise UsageError(f"{key}: found '{wanted}', allowed: {', '.join(names)}")
     return wanted or names[0]

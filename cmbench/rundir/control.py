@@ -8,19 +8,35 @@ from cmbench.errors import writing
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
+ACTIONS = ("pause", "continue", "checkpoint", "snapshot", "set", "stop")
 
-def request(run: RunDir, action: str) -> str:
-    """Ask the trainer for an action, "stop" for one, and return the request's id."""
-    identity = f"{time.time_ns()}-{secrets.token_hex(2)}"
+
+def request(run: RunDir, action: str, **details: Any) -> str:
+    """Ask the trainer for one of ACTIONS, and return the request's id, which its answer carries.
+
+    Args:
+        run: the run.
+        action: what to do.
+        details: for "set": settings={"optimizer.lr": 1e-4}, checked by `cmbench.steering`.
+
+    Raises:
+        UsageError: the run's folder cannot be written.
+    """
+    identity = new_id()
     with writing(run.control):
-        write_atomically(run.control / f"{identity}.json", to_json({"id": identity, "action": action}))
+        write_atomically(run.control / f"{identity}.json", to_json({"id": identity, "action": action, **details}))
     return identity
 
 
+def new_id() -> str:
+    """Return an id that no other request has; later ones sort behind."""
+    return f"{time.time_ns()}-{secrets.token_hex(2)}"
+
+
 def take(run: RunDir) -> list[dict[str, Any]]:
-    """Return the waiting requests, oldest first, and remove them."""
-    waiting = sorted(run.control.glob("[0-9]*.json"))
-    requests = [read_json(path) for path in waiting]
+    """Return the waiting requests, oldest first, and remove them. One that cannot be read has an id alone."""
+    waiting = sorted(path for path in run.control.glob("[0-9]*.json") if path.is_file())
+    requests = [{**(read_json(path) or {}), "id": path.stem} for path in waiting]
     for path in waiting:
         path.unlink(missing_ok=True)
-    return [r for r in requests if r is not None]
+    return requests

@@ -11,6 +11,7 @@ from cmbench.rundir.files import fsync_folder
 
 SCHEMA = 1
 LATEST = "latest"
+TRASH = ".trash"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class RunDir:
     def console(self) -> Path:
         """What the trainer printed."""
         return self.path / "console.log"
+
+    @property
+    def annotations(self) -> Path:
+        """Note and tags, by whoever looks at the run."""
+        return self.path / "annotations.json"
 
     @property
     def lock(self) -> Path:

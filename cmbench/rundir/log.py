@@ -70,7 +70,7 @@ class Tail:
             return []
         whole = data.rfind(b"\n") + 1
         self._offset += whole
-        return list(_parse(data[:whole]))
+        return list(parse(data[:whole]))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -90,10 +90,11 @@ def without_superseded(rows: Iterable[Row]) -> list[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    return _parse(path.read_bytes() if path.exists() else b"")
+    return parse(path.read_bytes() if path.exists() else b"")
 
 
-def _parse(data: bytes) -> Iterator[Row]:
+def parse(data: bytes) -> Iterator[Row]:
+    """Yield the rows of whole lines, without what a crash tore."""
     for line in data.split(b"\n"):
         try:
             row = orjson.loads(line)

@@ -10,9 +10,24 @@ import psutil
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
-LIVE = ("starting", "running", "lost")
+LIVE = ("starting", "running", "paused", "lost")
 LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
+
+_NUMBER, _NONE = (int, float), type(None)
+_TYPES: dict[str, Any] = {
+    "state": str,
+    "step": int,
+    "of": (int, _NONE),
+    "heartbeat": _NUMBER,
+    "pid": int,
+    "pid_start": _NUMBER,
+    "images_per_s": (*_NUMBER, _NONE),
+    "eta_s": (*_NUMBER, _NONE),
+    "checkpoint": (int, _NONE),
+    "last": dict,
+    "best": dict,
+}
 
 
 def owner() -> dict[str, Any]:
@@ -27,7 +42,13 @@ def write(run: RunDir, status: dict[str, Any]) -> None:
 
 def read(run: RunDir) -> dict[str, Any]:
     """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost."""
-    status = read_json(run.status) or {"state": "starting", "step": 0, "heartbeat": _age_of(run)}
+    return judged(run, read_json(run.status) or {})
+
+
+def judged(run: RunDir, written: dict[str, Any]) -> dict[str, Any]:
+    """Return what `read` makes of the content of status.json; a field of another type than its own is not there."""
+    sound = {key: value for key, value in written.items() if isinstance(value, _TYPES.get(key, object))}
+    status = {"state": "starting", "step": 0, "heartbeat": _age_of(run), **sound}
     if status["state"] in LIVE:
         status["state"] = _judge(status)
     return status
@@ -52,7 +73,7 @@ def _is_running(status: dict[str, Any]) -> bool:
         process = psutil.Process(status["pid"])
         same = abs(process.create_time() - status["pid_start"]) < 1.0
         return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, KeyError, ValueError, OverflowError):
         return False
 
 

@@ -217,6 +217,13 @@ COMMANDS = {
     "show of an unknown run": (["show", "nobody"], 4, ["nobody", "no such run"]),
     "watch of an unknown run": (["watch", "nobody"], 4, ["nobody", "no such run"]),
     "stop of an unknown run": (["stop", "nobody"], 4, ["nobody", "no such run"]),
+    "pause of an unknown run": (["pause", "nobody"], 4, ["nobody", "no such run"]),
+    "continue of an unknown run": (["continue", "nobody"], 4, ["nobody", "no such run"]),
+    "checkpoint of an unknown run": (["checkpoint", "nobody"], 4, ["nobody", "no such run"]),
+    "snapshot of an unknown run": (["snapshot", "nobody"], 4, ["nobody", "no such run"]),
+    "set of an unknown run": (["set", "nobody", "log.every=5"], 4, ["nobody", "no such run"]),
+    "set of nothing": (["set", "nobody"], 2, ["TABLE.KEY=VALUE"]),
+    "patience below nothing": (["pause", "nobody", "--timeout", "-1"], 2, ["--timeout", "0"]),
     "resume of an unknown run": (["resume", "nobody"], 4, ["nobody", "no such run"]),
     "resume without runs": (["resume", "@latest:tiny"], 4, ["runs", "no run named tiny"]),
     "steps of sample": (["sample", "--steps", "0"], 2, ["--steps", "1"]),
@@ -298,7 +305,32 @@ def test_a_teacher_that_fits_badly(complains, trained, teacher):
 
 def test_what_a_finished_run_cannot_do(complains, trained):
     complains("resume", trained.name, code=5, mentions=[trained.name, "already finished", "cmbench sample"])
-    complains("stop", trained.name, code=5, mentions=[trained.name, "not live", "finished"])
+    for command in ("stop", "pause", "continue", "checkpoint", "snapshot"):
+        complains(command, trained.name, code=5, mentions=[trained.name, "not live", "finished"])
+    complains("set", trained.name, "log.every=5", code=5, mentions=[trained.name, "not live", "finished"])
+
+
+SETTINGS = {
+    "unknown key": ("optimizer.lrr=1", ["optimizer.lrr", "cannot be changed", "'optimizer.lr'?", "log.every"]),
+    "key that is fixed": ("train.steps=5", ["train.steps", "cannot be changed while a run trains", "optimizer.lr"]),
+    "key of another objective": ("objective.tangent_warmup=5", ["objective.tangent_warmup", "cannot be changed"]),
+    "wrong type": ("log.every=often", ["log.every", "'often'", "integer"]),
+    "out of range": ("log.every=0", ["log.every", "found 0", "1"]),
+    "not finite": ("optimizer.lr=nan", ["optimizer.lr", "nan", "finite"]),
+    "beyond 63 bits": ("log.every=99999999999999999999", ["log.every", "99999999999999999999", "9223372036854775807"]),
+    "another number of averages": ("ema.lengths=[0.5]", ["ema.lengths", "[0.5]", "as many as before, 2"]),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_setting_that_a_run_cannot_be_given(complains, trained, case):
+    change, mentions = SETTINGS[case]
+    status.write(trained, {**(read_json(trained.status) or {}), **status.owner(), "state": "running"})
+    complains("set", trained.name, "snapshot.every=5", change, code=2, mentions=[trained.name, *mentions])
+    complains("set", trained.name, "log.every", code=2, mentions=["set 'log.every'", "table.key=value"])
+    status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
+    complains("resume", trained.name, "--set", change, code=2, mentions=[trained.name, *mentions])
+    complains("resume", trained.name, "--set", "log.every", code=2, mentions=["--set 'log.every'", "table.key=value"])
 
 
 def test_a_live_run_is_not_resumed(complains, trained):

@@ -9,7 +9,8 @@ import torch
 from tiny import DISTILL
 
 from cmbench.engine import checkpoint, runner, weights
-from cmbench.engine.runner import Record, Runner
+from cmbench.engine.recorder import Record
+from cmbench.engine.runner import Runner
 from cmbench.errors import ConflictError, NotFoundError
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json

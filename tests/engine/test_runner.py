@@ -81,13 +81,13 @@ def test_a_stop_that_comes_before_the_first_step_is_heard(home):
     assert (made.exit_code, status.read(made.run)["state"]) == (STOPPED, "stopped")
 
 
-def test_a_request_to_a_trainer_that_is_no_more_is_dropped_and_said_so(home):
+def test_a_request_to_a_trainer_that_is_no_more_is_refused(home):
     made = stop_after(create(home), 3)
     control.request(made.run, "stop")
     list(runner.resume(made.run).records())
     assert status.read(made.run)["state"] == "finished"
     (answer,) = (row for row in read_rows(made.run.events) if row["kind"] == "request")
-    assert answer["result"].startswith("dropped")
+    assert answer["result"] == "refused: the run was not live"
 
 
 def test_records_that_nobody_asks_for_any_more_end_with_a_checkpoint(home):

@@ -26,11 +26,28 @@ def test_a_request_that_is_still_being_written_is_not_taken(run):
     assert len(list(run.control.iterdir())) == 1
 
 
-def test_a_broken_request_is_removed(run):
-    (run.control / "1-ab.json").write_bytes(b"{")
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"null", b"\xff\x00"])
+def test_of_a_broken_request_the_name_is_left(run, content):
+    (run.control / "1-ab.json").write_bytes(content)
     sent = control.request(run, "stop")
-    assert [request["id"] for request in control.take(run)] == [sent]
+    assert control.take(run) == [{"id": "1-ab"}, {"id": sent, "action": "stop"}]
     assert list(run.control.iterdir()) == []
+
+
+def test_a_request_goes_by_the_name_of_its_file(run):
+    (run.control / "1-ab.json").write_bytes(b'{"id": {"deep": []}, "action": "stop"}')
+    assert control.take(run) == [{"id": "1-ab", "action": "stop"}]
+
+
+def test_a_folder_is_no_request(run):
+    (run.control / "1.json").mkdir()
+    assert control.take(run) == []
+
+
+def test_details_come_along(run):
+    sent = control.request(run, "set", settings={"optimizer.lr": 1e-4, "ema.lengths": (0.9, 0.5)})
+    settings = {"optimizer.lr": 1e-4, "ema.lengths": [0.9, 0.5]}
+    assert control.take(run) == [{"id": sent, "action": "set", "settings": settings}]
 
 
 def test_without_a_folder_there_is_none(tmp_path):

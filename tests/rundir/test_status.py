@@ -27,7 +27,7 @@ def write(run: RunDir, silent: float = 0.0, **fields: object) -> None:
 
 def state(run: RunDir) -> str:
     found = status.read(run)["state"]
-    assert status.is_live(run) == (found in ("starting", "running", "lost"))
+    assert status.is_live(run) == (found in ("starting", "running", "paused", "lost"))
     return found
 
 
@@ -39,7 +39,7 @@ def test_a_heartbeat_is_the_time_of_writing(run):
     assert status.read(run) == written
 
 
-@pytest.mark.parametrize("judged", ["starting", "running"])
+@pytest.mark.parametrize("judged", ["starting", "running", "paused"])
 def test_a_live_process_runs_however_silent_it_is(run, judged):
     write(run, state=judged, silent=10_000)
     assert state(run) == judged

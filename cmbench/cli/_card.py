@@ -1,0 +1,47 @@
+"""A run on a card of text: what the dashboard tells, for pipes, logs and terminals that show lines alone."""
+
+import numpy as np
+from rich.cells import cell_len, set_cell_size
+
+from cmbench.cli import _plots
+from cmbench.rundir.layout import RunDir
+from cmbench.tui import report
+from cmbench.tui.scales import number
+from cmbench.tui.text import plain
+from cmbench.tui.view import RunView, quality_keys
+
+WIDTH = 80
+_HEIGHT = 9
+_EVENTS = 5
+
+
+def card(run: RunDir) -> list[str]:
+    """Return the lines of a card, each at most 80 columns."""
+    view = RunView(run)
+    while view.read() and view.series.behind:
+        pass
+    lines = [_line("".join(text for text, _ in report.header(view, None, False, ascii_only=True)[0]).strip())]
+    lines += [_line(f"path {run.path}"), ""]
+    for keys in [["loss"], ["tangent_norm"], quality_keys(view.keys)[:1]]:
+        if keys and keys[0] in view.keys:
+            lines += _chart(view, keys[0])
+    last = view.last
+    lines += [_line(f"  {report.title_of([key]):<24}{number(last[key]):>12}") for key in view.keys if key in last]
+    rows = report.journal(list(view.series.journal.rows)[-_EVENTS:])
+    return [*lines, "", *(_line("".join(text for text, _ in row)) for row in rows)]
+
+
+def _line(text: str) -> str:
+    """Return what others wrote as a line that fits."""
+    shown = plain(text)
+    return shown if cell_len(shown) <= WIDTH else set_cell_size(shown, WIDTH).rstrip()
+
+
+def _chart(view: RunView, key: str) -> list[str]:
+    line = view.line(key, "step")
+    if not np.isfinite(line.mean).any():
+        return []
+    x, y = line.x.tolist(), [float(v) if np.isfinite(v) else None for v in line.mean]
+    ends = {x[0]: number(x[0]), x[-1]: number(x[-1])}
+    text = _plots.chart([_plots.Series(x, y, "*", joined=True)], ends, height=_HEIGHT, at_most=WIDTH)
+    return [report.title_of([key]), *text.splitlines()]

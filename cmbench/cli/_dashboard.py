@@ -1,0 +1,70 @@
+"""The dashboard in this terminal, where there is one that can show it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmbench.cli._guard import sane_terminal
+from cmbench.rundir.layout import RunDir
+
+if TYPE_CHECKING:
+    from cmbench.tui.settings import Settings
+
+
+def can_be_shown() -> bool:
+    """Whether there is a terminal in which the cursor can be moved: input and output, and not a dumb one."""
+    if _is_in_browser():
+        return True
+    return has_terminal() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def has_terminal() -> bool:
+    """Whether input and output are a terminal; either may be closed."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _is_in_browser() -> bool:
+    """Whether `cmbench serve` started this process."""
+    return bool(os.environ.get("TEXTUAL_DRIVER"))
+
+
+def settings() -> "Settings":
+    """Return the user's settings. A command that starts something asks for them first, so that it is not too late.
+
+    Raises:
+        UsageError: they cannot be used.
+    """
+    if "SSH_CONNECTION" in os.environ:  # 256 colours take half the bytes of all of them
+        os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "256")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # Textual reads both when it is imported
+    from cmbench.tui import settings as preferences
+
+    given = preferences.load()
+    if given.theme or given.keys:  # their names are known once every screen is imported
+        from cmbench.tui.app import actions
+        from cmbench.tui.colours import themes
+
+        preferences.check_names(given, [theme.name for theme in themes()], actions)
+    return given
+
+
+def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) -> None:
+    """Show the browser, or the dashboard of one run, or the comparison of several, until the user leaves.
+
+    Raises:
+        UsageError: the user's settings cannot be used.
+    """
+    given = settings()
+    from cmbench.tui.app import CmbenchApp
+    from cmbench.tui.widgets.pixels import pixel_protocol
+
+    if ascii_only:
+        given = given.model_copy(update={"ascii": True})
+    app = CmbenchApp(runs_dir, runs, given, pixels=pixel_protocol())
+    with nullcontext() if _is_in_browser() else sane_terminal():
+        app.run()
+    if app.return_code:
+        raise SystemExit(app.return_code)

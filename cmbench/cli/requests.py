@@ -1,0 +1,107 @@
+"""What a live run is asked for: `cmbench pause`, `continue`, `checkpoint`, `snapshot`, `set`."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmbench import recipe as recipes
+from cmbench import steering
+from cmbench.cli._lines import event_line
+from cmbench.cli._options import Json, Run, RunsDir
+from cmbench.errors import CmbenchError, ConflictError
+from cmbench.rundir import control, status
+from cmbench.rundir.files import to_json
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.select import runs_folder, select
+
+_POLL = 0.1  # seconds
+
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
+Changes = Annotated[
+    list[str],
+    typer.Argument(metavar="TABLE.KEY=VALUE...", help="E.g. optimizer.lr=1e-4 log.every=50; the rest stays."),
+]
+
+
+def pause(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Let a live run wait after the step in progress, until `cmbench continue` or `cmbench stop`."""
+    _ask(select_live(run, runs_dir), "pause", timeout, json)
+
+
+def go_on(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Let a paused run go on."""
+    _ask(select_live(run, runs_dir), "continue", timeout, json)
+
+
+def checkpoint(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Let a live run write a checkpoint now."""
+    _ask(select_live(run, runs_dir), "checkpoint", timeout, json)
+
+
+def snapshot(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Let a live run draw samples now."""
+    _ask(select_live(run, runs_dir), "snapshot", timeout, json)
+
+
+def change(run: Run, changes: Changes, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Change the learning rate, the tangent warm-up, the averages' lengths or an interval of a live run.
+
+    A change holds from the next step on, and is made again at the same step when the run is resumed.
+    """
+    chosen = select(run, runs_folder(runs_dir))
+    settings = steering.parse(recipes.load(chosen.recipe), changes, chosen.name, option="set")
+    _ask(_if_live(chosen), "set", timeout, json, settings=settings)
+
+
+def select_live(run: str, runs_dir: Path | None) -> RunDir:
+    """Find the one live run that a selector means.
+
+    Raises:
+        NotFoundError: there is no such run.
+        ConflictError: no trainer works on it.
+    """
+    return _if_live(select(run, runs_folder(runs_dir)))
+
+
+def _if_live(run: RunDir) -> RunDir:
+    state = status.read(run)["state"]
+    if state not in status.LIVE:
+        raise ConflictError(f"{run.name}: is not live ({state})")
+    return run
+
+
+def _ask(run: RunDir, action: str, timeout: float, json: bool, **details: Any) -> None:
+    """Send a request and print its answer.
+
+    Raises:
+        ConflictError: the trainer refused, or ended first.
+        CmbenchError: no answer came in time; the request still waits.
+    """
+    journal = Tail(run.events)
+    journal.read()  # what has been
+    identity = control.request(run, action, **details)
+    if not timeout:
+        typer.echo(to_json({"id": identity, "action": action, **details}) if json else f"{run.name}: asked to {action}")
+        return
+    answer = _answer(run, journal, identity, time.monotonic() + timeout)
+    if answer is None:
+        raise CmbenchError(f"{run.name}: asked to {action}, but no answer after {timeout:g} s; it is still asked")
+    if answer["result"] != "done":
+        raise ConflictError(f"{run.name}: {action} {answer['result']}")
+    typer.echo(to_json(answer) if json else f"{run.name}: {event_line(answer)}")
+
+
+def _answer(run: RunDir, journal: Tail, identity: str, deadline: float) -> Row | None:
+    while True:
+        live = status.is_live(run)  # asked before reading, so that a last answer is not missed
+        for row in journal.read():
+            if row.get("kind") == "request" and row.get("id") == identity:
+                return row
+        if not live:
+            raise ConflictError(f"{run.name}: ended before it answered ({status.read(run)['state']})")
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_POLL)

@@ -1,0 +1,106 @@
+"""Requests to a trainer: granted between two steps, answered in the journal; settings are made again after a resume."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cmbench.engine.recorder import Record
+from cmbench.errors import UsageError, nearest
+from cmbench.rundir import control, settings
+from cmbench.rundir.log import Row
+
+if TYPE_CHECKING:
+    from cmbench.engine.runner import Runner
+
+_LOOK_EVERY = 0.25  # seconds between looks into control/
+
+
+class Requests:
+    """What a run is asked for.
+
+    Args:
+        runner: of the run.
+        ahead: settings to be made once their step is done, in their order: {"id", "step", "settings"}, and
+            "replayed" where the journal of an earlier segment has them.
+    """
+
+    def __init__(self, runner: "Runner", ahead: Sequence[Row] = ()) -> None:
+        self._runner, self._ahead = runner, list(ahead)
+        self._paused = False
+        self._next_look = 0.0
+
+    def between_steps(self) -> Iterator[Record]:
+        """Grant what is due, and wait while the run is paused. Returns when a step is to be made, or the run to stop.
+
+        Wants the state as it is between two steps.
+        """
+        while self._ahead and self._ahead[0]["step"] <= self._runner.trainer.state.step:
+            yield from self._grant({**self._ahead.pop(0), "action": "set"})
+        if time.monotonic() >= self._next_look:
+            yield from self._look()
+        while self._paused and not self._runner.stop_requested:
+            time.sleep(_LOOK_EVERY)
+            self._runner.recorder.beat()
+            yield from self._look()
+
+    def refuse(self, why: str) -> Iterator[Record]:
+        """Refuse whatever waits."""
+        for request in control.take(self._runner.run):
+            yield self._answer(request, f"refused: {why}")
+
+    def _look(self) -> Iterator[Record]:
+        self._next_look = time.monotonic() + _LOOK_EVERY
+        for request in control.take(self._runner.run):
+            yield from self._grant({key: request[key] for key in ("id", "action", "settings") if key in request})
+
+    def _grant(self, request: Row) -> Iterator[Record]:
+        runner, files = self._runner, {}
+        try:
+            match request.get("action"):
+                case "stop":
+                    runner.request_stop("requested")
+                case "pause":
+                    self._pause(True)
+                case "continue":
+                    self._pause(False)
+                case "checkpoint":
+                    yield (record := runner.recorder.checkpoint())
+                    files = {"files": [record.row["folder"]]}
+                case "snapshot":
+                    yield (record := runner.recorder.snapshot(runner.trainer.snapshot()))
+                    files = {"files": [f"snapshots/{name}" for name in record.row["files"]]}
+                case "set":
+                    self._set(request)
+                case unknown:
+                    raise UsageError(_not_an_action(unknown))
+        except UsageError as error:
+            yield self._answer(request, f"refused: {error}")
+        else:
+            yield self._answer(request, "done", **files)
+
+    def _pause(self, paused: bool) -> None:
+        self._paused = paused
+        self._runner.recorder.show("paused" if paused else "running")
+
+    def _set(self, request: Row) -> None:
+        given, runner = request.get("settings"), self._runner
+        if not isinstance(given, dict) or not given:
+            raise UsageError(f"settings: found {given!r:.60}, allowed: keys with their values")
+        runner.trainer.steer(given, "settings")
+        if not request.get("replayed"):
+            self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
+
+    def _answer(self, request: Row, result: str, **details: Any) -> Record:
+        """Write the one row that answers a request. What has not the type that readers expect is left out."""
+        action, given = request.get("action"), request.get("settings")
+        row = {"id": request["id"], "action": action if isinstance(action, str) else None}
+        if isinstance(given, dict):
+            row["settings"] = given
+        if request.get("replayed"):
+            row["replayed"] = True
+        return self._runner.recorder.event("request", **row, result=result, **details)
+
+
+def _not_an_action(found: object) -> str:
+    hint = nearest(found, control.ACTIONS) if isinstance(found, str) else ""
+    return f"action: found {found!r:.60}, allowed: {', '.join(control.ACTIONS)}{hint}"

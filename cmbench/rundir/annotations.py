@@ -1,0 +1,46 @@
+"""What people write down about a run: a note and tags. The trainer neither reads nor writes it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from cmbench.errors import writing
+from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.layout import SCHEMA, RunDir
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Note and tags of one run."""
+
+    note: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def read(run: RunDir) -> Annotations:
+    """Return a run's note and tags; what is missing or damaged is empty."""
+    found = read_json(run.annotations) or {}
+    note, tags = found.get("note"), found.get("tags")
+    return Annotations(
+        note if isinstance(note, str) else "",
+        clean_tags(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
+    )
+
+
+def annotate(run: RunDir, note: str | None = None, tags: Iterable[str] | None = None) -> Annotations:
+    """Replace a run's note, its tags, or both, and return what it has now.
+
+    Raises:
+        UsageError: they cannot be written.
+    """
+    now = read(run)
+    now = now if note is None else replace(now, note=note.strip())
+    now = now if tags is None else replace(now, tags=clean_tags(tags))
+    with writing(run.annotations):
+        row = {"schema": SCHEMA, "note": now.note, "tags": list(now.tags)}
+        write_atomically(run.annotations, to_json(row, indent=True) + b"\n")
+    return now
+
+
+def clean_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return tags in their order, each once and each one word, so that a filter of words can name it."""
+    return tuple(dict.fromkeys(word for tag in tags if (word := "-".join(tag.split()))))

@@ -1,0 +1,318 @@
+"""A run's rows as curves, read on as the files grow, in memory that does not grow with them.
+
+Files may be damaged: what is of another type than its own is passed over.
+
+A curve keeps at most CAPACITY buckets. When they are full, neighbours are merged; each keeps its lowest and highest
+value, so that a spike of one row stays in sight however long the run becomes.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, parse
+
+CAPACITY = 1 << 14  # buckets of a curve
+CHUNK = 1 << 20  # bytes read at once: a reader in a thread lets others go on in between
+PROFILES = 256  # rows of profiles.jsonl kept of each quantity
+JOURNAL = 1000  # rows of events.jsonl kept
+
+_NO_CURVES = {"step", "time", "segment", "images", "nonfinite"}
+_FIELDS = {
+    "step": np.int64,
+    "time": np.float64,
+    "low": np.float32,
+    "high": np.float32,
+    "mean": np.float32,
+    "count": np.int32,  # finite values
+    "bad": np.int32,  # values that were not finite
+}
+
+
+@dataclass(frozen=True)
+class Points:
+    """Buckets of a curve, each array (n,): the last step and time of each, its finite values, how many were not."""
+
+    step: NDArray[np.int64]
+    time: NDArray[np.float64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    count: NDArray[np.int32]
+    bad: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+class Curve:
+    """One metric over the steps."""
+
+    def __init__(self) -> None:
+        # Filled at once, so that a viewer that starts well does not grow for hours.
+        self._buckets = {name: np.zeros(CAPACITY, dtype) for name, dtype in _FIELDS.items()}
+        self._n, self._rows = 0, 1
+        self._rest: Points | None = None  # rows of a bucket that is not complete yet
+        self.version = 0
+
+    def extend(
+        self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64], bad: NDArray[np.bool_]
+    ) -> None:
+        """Take in rows, each array (n,); `bad` marks values that were not finite."""
+        with np.errstate(over="ignore"):  # beyond a float32 a value is as good as infinite
+            finite = np.where(bad, np.nan, value).astype(np.float32)
+        rows = Points(step, time, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
+        self.version += 1
+        while len(rows):
+            if self._n == CAPACITY:
+                self._halve()
+            waiting = rows if self._rest is None else _joined(self._rest, rows)
+            whole = min(len(waiting) // self._rows, CAPACITY - self._n)
+            self._put(_merged(_part(waiting, 0, whole * self._rows), self._rows))
+            left = _part(waiting, whole * self._rows, len(waiting))
+            if len(left) < self._rows:
+                self._rest, rows = (left if len(left) else None), _part(left, 0, 0)
+            else:
+                self._rest, rows = None, left
+
+    def drop_from(self, step: int) -> None:
+        """Forget rows at or past a step; a bucket that lies across it goes as a whole."""
+        self._n = int(np.searchsorted(self._buckets["step"][: self._n], step))
+        if self._rest is not None:
+            kept = int(np.searchsorted(self._rest.step, step))
+            self._rest = _part(self._rest, 0, kept) if kept else None
+        self.version += 1
+
+    def points(self) -> Points:
+        """Return what there is, the incomplete last bucket included. Arrays are views: do not change them."""
+        whole = Points(**{name: array[: self._n] for name, array in self._buckets.items()})
+        return whole if self._rest is None else _joined(whole, _merged(self._rest, len(self._rest)))
+
+    def _put(self, buckets: Points) -> None:
+        for name, array in self._buckets.items():
+            array[self._n : self._n + len(buckets)] = getattr(buckets, name)
+        self._n += len(buckets)
+
+    def _halve(self) -> None:
+        merged = _merged(Points(**self._buckets), 2)
+        self._n, self._rows = 0, 2 * self._rows
+        self._put(merged)
+
+
+def _part(points: Points, start: int, stop: int) -> Points:
+    return Points(**{name: getattr(points, name)[start:stop] for name in _FIELDS})
+
+
+def _joined(a: Points, b: Points) -> Points:
+    return Points(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in _FIELDS})
+
+
+def _merged(points: Points, size: int) -> Points:
+    """Merge each `size` neighbours; `size` divides their number."""
+    if size == 1 or not len(points):
+        return points
+    table = {name: getattr(points, name).reshape(-1, size) for name in _FIELDS}
+    count = table["count"].sum(axis=1)
+    total = np.nansum(table["mean"] * table["count"], axis=1)
+    low = np.fmin.reduce(table["low"], axis=1)
+    high = np.fmax.reduce(table["high"], axis=1)
+    mean = np.divide(total, count, out=np.full(len(count), np.nan, total.dtype), where=count > 0)
+    return Points(table["step"][:, -1], table["time"][:, -1], low, high, mean, count, table["bad"].sum(axis=1))
+
+
+class Reader:
+    """A file of JSON lines, read in pieces of whole lines; a half-written line is not there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offset, self._size = path, 0, 0
+
+    @property
+    def behind(self) -> int:
+        """Bytes that were there at the last look and are not read yet."""
+        return max(0, self._size - self._offset)
+
+    def read(self) -> list[Row]:
+        """Return the rows of the next piece."""
+        try:
+            self._size = self.path.stat().st_size
+            if self._size <= self._offset:
+                return []
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(CHUNK)
+                while (whole := data.rfind(b"\n") + 1) == 0 and (more := file.read(CHUNK)):  # a very long line
+                    data += more
+        except OSError:
+            self._size = self._offset  # gone, or not ours to read: nothing is waited for
+            return []
+        self._offset += whole
+        if not whole:  # the last line is half-written: wait for its end
+            self._size = self._offset
+        return _rows(data[:whole])
+
+
+def _rows(data: bytes) -> list[Row]:
+    """Parse whole lines at once; one by one where a crash tore one of them."""
+    try:
+        rows = orjson.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
+    except orjson.JSONDecodeError:
+        return list(parse(data))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _is_row(row: Row) -> bool:
+    """Return whether a row says when it was written."""
+    step, time = row.get("step"), row.get("time")
+    return type(step) is int and abs(step) < 2**63 and type(time) in (int, float)
+
+
+def _first_step(row: Row) -> int | None:
+    """Return from which step on a new segment trains again, if the row opens one."""
+    step = row.get("first_step")
+    return step if isinstance(step, int) else None
+
+
+def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
+    """Return a column, nan where there is no number."""
+    try:
+        values = np.array([row.get(key) for row in rows], np.float64)  # None becomes nan
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape == (len(rows),):
+        return values
+    return np.array([v if isinstance(v := row.get(key), int | float) else None for row in rows], np.float64)
+
+
+def _named(name: object) -> float:
+    """Return what was named under "nonfinite"."""
+    try:
+        return float(str(name))
+    except ValueError:
+        return math.nan
+
+
+@dataclass
+class Metrics:
+    """metrics.jsonl as curves by name."""
+
+    reader: Reader
+    curves: dict[str, Curve] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    def read(self) -> bool:
+        """Read the next piece. Return whether there was something."""
+        rows = self.reader.read()
+        start = 0
+        for i, row in enumerate(rows):
+            if (first_step := _first_step(row)) is not None:
+                self._extend(rows[start:i])
+                start = i + 1
+                for curve in self.curves.values():
+                    curve.drop_from(first_step)
+        self._extend(rows[start:])
+        return bool(rows)
+
+    def _extend(self, rows: Sequence[Row]) -> None:
+        if not (rows := list(filter(_is_row, rows))):
+            return
+        step = np.array([row["step"] for row in rows], np.int64)
+        time = np.array([row["time"] for row in rows], np.float64)
+        named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if isinstance(row.get("nonfinite"), dict)]
+        for key in sorted(set().union(*rows) - _NO_CURVES):
+            value = _values(rows, key)
+            bad = np.zeros(len(rows), bool)
+            bad[[i for i, names in named if key in names]] = True
+            there = bad | ~np.isnan(value)
+            if not there.any():
+                continue
+            self.curves.setdefault(key, Curve()).extend(step[there], time[there], value[there], bad[there])
+            final = int(np.flatnonzero(there)[-1])
+            self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
+
+
+@dataclass
+class Profiles:
+    """profiles.jsonl: of each quantity the newest rows, thinned evenly where a run is long."""
+
+    reader: Reader
+    rows: dict[str, list[tuple[int, NDArray[np.float32]]]] = field(default_factory=dict)
+    version: int = 0
+
+    def read(self) -> bool:
+        """Read the next piece. Return whether there was something."""
+        rows = self.reader.read()
+        for row in rows:
+            if (first_step := _first_step(row)) is not None:
+                self._drop_from(first_step)
+            elif _is_row(row):
+                for key in row:
+                    if (bins := _bins(row[key])) is not None:
+                        self._add(key, row["step"], bins)
+        self.version += bool(rows)
+        return bool(rows)
+
+    def _add(self, key: str, step: int, bins: NDArray[np.float32]) -> None:
+        kept = self.rows.get(key, [])
+        if kept and len(kept[-1][1]) != len(bins):  # other bins: those before cannot stand beside them
+            kept = []
+        kept.append((step, bins))
+        if len(kept) > 2 * PROFILES:
+            kept = kept[::2] if len(kept) % 2 else kept[1::2]  # the newest stays
+        self.rows[key] = kept
+
+    def _drop_from(self, first_step: int) -> None:
+        self.rows = {key: [r for r in kept if r[0] < first_step] for key, kept in self.rows.items()}
+
+
+def _bins(value: object) -> NDArray[np.float32] | None:
+    """Return the bins of a profile, nan where there is no number; None where it is none."""
+    try:
+        bins = np.array(value if isinstance(value, list) else [], np.float32)
+    except (TypeError, ValueError):
+        return None
+    return bins if bins.ndim == 1 and len(bins) else None
+
+
+@dataclass
+class Journal:
+    """events.jsonl: the newest rows."""
+
+    reader: Reader
+    rows: deque[Row] = field(default_factory=lambda: deque(maxlen=JOURNAL))
+
+    def read(self) -> bool:
+        """Read the next piece. Return whether there was something."""
+        rows = self.reader.read()
+        for row in rows:
+            if (first_step := _first_step(row)) is not None:
+                kept = (r for r in self.rows if not isinstance(r.get("step"), int) or r["step"] < first_step)
+                self.rows = deque(kept, maxlen=JOURNAL)
+            else:
+                self.rows.append(row)
+        return bool(rows)
+
+
+class Series:
+    """Everything that grows in a run directory."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.metrics = Metrics(Reader(run.metrics))
+        self.profiles = Profiles(Reader(run.profiles))
+        self.journal = Journal(Reader(run.events))
+
+    def read(self) -> bool:
+        """Read a piece of each file. Return whether there was something new."""
+        new = [part.read() for part in (self.metrics, self.profiles, self.journal)]
+        return any(new)
+
+    @property
+    def behind(self) -> int:
+        """Bytes not read yet."""
+        return sum(part.reader.behind for part in (self.metrics, self.profiles, self.journal))

@@ -1,0 +1,52 @@
+"""Settings that a run was given while it trained: which have led to a checkpoint, and which come after it.
+
+They stand in the journal as answered requests, {"kind": "request", "action": "set", "result": "done", "settings": ...},
+and hold from the step after theirs.
+"""
+
+from collections.abc import Iterable
+
+from cmbench.rundir.log import Row, without_superseded
+
+
+def is_setting(row: Row) -> bool:
+    """Return whether a row of the journal is a setting that was made."""
+    return row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
+
+
+def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
+    """Split all settings of a run at the checkpoint of a step: those in force there, and those to be made again.
+
+    Args:
+        rows: of the journal, with those that were superseded and those that open segments.
+        step: from which the run is resumed.
+
+    Returns:
+        Both in the order in which they are made. A setting that has been made in several segments is there once.
+    """
+    rows = list(rows)
+    made: dict[tuple[str, int], Row] = {}
+    for row in filter(is_setting, rows):
+        if not row.get("replayed"):
+            made = {_key(other): other for other in without_keys_of(row, made.values())}
+        made[_key(row)] = row  # one that was made before keeps its place
+    counts = {_key(row) for row in without_superseded([*rows, {"first_step": step + 1}]) if is_setting(row)}
+    ordered = sorted(made.values(), key=lambda row: row["step"])
+    return [row for row in ordered if _key(row) in counts], [row for row in ordered if _key(row) not in counts]
+
+
+def _key(setting: Row) -> tuple[str, int]:
+    """Return what stays the same when a setting is made again. The id alone is what someone called a file."""
+    return setting["id"], setting["step"]
+
+
+def without_keys_of(setting: Row, others: Iterable[Row]) -> list[Row]:
+    """Let a new setting replace, for its keys, those of later steps, which an earlier segment was given."""
+    left = []
+    for other in others:
+        if other["step"] > setting["step"]:
+            kept = {key: value for key, value in other["settings"].items() if key not in setting["settings"]}
+            other = {**other, "settings": kept}
+        if other["settings"]:
+            left.append(other)
+    return left

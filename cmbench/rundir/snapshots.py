@@ -1,0 +1,114 @@
+"""Which snapshots a run has, and how good its model was at their steps."""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, Tail, without_superseded
+
+_NAME = re.compile(r"([0-9]{1,15})_([0-9]{1,6})step\.png")
+_QUALITY = re.compile(r"sw_([0-9]{1,6})step")
+_Stamp = tuple[int, int]  # time of change in nanoseconds, and size
+
+
+class SnapshotFile(NamedTuple):
+    """A picture, and the points that it shows where they lie beside it; differs from one that replaced it."""
+
+    picture: Path
+    points: Path | None
+    stamps: tuple[_Stamp, ...]
+
+
+@dataclass(frozen=True)
+class Album:
+    """The snapshots of a run by step and number of sampler steps, and the quality (lower is better) likewise."""
+
+    files: Mapping[int, Mapping[int, SnapshotFile]] = field(default_factory=dict)
+    quality: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    journal_best: int | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have snapshots, ascending."""
+        return sorted(self.files)
+
+    @property
+    def sampler_steps(self) -> list[int]:
+        """Every number of sampler steps that any of them was drawn with, ascending."""
+        return sorted({k for files in self.files.values() for k in files})
+
+    @property
+    def best(self) -> int | None:
+        """The step of the journal's best checkpoint; where that has no snapshot, the best of those that have one."""
+        if self.journal_best in self.files:
+            return self.journal_best
+        figures = {step: self.quality[step][min(self.quality[step])] for step in self.files if step in self.quality}
+        return min(figures, key=figures.__getitem__, default=None)
+
+    def nearest(self, step: int) -> int | None:
+        """Return the step with snapshots that is nearest to `step`."""
+        return min(self.files, key=lambda s: (abs(s - step), s), default=None)
+
+
+class AlbumReader:
+    """Reads a run's album again and again, from the journals only what is new."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._folder = run.snapshots
+        self._metrics, self._events = Tail(run.metrics), Tail(run.events)
+        self._figures: list[Row] = []
+        self._checkpoints: list[Row] = []
+
+    def read(self) -> Album:
+        """Return the album as it is now; equal to the last one if nothing changed."""
+        self._figures = _go_on(self._figures, self._metrics, lambda row: bool(_quality_of(row)))
+        self._checkpoints = _go_on(self._checkpoints, self._events, lambda row: row.get("best") is True)
+        quality = {row["step"]: _quality_of(row) for row in self._figures}
+        best = self._checkpoints[-1]["step"] if self._checkpoints else None
+        return Album(_files_of(self._folder), quality, best)
+
+
+def _go_on(rows: list[Row], tail: Tail, counts: Callable[[Row], bool]) -> list[Row]:
+    new = [row for row in tail.read() if _is_whole(row) and ("first_step" in row or counts(row))]
+    return without_superseded([*rows, *new]) if new else rows
+
+
+def _is_whole(row: Row) -> bool:
+    return isinstance(row.get("first_step", row.get("step")), int)
+
+
+def _quality_of(row: Row) -> dict[int, float]:
+    named = ((_QUALITY.fullmatch(key), value) for key, value in row.items())
+    return {int(m[1]): float(value) for m, value in named if m and isinstance(value, int | float)}
+
+
+def _files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
+    stamps = _stamps(folder)
+    files: dict[int, dict[int, SnapshotFile]] = {}
+    for name in sorted(stamps):
+        if match := _NAME.fullmatch(name):
+            points = name.removesuffix("png") + "safetensors"
+            beside = folder / points if points in stamps else None
+            both = tuple(stamps[n] for n in (name, points) if n in stamps)
+            files.setdefault(int(match[1]), {})[int(match[2])] = SnapshotFile(folder / name, beside, both)
+    return files
+
+
+def _stamps(folder: Path) -> dict[str, _Stamp]:
+    stamps = {}
+    try:
+        for entry in os.scandir(folder):
+            try:
+                found = entry.stat()
+            except OSError:
+                continue  # removed in between
+            if stat.S_ISREG(found.st_mode):  # a pipe would let its reader wait for ever
+                stamps[entry.name] = (found.st_mtime_ns, found.st_size)
+    except OSError:
+        pass
+    return stamps

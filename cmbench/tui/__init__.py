@@ -1,0 +1,1 @@
+"""The dashboard: Textual screens over run directories. Reads rundir and recipe, imports no torch."""

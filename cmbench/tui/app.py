@@ -1,0 +1,165 @@
+"""The application: what all screens share."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from textual._compositor import CompositorUpdate
+from textual.app import App
+from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.filter import Monochrome, NoColor
+from textual.screen import Screen
+
+from cmbench.rundir.layout import RunDir
+from cmbench.tui.colours import ANSI, DARK, line_colours, themes
+from cmbench.tui.output import Ascii, lean
+from cmbench.tui.settings import Settings
+from cmbench.tui.traffic import Traffic
+
+
+class CmbenchApp(App[None]):
+    """Screens over run directories. It reads them, leaves requests in them, and never trains.
+
+    Args:
+        runs_dir: where runs are.
+        runs: none: the browser; one: its dashboard; several: their comparison.
+        settings: the user's, of names that exist.
+        pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
+    """
+
+    CSS_PATH = Path(__file__).with_name("cmbench.tcss")
+    TITLE = "cmbench"
+    ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
+    BINDINGS = [
+        Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
+        Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
+        Binding("escape", "back", "Back", id="app.back", show=False),
+        Binding("question_mark,f1", "help", "Keys", id="app.help"),
+        Binding("T", "theme", "Theme", id="app.theme", show=False),
+    ]
+
+    def __init__(
+        self, runs_dir: Path, runs: Sequence[RunDir] = (), settings: Settings | None = None, pixels: str = ""
+    ) -> None:
+        super().__init__()
+        self.runs_dir, self.first_runs = runs_dir, runs
+        self.settings = settings or Settings()
+        self.poll_seconds = self.settings.poll_seconds
+        self.ascii = self.settings.ascii or not _speaks_unicode()
+        if self.no_color:  # Textual's greys would be black on black where the colours are the terminal's own
+            self._filters = [*(each for each in self._filters if not isinstance(each, Monochrome)), NoColor()]
+        if self.ascii:
+            self._filters.append(Ascii())
+        self.pixels = pixels
+        self.traffic = Traffic()
+        for theme in themes():
+            self.register_theme(theme)
+        self.theme = self.settings.theme or (DARK if _has_colours(self) else ANSI)
+        self.set_keymap(self.settings.keys)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the colours of lines where a theme has none."""
+        return line_colours(DARK, dark=True)
+
+    def on_mount(self) -> None:
+        """Open the first screen."""
+        self.traffic.watch(self)
+        self.set_interval(1.0, self._look_for_terminal)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread, as in tests
+                loop.add_signal_handler(number, self._leave, number)
+        from cmbench.tui.screens.runs import RunsScreen
+
+        self.push_screen(RunsScreen(self.runs_dir))
+        if len(self.first_runs) == 1:
+            self.open_run(self.first_runs[0])
+        elif self.first_runs:
+            self.compare_runs(self.first_runs)
+
+    def open_run(self, run: RunDir) -> None:
+        """Show a run's dashboard."""
+        from cmbench.tui.screens.dashboard import DashboardScreen
+
+        self.push_screen(DashboardScreen(run))
+
+    def compare_runs(self, runs: Sequence[RunDir]) -> None:
+        """Show runs beside each other."""
+        from cmbench.tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(runs))
+
+    async def action_back(self) -> None:
+        """Leave the screen for the one before."""
+        if len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def action_help(self) -> None:
+        """Show or hide the keys of what has the focus."""
+        if self.screen.query("HelpPanel"):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+    def action_theme(self) -> None:
+        """Choose a theme."""
+        self.search_themes()
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Send what Textual wants to show in fewer bytes; see `output`."""
+        super()._display(screen, lean(renderable) if isinstance(renderable, CompositorUpdate) else renderable)
+
+    def _leave(self, number: int) -> None:
+        """End at once; where the terminal has gone, without a farewell to it."""
+        self.exit(return_code=128 + number)
+        timer = threading.Timer(1.0, os._exit, [128 + number])
+        timer.daemon = True  # nobody waits for it where the farewell succeeds
+        timer.start()
+
+    def _look_for_terminal(self) -> None:
+        """End where the terminal has gone without a signal: with SIGHUP ignored nothing else would say so."""
+        if not self.is_headless and self.is_web is False and not _terminal_is_there():
+            os._exit(128 + signal.SIGHUP)
+
+
+def actions() -> Iterator[str]:
+    """Yield the names of all actions that keys can be given to."""
+    from cmbench.tui.screens import all_screens
+    from cmbench.tui.widgets import all_widgets
+
+    named: list[type[DOMNode]] = [CmbenchApp, *all_widgets(), *all_screens()]
+    holders = {base for each in named for base in each.__mro__ if base.__module__.startswith("cmbench.")}
+    for holder in holders:
+        for binding in vars(holder).get("BINDINGS", ()):
+            if isinstance(binding, Binding) and binding.id:
+                yield binding.id
+
+
+def _speaks_unicode() -> bool:
+    charset = next((os.environ[k] for k in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(k)), "")
+    console = os.environ.get("TERM") == "linux"  # its font has no braille
+    return bool(re.search(r"utf-?8", charset, re.IGNORECASE)) and not console
+
+
+def _has_colours(app: App[None]) -> bool:
+    """Whether 256 colours or more can be shown, and are wanted."""
+    return app.console.color_system in ("truecolor", "256") and "NO_COLOR" not in os.environ
+
+
+def _terminal_is_there() -> bool:
+    try:
+        with open(os.ctermid(), "rb", buffering=0) as terminal:  # noqa: PTH123 - a device, not a path of ours
+            os.tcgetpgrp(terminal.fileno())
+    except OSError:
+        return False
+    return True

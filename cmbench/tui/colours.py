@@ -1,0 +1,70 @@
+"""Colours: themes, line colours that the colour-blind tell apart, and maps from numbers to colours."""
+
+from functools import cache
+
+from rich.style import Style
+from textual.color import Color, Gradient
+from textual.theme import BUILTIN_THEMES, Theme
+
+LEVELS = 24  # shades of a map: more would only cost bytes
+
+# Okabe & Ito, "Color universal design" (2008). On white their yellow and sky blue fade, and darkened they are too near
+# to others: the light set was found by search from them, so that any two stay apart for the colour-blind.
+_ON_DARK = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#bbbbbb")
+_ON_LIGHT = ("#046dab", "#d1560e", "#148e61", "#ac1277", "#93773b", "#60001c", "#6c8ab0", "#52304a")
+_ANSI = ("blue", "yellow", "green", "magenta", "cyan", "red", "bright_blue", "white")
+
+# The ends and middles of viridis and cividis (van der Walt & Smith 2015; Nuñez et al. 2018) and of ColorBrewer's RdBu.
+_SEQUENTIAL = {
+    False: ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"),
+    True: ("#00224e", "#414d6b", "#7d7c78", "#bcaf6f", "#fee838"),
+}
+_DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+_SHADES = {False: " ░▒▓█", True: " .:+#"}
+
+COLOUR_BLIND = "colour-blind"
+DARK, LIGHT, ANSI = "textual-dark", "textual-light", "ansi-dark"
+
+
+def themes() -> list[Theme]:
+    """Return every theme with the colours of the lines: Textual's own, and one of blue and yellow alone."""
+    own = Theme(
+        name=COLOUR_BLIND,
+        primary="#56b4e9",
+        secondary="#0072b2",
+        accent="#f0e442",
+        warning="#e69f00",
+        error="#d55e00",
+        success="#56b4e9",
+        background="#101418",
+        surface="#161b20",
+        panel="#1f262d",
+        dark=True,
+    )
+    return [_with_lines(theme) for theme in (*BUILTIN_THEMES.values(), own)]
+
+
+def line_colours(theme: str, dark: bool) -> dict[str, str]:
+    """Return the variables $line-0 to $line-7 of a theme."""
+    named = tuple(f"ansi_{name}" for name in _ANSI)
+    colours = named if theme.startswith("ansi") else _ON_DARK if dark else _ON_LIGHT
+    return {f"line-{i}": colour for i, colour in enumerate(colours)}
+
+
+def _with_lines(theme: Theme) -> Theme:
+    values = {name: getattr(theme, name) for name in Theme.__dataclass_fields__}
+    return Theme(**{**values, "variables": {**theme.variables, **line_colours(theme.name, theme.dark)}})
+
+
+@cache
+def shades(theme: str, diverging: bool) -> tuple[Style, ...]:
+    """Return LEVELS styles of rising values; for diverging maps the middle is one."""
+    colours = _DIVERGING if diverging else _SEQUENTIAL[theme == COLOUR_BLIND]
+    gradient = Gradient.from_colors(*(Color.parse(colour) for colour in colours), quality=LEVELS)
+    steps = [gradient.get_color(i / (LEVELS - 1)) for i in range(LEVELS)]
+    return tuple(Style(bgcolor=step.rich_color) for step in steps)
+
+
+def shade_characters(ascii_only: bool) -> str:
+    """Return the characters of rising values where there are no colours."""
+    return _SHADES[ascii_only]

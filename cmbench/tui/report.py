@@ -1,0 +1,201 @@
+"""What the dashboard says of a run, as rows of parts: text and style."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmbench.rundir.log import Row as JournalRow
+from cmbench.tui.canvas import Floats
+from cmbench.tui.scales import Kind, duration, number
+from cmbench.tui.system import Load
+from cmbench.tui.text import short
+from cmbench.tui.view import RunView, quality_keys
+from cmbench.tui.widgets.chart import Line
+from cmbench.tui.widgets.line import Part
+
+Row = list[Part]
+
+CHARTS = 6
+NAMES = {
+    "tangent_norm": "tangent norm",
+    "grad_norm": "gradient norm",
+    "weight": "weight",
+    "images_per_s": "images/s",
+    "lr": "learning rate",
+    "true_error": "true error",
+}
+_WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
+_USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
+_SPARE = ("true_error", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
+_STATES = {
+    "running": ("●", "*", "good"),
+    "starting": ("○", "o", "muted"),
+    "paused": ("‖", "=", "warning"),
+    "finished": ("✓", "+", "good"),
+    "stopped": ("■", "#", "warning"),
+    "lost": ("?", "?", "warning"),
+    "diverged": ("✗", "X", "error"),
+    "crashed": ("✗", "X", "error"),
+    "failed": ("✗", "X", "error"),
+}
+
+
+def charts_of(keys: Sequence[str]) -> list[list[str]]:
+    """Choose the metrics of each chart: the usual ones that the objective has, then those that say most, then the rest.
+
+    The first six are the first page.
+    """
+    there = set(keys)
+    quality = quality_keys(keys)
+    groups: list[list[str]] = []
+    for name in (*_USUAL, *_SPARE):
+        group = quality if name == "quality" else [name] if name in there else []
+        if group:
+            groups.append(group)
+    shown = {key for group in groups for key in group}
+    return groups + [[key] for key in keys if key not in shown]
+
+
+def title_of(keys: Sequence[str]) -> str:
+    """Return a chart's name."""
+    if not keys:
+        return ""
+    if len(keys) > 1 or keys[0].startswith("sw_"):
+        return "sliced W2 " + " ".join(key.removeprefix("sw_").replace("step", "") for key in keys) + "-step"
+    return NAMES.get(keys[0], keys[0])
+
+
+def scale_of(line: Line) -> Kind:
+    """Return the vertical axis to begin with: log for values that are positive and far apart."""
+    values = line.mean[np.isfinite(line.mean)]
+    if not len(values) or values.min() <= 0:
+        return "linear"
+    low, high = np.quantile(values, [0.02, 0.98])
+    return "log" if high > _WIDE * low else "linear"
+
+
+def note_of(view: RunView, keys: Sequence[str]) -> str:
+    """Return the last values of a chart, and the best of a quality."""
+    last = view.last
+    values = " ".join(number(last[key]) for key in keys if key in last)
+    best = view.best(keys[0]) if keys else None
+    return values if best is None else f"{values}  best {number(best[0])} @{number(best[1])}"
+
+
+def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool) -> list[Row]:
+    """Return the line on top; `rate` is what the dashboard itself sends, bytes a second."""
+    now = view.status
+    state = now.get("state", "starting")
+    sign, letter, style = _STATES.get(state, ("?", "?", "warning"))
+    row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {letter if ascii_only else sign} {state}", style)]
+    row += [("  frozen (z)", "warning")] if is_frozen else []
+    step, of = now.get("step") or 0, now.get("of")
+    row.append((f"  step {step:,}/{of:,} {step / of:.0%}" if of else f"  step {step:,}", ""))
+    live = not view.is_still
+    if live and now.get("images_per_s"):
+        row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
+    if live and now.get("eta_s"):
+        row.append((f"  eta {_coarse(now['eta_s'])}", ""))
+    if now.get("checkpoint") is not None:
+        row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
+    if view.alerts:
+        row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
+    if behind := view.series.behind:
+        row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
+    if rate is not None:
+        row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
+    return [row]
+
+
+def _coarse(seconds: float) -> str:
+    """Return a time to three parts in a hundred: an estimate that changes every second only costs bytes."""
+    for unit in (86400, 3600, 600, 60, 10):
+        if seconds > 30 * unit:
+            return duration(round(seconds / unit) * unit)
+    return duration(round(seconds / 5) * 5 if seconds > 30 else round(seconds))
+
+
+def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
+    """Return a bar of use and a bar of memory for each device."""
+    rows: list[Row] = []
+    for load in loads:
+        rows.append([(f"{load.name:<6}", "strong"), *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
+        share = load.memory / max(1, load.memory_total)
+        taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
+        rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
+        if load.more:
+            rows.append([("       " + load.more, "muted")])
+    return rows
+
+
+def _bar(share: float, ascii_only: bool, width: int = 12) -> Row:
+    full = round(min(max(share, 0.0), 1.0) * width)
+    used, free = ("#", ".") if ascii_only else ("━", "─")
+    return [(" " + used * full, "good"), (free * (width - full), "muted")]
+
+
+def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> list[Row]:
+    """Return each chart as a name, a value and a short curve, for screens that have room for one chart alone."""
+    rows: list[Row] = []
+    for keys in charts[:CHARTS]:
+        line = view.line(keys[0], "step")
+        name = title_of(keys[:1])
+        last = view.last.get(keys[0], float("nan"))
+        rows.append(
+            [(f" {name:<14.14}", "muted"), (f"{number(last):>9} ", "strong"), (spark(line.mean, 50, ascii_only), "")]
+        )
+    return rows
+
+
+def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
+    """Return a curve as one line of blocks, means of even parts; spaces where there is no value."""
+    parts = [part[np.isfinite(part)] for part in np.array_split(values, max(1, min(width, len(values))))]
+    means = [float(part.mean()) for part in parts if len(part)]
+    if not means:
+        return ""
+    low, span = min(means), max(means) - min(means)
+    signs = "_.-~^" if ascii_only else "▁▂▃▄▅▆▇█"
+    places = [round((part.mean() - low) / (span or 1.0) * (len(signs) - 1)) if len(part) else -1 for part in parts]
+    return "".join(signs[place] if place >= 0 else " " for place in places)
+
+
+def journal(rows: Sequence[JournalRow]) -> list[Row]:
+    """Return what happened, a line each, the newest last."""
+    return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
+
+
+def _clock(moment: object) -> str:
+    """Return the time of day; of what is no time, dashes."""
+    try:
+        return time.strftime("%H:%M:%S ", time.localtime(float(moment)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "--:--:-- "
+
+
+def said(row: JournalRow) -> str:
+    """Return one row of the journal in words."""
+    kind = str(row.get("kind", "?"))
+    details: dict[str, Any] = {
+        "warning": row.get("text"),
+        "checkpoint": Path(str(row.get("folder", ""))).name + (" (best)" if row.get("best") else ""),
+        "snapshot": ", ".join(map(str, files)) if isinstance(files := row.get("files"), list) else files,
+        "request": f"{row.get('action')} {_settings(row.get('settings'))}: {row.get('result')}".replace(" :", ":"),
+        "diverged": f"the {row.get('what')} of the next step is not finite",
+        "stopped": row.get("reason"),
+        "failed": row.get("error"),
+        "resumed": "",
+    }
+    text = f"{row.get('step', '?')} {kind} {details.get(kind) or ''}".rstrip()
+    return text + (" (replayed)" if row.get("replayed") else "")
+
+
+def _settings(settings: object) -> str:
+    return " ".join(f"{k}={v}" for k, v in settings.items()) if isinstance(settings, dict) else ""
+
+
+def _loudness(row: JournalRow) -> str:
+    kinds = {"warning": "warning", "diverged": "error", "failed": "error", "finished": "good", "request": "strong"}
+    return kinds.get(str(row.get("kind")), "")

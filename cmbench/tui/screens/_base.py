@@ -1,0 +1,50 @@
+"""What screens have in common: the application by its own type, and files read beside it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, cast
+
+from textual import work
+from textual.screen import Screen
+from textual.worker import get_current_worker
+
+if TYPE_CHECKING:
+    from cmbench.tui.app import CmbenchApp
+
+P = ParamSpec("P")
+
+
+class BenchScreen(Screen[None]):
+    """A screen of the workbench."""
+
+    @property
+    def bench(self) -> "CmbenchApp":
+        """The application: how often to look, which characters to use, where to go."""
+        return cast("CmbenchApp", self.app)
+
+
+class ReadingScreen(BenchScreen):
+    """A screen that looks at files again and again, in a thread, while it is seen."""
+
+    def follow(self) -> None:
+        """Begin to look."""
+        self.poll()
+        self.set_interval(self.bench.poll_seconds, self.poll)
+
+    def poll(self) -> None:
+        """Look at the files, unless the last look still goes on or nobody sees this screen."""
+        if self.is_active and all(w.is_finished for w in self.workers if w.group == "read"):
+            self._read_on()
+
+    @work(thread=True, exclusive=True, group="read")
+    def _read_on(self) -> None:
+        while not get_current_worker().is_cancelled and self.read_piece():
+            pass
+
+    def read_piece(self) -> bool:
+        """Read for a moment, in a thread. Return whether there is more."""
+        raise NotImplementedError
+
+    def tell(self, show: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Let the application's thread show what was read, unless the screen has gone meanwhile."""
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(lambda: show(*args, **kwargs) if self.is_attached else None)

@@ -1,0 +1,89 @@
+"""Acting on a live run: requests left in its control folder, answered in its journal."""
+
+import re
+
+from textual.binding import Binding
+
+from cmbench import steering
+from cmbench.errors import CmbenchError
+from cmbench.recipe import Recipe
+from cmbench.rundir import control, status
+from cmbench.rundir.layout import RunDir
+from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.confirm import Ask, Confirm
+from cmbench.tui.text import plain, short
+
+_NEXT = re.compile(r"\s+(?=[\w.]+=)")  # a value may hold spaces: ema.lengths=[0.9, 0.99]
+
+
+class RunScreen(ReadingScreen):
+    """A screen on one run, with keys that pause it, save it, change it and stop it."""
+
+    BINDINGS = [
+        Binding("space", "pause", "Pause / continue", id="run.pause"),
+        Binding("c", "request('checkpoint')", "Checkpoint", id="run.checkpoint"),
+        Binding("n", "request('snapshot')", "Snapshot", id="run.snapshot", show=False),
+        Binding("k", "set", "Change a setting", id="run.set", show=False),
+        Binding("S", "stop", "Stop", id="run.stop"),
+    ]
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The run's recipe, if it can be read."""
+        raise NotImplementedError
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        self.action_request("continue" if status.read(self.run)["state"] == "paused" else "pause")
+
+    def action_request(self, action: str) -> None:
+        """Ask for something that needs no confirmation."""
+        if self._is_live():
+            self._send(action)
+
+    def action_stop(self) -> None:
+        """Stop with a checkpoint, if that is meant."""
+        if self._is_live():
+            question = f"Stop {short(self.run.name)}? It writes a checkpoint and can be resumed."
+            self.app.push_screen(Confirm(question, yes="Stop"), lambda yes: self._send("stop") if yes else None)
+
+    def action_set(self) -> None:
+        """Ask for settings, check them, and send them."""
+        if not self._is_live():
+            return
+        if self.recipe is None:
+            self._complain(f"{short(self.run.name)}: recipe.toml cannot be read")
+            return
+        question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
+        self.app.push_screen(Ask(question, f"optimizer.lr={self.recipe.optimizer.lr:g}"), self._set)
+
+    def _set(self, text: str | None) -> None:
+        if not text or self.recipe is None:
+            return
+        try:
+            settings = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
+        except CmbenchError as error:
+            self._complain(str(error))
+            return
+        self._send("set", settings=settings)
+
+    def _send(self, action: str, **details: object) -> None:
+        try:
+            control.request(self.run, action, **details)
+        except CmbenchError as error:
+            self._complain(str(error))
+        else:
+            self.notify(f"{action}: asked for; the answer comes in the journal", timeout=3)
+
+    def _is_live(self) -> bool:
+        state = status.read(self.run)["state"]
+        if state not in status.LIVE:
+            self._complain(f"{short(self.run.name)} is not live: {state}")
+        return state in status.LIVE
+
+    def _complain(self, text: str) -> None:
+        self.notify(plain(text), severity="error", markup=False)

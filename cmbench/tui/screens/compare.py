@@ -1,0 +1,183 @@
+"""Runs beside each other: curves over one axis, the keys in which their recipes differ, last and best values."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.widgets import DataTable, Footer
+
+from cmbench import recipe as recipes
+from cmbench.rundir.layout import RunDir
+from cmbench.tui import report
+from cmbench.tui.canvas import DASHES
+from cmbench.tui.scales import number
+from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.text import cell
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import LINES, Line
+from cmbench.tui.widgets.chart_grid import ChartGrid
+from cmbench.tui.widgets.line import Lines
+
+_CHARTS = 4
+
+
+class CompareScreen(ReadingScreen):
+    """Several runs at once."""
+
+    BINDINGS = [
+        Binding("x", "axis", "x axis", id="compare.axis"),
+        Binding("left_square_bracket", "page(-1)", "Charts before", id="compare.page_before", show=False),
+        Binding("right_square_bracket", "page(1)", "More charts", id="compare.page_after"),
+        Binding("enter", "enlarge", "Enlarge", id="compare.enlarge", show=False),
+        Binding("d", "tables", "Tables", id="compare.tables"),
+        Binding("i", "snapshots", "Snapshots", id="compare.snapshots"),
+        Binding("b", "app.back", "Runs", id="compare.runs"),
+    ]
+
+    def __init__(self, runs: Sequence[RunDir]) -> None:
+        super().__init__()
+        self.views = [RunView(run) for run in runs]
+        self.charts = ChartGrid(_CHARTS, self._lines_of, id="overlays")
+        self._shown: dict[str, Any] = {}
+        self._has_news, self._next_show = False, 0.0
+
+    def compose(self) -> ComposeResult:
+        """Legend on top, charts, tables; the style sheet says where they go at which size."""
+        yield Lines(id="legend")
+        with Horizontal(id="compared"):
+            with Vertical(id="tables"):
+                yield DataTable(id="keys", cursor_type="row", zebra_stripes=True)
+                yield DataTable(id="summary", cursor_type="row", zebra_stripes=True)
+            yield self.charts
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.query_one("#keys").border_title = "recipe keys that differ"
+        self.query_one("#summary").border_title = "last, best, step of best"
+        self.query_one("#legend").styles.height = len(self.views)
+        self.charts.charts[0].focus()
+        self.follow()
+
+    def read_piece(self) -> bool:
+        """Read every run on, and show what came, at most four times a second."""
+        self._has_news |= bool(set().union(*(view.read() for view in self.views)))
+        behind = any(view.series.behind for view in self.views)
+        if self._has_news and (not behind or time.monotonic() > self._next_show):
+            self._has_news, self._next_show = False, time.monotonic() + 0.25
+            self.tell(self.show)
+        return behind
+
+    def show(self) -> None:
+        """Draw what changed."""
+        self._show_legend()
+        self._show_charts()
+        self._show_keys()
+        self._show_summary()
+
+    def _look(self, i: int) -> tuple[int, str]:
+        """Return the colour and the dashes of a run: eight colours, then the same ones dashed, then dotted."""
+        return i % LINES, list(DASHES)[i // LINES % len(DASHES)]
+
+    def _show_legend(self) -> None:
+        rows: list[report.Row] = []
+        for i, view in enumerate(self.views):
+            dash = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}[self._look(i)[1]]
+            mark = "----" if self.bench.ascii else dash
+            rows.append(
+                [
+                    (f" {_letter(i)} {mark} ", f"line-{i % LINES}"),
+                    *report.header(view, None, False, self.bench.ascii)[0],
+                ]
+            )
+        self.query_one("#legend", Lines).show(rows)
+
+    def _show_charts(self) -> None:
+        keys = sorted({key for view in self.views for key in view.keys})
+        ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
+        # Of several qualities one: runs have the colours.
+        self.charts.show([names[:1] for names in report.charts_of(keys)], end=max(ends, default=None))
+
+    def _lines_of(self, keys: Sequence[str]) -> list[Line]:
+        return [
+            view.line(key, self.charts.axis, *self._look(n), _letter(n))
+            for n, view in enumerate(self.views)
+            for key in keys
+        ]
+
+    def _show_keys(self) -> None:
+        known = [view.recipe for view in self.views if view.recipe]
+        rows = {key: [_shown(v) for v in values] for key, values in recipes.differences(known).items()}
+        letters = [_letter(i) for i, view in enumerate(self.views) if view.recipe]
+        self._fill("#keys", ["key", *letters], rows)
+
+    def _show_summary(self) -> None:
+        rows: dict[str, list[str]] = {}
+        lasts = [view.last for view in self.views]
+        for key in sorted(set().union(*lasts)):
+            rows[key] = [number(last[key]) if key in last else "-" for last in lasts]
+            bests = [view.best(key) for view in self.views]
+            if any(bests):
+                rows[f"{key} best"] = [f"{number(best[0])} @{number(best[1])}" if best else "-" for best in bests]
+        self._fill("#summary", ["metric", *(_letter(i) for i in range(len(self.views)))], rows)
+
+    def _fill(self, selector: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
+        """Fill a table anew only if it differs; keep its place."""
+        content = (tuple(columns), tuple((key, *values) for key, values in rows.items()))
+        if self._shown.get(selector) == content:
+            return
+        table: DataTable[Any] = self.query_one(selector, DataTable)
+        place = table.cursor_coordinate
+        table.clear(columns=self._shown.get(selector, ((), ()))[0] != content[0])
+        if not table.columns:
+            for column in columns:
+                table.add_column(column)
+        for key, values in rows.items():
+            table.add_row(cell(key), *(cell(value) for value in values))
+        table.move_cursor(row=place.row, column=place.column)
+        self._shown[selector] = content
+
+    def action_axis(self) -> None:
+        """Go on to the next horizontal axis: steps, images, wall time."""
+        self.charts.next_axis()
+        self._show_charts()
+        self.notify(f"x axis: {self.charts.axis}", timeout=2)
+
+    def action_page(self, step: int) -> None:
+        """Show other metrics; where there is room for one chart alone, the next one."""
+        alone = self.has_class("-narrow") or self.has_class("enlarged")
+        if alone and self.charts.next_chart(step):
+            return
+        self.charts.page += step
+        self._show_charts()
+        self.charts.turn_to(step)
+
+    def action_enlarge(self) -> None:
+        """Give the focused chart the whole room, or give it back."""
+        self.toggle_class("enlarged")
+
+    def action_tables(self) -> None:
+        """Go to the tables, where there is no room for both in place of the charts, or to the charts again."""
+        self.toggle_class("tables")
+        if self.has_class("tables"):
+            self.call_after_refresh(self.query_one("#keys").focus)
+        else:
+            self.charts.turn_to(1)
+
+    def action_snapshots(self) -> None:
+        """Open the pictures of the first two runs."""
+        from cmbench.tui.screens.snapshots import SnapshotsScreen
+
+        self.app.push_screen(SnapshotsScreen(*(view.run for view in self.views[:2])))
+
+
+def _letter(i: int) -> str:
+    """Return A to Z, then A1, B1 and so on."""
+    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is recipes.MISSING else f"{value:g}" if isinstance(value, float) else str(value)

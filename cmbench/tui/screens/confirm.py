@@ -1,0 +1,121 @@
+"""Small questions over a screen: yes or no, a word to be typed, a line of text."""
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen, ScreenResultType
+from textual.widgets import Button, Input, Label
+
+from cmbench.tui.text import content, plain
+
+NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]*"  # an input shows what is pasted into it as it is
+
+
+class _Question(ModalScreen[ScreenResultType]):
+    """A box in the middle of the screen with a question."""
+
+    DEFAULT_CSS = """
+    _Question { align: center middle; }
+    _Question > Vertical {
+        width: 72; max-width: 95%; height: auto; max-height: 90%;
+        border: round $primary; background: $surface; padding: 0 1;
+    }
+    _Question Label { width: 1fr; height: auto; }
+    _Question Input { margin: 1 0; background: $boost; }
+    _Question .hint { color: $text-muted; }
+    _Question Horizontal { height: auto; align-horizontal: right; }
+    _Question Button { margin-left: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel", id="confirm.leave")]
+
+    def __init__(self, question: str | Content) -> None:
+        """Take the question; a string may hold anything and is no markup."""
+        super().__init__()
+        self.question = question if isinstance(question, Content) else content(question)
+
+
+class Confirm(_Question[bool]):
+    """Ask for a yes: y, or the button; anything else is a no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes", id="confirm.yes"),
+        Binding("n,q", "answer(False)", "No", id="confirm.no"),
+        Binding("left,right,h,l", "app.focus_next", "Other button", show=False, id="confirm.other"),
+    ]
+
+    def __init__(self, question: str | Content, yes: str = "Yes", no: str = "No") -> None:
+        super().__init__(question)
+        self._yes, self._no = yes, no
+
+    def compose(self) -> ComposeResult:
+        """Put the question above two buttons; enter alone means no."""
+        with Vertical():
+            yield Label(self.question)
+            with Horizontal():
+                yield Button(content(f"{self._no} (n)"), id="no", compact=True)
+                yield Button(content(f"{self._yes} (y)"), id="yes", variant="primary", compact=True)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+    def action_answer(self, yes: bool) -> None:
+        """Answer."""
+        self.dismiss(yes)
+
+    def action_leave(self) -> None:
+        """Answer no."""
+        self.dismiss(False)
+
+
+class _Line(_Question[ScreenResultType]):
+    """A question answered in an input."""
+
+    hint = "enter: done · escape: cancel"
+
+    def __init__(self, question: str | Content, value: str = "") -> None:
+        super().__init__(question)
+        self._value = plain(value)
+
+    def compose(self) -> ComposeResult:
+        """Put the question above the input."""
+        with Vertical():
+            yield Label(self.question)
+            yield Input(self._value, restrict=NO_CONTROLS, select_on_focus=False, compact=True)
+            yield Label(content(self.hint), classes="hint")
+
+
+class Ask(_Line[str | None]):
+    """Ask for a line of text; None where it is cancelled."""
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+    def action_leave(self) -> None:
+        """Leave things as they are."""
+        self.dismiss(None)
+
+
+class TypedConfirm(_Line[bool]):
+    """Ask for a yes that is typed in full, for what must not happen by accident."""
+
+    def __init__(self, question: str | Content, wanted: str) -> None:
+        super().__init__(question)
+        self.wanted = plain(wanted)
+        self.hint = f"type {self.wanted} and enter · escape: cancel"
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        if event.value == self.wanted:
+            self.dismiss(True)
+        else:
+            self.query_one(".hint", Label).update(content(f"that is not {self.wanted} · escape: cancel", "$text-error"))
+
+    def action_leave(self) -> None:
+        """Answer no."""
+        self.dismiss(False)

@@ -1,0 +1,234 @@
+"""The dashboard of one run: header, charts, waterfall, system, journal."""
+
+import re
+import time
+from collections.abc import Sequence
+from functools import cached_property
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal
+from textual.widgets import Footer
+
+from cmbench.recipe import Recipe
+from cmbench.rundir.layout import RunDir
+from cmbench.tui import report
+from cmbench.tui.report import CHARTS
+from cmbench.tui.scales import number
+from cmbench.tui.screens._run import RunScreen
+from cmbench.tui.system import Load, System
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import Line
+from cmbench.tui.widgets.chart_grid import ChartGrid
+from cmbench.tui.widgets.line import Lines
+from cmbench.tui.widgets.metric_filter import MetricFilter
+from cmbench.tui.widgets.waterfall import Waterfall
+
+_SYSTEM_EVERY = 2.0  # seconds
+_LINES = 100  # of the journal or the console: more than any screen has
+_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error")
+
+
+class DashboardScreen(RunScreen):
+    """What a run does, live."""
+
+    BINDINGS = [
+        Binding("p", "profile", "Time profile", id="dashboard.profile"),
+        Binding("i", "snapshots", "Snapshots", id="dashboard.snapshots"),
+        Binding("b", "runs", "Runs", id="dashboard.runs"),
+        Binding("v", "recipe", "Recipe", id="dashboard.recipe", show=False),
+        Binding("left_square_bracket", "page(-1)", "Charts before", id="dashboard.page_before", show=False),
+        Binding("right_square_bracket", "page(1)", "More charts", id="dashboard.page_after"),
+        *(
+            Binding(str(i), f"focus_chart({i - 1})", f"Chart {i}", id=f"dashboard.chart_{i}", show=False)
+            for i in range(1, CHARTS + 1)
+        ),
+        Binding("enter", "enlarge", "Enlarge", id="dashboard.enlarge", show=False),
+        Binding("x", "axis", "x axis", id="dashboard.axis"),
+        Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
+        Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),
+        Binding("l", "console", "Journal / console", id="dashboard.console", show=False),
+        Binding("z", "freeze", "Freeze", id="dashboard.freeze", show=False),
+    ]
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__(run)
+        self.view = RunView(run)
+        self.charts = ChartGrid(CHARTS, self._lines_of, lambda keys: report.note_of(self.view, keys), id="charts")
+        self.loads: list[Load] = []
+        self.pattern, self.waterfall_of = "", 0
+        self.shows_console, self.is_frozen = False, False
+        self._rate, self._next_system = 0.0, 0.0
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The run's recipe."""
+        return self.view.recipe
+
+    @cached_property
+    def system(self) -> System:
+        """The machine; first asked for in the thread that reads, for a driver takes its time."""
+        return System()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the parts; the style sheet says where each goes at which size."""
+        yield Lines(id="header")
+        yield self.charts
+        yield Lines(id="sparks")
+        with Horizontal(id="below"):
+            yield Waterfall("", id="waterfall")
+            yield Lines("system", id="system")
+            yield Lines("journal", tail=True, id="journal")
+        yield MetricFilter(id="filter")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.charts.charts[0].focus()
+        self.follow()
+
+    def poll(self) -> None:
+        """Look at the files, unless the user wants to see things as they are."""
+        if not self.is_frozen:
+            super().poll()
+
+    def read_piece(self) -> bool:
+        """Read what is new, and look at the machine if it is the trainer's."""
+        changed = self.view.read()
+        if time.monotonic() >= self._next_system and self.view.is_here and not self.view.is_still:
+            self._next_system = time.monotonic() + _SYSTEM_EVERY
+            before, self.loads = self.loads, self.system.look()
+            changed |= {"system"} if self.loads != before else set()
+        if changed:
+            self.tell(self.show, changed)
+        return self.view.series.behind > 0
+
+    def show(self, changed: set[str]) -> None:
+        """Draw what changed, if it is seen; what did not costs nothing."""
+        if not self.is_active:
+            return
+        if changed & {"rows", "recipe"}:
+            self._show_charts()
+            self._show_waterfall()
+        self._show_header()
+        if changed & {"rows", "console"}:
+            self._show_journal()
+        if changed & {"system", "status"}:
+            self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
+
+    def on_screen_resume(self) -> None:
+        """Draw everything when the screen is seen again."""
+        self.call_after_refresh(self.show, {"rows", "status", "system", "console"})
+
+    def names(self) -> list[list[str]]:
+        """Return the metrics of each chart: the usual ones, or those that the filter finds."""
+        if not self.pattern:
+            return report.charts_of(self.view.keys)
+        return [[key] for key in self.view.keys if re.search(self.pattern, key)]
+
+    def _show_charts(self) -> None:
+        names, axis = self.names(), self.charts.axis
+        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis))
+        self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
+
+    def _lines_of(self, keys: Sequence[str]) -> list[Line]:
+        return [self.view.line(key, self.charts.axis, colour) for colour, key in enumerate(keys)]
+
+    def _show_waterfall(self) -> None:
+        waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
+        known = [key for key in _WATERFALLS if rows.get(key)]
+        if not known:
+            return
+        key = known[self.waterfall_of % len(known)]
+        waterfall.title, waterfall.t_label = f"{report.NAMES.get(key, key)} over t, steps down", self.t_label
+        waterfall.show(rows[key])
+
+    def t_label(self, edge: int) -> str:
+        """Return the time at an edge between bins."""
+        edges = self.view.edges
+        return number(edges[edge]) if edge < len(edges) else str(edge)
+
+    def _show_header(self) -> None:
+        self._rate = 0.7 * self._rate + 0.3 * self.bench.traffic.rate()
+        self.query_one("#header", Lines).show(report.header(self.view, self._rate, self.is_frozen, self.bench.ascii))
+
+    def _show_journal(self) -> None:
+        journal = self.query_one("#journal", Lines)
+        if self.shows_console:
+            lines: Sequence[report.Row] = [[(line, "")] for line in self.view.console()[-_LINES:]]
+        else:
+            lines = report.journal(list(self.view.series.journal.rows)[-_LINES:])
+        journal.frame_title = "console" if self.shows_console else "journal"
+        journal.show(lines)
+
+    def action_page(self, step: int) -> None:
+        """Show other metrics; where there is room for one chart alone, the next one."""
+        alone = self.has_class("-narrow") or self.has_class("enlarged")
+        if alone and self.charts.next_chart(step):
+            return
+        self.charts.page += step
+        self._show_charts()
+        self.charts.turn_to(step)
+
+    def action_focus_chart(self, index: int) -> None:
+        """Go to a chart by its number."""
+        self.charts.choose(self.charts.charts[index])
+
+    def action_enlarge(self) -> None:
+        """Give the focused chart the whole room, or give it back."""
+        self.toggle_class("enlarged")
+
+    def action_axis(self) -> None:
+        """Go on to the next horizontal axis: steps, images, wall time."""
+        self.charts.next_axis()
+        self._show_charts()
+        self.notify(f"x axis: {self.charts.axis}", timeout=2)
+
+    def action_filter(self) -> None:
+        """Ask for names of metrics."""
+        self.query_one(MetricFilter).open()
+
+    def on_metric_filter_chosen(self, event: MetricFilter.Chosen) -> None:
+        """Show the metrics that the expression finds."""
+        self.charts.turn_to(1)
+        if event.pattern is not None:
+            self.pattern, self.charts.page = event.pattern, 0
+            self._show_charts()
+
+    def action_waterfall(self) -> None:
+        """Show the next quantity over time."""
+        self.waterfall_of += 1
+        self.query_one(Waterfall).forget_limits()
+        self._show_waterfall()
+
+    def action_console(self) -> None:
+        """Show what the trainer printed in place of the journal, or the journal again."""
+        self.shows_console = not self.shows_console
+        self._show_journal()
+
+    def action_freeze(self) -> None:
+        """Stop reading, or go on. The run does not care."""
+        self.is_frozen = not self.is_frozen
+        self._show_header()
+
+    def action_profile(self) -> None:
+        """Open the time profile."""
+        from cmbench.tui.screens.profile import ProfileScreen
+
+        self.app.push_screen(ProfileScreen(self.view))
+
+    def action_snapshots(self) -> None:
+        """Open the pictures."""
+        from cmbench.tui.screens.snapshots import SnapshotsScreen
+
+        self.app.push_screen(SnapshotsScreen(self.run))
+
+    def action_recipe(self) -> None:
+        """Open the recipe."""
+        from cmbench.tui.screens.recipe import RecipeScreen
+
+        self.app.push_screen(RecipeScreen(self.run))
+
+    def action_runs(self) -> None:
+        """Go back to all runs."""
+        self.app.pop_screen()

@@ -1,0 +1,175 @@
+"""The time profile: quantities over the sampler's time variable, against a frozen reference, and their history."""
+
+import numpy as np
+from numpy.typing import NDArray
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from cmbench.tui import report
+from cmbench.tui.scales import Scale, number
+from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import Chart, Line
+from cmbench.tui.widgets.line import Lines
+from cmbench.tui.widgets.stack import Stack
+from cmbench.tui.widgets.waterfall import Waterfall
+
+_CURVES = ("weight", "loss", "tangent_norm", "true_error")
+_PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
+_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS)
+
+
+class ProfileScreen(ReadingScreen):
+    """Loss, weight, tangent and error over t, now and then."""
+
+    BINDINGS = [
+        Binding("m", "reference", "Freeze as reference", id="profile.reference"),
+        Binding("v", "mode('value')", "Value", id="profile.value"),
+        Binding("r", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
+        Binding("n", "mode('row')", "Row-normalised", id="profile.row"),
+        Binding("w", "quantity(1)", "Waterfall of", id="profile.quantity"),
+        Binding("left_square_bracket", "curve(-1)", "Curve before", id="profile.curve_before", show=False),
+        Binding("right_square_bracket", "curve(1)", "Next curve", id="profile.curve_after", show=False),
+        Binding("p", "app.back", "Dashboard", id="profile.back", show=False),
+    ]
+
+    def __init__(self, view: RunView) -> None:
+        super().__init__()
+        self.view = view
+        self.reference: dict[str, tuple[int, NDArray[np.float32]]] = {}
+        self.of = 0
+        self._version = -1  # of the profiles that are shown
+
+    def compose(self) -> ComposeResult:
+        """Curves at the left, the waterfall at the right; below each other where it is narrow."""
+        yield Lines(id="header")
+        with Horizontal(id="profile"):
+            with Vertical(id="curves"):
+                for key in _CURVES:
+                    yield Chart("", scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
+                yield Stack("tangent", self.t_label, id="anatomy")
+            yield Waterfall("", self.t_label, id="profile-waterfall")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Show what is read, and read on."""
+        self._choose(self.query_one("#curve-tangent_norm"))
+        self.call_after_refresh(self.show)
+        self.follow()
+
+    def read_piece(self) -> bool:
+        """Read what is new."""
+        changed = self.view.read()
+        if "status" in changed or self._version != self.view.series.profiles.version:
+            self.tell(self.show)
+        return self.view.series.behind > 0
+
+    def show(self) -> None:
+        """Draw the newest profile, the reference and the history."""
+        self._version, rows = self.view.series.profiles.version, self.view.series.profiles.rows
+        self.query_one("#header", Lines).show(report.header(self.view, None, False, self.bench.ascii))
+        bins = len(self.view.edges) - 1
+        for key in _CURVES:
+            chart = self.query_one(f"#curve-{key}", Chart)
+            chart.title = f"{report.NAMES.get(key, key)} over t"
+            chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
+            chart.note = f"step {rows[key][-1][0]}" if rows.get(key) else "not measured in this run"
+            lines = []
+            if key in self.reference:
+                step, old = self.reference[key]
+                lines.append(self._line(f"step {step}", old, colour=1, dash="dashed"))
+                chart.note += f", dashed: {step}"
+            if rows.get(key):
+                lines.append(self._line("now", rows[key][-1][1], colour=0))
+            chart.show(lines)
+        self._show_anatomy()
+        self._show_waterfall()
+
+    def _show_anatomy(self) -> None:
+        rows, stack = self.view.series.profiles.rows, self.query_one("#anatomy", Stack)
+        parts = [(key.removeprefix("anatomy_"), rows[key][-1][1].astype(np.float64)) for key in _PARTS if rows.get(key)]
+        stack.show(parts)
+        if not parts:
+            stack.frame_title, stack.frame_note = "tangent's parts", "no anatomy in this run"
+
+    def _show_waterfall(self) -> None:
+        waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
+        known = [key for key in _WATERFALLS if rows.get(key)]
+        if not known:
+            return
+        key = known[self.of % len(known)]
+        waterfall.title = f"{report.NAMES.get(key, key)} over t, steps down"
+        waterfall.reference = self.reference.get(key)
+        waterfall.show(rows[key])
+
+    @staticmethod
+    def _line(label: str, bins: NDArray[np.float32], colour: int, dash: str = "solid") -> Line:
+        return Line.of(label, np.arange(len(bins), dtype=np.float64) + 0.5, bins.astype(np.float64), colour, dash)
+
+    def t_label(self, edge: int) -> str:
+        """Return the time at an edge between bins."""
+        edges = self.view.edges
+        return number(edges[edge]) if 0 <= edge < len(edges) else ""
+
+    def _x_label(self, x: float) -> str:
+        """Return the time at a place on the axis, which counts bins."""
+        return self.t_label(round(x))
+
+    def action_reference(self) -> None:
+        """Freeze the newest profile, to compare later ones with it."""
+        self._freeze(-1)
+
+    def _freeze(self, place: int) -> None:
+        self.reference = {key: kept[place] for key, kept in dict(self.view.series.profiles.rows).items() if kept}
+        self.show()
+
+    def action_mode(self, mode: str) -> None:
+        """Show values, ratios to the reference, or shares in the row's largest."""
+        if mode == "ratio" and not self.reference and self.view.series.profiles.rows:
+            self._freeze(0)
+        self.query_one(Waterfall).action_mode(mode)  # type: ignore[arg-type]
+
+    def action_quantity(self, step: int) -> None:
+        """Show the history of another quantity."""
+        self.of += step
+        waterfall = self.query_one(Waterfall)
+        waterfall.forget_limits()
+        self._show_waterfall()
+
+    def action_curve(self, step: int) -> None:
+        """Go to another curve."""
+        curves = list(self.query("#curves > *"))
+        here = next((i for i, curve in enumerate(curves) if curve.has_class("chosen")), 0)
+        self._choose(curves[(here + step) % len(curves)])
+
+    def _choose(self, chosen: Widget) -> None:
+        """Go to a curve; where there is room for one alone, it is this one."""
+        for curve in self.query("#curves > *"):
+            curve.set_class(curve is chosen, "chosen")
+        self.call_after_refresh(chosen.focus)
+
+    def on_descendant_focus(self) -> None:
+        """Where there is room for one curve alone, it is the focused one."""
+        if isinstance(self.focused, Chart):
+            for curve in self.query("#curves > *"):
+                curve.set_class(curve is self.focused, "chosen")
+
+    def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
+        """Let curves and waterfall have one cursor."""
+        for chart in self.query(Chart):
+            if chart is not event.chart:
+                chart.set_cursor(event.x, tell=False)
+        waterfall, last = self.query_one(Waterfall), len(self.view.edges) - 2
+        if event.x is None or last < 0:
+            waterfall.set_cursor(None, tell=False)
+        else:
+            step = waterfall.cursor[0] if waterfall.cursor else waterfall.newest_step
+            waterfall.set_cursor((step, min(max(int(event.x), 0), last)), tell=False)
+
+    def on_waterfall_cursor_moved(self, event: Waterfall.CursorMoved) -> None:
+        """Let the curves follow."""
+        for chart in self.query(Chart):
+            chart.set_cursor(None if event.bin is None else event.bin + 0.5, tell=False)

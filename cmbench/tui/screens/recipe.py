@@ -1,0 +1,85 @@
+"""A run's recipe: complete, or as it was given."""
+
+import asyncio
+from pathlib import Path
+from typing import ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.highlight import highlight
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from cmbench.rundir.layout import RunDir
+from cmbench.tui.text import content, plain, short
+
+_LONGEST = 200_000  # characters; a recipe has some thousands
+
+
+class RecipeScreen(Screen[None]):
+    """TOML in colours. What it holds is shown and never obeyed."""
+
+    DEFAULT_CSS = """
+    RecipeScreen #title { height: 1; padding: 0 1; background: $panel; }
+    RecipeScreen #toml { width: auto; padding: 0 1; }
+    RecipeScreen VerticalScroll { overflow-x: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "other", "Complete / as given", id="recipe.other", priority=True),
+        Binding("escape,q,v", "leave", "Back", id="recipe.back"),
+        Binding("j,down", "scroll('down')", "Down", show=False, id="recipe.down"),
+        Binding("k,up", "scroll('up')", "Up", show=False, id="recipe.up"),
+    ]
+
+    def __init__(self, run: RunDir) -> None:
+        """Take the run whose recipe is shown."""
+        super().__init__()
+        self.run_dir = run
+        self.files = [run.recipe, run.recipe_source]
+
+    def compose(self) -> ComposeResult:
+        """Put which file it is above the file."""
+        yield Static(id="title")
+        with VerticalScroll():
+            yield Static(id="toml")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin with the complete recipe."""
+        self.query_one(VerticalScroll).focus()
+        self._show()
+
+    def action_other(self) -> None:
+        """Turn to the other file."""
+        self.files.reverse()
+        self._show()
+
+    def action_leave(self) -> None:
+        """Go back to where this was opened."""
+        self.dismiss()
+
+    def action_scroll(self, way: str) -> None:
+        """Scroll by a line."""
+        self.query_one(VerticalScroll).scroll_relative(y=1 if way == "down" else -1, animate=False)
+
+    @work(exclusive=True)
+    async def _show(self) -> None:
+        shown, other = self.files
+        toml = await asyncio.to_thread(read_toml, shown)
+        title = content(f"{short(self.run_dir.path)} · {shown.name}") + content(f"  tab: {other.name}", "dim")
+        self.query_one("#title", Static).update(title)
+        self.query_one("#toml", Static).update(toml)
+        self.query_one(VerticalScroll).scroll_home(animate=False)
+
+
+def read_toml(path: Path) -> Content:
+    """Return the highlighted text of a file, or why there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_LONGEST)
+    except OSError as error:
+        return content(f"{path.name}: cannot be read: {error.strerror}", "$text-error")
+    return highlight("\n".join(map(plain, text.split("\n"))), language="toml")

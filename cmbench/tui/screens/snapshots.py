@@ -1,0 +1,231 @@
+"""Snapshots: what a model draws, over the steps of its training, side by side and blinking."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, OptionList, Static
+
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.snapshots import AlbumReader
+from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
+from cmbench.tui.text import content, short
+from cmbench.tui.widgets.drawing import Points, load
+from cmbench.tui.widgets.picture_row import PictureRows, Shown
+from cmbench.tui.widgets.scatter import EXTENT, extent_for
+from cmbench.tui.widgets.slider import slider
+from cmbench.tui.widgets.step_list import StepList
+
+_WIDE = 100  # columns from which there is room for the list of steps, and for pictures side by side
+_LIST = 29
+_PICTURE = 40  # columns that a picture wants beside others
+_BLINK = 0.5  # seconds
+_EMPTY = "no snapshots yet: [snapshot] every = N in the recipe"
+
+
+def _bind(keys: str, action: str, description: str, name: str, shown_as: str = "") -> Binding:
+    """Bind keys to an action; in the footer stands what has `shown_as`."""
+    return Binding(keys, action, description, id=f"snapshots.{name}", show=bool(shown_as), key_display=shown_as or None)
+
+
+class SnapshotsScreen(Screen[None]):
+    """The snapshots of a run, beside those of another one where it is given."""
+
+    CSS = """
+    SnapshotsScreen {
+        #title, #slider { height: 1; padding: 0 1; }
+        #title { background: $panel; }
+        #path { height: auto; max-height: 8; padding: 0 1; display: none; }
+        #empty { width: 1fr; height: 1fr; content-align: center middle; display: none; }
+        &.-narrow StepList { display: none; }
+        &.-path #path { display: block; }
+        &.-empty #empty { display: block; }
+        &.-empty #body { display: none; }
+    }
+    """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_WIDE, "-wide")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        _bind("left,up", "move(-1)", "scrub", "earlier", "←→"),
+        _bind("right,down", "move(1)", "one later", "later"),
+        _bind("shift+left", "move(-10)", "ten earlier", "ten_earlier"),
+        _bind("shift+right", "move(10)", "ten later", "ten_later"),
+        _bind("home", "first", "first", "first"),
+        _bind("end", "newest", "newest", "newest"),
+        _bind("tab", "turn(1)", "sampler", "turn", "tab"),
+        _bind("shift+tab", "turn(-1)", "sampler before", "turn_back"),
+        *(_bind(str(n), f"only({n})", f"{n}-step alone", f"only_{n}") for n in range(1, 10)),
+        _bind("0", "only(0)", "steps", "all", "0-9"),
+        _bind("m", "pin", "pin", "pin", "m"),
+        _bind("k", "blink", "blink", "blink", "k"),
+        _bind("l", "link", "link", "link", "l"),
+        _bind("o", "path", "file", "path", "o"),
+        _bind("escape", "back", "back", "back", "esc"),
+    ]
+
+    def __init__(self, run: RunDir, other: RunDir | None = None) -> None:
+        super().__init__()
+        self._runs = [run] if other is None else [run, other]
+        self.view = SnapshotView([short(r.path) for r in self._runs])
+        self.blinking = self.flipped = False
+        self._extent = EXTENT
+        self._told: dict[str, tuple[str, ...]] = {}
+
+    def compose(self) -> ComposeResult:
+        """Lay out the steps, a row of pictures a run, and the slider."""
+        self.view.ascii = bool(getattr(self.app, "ascii", False))
+        protocol = "" if self.view.ascii else getattr(self.app, "pixels", "")
+        yield Static(id="title")
+        yield Static(content(_EMPTY), id="empty")
+        with Horizontal(id="body"):
+            yield StepList()
+            yield PictureRows(protocol)
+        yield Static(id="path")
+        yield Static(id="slider")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Begin to follow the runs."""
+        self._blinker = self.set_interval(_BLINK, self._flip, pause=True)
+        self._arrange()
+        self._follow()
+
+    def on_resize(self) -> None:
+        """Show as many pictures as there is room for."""
+        self._arrange()
+
+    @work(group="follow")
+    async def _follow(self) -> None:
+        """Look for new files, in a thread, for as long as the screen is there."""
+        readers = [AlbumReader(run) for run in self._runs]
+        while True:
+            albums = await asyncio.to_thread(lambda: [reader.read() for reader in readers])
+            if albums != self.view.albums:
+                self.view.take(albums)
+                self._arrange()
+            await asyncio.sleep(getattr(self.app, "poll_seconds", 1.0))
+
+    @on(OptionList.OptionSelected)
+    def _choose(self, event: OptionList.OptionSelected) -> None:
+        self._go_to(event.option_index)
+
+    def action_move(self, by: int) -> None:
+        """Go some steps back or on."""
+        self._go_to(self.view.position + by)
+
+    def action_first(self) -> None:
+        """Go to the first step."""
+        self._go_to(0)
+
+    def action_newest(self) -> None:
+        """Go to the newest step and follow."""
+        self._go_to(len(self.view.steps))
+
+    def _go_to(self, index: int) -> None:
+        self.view.go_to(index)
+        self._arrange()
+
+    def action_turn(self, by: int) -> None:
+        """Show the next number of sampler steps where not all have room."""
+        self.view.turn(by)
+        self._arrange()
+
+    def action_only(self, sampler_steps: int) -> None:
+        """Show one number of sampler steps alone, or all of them (0)."""
+        if sampler_steps and sampler_steps not in self.view.sampler_steps:
+            self.notify(f"no {sampler_steps}-step snapshots", timeout=3)
+            return
+        self.view.only = sampler_steps
+        self._arrange()
+
+    def action_pin(self) -> None:
+        """Keep the current step as B of the blink comparator; the same again lets it go."""
+        self.view.pinned = None if self.view.pinned == self.view.step else self.view.step
+        self._arrange()
+
+    def action_blink(self) -> None:
+        """Blink between the current step and the pinned one, or the other run; stop where it blinks."""
+        if not self.blinking and self.view.against() is None:
+            self.notify("pin another step with m, or open two runs", timeout=3)
+            return
+        self._set_blinking(not self.blinking)
+        self._arrange()
+
+    def action_link(self) -> None:
+        """Show both runs, one above the other."""
+        self.view.linked = not self.view.linked
+        self._set_blinking(False)
+        self._arrange()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer a link only where there are two runs."""
+        return len(self._runs) > 1 if action == "link" else True
+
+    def action_path(self) -> None:
+        """Show the paths of the files, or hide them."""
+        self.toggle_class("-path")
+
+    def action_back(self) -> None:
+        """Leave the screen."""
+        self.dismiss()
+
+    def _set_blinking(self, on: bool) -> None:
+        self.blinking, self.flipped = on, on  # B at once, so that the key is seen to act
+        if on:
+            self.view.linked = False
+            self._blinker.reset()
+            self._blinker.resume()
+        else:
+            self._blinker.pause()
+
+    def _flip(self) -> None:
+        self.flipped = not self.flipped
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Bring everything in line with the view; what is right already is not drawn again."""
+        if not self.is_mounted:
+            return
+        view, width = self.view, self.size.width
+        rows = view.rows(max(1, (width - _LIST) // _PICTURE) if width >= _WIDE else 1, self.blinking, self.flipped)
+        self.set_class(not rows, "-empty")
+        self.query_one(StepList).show([view.line(step) for step in view.steps], view.position)
+        self._tell("title", self._title())
+        self._tell("slider", self._slider(width - 2))
+        self._tell("path", *(wanted.path for row in rows for wanted in row))
+        self._show(rows)
+
+    @work(group="pictures", exclusive=True)
+    async def _show(self, wanted: Sequence[Sequence[Wanted]]) -> None:
+        """Read files in a thread, then show them."""
+        rows = await asyncio.to_thread(
+            lambda: [[Shown(w.caption, load(*w.file) if w.file else w.missing) for w in row] for row in wanted]
+        )
+        for drawing in (shown.drawing for row in rows for shown in row):
+            if isinstance(drawing, Points):
+                self._extent = extent_for(drawing.xy, self._extent)
+        await self.query_one(PictureRows).show(rows, self._extent)
+
+    def _slider(self, width: int) -> str:
+        view = self.view
+        if view.step is None:
+            return ""
+        place = f"  {view.step:,}  {view.position + 1}/{len(view.steps)}" + ("  following" if view.following else "")
+        return slider(max(8, width - len(place)), view.position, len(view.steps), view.ascii) + place
+
+    def _title(self) -> str:
+        state = [f"B = {self.view.pinned:,}"] if self.view.pinned is not None else []
+        state += ["blink"] if self.blinking else []
+        return "  ".join([" | ".join(self.view.names), "snapshots", *state])
+
+    def _tell(self, name: str, *lines: str) -> None:
+        """Set some lines of text, if they differ."""
+        if self._told.get(name) != lines:
+            self._told[name] = lines
+            text = Content("\n").join(content(line) for line in lines)
+            self.query_one(f"#{name}", Static).update(text, layout=name == "path")

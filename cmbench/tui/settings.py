@@ -1,0 +1,71 @@
+"""What a user prefers: ~/.config/cmbench/config.toml."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import tomli
+from pydantic import Field
+
+from cmbench.config import Config, check
+from cmbench.errors import UsageError, nearest
+
+
+class Settings(Config):
+    """config.toml.
+
+    Example:
+        theme = "colour-blind"
+        rate = 0.5
+        [keys]
+        "app.quit" = "ctrl+q"
+    """
+
+    theme: str = Field("", description="a name that the command palette lists; empty: what the terminal can show")
+    rate: float = Field(0.0, ge=0, le=4, description="looks at the files a second; 0: 1 over SSH, 2 elsewhere")
+    ascii: bool = Field(False, description="plain characters alone")
+    keys: dict[str, str] = Field(default_factory=dict, description="keys of actions, with commas between")
+
+    @property
+    def poll_seconds(self) -> float:
+        """Seconds between looks at the files."""
+        return 1 / (self.rate or (1.0 if "SSH_CONNECTION" in os.environ else 2.0))
+
+
+def path() -> Path:
+    """Return where the settings are: CMBENCH_CONFIG, or cmbench/config.toml in XDG_CONFIG_HOME or ~/.config."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(os.environ.get("CMBENCH_CONFIG") or f"{base}/cmbench/config.toml").expanduser()
+
+
+def load() -> Settings:
+    """Read the settings; without a file they are the defaults.
+
+    Raises:
+        UsageError: something in the file is not allowed.
+    """
+    where = path()
+    try:
+        table = tomli.loads(where.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
+        raise UsageError(f"{where}: {error}") from None
+    return check(Settings, table, str(where))
+
+
+def check_names(settings: Settings, themes: list[str], actions: Callable[[], Iterable[str]]) -> None:
+    """Refuse themes and actions that do not exist.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if settings.theme and settings.theme not in themes:
+        hint = nearest(settings.theme, themes)
+        raise UsageError(f"{path()}: theme: found '{settings.theme}', allowed: {', '.join(sorted(themes))}{hint}")
+    if not settings.keys:  # to know the actions is to import every screen
+        return
+    known = sorted(set(actions()))
+    for name in settings.keys:
+        if name not in known:
+            raise UsageError(f"{path()}: keys: found '{name}', allowed: {', '.join(known)}{nearest(name, known)}")

@@ -1,0 +1,69 @@
+"""Figures and states in a few characters, for tables and lines of state."""
+
+import math
+from collections.abc import Sequence
+
+_SIGNS = {  # state -> sign, its letter where the terminal has no more than ASCII, style
+    "starting": ("○", "o", "green"),
+    "running": ("●", "*", "green"),
+    "paused": ("⏸", "=", "yellow"),
+    "finished": ("✔", "+", "cyan"),
+    "stopped": ("■", "#", "yellow"),
+    "diverged": ("✖", "x", "red"),
+    "failed": ("✖", "x", "red"),
+    "crashed": ("✖", "x", "red"),
+    "lost": ("?", "?", "magenta"),
+}
+_BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-~=*#"
+_DECADES = 1.5  # a course over more of them is drawn by its logarithm
+
+
+def sign(state: str, ascii: bool = False) -> tuple[str, str]:
+    """Return a state's sign and style."""
+    shown, letter, style = _SIGNS.get(state, ("?", "?", ""))
+    return letter if ascii else shown, style
+
+
+def number(value: float | None) -> str:
+    """Four significant digits without a leading zero: .0231, 1.234, 1.2e-05; nothing where there is none."""
+    if value is None:
+        return ""
+    text = f"{value:.3e}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.4g}"
+    if "e" in text:
+        digits, _, exponent = text.partition("e")
+        return f"{float(digits):.2g}e{int(exponent)}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def count(value: int) -> str:
+    """Return 9999 as it is, 184320 as 184k, 94371840 as 94M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= 10 * size or (value >= size and value % size == 0):
+            return f"{value // size}{letter}"
+    return str(value)
+
+
+def progress(step: int, of: int | None) -> str:
+    """Return how far a run is: 184k/400k, 400k at its end, 184k where none is known."""
+    return count(step) if of is None or step == of else f"{count(step)}/{count(of)}"
+
+
+def age(seconds: float) -> str:
+    """Return now, 5m, 2h or 3d."""
+    for size, letter in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{letter}"
+    return "now"
+
+
+def sparkline(values: Sequence[float | None], ascii: bool = False) -> str:
+    """Draw a character a value, low to high; nothing stands where there is none."""
+    blocks = _ASCII_BLOCKS if ascii else _BLOCKS
+    finite = [v for v in values if v is not None]
+    if not finite:
+        return ""
+    if min(finite) > 0 and math.log10(max(finite) / min(finite)) > _DECADES:
+        values, finite = [None if v is None else math.log(v) for v in values], [math.log(v) for v in finite]
+    low, span = min(finite), max(finite) - min(finite)
+    levels = [None if v is None else round((v - low) / span * (len(blocks) - 1)) if span else 0 for v in values]
+    return "".join(" " if level is None else blocks[level] for level in levels)

@@ -1,0 +1,50 @@
+"""Text that others wrote, as a terminal may show it: names, notes and console lines obey nothing in them."""
+
+import unicodedata
+from pathlib import PurePath
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.content import Content
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ to ␟, ␡
+_LIKE = {"-": "─━═▔▁▂▃▀▄▅▆▇—", "|": "│┃┊▏▎▍▌▋▊▉▐▕", "+": "┌┐└┘├┤┬┴┼╭╮╯╰▛▜▙▟", ".": "·•", "~": "…", "#": "█"}
+_LIKE |= {"<": "←", ">": "→▶", "^": "↑▲", "v": "↓▼", "*": "★●"}
+_ASCII = str.maketrans({sign: like for like, signs in _LIKE.items() for sign in signs})
+
+
+def plain(text: object) -> str:
+    """Return a text on one line in which every control character is a visible sign and none acts on the terminal.
+
+    C0 controls become their Unicode pictures (escape is ␛), C1 controls, marks that change the writing direction and
+    unpaired surrogates become �; a tab becomes a space.
+    """
+    if (shown := str(text)).isprintable():  # nearly all there is, a thousand times a table
+        return shown
+    shown = shown.replace("\t", " ").translate(_PICTURES)
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown)
+
+
+def ascii_alone(text: str) -> str:
+    """Return a text of as many cells in ASCII: signs by their likes, letters of other scripts as question marks."""
+    if text.isascii():
+        return text
+    return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))
+
+
+def content(text: object, style: str = "") -> Content:
+    """Return such a text for a widget, brackets in it included: they are no markup."""
+    return Content.styled(plain(text), style)
+
+
+def cell(text: object, style: str = "") -> Text:
+    """Return such a text for a cell of a DataTable, which takes Rich's."""
+    return Text(plain(text), style=style, no_wrap=True, end="")
+
+
+def short(name: str | PurePath) -> str:
+    """Return a run's name without its date: ct_edm-20261122-221503-a3f9 as ct_edm·a3f9."""
+    parts = plain(PurePath(name).name).rsplit("-", 3)
+    return (
+        f"{parts[0]}·{parts[3]}" if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit() else "-".join(parts)
+    )

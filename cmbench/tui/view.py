@@ -1,0 +1,209 @@
+"""A run as the screens see it: read in a worker thread, a piece at a time."""
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmbench.errors import UsageError
+from cmbench.recipe import Recipe
+from cmbench.recipe import load as load_recipe
+from cmbench.rundir import status
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.series import Points, Series
+from cmbench.tui.widgets.chart import Line, Mark
+
+AXES = ("step", "images", "time")
+_AT_ONCE = 0.75  # seconds of reading before what there is is shown
+_TAIL = 1 << 14  # bytes of the console
+_SIGNS = {"resumed": "r", "warning": "w", "diverged": "x", "request": "!"}  # checkpoints and snapshots were due
+
+
+@dataclass
+class RunView:
+    """One run: what stands in its files, as far as it is read and makes sense.
+
+    Several screens may read on at once, each in a thread of its own, while the application draws.
+
+    Attributes:
+        run: the run directory.
+        recipe: complete; None where it cannot be read.
+        meta: meta.json.
+        status: status.json with the state as it truly is.
+        series: curves, profiles and journal.
+    """
+
+    run: RunDir
+    recipe: Recipe | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing read."""
+        self.series = Series(self.run)
+        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._lock = threading.Lock()  # held for a piece at a time: whoever draws does not wait for a whole file
+
+    def read(self) -> set[str]:
+        """Read on for a moment. Return what changed: "recipe", "status", "rows", "console"; empty for nothing."""
+        changed = set()
+        if self._is_new(self.run.meta) and (meta := read_json(self.run.meta)):
+            self.meta = meta
+            changed.add("recipe")
+        if self._is_new(self.run.recipe) and (recipe := _recipe(self.run)):
+            self.recipe = recipe
+            changed.add("recipe")
+        now = status.read(self.run)
+        now.pop("heartbeat", None)
+        if now != self.status:
+            self.status = now
+            changed.add("status")
+        deadline = time.monotonic() + _AT_ONCE
+        while self._read_piece():
+            changed.add("rows")
+            if time.monotonic() > deadline:
+                break
+        if self._is_new(self.run.console):
+            changed.add("console")
+        return changed
+
+    def _read_piece(self) -> bool:
+        with self._lock:
+            return self.series.read()
+
+    def console(self) -> list[str]:
+        """Return the last lines that the trainer printed."""
+        try:
+            with self.run.console.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return []
+        return lines[1:] if size > _TAIL else lines
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing moves: the run is paused, or over."""
+        return self.status.get("state") not in ("starting", "running", "lost")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the trainer works on this machine."""
+        return self.status.get("host") == socket.gethostname()
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the curves."""
+        return sorted(self.series.metrics.curves)
+
+    @property
+    def edges(self) -> list[float]:
+        """Times between the bins of the profiles."""
+        edges = self.meta.get("profile_edges")
+        return edges if isinstance(edges, list) and all(isinstance(edge, int | float) for edge in edges) else []
+
+    @property
+    def alerts(self) -> int:
+        """Warnings and divergences in the journal."""
+        return sum(row.get("kind") in ("warning", "diverged", "failed") for row in list(self.series.journal.rows))
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last value of each curve."""
+        return dict(self.series.metrics.last)
+
+    def best(self, key: str) -> tuple[float, int] | None:
+        """Return the best value of a quality and its step, if there is one."""
+        best = self.status.get("best", {}).get(key)
+        if not isinstance(best, dict):
+            return None
+        value, step = best.get("value"), best.get("step")
+        return (value, step) if isinstance(value, int | float) and isinstance(step, int) else None
+
+    def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
+        """Return a curve over steps, images or seconds since the start."""
+        curve = self.series.metrics.curves.get(key)
+        empty = np.empty(0)
+        if curve is None:
+            return Line.of(label or key, empty, empty, colour, dash)
+        with self._lock:  # copies: a reader goes on in these arrays
+            points = curve.points()
+            return Line(
+                label or key,
+                self._x(points, axis),
+                points.low.astype(np.float64),
+                points.high.astype(np.float64),
+                points.mean.astype(np.float64),
+                points.count.astype(np.float64),
+                points.bad > 0,
+                colour,
+                dash,
+            )
+
+    def x_end(self, axis: str) -> float | None:
+        """Return where the axis stops when the run is finished, if that is known."""
+        of = self.status.get("of")
+        if axis == "time" or not isinstance(of, int):
+            return None
+        return float(of * (self._batch_size if axis == "images" else 1))
+
+    def marks(self, axis: str) -> list[Mark]:
+        """Return what the journal says happened, along an axis; requests on top."""
+        rows = list(self.series.journal.rows)
+        return [
+            Mark(self._x_of(row, axis), sign, kind in ("diverged", "warning"))
+            for kind, sign in _SIGNS.items()
+            for row in rows
+            if row.get("kind") == kind
+        ]
+
+    def _x(self, points: Points, axis: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if axis == "time":
+            return points.time - self._start
+        return points.step.astype(np.float64) * (self._batch_size if axis == "images" else 1)
+
+    def _x_of(self, row: dict[str, Any], axis: str) -> float:
+        if axis == "time":
+            return _number(row.get("time"), self._start) - self._start
+        return _number(row.get("step")) * (self._batch_size if axis == "images" else 1)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.recipe.train.batch_size if self.recipe else 1
+
+    @property
+    def _start(self) -> float:
+        return _number(self.meta.get("created"))
+
+    def _is_new(self, path: Path) -> bool:
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        stamp = stat.st_mtime_ns, stat.st_size
+        changed = self._stamps.get(path) != stamp
+        self._stamps[path] = stamp
+        return changed
+
+
+def _number(value: object, otherwise: float = 0.0) -> float:
+    return float(value) if isinstance(value, int | float) else otherwise
+
+
+def _recipe(run: RunDir) -> Recipe | None:
+    try:
+        return load_recipe(run.recipe)
+    except (UsageError, OSError):
+        return None
+
+
+def quality_keys(keys: Sequence[str]) -> list[str]:
+    """Return the keys of sample quality: sliced Wasserstein distances, those of fewer steps first."""
+    return sorted(key for key in keys if key.startswith("sw_"))

@@ -1,0 +1,89 @@
+"""Charts of metrics side by side, a page of them at a time, over one axis and with one cursor."""
+
+from collections.abc import Callable, Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Grid
+
+from cmbench.tui.report import scale_of, title_of
+from cmbench.tui.scales import Scale, duration, number
+from cmbench.tui.view import AXES
+from cmbench.tui.widgets.chart import Chart, Line, Mark
+
+
+class ChartGrid(Grid):
+    """So many charts. Where the screen has room for one alone, it is the one with the class `chosen`.
+
+    Args:
+        n: charts on a page.
+        lines_of: the lines of a chart, by its metrics.
+        note_of: what stands in the lower edge of a chart.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        lines_of: Callable[[Sequence[str]], list[Line]],
+        note_of: Callable[[Sequence[str]], str] = lambda keys: "",
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
+        self.axis, self.page = AXES[0], 0
+        self._lines_of, self._note_of = lines_of, note_of
+
+    def compose(self) -> ComposeResult:
+        """Lay out the charts; the style sheet says in how many columns."""
+        yield from self.charts
+
+    def show(self, names: Sequence[Sequence[str]], marks: Sequence[Mark] = (), end: float | None = None) -> None:
+        """Show this page's metrics, of those of all charts; `end` is where the axis will stop at last."""
+        n = len(self.charts)
+        self.page %= max(1, -(-len(names) // n))
+        here = [*names[self.page * n : (self.page + 1) * n], *([()] * n)]
+        for chart, keys in zip(self.charts, here, strict=False):
+            lines = self._lines_of(keys)
+            if chart.title != title_of(keys):
+                chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
+            chart.x_end, chart.x_label = end, duration if self.axis == "time" else number
+            chart.note = self._note_of(keys)
+            chart.show(lines, marks)
+
+    def next_axis(self) -> None:
+        """Go on to the next horizontal axis: steps, images, wall time."""
+        self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
+        for chart in self.charts:
+            chart.forget_x()
+
+    def next_chart(self, step: int) -> bool:
+        """Go to the next chart of this page. Return whether there was one."""
+        charts = [chart for chart in self.charts if chart.title]
+        place = next((i for i, chart in enumerate(charts) if chart.has_class("chosen")), 0) + step
+        if not 0 <= place < len(charts):
+            return False
+        self.choose(charts[place])
+        return True
+
+    def turn_to(self, step: int) -> None:
+        """Go to the first chart of a page that was turned to, or backwards to its last."""
+        charts = [chart for chart in self.charts if chart.title] or self.charts
+        self.choose(charts[0 if step > 0 else -1])
+
+    def choose(self, chart: Chart) -> None:
+        """Go to a chart."""
+        for each in self.charts:
+            each.set_class(each is chart, "chosen")
+        self.call_after_refresh(chart.focus)
+
+    def on_descendant_focus(self) -> None:
+        """Where one chart is shown, it is the focused one."""
+        if self.screen.focused in self.charts:
+            for chart in self.charts:
+                chart.set_class(chart is self.screen.focused, "chosen")
+
+    def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
+        """Let all charts have one cursor."""
+        event.stop()
+        for chart in self.charts:
+            if chart is not event.chart:
+                chart.set_cursor(event.x, tell=False)

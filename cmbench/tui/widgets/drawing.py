@@ -1,0 +1,72 @@
+"""What a snapshot's files hold: pixels, points, or one line that says why neither."""
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from cmbench.tui.widgets.tiles import split
+
+_MOST_PIXELS = 1 << 26
+_MOST_POINTS = 20_000
+_KEPT = 24  # drawings: both sides of a blink and the way back, but not a whole run
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """A picture, (H, W, 3) in 0 to 255; if it is a grid of samples also these, (rows, columns, h, w, 3)."""
+
+    image: np.ndarray
+    tiles: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points (n, 2), and how many more there are that are not finite."""
+
+    xy: np.ndarray
+    lost: int
+
+
+Drawing = Pixels | Points | str
+
+
+@lru_cache(maxsize=_KEPT)
+def load(picture: Path, points: Path | None, stamps: object = None) -> Drawing:
+    """Read the points, or the picture where there are none; `stamps` tells one file from another of its name."""
+    try:
+        return (points and _points(points)) or _pixels(picture)
+    except FileNotFoundError:
+        return f"{picture.name} is missing"
+    except UnidentifiedImageError:
+        return f"{picture.name} is no PNG"
+    except Exception as error:  # Pillow's decoders raise what they like on a damaged file
+        return f"{picture.name} cannot be read: {error}"
+
+
+def _pixels(path: Path) -> Pixels:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pictures that are large, which are refused below
+        with Image.open(path, formats=["PNG"]) as file:
+            if file.width * file.height > _MOST_PIXELS:
+                raise ValueError(f"{file.width}x{file.height} pixels are too many")
+            image = np.asarray(file.convert("RGB"))
+    return Pixels(image, split(image))
+
+
+def _points(path: Path) -> Points | None:
+    try:
+        samples = load_file(path)["samples"]
+        xy = samples.reshape(len(samples), -1)[:_MOST_POINTS, :2].astype(float)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
+        return None
+    if xy.shape[1] == 1:  # on a line: the rank is the second coordinate, which draws the distribution function
+        rank = xy.argsort(axis=0).argsort(axis=0)
+        xy = np.concatenate([xy, 2 * (rank + 0.5) / len(rank) - 1], axis=1)
+    finite = np.isfinite(xy).all(axis=1)
+    return Points(xy[finite], int((~finite).sum())) if xy.shape[1] == 2 else None

@@ -1,0 +1,42 @@
+"""Lines of text whose unchanged cells are not sent again."""
+
+from collections.abc import Sequence
+
+from rich.style import Style
+
+from cmbench.tui.text import plain
+from cmbench.tui.widgets.grid import Grid, GridWidget
+
+Part = tuple[str, str]  # text and pen
+
+
+class Lines(GridWidget):
+    """Rows of parts, each a text and its pen (see GridWidget.style), or "".
+
+    Args:
+        title: what stands in the frame; without one there is no frame.
+        tail: show the last rows where not all have room, in place of the first.
+    """
+
+    def __init__(self, title: str = "", tail: bool = False, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.tail = tail
+        self.frame_title, self.framed = title, bool(title)
+        self.rows: Sequence[Sequence[Part]] = ()
+
+    def show(self, rows: Sequence[Sequence[Part]]) -> None:
+        """Show rows from the top."""
+        self.rows = rows
+        self.repaint()
+
+    def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
+        """Return the rows that fit."""
+        grid = Grid.blank(width, height)
+        pens = sorted({pen for row in self.rows for _, pen in row if pen})
+        for y, row in enumerate(self.rows[-height:] if self.tail else self.rows[:height]):
+            x = 0
+            for text, pen in row:
+                shown = plain(text)
+                grid.write(x, y, shown, 1 + pens.index(pen) if pen else 0)
+                x += len(shown)
+        return grid, [Style.null(), *(self.style(pen) for pen in pens)]

@@ -1,0 +1,163 @@
+"""A picture or a scatter in whatever room it has, with a line above that says what it is."""
+
+from collections import OrderedDict
+
+import numpy as np
+from PIL import Image
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import ComposeResult
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from cmbench.tui.text import plain
+from cmbench.tui.widgets import pixels, raster, scatter, tiles
+from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
+
+_KEPT = 4  # both sides of a blink, and what came before
+_CAPTION = Style(bold=True)
+_NOTE = Style(dim=True)
+
+
+class Picture(Widget):
+    """Shows a drawing in its size, letterboxed, its pixels as half blocks; repaints the lines that changed."""
+
+    DEFAULT_CSS = "Picture { width: 1fr; height: 1fr; margin: 0 1 0 0; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._caption, self._drawing, self._extent = "", "", scatter.EXTENT  # type: str, Drawing, float
+        self._made: OrderedDict[object, list[Strip]] = OrderedDict()
+        self._frame: list[Strip] = []
+
+    def show(self, caption: str, drawing: Drawing, extent: float = scatter.EXTENT) -> None:
+        """Show a drawing: a picture, points within [-extent, extent]^2, or one line of text."""
+        before = self._lines()
+        self._caption, self._drawing, self._extent = caption, drawing, extent
+        after = self._lines()
+        changed = [y for y, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return the lines of a region."""
+        self._frame = self._lines()  # once a paint, not once a line
+        return super().render_lines(crop)
+
+    def render_line(self, y: int) -> Strip:
+        """Return a line, the caption first."""
+        return self._frame[y] if y < len(self._frame) else Strip.blank(self.size.width)
+
+    def _lines(self) -> list[Strip]:
+        """Return all lines, made anew only where what is shown, the size or the mode has changed."""
+        style, app = self.rich_style, self.app
+        colourless = app.no_color or app.native_ansi_color
+        ascii, dark = bool(getattr(app, "ascii", False)), app.current_theme.dark
+        key = (self._caption, self._drawing, self._extent, self.size, style, colourless, ascii, dark)
+        if key not in self._made:
+            note, body = self._draw(style, colourless, ascii, dark)
+            self._made[key] = [self._head(note, style), *self._letterbox(body, style)][: self.size.height]
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        return self._made[key]
+
+    def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
+        """Return a note on what is shown, and the lines of the drawing itself."""
+        width, height = self.size.width, max(0, self.size.height - 1)
+        if not width or not height:
+            return "", []
+        if isinstance(self._drawing, Pixels):
+            fitted = tiles.fit(self._drawing.image, self._drawing.tiles, width, 2 * height)
+            crude = ascii or colourless
+            lines = raster.ramp(fitted.image, style, dark) if crude else raster.half_blocks(fitted.image, style)
+            return _note_on_samples(fitted), lines
+        if isinstance(self._drawing, Points):
+            draw = scatter.characters if ascii else scatter.braille
+            text = draw(self._drawing.xy, self._extent, width, height)
+            return _note_on_points(self._drawing, self._extent, ascii), [[Segment(line, style)] for line in text]
+        return "", [[Segment(plain(self._drawing), style + _NOTE)]]
+
+    def _head(self, note: str, style: Style) -> Strip:
+        note = f" {note}" if note else ""
+        room = self.size.width - len(note)
+        caption = Strip([Segment(plain(self._caption), style + _CAPTION)]).adjust_cell_length(max(0, room), style)
+        return Strip([*caption, Segment(note, style + _NOTE)]).adjust_cell_length(self.size.width, style)
+
+    def _letterbox(self, body: list[list[Segment]], style: Style) -> list[Strip]:
+        """Centre lines of one width in the room below the caption."""
+        width, height = self.size.width, max(0, self.size.height - 1)
+        above = max(0, height - len(body)) // 2
+        left = max(0, width - max((Strip(line).cell_length for line in body), default=0)) // 2
+        margin = [Segment(" " * left, style)] if left else []
+        shown = [Strip([*margin, *line]).adjust_cell_length(width, style) for line in body]
+        blank = Strip.blank(width, style)
+        return [*[blank] * above, *shown, *[blank] * max(0, height - above - len(body))]
+
+
+class PixelPicture(Picture):
+    """The same, but with a picture's true pixels."""
+
+    DEFAULT_CSS = "PixelPicture > .pixels { width: 1fr; height: 1fr; margin: 1 0 0 0; }"
+
+    def __init__(self, protocol: str) -> None:
+        super().__init__()
+        made = pixels.image_class(protocol)
+        self._pixels = made(classes="pixels") if made else None
+        self._sent: object = None
+
+    def compose(self) -> ComposeResult:
+        """Lay the widget of the pixels over what is below the caption."""
+        if self._pixels:
+            self._pixels.display = False
+            yield self._pixels
+
+    def show(self, caption: str, drawing: Drawing, extent: float = scatter.EXTENT) -> None:
+        """Show a drawing; the pixels are sent again only if they differ."""
+        super().show(caption, drawing, extent)
+        self._send()
+
+    def on_resize(self) -> None:
+        """Scale the pixels to the new size."""
+        self._send()
+
+    def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
+        if not (self._pixels and isinstance(self._drawing, Pixels)):
+            return super()._draw(style, colourless, ascii, dark)
+        return _note_on_samples(self._fitted(self._drawing)), []
+
+    def _send(self) -> None:
+        if not self._pixels or self._sent == (key := (self._drawing, self.size)):
+            return
+        self._sent = key
+        self._pixels.display = isinstance(self._drawing, Pixels) and self.size.height > 1
+        if isinstance(self._drawing, Pixels) and self._pixels.display:
+            self._pixels.image = self._canvas(self._fitted(self._drawing).image)
+
+    def _fitted(self, drawing: Pixels) -> tiles.Fitted:
+        return tiles.fit(drawing.image, drawing.tiles, *self._room())
+
+    def _room(self) -> tuple[int, int]:
+        width, height = pixels.cell_size()
+        return max(1, self.size.width) * width, max(1, self.size.height - 1) * height
+
+    def _canvas(self, image: np.ndarray) -> Image.Image:
+        """Centre a picture on the widget's ground: one that fills the room exactly is not scaled again."""
+        canvas = Image.new("RGB", self._room(), self.background_colors[1].rgb)
+        canvas.paste(
+            Image.fromarray(image), ((canvas.width - image.shape[1]) // 2, (canvas.height - image.shape[0]) // 2)
+        )
+        return canvas
+
+
+def _note_on_samples(fitted: tiles.Fitted) -> str:
+    return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
+
+
+def _note_on_points(points: Points, extent: float, ascii: bool) -> str:
+    parts = [f"{'+-' if ascii else '±'}{extent:g}"]
+    if outside := scatter.outside(points.xy, extent):
+        parts.append(f"{outside} outside")
+    if points.lost:
+        parts.append(f"{points.lost} not finite")
+    return ", ".join(parts)

@@ -1,0 +1,126 @@
+"""A run as a row of a table: which columns at which width, what stands in them, and how they sort."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from cmbench.rundir.overview import Glance
+from cmbench.tui import signs
+from cmbench.tui.text import cell, plain, short
+
+WIDE = 140  # columns of a terminal with room for a preview
+_TAGS_FROM, _MIDDLE, _CURVE_FROM = 150, 100, 72
+SPARK = 10  # characters of the sparkline
+
+Sort = Callable[[Glance, float], float | str | None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table; where `sort` is None, it cannot be sorted by."""
+
+    key: str
+    label: str
+    width: int  # 0: what is left
+    sort: Sort | None = None
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything a row shows: two that are equal look the same."""
+
+    glance: Glance
+    age: str
+    is_marked: bool
+    course: tuple[float | None, ...]
+
+
+_MARK = Column("mark", "", 1)
+_STATE = Column("state", "state", 10, lambda glance, now: glance.state)
+_SIGN = Column("state", "", 1, _STATE.sort)
+_RUN = Column("run", "run", 0, lambda glance, now: plain(glance.name).casefold())
+_TAGS = Column("tags", "tags", 12, lambda glance, now: " ".join(glance.written.tags).casefold() or None)
+_STEP = Column("step", "step", 9, lambda glance, now: glance.step, right=True)
+_LOSS = Column("loss", "loss", 8, lambda glance, now: glance.loss, right=True)
+_QUALITY = Column("quality", "quality", 9, lambda glance, now: glance.quality, right=True)
+_AGE = Column("age", "age", 5, lambda glance, now: int((now - glance.heartbeat) // 60), right=True)
+_SPARK = Column("spark", "curve", SPARK)
+
+
+def columns_at(width: int) -> tuple[Column, ...]:
+    """Return the columns that a terminal of a width has room for."""
+    curve = (_SPARK,) if width >= _CURVE_FROM else ()
+    if width < _MIDDLE:
+        return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, *curve)
+    tags = (_TAGS,) if width >= _TAGS_FROM else ()
+    return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, _AGE, *curve)
+
+
+SORTED_BY = {column.key: column.sort for column in columns_at(_TAGS_FROM) if column.sort is not None}
+
+
+def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> list[Glance]:
+    """Sort by a column, from low to high or the reverse; what has no value comes last, equals the newest first.
+
+    Args:
+        glances: oldest first.
+        key: of a column that can be sorted by.
+        is_reversed: from high to low.
+        now: the time that ages are counted from.
+    """
+    values = [(SORTED_BY[key](glance, now), glance) for glance in reversed(glances)]
+    there = sorted(
+        (pair for pair in values if pair[0] is not None),
+        key=lambda pair: pair[0],  # type: ignore[arg-type, return-value]
+        reverse=is_reversed,
+    )
+    return [glance for _, glance in [*there, *(pair for pair in values if pair[0] is None)]]
+
+
+def row(look: Look, columns: tuple[Column, ...], ascii: bool) -> dict[str, Text]:
+    """Return the cells of a run by the key of their column."""
+    return {column.key: _CELLS[column.key](look, column, ascii) for column in columns}
+
+
+def fitted(text: str, width: int) -> str:
+    """Cut a name in its middle: a run's last four characters tell it from its like."""
+    if len(text) <= width:  # wider characters are cut by the table
+        return text
+    return f"{text[: width - 6]}…{text[-5:]}" if width > 6 else text[:width]
+
+
+def _mark(look: Look, column: Column, ascii: bool) -> Text:
+    return cell(("*" if ascii else "★") if look.is_marked else "", "bold yellow")
+
+
+def _state(look: Look, column: Column, ascii: bool) -> Text:
+    sign, style = signs.sign(look.glance.state, ascii)
+    return cell(sign if column.width == 1 else f"{sign} {look.glance.state}", style)
+
+
+def _run(look: Look, column: Column, ascii: bool) -> Text:
+    name = fitted(short(look.glance.name), column.width)
+    return cell(name.translate({ord("·"): ".", ord("…"): "~"}) if ascii else name, "bold")
+
+
+def _spark(look: Look, column: Column, ascii: bool) -> Text:
+    return cell(signs.sparkline(look.course, ascii), "cyan")
+
+
+_CELLS: dict[str, Callable[[Look, Column, bool], Text]] = {
+    "mark": _mark,
+    "state": _state,
+    "run": _run,
+    "tags": lambda look, column, ascii: cell(",".join(look.glance.written.tags), "magenta"),
+    "step": lambda look, column, ascii: _figure(signs.progress(look.glance.step, look.glance.of), column),
+    "loss": lambda look, column, ascii: _figure(signs.number(look.glance.loss), column),
+    "quality": lambda look, column, ascii: _figure(signs.number(look.glance.quality), column),
+    "age": lambda look, column, ascii: _figure(look.age, column),
+    "spark": _spark,
+}
+
+
+def _figure(text: str, column: Column) -> Text:
+    return cell(text.rjust(column.width))

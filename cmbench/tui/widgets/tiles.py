@@ -1,0 +1,95 @@
+"""Grids of samples in a PNG: taken apart into samples at their own resolution, put together for a given room."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_PADDING = 2  # what snapshots have between samples
+_GAP, _DARK = 1, 64  # what they get here: without a line between them digits run into each other
+_SMALLEST_SHARE = 4  # below a quarter of the samples, all of them shrunk tell more
+_LEGIBLE = 4  # pixels that a shrunk sample must have
+
+
+class Fitted(NamedTuple):
+    """A picture that fits, (H, W, 3), with so many of so many samples (1 of 1 for what is no grid)."""
+
+    image: np.ndarray
+    shown: int
+    of: int
+
+
+def split(image: np.ndarray) -> np.ndarray | None:
+    """Return the samples of a grid (H, W, 3) as (rows, columns, h, w, 3), their enlargement undone; None if it is none.
+
+    A grid has lines of two pixels in the corner's colour around each sample, at equal distances.
+    """
+    pad = (image == image[0, 0]).all(axis=2)
+    height, width = _period(pad.all(axis=1)), _period(pad.all(axis=0))
+    if not height or not width:
+        return None
+    inner = image[_PADDING:, _PADDING:]
+    rows, columns = inner.shape[0] // height, inner.shape[1] // width
+    if rows * columns == 1:  # a picture with a plain frame
+        return None
+    tiles = inner.reshape(rows, height, columns, width, 3).swapaxes(1, 2)[:, :, :-_PADDING, :-_PADDING]
+    factor = _enlargement(tiles)
+    return np.ascontiguousarray(tiles[:, :, ::factor, ::factor])
+
+
+def join(tiles: np.ndarray) -> np.ndarray:
+    """Lay samples (rows, columns, h, w, 3) out in one picture, with a dark line around each."""
+    rows, columns, h, w, _ = tiles.shape
+    room = np.full((rows, columns, h + _GAP, w + _GAP, 3), _DARK, dtype=np.uint8)
+    room[:, :, _GAP:, _GAP:] = tiles
+    image = room.swapaxes(1, 2).reshape(rows * (h + _GAP), columns * (w + _GAP), 3)
+    return np.pad(image, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_DARK)
+
+
+def fit(image: np.ndarray, tiles: np.ndarray | None, width: int, height: int) -> Fitted:
+    """Make a picture of at most width x height pixels, undistorted, its pixels whole where that is possible.
+
+    A grid that has no room comes with the samples of its first rows and columns alone, each in its place; where these
+    would be few, the whole is shrunk, unless nothing could be seen then.
+    """
+    if tiles is None:
+        return Fitted(scale(image, width, height), 1, 1)
+    h, w = tiles.shape[2:4]
+    cut = tiles[: max(0, (height - _GAP) // (h + _GAP)), : max(0, (width - _GAP) // (w + _GAP))]
+    shown, total = (grid.shape[0] * grid.shape[1] for grid in (cut, tiles))
+    whole = join(tiles)
+    legible = min(h, w) * min(width / whole.shape[1], height / whole.shape[0]) >= _LEGIBLE
+    if shown in (0, total) or (shown * _SMALLEST_SHARE < total and legible):
+        return Fitted(scale(whole, width, height), total, total)
+    return Fitted(scale(join(cut), width, height), shown, total)
+
+
+def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Enlarge by a whole factor, or shrink by averaging areas, so that the picture fits."""
+    h, w = image.shape[:2]
+    if (factor := min(width // w, height // h)) >= 1:
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    share = min(width / w, height / h)
+    size = (max(1, int(w * share + 1e-9)), max(1, int(h * share + 1e-9)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _period(lines: np.ndarray) -> int:
+    """Return the smallest distance at which pairs of lines lie from end to end, or 0."""
+    n = len(lines) - _PADDING
+    for period in range(_PADDING + 1, n + 1):
+        starts = np.arange(0, n + 1, period)
+        if n % period == 0 and lines[starts].all() and lines[starts + 1].all() and not lines[:period].all():
+            return period
+    return 0
+
+
+def _enlargement(tiles: np.ndarray) -> int:
+    """Return the largest factor by which all samples were enlarged."""
+    rows, columns, h, w, _ = tiles.shape
+    for factor in range(min(h, w), 1, -1):
+        if h % factor == 0 and w % factor == 0:
+            blocks = tiles.reshape(rows, columns, h // factor, factor, w // factor, factor, 3)
+            if (blocks == blocks[:, :, :, :1, :, :1]).all():
+                return factor
+    return 1

@@ -1,0 +1,228 @@
+"""A quantity over time t (across) and steps (down): the whole run at once, a line for each profile."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.style import Style
+from textual.binding import Binding
+from textual.message import Message
+
+from cmbench.tui.colours import LEVELS, shade_characters, shades
+from cmbench.tui.scales import limits, number
+from cmbench.tui.widgets.grid import Grid, GridWidget
+
+Mode = Literal["value", "ratio", "row"]
+MODES: tuple[Mode, ...] = ("value", "ratio", "row")
+_LABEL = 7
+_AXIS, _CURSOR, _SHADE = 1, 2, 3
+
+Rows = Sequence[tuple[int, NDArray[np.float32]]]
+
+
+class Waterfall(GridWidget, can_focus=True):
+    """Rows of bins, the oldest on top; when the height is full, every other row goes, so the run stays in sight whole.
+
+    A column that holds several bins shows the highest of them.
+
+    Colours follow the logarithm of the value, of its ratio to a reference row (one is white), or of its share in its
+    row's largest.
+
+    Args:
+        title: what stands in the frame.
+        t_label: of an edge between bins, by its number from 0 to the number of bins.
+    """
+
+    framed = True
+    BINDINGS = [
+        Binding("left", "move(-1, 0)", "Bin", id="waterfall.left", show=False),
+        Binding("right", "move(1, 0)", "Bin", id="waterfall.right", show=False),
+        Binding("up", "move(0, -1)", "Step", id="waterfall.up", show=False),
+        Binding("down", "move(0, 1)", "Step", id="waterfall.down", show=False),
+        Binding("0", "reset", "No cursor", id="waterfall.reset", show=False),
+    ]
+
+    class CursorMoved(Message):
+        """The cursor stands on another bin of another step; None: it was put away."""
+
+        def __init__(self, waterfall: "Waterfall", step: int | None, bin: int | None) -> None:
+            super().__init__()
+            self.waterfall, self.step, self.bin = waterfall, step, bin
+
+        @property
+        def control(self) -> "Waterfall":
+            """The waterfall."""
+            return self.waterfall
+
+    def __init__(
+        self, title: str, t_label: Callable[[int], str] = str, id: str | None = None, classes: str | None = None
+    ) -> None:
+        super().__init__(id=id, classes=classes)
+        self.title, self.t_label = title, t_label
+        self.mode: Mode = "value"
+        self.cursor: tuple[int, int] | None = None  # step and bin
+        self.reference: tuple[int, NDArray[np.float32]] | None = None
+        self._rows: Rows = ()
+        self._every = 1
+        self._limits: tuple[float, float] | None = None
+        self._limits_of: Mode = self.mode
+
+    def show(self, rows: Rows) -> None:
+        """Show rows (step, bins), ascending."""
+        self._rows = rows
+        self.repaint()
+
+    def set_reference(self, row: tuple[int, NDArray[np.float32]] | None) -> None:
+        """Take a row that others are compared with."""
+        self.reference = row
+        self.repaint()
+
+    def action_mode(self, mode: Mode) -> None:
+        """Show values, ratios to the reference, or shares in their row's largest."""
+        self.mode, self._limits = mode, None
+        self.repaint()
+
+    def forget_limits(self) -> None:
+        """Choose the ends of the colours anew: another quantity is shown."""
+        self._limits = None
+
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest row; 0 without rows."""
+        return self._rows[-1][0] if self._rows else 0
+
+    def action_move(self, bins: int, lines: int) -> None:
+        """Move the cursor; it appears on the newest row."""
+        shown = self._lines(max(1, self.inner_height - 1))
+        if not shown:
+            return
+        steps, last = [step for step, _ in shown], len(shown[-1][1]) - 1
+        step, bin = self.cursor or (steps[-1], last // 2)
+        line = min(max(_nearest(steps, step) + lines, 0), len(steps) - 1)
+        self.set_cursor((steps[line], min(max(bin + bins, 0), last)))
+
+    def action_reset(self) -> None:
+        """Put the cursor away."""
+        self.set_cursor(None)
+
+    def set_cursor(self, cursor: tuple[int, int] | None, tell: bool = True) -> None:
+        """Put the cursor on a step and a bin, or away."""
+        self.cursor = cursor
+        self.repaint()
+        if tell:
+            self.post_message(self.CursorMoved(self, *(cursor or (None, None))))
+
+    def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
+        """Return a row of cells for each line, and the axis of t."""
+        grid = Grid.blank(width, height)
+        coloured = self.app.native_ansi_color is False and not self.app.no_color
+        palette = [Style.null(), self.style("muted"), self.style("strong")]
+        palette += shades(self.app.theme, self._shown == "ratio") if coloured else [Style.null()] * LEVELS
+        columns, rows = width - _LABEL - 1, height - 1
+        lines = self._lines(rows)
+        if columns < 4 or rows < 1 or not lines or not len(lines[0][1]):
+            return grid, palette
+        values = self._values(np.stack([bins for _, bins in lines]).astype(np.float64))
+        place = np.arange(columns) * values.shape[1] // columns  # the first bin of each column
+        levels = np.maximum.reduceat(self._levels(values), place, axis=1)
+        labels = self._label_rows(len(lines))
+        cursor = None if self.cursor is None else _nearest([step for step, _ in lines], self.cursor[0])
+        for y, (step, _) in enumerate(lines):
+            label = number(step) if y in labels else ""
+            grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{'|' if self.ascii else '│'}", _AXIS)
+            self._write_levels(grid, y, levels[y], coloured)
+            if y == cursor:
+                grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
+        self._draw_axis(grid, rows, columns, values.shape[1], place)
+        self._label_frame()
+        return grid, palette
+
+    def _lines(self, rows: int) -> list[tuple[int, NDArray[np.float32]]]:
+        """Choose the rows that have a line: every so-manyth, and the newest as the last."""
+        while len(self._rows) > max(1, rows) * self._every:
+            self._every *= 2
+        while self._every > 1 and len(self._rows) <= max(1, rows) * self._every // 2:
+            self._every //= 2
+        chosen = list(self._rows[self._every - 1 :: self._every])
+        return chosen if len(self._rows) % self._every == 0 else [*chosen, self._rows[-1]]
+
+    def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return log10 of what the colours follow."""
+        size = np.abs(rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self._shown == "row":
+                size = size / np.fmax.reduce(np.where(np.isinf(size), np.nan, size), axis=1, keepdims=True)
+            if self._shown == "ratio" and self.reference is not None:
+                size = size / np.abs(self.reference[1])
+            return np.where(size > 0, np.log10(size), np.nan)
+
+    @property
+    def _shown(self) -> Mode:
+        """The mode that the colours follow: without a reference of as many bins there are no ratios."""
+        bins = len(self._rows[-1][1]) if self._rows else 0
+        has_reference = self.reference is not None and len(self.reference[1]) == bins
+        return "value" if self.mode == "ratio" and not has_reference else self.mode
+
+    def _levels(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return levels from 0 to LEVELS - 1, -1 where there is no value. The limits move rarely."""
+        finite = values[np.isfinite(values)]
+        if not len(finite):
+            return np.full(values.shape, -1, np.int64)
+        if self._shown != self._limits_of:
+            self._limits, self._limits_of = None, self._shown
+        if self._shown == "ratio":
+            reach = max(0.1, float(np.abs(finite).max()))
+            self._limits = limits(-reach, reach, self._limits, pad=0.1)
+        else:
+            low, high = np.quantile(finite, [0.01, 1.0])
+            self._limits = limits(float(low), max(float(high), float(low) + 0.05), self._limits, pad=0.1)
+        share = (values - self._limits[0]) / (self._limits[1] - self._limits[0])
+        levels = np.minimum(np.clip(np.nan_to_num(share), 0, 1) * LEVELS, LEVELS - 1)
+        return np.where(np.isnan(share), -1, levels).astype(np.int64)
+
+    def _write_levels(self, grid: Grid, y: int, levels: NDArray[np.int64], coloured: bool) -> None:
+        part = slice(_LABEL + 1, _LABEL + 1 + len(levels))
+        if coloured:
+            grid.styles[y, part] = np.where(levels < 0, 0, _SHADE + levels)
+            return
+        signs = shade_characters(self.ascii)
+        grid.characters[y, part] = np.array(list(signs))[np.where(levels < 0, 0, levels * len(signs) // LEVELS)]
+
+    def _label_rows(self, n: int) -> set[int]:
+        """Number every fourth line, from the first."""
+        return {y for y in range(n) if y % 4 == 0}
+
+    def _draw_axis(self, grid: Grid, y: int, columns: int, bins: int, place: NDArray[np.int64]) -> None:
+        grid.write(_LABEL, y, "+" if self.ascii else "└", _AXIS)
+        edges = np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()
+        grid.write_apart(_LABEL + 1, y, [(edge * columns // bins, self.t_label(edge)) for edge in edges], _AXIS)
+        if self.cursor is not None:
+            first = place[np.searchsorted(place, self.cursor[1], side="right") - 1]
+            own = np.flatnonzero(place == first)
+            grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
+
+    def _label_frame(self) -> None:
+        against = ""
+        if self.mode == "ratio":
+            against = f" / step {self.reference[0]}" if self.reference else " (no reference yet: m)"
+        named = {"value": "", "ratio": against, "row": " / its row's largest"}[self.mode]
+        self.frame_title = f"{self.title}{named}"
+        if self.cursor is not None:
+            self.frame_note = self._reading(*self.cursor)
+        elif self._limits is not None:
+            low, high = (number(10.0**end) for end in self._limits)
+            self.frame_note = f"{low} to {high}"
+
+    def _reading(self, step: int, bin: int) -> str:
+        bins = next((bins for at, bins in self._rows if at == step), None)
+        if bins is None or bin >= len(bins):
+            return f"step {step}"
+        text = f"step {step}  t {self.t_label(bin)} to {self.t_label(bin + 1)}  {number(float(bins[bin]))}"
+        if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
+            text += f"  x{number(float(bins[bin]) / float(self.reference[1][bin]))} of step {self.reference[0]}"
+        return text
+
+
+def _nearest(steps: Sequence[int], step: int) -> int:
+    return int(np.argmin(np.abs(np.array(steps) - step)))

@@ -1,0 +1,159 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cmbench.rundir import series
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.series import Curve, Series
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDir(tmp_path)
+
+
+def log(run, rows, first_step=1, segment=1, stream="metrics"):
+    writer = Log(getattr(run, stream))
+    writer.open_segment(segment, first_step)
+    for row in rows:
+        writer.append(row)
+    writer.close()
+
+
+def row(step, **values):
+    return {"step": step, "time": 1000.0 + step, "images": 8 * step, **values}
+
+
+def read(run):
+    read = Series(run)
+    while read.read():
+        pass
+    return read
+
+
+def test_curves_are_the_rows(run):
+    log(run, [row(k, loss=1 / k, **({"sw_1step": 0.1 * k} if k % 3 == 0 else {})) for k in range(1, 11)])
+    curves = read(run).metrics.curves
+    assert sorted(curves) == ["loss", "sw_1step"]
+    loss, quality = curves["loss"].points(), curves["sw_1step"].points()
+    assert loss.step.tolist() == list(range(1, 11))
+    np.testing.assert_allclose(loss.mean, [1 / k for k in range(1, 11)], rtol=1e-6)
+    assert (loss.low == loss.high).all()
+    assert quality.step.tolist() == [3, 6, 9]
+    assert quality.time.tolist() == [1003.0, 1006.0, 1009.0]
+
+
+def test_values_that_are_not_finite_are_marked_and_no_value(run):
+    log(run, [row(1, loss=1.0, grad_norm=2.0), row(2, loss=math.nan, grad_norm=3.0), row(3, loss=-math.inf)])
+    metrics = read(run).metrics
+    loss = metrics.curves["loss"].points()
+    assert loss.bad.tolist() == [0, 1, 1]
+    assert loss.count.tolist() == [1, 0, 0]
+    assert np.isnan(loss.mean[1:]).all()
+    assert metrics.curves["grad_norm"].points().step.tolist() == [1, 2]
+    assert metrics.last == {"loss": -math.inf, "grad_norm": 3.0}
+
+
+@pytest.mark.parametrize("n", [15, 16, 17, 31, 32, 33, 1000, 1003])
+def test_long_curves_keep_every_spike_in_bounded_memory(monkeypatch, n):
+    monkeypatch.setattr(series, "CAPACITY", 16)
+    random = np.random.default_rng(0)
+    value, curve = random.normal(size=n), Curve()
+    value[n // 3] = 1e6
+    step = np.arange(1, n + 1)
+    for part in np.array_split(np.arange(n), 7):
+        curve.extend(step[part], step[part] + 0.5, value[part], np.zeros(len(part), bool))
+    points = curve.points()
+    assert len(points) <= 17
+    assert points.count.sum() == n
+    ends = points.step.tolist()
+    for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):  # rows start + 1 to end
+        inside = value[start:end]
+        assert (points.low[i], points.high[i]) == (np.float32(inside.min()), np.float32(inside.max()))
+        np.testing.assert_allclose(points.mean[i], inside.mean(), rtol=1e-5, atol=1e-6)
+    assert ends[-1] == n
+    assert points.time[-1] == n + 0.5
+
+
+def test_what_was_not_finite_is_counted_in_merged_buckets(monkeypatch):
+    monkeypatch.setattr(series, "CAPACITY", 4)
+    curve, bad = Curve(), np.arange(16) % 5 == 0
+    curve.extend(np.arange(16), np.arange(16.0), np.ones(16), bad)
+    points = curve.points()
+    assert points.bad.sum() == bad.sum()
+    assert points.count.sum() == 16 - bad.sum()
+    assert np.nanmax(np.abs(points.mean - 1)) == 0
+
+
+def test_rows_trained_again_are_dropped_as_other_readers_drop_them(run):
+    log(run, [row(k, loss=float(k)) for k in range(1, 11)])
+    follower = Series(run)
+    follower.read()
+    log(run, [row(k, loss=-float(k)) for k in range(7, 13)], first_step=7, segment=2)
+    while follower.read():
+        pass
+    expected = read_rows(run.metrics)
+    for found in (follower, read(run)):
+        loss = found.metrics.curves["loss"].points()
+        assert loss.step.tolist() == [r["step"] for r in expected]
+        assert loss.mean.tolist() == [r["loss"] for r in expected]
+
+
+def test_a_long_file_comes_in_pieces_and_a_half_written_line_later(run, monkeypatch):
+    monkeypatch.setattr(series, "CHUNK", 300)
+    log(run, [row(k, loss=float(k)) for k in range(1, 101)])
+    text = run.metrics.read_bytes()
+    run.metrics.write_bytes(text[:-20])
+    follower = Series(run)
+    assert follower.read()
+    assert follower.behind > 0
+    assert 1 <= len(follower.metrics.curves["loss"].points()) < 20
+    while follower.read():
+        pass
+    assert follower.behind == 0
+    assert len(follower.metrics.curves["loss"].points()) == 99
+    run.metrics.write_bytes(text)
+    assert follower.read()
+    assert not follower.read()
+    assert follower.metrics.curves["loss"].points().step.tolist() == list(range(1, 101))
+
+
+def test_a_line_longer_than_a_piece_is_read(run, monkeypatch):
+    monkeypatch.setattr(series, "CHUNK", 64)
+    log(run, [{"step": 4, "time": 1.0, "loss": [0.5] * 100}], stream="profiles")
+    assert read(run).profiles.rows["loss"][0][1].tolist() == [0.5] * 100
+
+
+def test_a_torn_line_costs_itself_alone(run):
+    lines = [json.dumps(row(k, loss=1.0)).encode() for k in (1, 2, 3)]
+    run.metrics.write_bytes(lines[0] + b"\n" + lines[1][:30] + b"\n" + lines[2] + b"\n")
+    assert read(run).metrics.curves["loss"].points().step.tolist() == [1, 3]
+
+
+def test_profiles_of_a_long_run_are_thinned_and_the_newest_stays(run, monkeypatch):
+    monkeypatch.setattr(series, "PROFILES", 8)
+    log(run, [{"step": k, "time": 1.0, "loss": [float(k), None]} for k in range(1, 101)], stream="profiles")
+    kept = read(run).profiles.rows["loss"]
+    assert 8 <= len(kept) <= 17
+    steps = [step for step, _ in kept]
+    assert steps[-1] == 100
+    assert steps == sorted(steps)
+    assert all(bins[0] == step and np.isnan(bins[1]) for step, bins in kept)
+
+
+def test_profiles_and_journal_drop_what_was_trained_again(run):
+    for stream, values in (("profiles", {"loss": [1.0]}), ("events", {"kind": "checkpoint"})):
+        log(run, [{"step": k, "time": 1.0, **values} for k in (2, 4, 6)], stream=stream)
+        log(run, [{"step": 5, "time": 2.0, **values}], first_step=4, segment=2, stream=stream)
+    found = read(run)
+    assert [step for step, _ in found.profiles.rows["loss"]] == [2, 5]
+    assert [r["step"] for r in found.journal.rows] == [2, 5]
+
+
+def test_a_run_without_files_has_no_curves(run):
+    empty = Series(run)
+    assert not empty.read()
+    assert (empty.metrics.curves, empty.profiles.rows, list(empty.journal.rows)) == ({}, {}, [])

@@ -1,0 +1,105 @@
+"""Run directories with snapshots, made by hand, and an app that shows them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+from textual.app import App
+from textual.pilot import Pilot
+
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Log
+from cmbench.tui.screens.snapshots import SnapshotsScreen
+from cmbench.tui.widgets.picture import Picture
+
+
+def make_run(folder: Path, name: str, steps: Sequence[int], sampler_steps: Sequence[int] = (1, 2, 4)) -> RunDir:
+    """A run whose snapshot of a step and a number of sampler steps is one flat colour of its own."""
+    run = RunDir(folder / name)
+    run.snapshots.mkdir(parents=True)
+    run.recipe.write_text('name = "test"\n')
+    metrics = Log(run.metrics)
+    metrics.open_segment(1, 0)
+    for step in steps:
+        for k in sampler_steps:
+            add_picture(run, step, k)
+        metrics.append({"step": step, **{f"sw_{k}step": 1 / (step + k) for k in sampler_steps}})
+    metrics.close()
+    return run
+
+
+def colour(step: int, k: int) -> tuple[int, int, int]:
+    return (step % 256, 20 * k, 99)
+
+
+def add_picture(run: RunDir, step: int, k: int) -> Path:
+    path = run.snapshots / f"{step:08d}_{k}step.png"
+    Image.new("RGB", (8, 8), colour(step, k)).save(path)
+    return path
+
+
+def add_points(run: RunDir, step: int, k: int, xy: np.ndarray) -> None:
+    path = add_picture(run, step, k)
+    save_file({"samples": xy.astype(np.float32)}, path.with_suffix(".safetensors"))
+
+
+class SnapshotsApp(App[None]):
+    """The least that the screen relies on."""
+
+    poll_seconds = 0.05
+    ascii = False
+
+    def __init__(self, *runs: RunDir, ascii: bool = False) -> None:
+        super().__init__()
+        self.runs, self.ascii = runs, ascii
+
+    def on_mount(self) -> None:
+        self.push_screen(SnapshotsScreen(*self.runs))
+
+
+def drive(app: App, steps: Callable, size: tuple[int, int] = (160, 45)) -> None:
+    """Run an app without a terminal and do `steps` to it."""
+
+    async def session() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await steps(pilot)
+
+    asyncio.run(session())
+
+
+async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, screen_text(pilot)
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
+def pictures(pilot: Pilot) -> list[Picture]:
+    """The pictures that can be seen."""
+    return [p for p in pilot.app.screen.query(Picture) if p.display and p.parent.display and p.size.height > 1]
+
+
+def captions(pilot: Pilot) -> list[str]:
+    """The lines above the pictures."""
+    return [picture.render_lines(picture.region.reset_offset)[0].text.strip() for picture in pictures(pilot)]
+
+
+def colours(pilot: Pilot) -> list[tuple[int, int, int]]:
+    """The colour in the middle of each picture."""
+    found = []
+    for picture in pictures(pilot):
+        strip = picture.render_lines(picture.region.reset_offset)[picture.size.height // 2]
+        middle = strip.crop(picture.size.width // 2, picture.size.width // 2 + 1)
+        found.append(tuple(next(iter(middle)).style.color.triplet))
+    return found
+
+
+def screen_text(pilot: Pilot) -> str:
+    """All that stands on the screen."""
+    return "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())

@@ -1,0 +1,286 @@
+import numpy as np
+import pytest
+
+from cmbench.tui.scales import Scale
+from cmbench.tui.widgets.chart import SMOOTHINGS, Chart, Line, Mark
+from tests.tui_host import alone, colours_at, painted, picture
+
+RNG = np.random.default_rng(0)
+WIDTH, HEIGHT = 60, 16
+LEFT = 9  # the frame, a label, the axis
+ROWS = HEIGHT - 3
+
+
+def plot(chart):
+    """The rows of cells in which lines are."""
+    return [row[LEFT:-1] for row in picture(chart)[1:-2]]
+
+
+def labels(chart):
+    return [row[1:8].strip() for row in picture(chart)[1:-2] if row[1:8].strip()]
+
+
+def below(chart):
+    return picture(chart)[-2][LEFT:-1]
+
+
+def steps_of(n):
+    return np.arange(n, dtype=float)
+
+
+def a_chart(**options):
+    return lambda: Chart("loss", **options)
+
+
+def try_keys(chart):
+    for factor in (0.5, 2.0):
+        for _ in range(6):
+            chart.action_zoom(factor)
+            chart.action_zoom_y(factor)
+    for share in (-0.25, 0.25, -9.0, 9.0):
+        chart.action_zoom(0.5)
+        chart.action_pan(share)
+    for step in (-10_000, 1, 10_000, -1):
+        chart.action_cursor(step)
+        chart.action_zoom(0.5)
+    for _ in range(4):
+        chart.action_scale()
+        chart.action_smooth()
+    chart.action_reset()
+
+
+STRANGE = {
+    "nothing": ([], []),
+    "one": ([5.0], [2.0]),
+    "zero": ([0.0], [0.0]),
+    "constant": (steps_of(300), np.full(300, 3.0)),
+    "all nan": (steps_of(30), np.full(30, np.nan)),
+    "infinite": (steps_of(4), [np.inf, -np.inf, 1.0, 2.0]),
+    "huge": (steps_of(6), [1e300, -1e300, 1.7e308, -1.7e308, 0.0, 1.0]),
+    "tiny": (steps_of(3), [5e-324, 1e-300, 0.0]),
+    "negative": (steps_of(50), -RNG.random(50)),
+    "equal x": ([1.0, 1.0, 1.0, 2.0], [1.0, 5.0, 2.0, 3.0]),
+    "before zero": ([-3.0, -1.0], [1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("kind", ["linear", "log", "symlog"])
+def test_strange_data_neither_raise_nor_warn_at_any_key(kind):
+    async def steps(chart, pilot):
+        for x, y in STRANGE.values():
+            chart.begin("loss", Scale(kind))
+            chart.show([Line.of("a", x, y)], [Mark(1.0, "c"), Mark(np.nan, "c"), Mark(1e308, "c")])
+            try_keys(chart)
+            chart.show([Line.of("a", x, y), Line.of("b", steps_of(3), steps_of(3), 1, "dashed")])
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_any_size_while_running(ascii):
+    async def steps(chart, pilot):
+        lines = [Line.of("é", steps_of(200), RNG.normal(size=200)), Line.of("b", steps_of(5), [1, 2, np.nan, 4, 5], 1)]
+        lines.append(Line.of("c", steps_of(9), np.zeros(9), 2, "dotted"))
+        for scale in (Scale(), Scale("log")):
+            chart.begin("größe", scale)
+            chart.set_cursor(100.0)
+            for size in ((1, 1), (2, 2), (4, 2), (10, 3), (12, 3), (13, 4), (20, 5), (160, 45), (WIDTH, HEIGHT)):
+                await pilot.resize_terminal(*size)
+                chart.show(lines, [Mark(30.0, "w")])
+                await pilot.pause()
+                rows = picture(chart)
+                assert [len(row) for row in rows] == [size[0]] * size[1]
+                assert not ascii or "".join(rows).isascii()
+
+    alone(a_chart(), steps, ascii=ascii)
+
+
+def test_points_lie_where_the_axes_say():
+    async def steps(chart, pilot):
+        chart.fixed_x = (0.0, 10.0)
+        chart.show([Line.of("a", [0, 10], [0, 100])])
+        rows = plot(chart)
+        assert rows[0][-1] == rows[-1][0] == "•"
+        marked = {row[1:8].strip(): y for y, row in enumerate(picture(chart)[1:-2]) if row[1:8].strip()}
+        assert len(marked) >= 3
+        low, high = chart._y_last
+        for label, y in marked.items():
+            assert y == pytest.approx((high - float(label)) / (high - low) * (ROWS - 0.25) - 0.4, abs=0.51)
+        for label in ("0", "10"):
+            assert label in below(chart).split()
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_axes_rest_while_rows_come():
+    async def steps(chart, pilot):
+        values, axes, whole = 5 + RNG.normal(size=2000), set(), 0
+        for n in range(1000, 2000, 50):
+            chart.show([Line.of("a", steps_of(n), values[:n])])
+            axes.add((tuple(labels(chart)), below(chart)))
+            with painted(chart) as regions:
+                chart.show([Line.of("a", steps_of(n), values[:n])])
+            assert regions == []
+            with painted(chart) as regions:
+                chart.show([Line.of("a", steps_of(n + 1), values[: n + 1])])
+            whole += None in regions
+            assert sum(r.area for r in regions if r) < WIDTH * HEIGHT / 4 or len(axes) > 1
+        assert len(axes) <= 4
+        assert whole == 0
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_a_spike_is_seen_through_every_smoothing():
+    async def steps(chart, pilot):
+        values = np.zeros(5000)
+        values[3333] = 100.0
+        for _ in SMOOTHINGS:
+            chart.show([Line.of("a", steps_of(5000), values)])
+            assert any(ord(c) > 0x2800 for c in plot(chart)[0] + plot(chart)[1])
+            chart.action_smooth()
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_what_is_not_finite_breaks_the_line_and_is_marked():
+    async def steps(chart, pilot):
+        y = np.ones(400)
+        y[100:300] = np.nan
+        chart.fixed_x = (0.0, 399.0)
+        chart.show([Line.of("a", steps_of(400), y)])
+        rows = plot(chart)
+        share = [i / (len(rows[0]) - 1) for i, c in enumerate(rows[0]) if c == "✕"]
+        assert share[0] == pytest.approx(0.25, abs=0.02)
+        assert share[-1] == pytest.approx(0.75, abs=0.02)
+        middle = len(rows[0]) // 2
+        assert all(row[middle] == " " for row in rows[1:])
+        assert any(row[2] != " " for row in rows)
+        assert any(row[-2] != " " for row in rows)
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_early_marks_of_many_are_seen_when_zoomed_to():
+    async def steps(chart, pilot):
+        y = np.ones(1000)
+        y[10], y[400:] = np.nan, np.nan
+        chart.show([Line.of("a", steps_of(1000), y)])
+        chart._x_zoom = (0.0, 20.0)
+        chart.repaint()
+        assert plot(chart)[0].count("✕") == 1
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_a_log_axis_says_where_values_have_no_place():
+    async def steps(chart, pilot):
+        y = np.full(300, 5.0)
+        y[100:200] = [0.0, -1.0] * 50
+        chart.fixed_x = (0.0, 299.0)
+        chart.show([Line.of("a", steps_of(300), y)])
+        rows = plot(chart)
+        middle = len(rows[0]) // 2
+        assert rows[-1][middle] == "▾"
+        assert all(row[middle] == " " for row in rows[:-1])
+        low, high, ones = np.array([0.0, 1.0]), np.array([10.0, 10.0]), np.ones(2)
+        bucket = Line("b", np.array([0.0, 200.0]), low, high, ones, ones, np.zeros(2, bool))
+        chart.show([bucket])
+        assert any(row[0] in "•o" for row in plot(chart)[:-1])  # the part of a bucket that has a place is shown
+        chart.action_scale()
+        assert "▾" not in "".join(plot(chart))
+
+    alone(a_chart(scale=Scale("log"), smooth=False), steps, size=(WIDTH, HEIGHT))
+
+
+def test_zoom_and_pan_stay_within_the_axis():
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(1000), RNG.normal(size=1000))])
+        whole = chart._whole_x()
+        for _ in range(100):
+            match RNG.integers(3):
+                case 0:
+                    chart.action_zoom(float(RNG.choice([0.5, 2.0])))
+                case 1:
+                    chart.action_pan(float(RNG.choice([-0.25, 0.25])))
+                case 2:
+                    chart.action_cursor(int(RNG.choice([-10, 10, 500, -500])))
+            low, high = chart._x_ends()
+            assert whole[0] <= low < high <= whole[1]
+        for _ in range(40):
+            before = chart._x_ends()
+            chart.action_zoom(0.5)
+            low, high = chart._x_ends()
+            assert high - low <= before[1] - before[0]  # zooming in never zooms out
+        chart.set_cursor(0.5 * whole[1])
+        chart._x_zoom = (0.5 * whole[1], 0.9 * whole[1])
+        chart.action_zoom(2.0)
+        assert chart._x_ends()[1] - chart._x_ends()[0] == pytest.approx(0.8 * whole[1])
+        assert chart._x_ends()[1] <= whole[1]
+        for _ in range(40):
+            chart.action_zoom(2.0)
+        assert chart._x_ends() == whole
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_the_cursor_begins_at_the_newest_value_and_stops_at_the_ends():
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(101), steps_of(101))])
+        chart.action_cursor(0)
+        assert chart.cursor == 100.0
+        assert "100" in picture(chart)[-1]
+        column = (WIDTH - LEFT - 1 - 1) * 100 / 150
+        assert {i for row in plot(chart) for i, c in enumerate(row) if c == "┊"} == {round(column)}
+        chart.action_cursor(-1000)
+        assert chart.cursor == 0.0
+        chart.action_cursor(1000)
+        assert chart.cursor == 150.0
+        chart.action_reset()
+        assert chart.cursor is None
+        assert "┊" not in "".join(plot(chart))
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_the_last_line_lies_on_top_and_every_shadow_below_all():
+    async def steps(chart, pilot):
+        chart.action_smooth()  # none of the averages is the raw line
+        flat = np.tile([1.0, 2.0], 300)
+        chart.show([Line.of("a", steps_of(600), flat, 0), Line.of("b", steps_of(600), flat, 3)])
+        seen = [c for y in range(HEIGHT) for c, _ in colours_at(chart, y)]
+        top, under = (chart.style(f"line-{i}").color for i in (3, 0))
+        assert top in seen
+        assert under not in seen
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_colours_follow_the_theme():
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(50), steps_of(50), 2)])
+        seen = set()
+        for theme in ("textual-dark", "textual-light", "ansi-dark", "nord"):
+            chart.app.theme = theme
+            await pilot.pause()
+            colour = chart.style("line-2").color
+            assert colour in {c for y in range(HEIGHT) for c, _ in colours_at(chart, y)}
+            seen.add(colour)
+        assert len(seen) == 3
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_vertical_zoom_ends_before_it_breaks():
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(50), 2.0**20 + steps_of(50)[::-1] / 50)])
+        for factor in (0.5, 2.0):
+            for _ in range(60 if factor < 1 else 400):
+                chart.action_zoom_y(factor)
+            low, high = chart._y_zoom
+            assert (high - low < 1e-3) == (factor < 1)
+            assert high > low
+        chart.action_reset()
+        assert labels(chart)
+
+    alone(a_chart(), steps, size=(24, 8))

@@ -1,0 +1,139 @@
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cmbench.tui import report
+from cmbench.tui.system import Load
+from cmbench.tui.widgets.chart import Line
+
+
+def text(rows):
+    return ["".join(part for part, _ in row) for row in rows]
+
+
+def a_view(best=None, **status):
+    last = {"loss": 0.25, "sw_1step": 0.0123456, "sw_2step": float("nan")}
+    return SimpleNamespace(
+        status=status,
+        run=SimpleNamespace(name="ct_edm-20261122-221503-a3f9"),
+        series=SimpleNamespace(behind=0),
+        alerts=0,
+        is_still=status.get("state") != "running",
+        last=last,
+        best=(best or {}).get,
+    )
+
+
+def test_every_metric_has_one_chart_the_usual_first():
+    keys = sorted(["loss", "lr", "weight", "zeta", "sw_1step", "sw_2step", "alpha", "grad_norm", "images_per_s"])
+    groups = report.charts_of(keys)
+    assert sorted(key for group in groups for key in group) == keys
+    assert groups[:3] == [["loss"], ["grad_norm"], ["weight"]]
+    assert ["sw_1step", "sw_2step"] in groups
+    assert groups[-2:] == [["alpha"], ["zeta"]]
+    assert report.charts_of([]) == []
+
+
+def test_titles():
+    assert report.title_of(["grad_norm"]) == "gradient norm"
+    assert report.title_of(["zeta"]) == "zeta"
+    assert report.title_of(["sw_1step", "sw_2step"]) == "sliced W2 1 2-step"
+    assert report.title_of([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([], "linear"),
+        ([1.0, np.nan, 2.0], "linear"),
+        (np.logspace(-3, 0, 50), "log"),
+        (np.append(np.logspace(-3, 0, 50), -1), "linear"),
+        (np.append(np.ones(1000), 1e6), "linear"),  # one spike
+        ([np.nan], "linear"),
+        ([1.0, np.inf], "linear"),
+    ],
+)
+def test_log_axes_are_for_positive_values_that_are_far_apart(values, kind):
+    assert report.scale_of(Line.of("a", np.arange(len(values)), values)) == kind
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_the_header(ascii):
+    view = a_view(state="running", step=1500, of=3000, images_per_s=912.3, eta_s=4000, checkpoint=1000)
+    view.alerts, view.series.behind = 2, 5_000_000
+    (row,) = text(report.header(view, 4100.0, True, ascii))
+    for part in ("ct_edm", "running", "1,500/3,000 50%", "910 images/s", "eta 1h07m", "ckpt 1000", "5 MB", "4.1 kB/s"):
+        assert part in row
+    assert "frozen" in row
+    assert not ascii or row.replace("·", "").isascii()
+    (row,) = text(report.header(a_view(), None, False, ascii))
+    assert "starting" in row
+    assert "step 0" in row
+    (row,) = text(report.header(a_view(state="finished", step=5, of=0, images_per_s=9, eta_s=9), None, False, ascii))
+    assert "images/s" not in row
+    assert "eta" not in row
+
+
+@pytest.mark.parametrize("seconds", [0.4, 7, 31, 100, 299, 301, 1000, 5000, 40_000, 107_999, 200_000, 5e6])
+def test_a_coarse_time_is_near_the_true_one(seconds):
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    said, number, total = report._coarse(seconds), "", 0
+    for c in said:
+        number, total = (number + c, total) if c.isdigit() else ("", total + int(number) * units[c])
+    assert total == pytest.approx(seconds, rel=0.09, abs=1)
+
+
+def test_notes_and_best():
+    view = a_view(best={"sw_1step": (0.01, 1200)})
+    assert report.note_of(view, ["loss"]) == "0.25"
+    assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
+    assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_a_spark_rises_as_the_values_do(ascii):
+    line = report.spark(np.arange(100.0), 20, ascii)
+    signs = "_.-~^" if ascii else "▁▂▃▄▅▆▇█"
+    places = [signs.index(c) for c in line]
+    assert places == sorted(places)
+    assert (places[0], places[-1], len(line)) == (0, len(signs) - 1, 20)
+    assert report.spark(np.array([1.0, np.nan, np.nan, 2.0]), 4, ascii) == f"{signs[0]}  {signs[-1]}"
+    assert report.spark(np.full(3, 7.0), 10, ascii) == signs[0] * 3
+    assert report.spark(np.empty(0), 10) == report.spark(np.full(9, np.inf), 10) == ""
+
+
+@pytest.mark.parametrize("share", [-1, 0.0, 0.5, 1.0, 3.0])
+def test_bars_of_the_system(share):
+    loads = [Load("GPU 0", share, int(2**30 * share), 2**30, "60 °C 300 W"), Load("CPU", 0.1, 1, 0)]
+    rows = text(report.system(loads, True))
+    assert len(rows) == 5
+    assert rows[0].count("#") == round(12 * min(1, max(0, share)))
+    assert rows[0].count("#") + rows[0].count(".") == 12
+    assert "60 °C" in rows[2]
+
+
+def test_the_journal_in_words():
+    rows = [
+        {"kind": "warning", "step": 3, "text": "odd", "time": 0},
+        {"kind": "checkpoint", "step": 4, "folder": "checkpoints/00000004", "best": True},
+        {"kind": "request", "step": 5, "action": "set", "settings": {"lr": 0.1}, "result": "done"},
+        {"kind": "request", "step": 5, "action": "pause", "result": "done"},
+        {"kind": "diverged", "step": 6, "what": "loss"},
+        {"kind": "failed", "error": None, "replayed": True},
+        {},
+    ]
+    said = [report.said(row) for row in rows]
+    assert said == [
+        "3 warning odd",
+        "4 checkpoint 00000004 (best)",
+        "5 request set lr=0.1: done",
+        "5 request pause: done",
+        "6 diverged the loss of the next step is not finite",
+        "? failed (replayed)",
+        "? ?",
+    ]
+    shown = report.journal(rows)
+    assert text(shown)[0] == time.strftime("%H:%M:%S ", time.localtime(0)) + said[0]
+    assert [row[1][1] for row in shown] == ["warning", "", "strong", "strong", "error", "error", ""]

@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+
+from cmbench.tui.colours import LEVELS, shade_characters, shades
+from cmbench.tui.widgets.waterfall import Waterfall
+from tests.tui_host import alone, colours_at, painted, picture
+
+RNG = np.random.default_rng(0)
+LEFT = 9
+
+
+def rows_of(n, bins=16, value=lambda i: 10.0 ** RNG.uniform(-2, 2)):
+    return [(100 * i, np.array([value(i) for _ in range(bins)], np.float32)) for i in range(n)]
+
+
+def shown_levels(waterfall, y, diverging=False):
+    grounds = [style.bgcolor for style in shades(waterfall.app.theme, diverging)]
+    return [grounds.index(ground) if ground in grounds else -1 for _, ground in colours_at(waterfall, y + 1)[LEFT:-1]]
+
+
+@pytest.mark.parametrize("height", [1, 2, 13, 40])
+def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height):
+    waterfall = Waterfall("w")
+    for n in [*range(1, 60), 90, 161, 300, 150, 40, 3, 1]:
+        waterfall._rows = rows_of(n, bins=1)
+        steps = [step for step, _ in waterfall._lines(height)]
+        assert len(steps) <= height
+        assert len(steps) > (height - 1) // 2 or len(steps) == n
+        assert steps[-1] == 100 * (n - 1)
+        assert steps == sorted(set(steps))
+        assert len(set(np.diff(steps[:-1]))) <= 1
+
+
+def test_a_higher_value_is_a_higher_level():
+    async def steps(waterfall, pilot):
+        waterfall.show([(0, 10.0 ** np.linspace(-3, 3, 50, dtype=np.float32))])
+        levels = shown_levels(waterfall, 0)
+        assert (np.diff(levels) >= 0).all()
+        assert levels[0] <= 3
+        assert levels[-1] >= LEVELS - 4
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+@pytest.mark.parametrize("width", [20, 24, 60, 140])
+def test_one_high_bin_is_seen_at_any_width_and_the_cursor_points_at_it(width):
+    async def steps(waterfall, pilot):
+        for spike in range(0, 64, 9):
+            bins = np.ones(64, np.float32)
+            bins[spike] = 1000.0
+            waterfall.show([(0, bins)])
+            waterfall.set_cursor((0, spike))
+            levels = shown_levels(waterfall, 0)
+            assert max(levels) >= LEVELS - 4
+            assert picture(waterfall)[-2][LEFT:-1].index("▴") in np.flatnonzero(np.array(levels) == max(levels))
+
+    alone(lambda: Waterfall("w"), steps, size=(width, 8))
+
+
+@pytest.mark.parametrize("mode", ["value", "ratio", "row"])
+def test_any_numbers_in_any_size_and_mode(mode):
+    strange = [[0, 0, 0], [np.nan] * 3, [np.inf, 1, -np.inf], [1e38, 1e-38, 0], [-1, -2, -3], [7, 7, 7], [1], []]
+
+    async def steps(waterfall, pilot):
+        for size in ((1, 1), (4, 2), (10, 3), (13, 4), (14, 5), (60, 16)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            for bins in strange:
+                rows = [(i, np.array(bins, np.float32)) for i in range(9)]
+                waterfall.show(rows)
+                for reference in (None, rows[0]):
+                    waterfall.set_reference(reference)
+                    waterfall.action_mode(mode)
+                    waterfall.action_move(1, -1)
+                    waterfall.action_move(-5, 50)
+                    assert [len(row) for row in picture(waterfall)] == [size[0]] * size[1]
+                waterfall.set_reference(None)
+                waterfall.action_reset()
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+def test_levels_of_what_is_not_finite():
+    async def steps(waterfall, pilot):
+        waterfall.show([(0, np.array([np.nan, 0.0, 1.0, 10.0, np.inf], np.float32))])
+        levels = shown_levels(waterfall, 0)
+        share = len(levels) // 5
+        assert levels[: 2 * share] == [-1] * (2 * share)
+        assert levels[-1] == LEVELS - 1
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+def test_ratios_are_white_at_one_and_mirror_each_other():
+    async def steps(waterfall, pilot):
+        waterfall.set_reference((0, np.array([3.0, 3.0, 3.0], np.float32)))
+        waterfall.action_mode("ratio")
+        waterfall.show([(0, np.array([0.3, 3.0, 30.0], np.float32))])
+        levels = shown_levels(waterfall, 0, diverging=True)
+        low, middle, high = levels[0], levels[len(levels) // 2], levels[-1]
+        assert middle in (LEVELS // 2, LEVELS // 2 - 1)
+        assert abs(low + high - (LEVELS - 1)) <= 1
+        assert "/ step 0" in picture(waterfall)[0]
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+def test_without_a_reference_values_are_shown_and_said_to_be():
+    async def steps(waterfall, pilot):
+        waterfall.show(rows_of(5))
+        values = [shown_levels(waterfall, y) for y in range(5)]
+        waterfall.action_mode("ratio")
+        assert [shown_levels(waterfall, y) for y in range(5)] == values
+        assert "no reference yet" in picture(waterfall)[0]
+        waterfall.set_reference(waterfall._rows[0])
+        assert "no reference" not in picture(waterfall)[0]
+        assert set(shown_levels(waterfall, 0, diverging=True)) <= {LEVELS // 2, LEVELS // 2 - 1}
+        assert waterfall._limits[0] == -waterfall._limits[1]
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+def test_row_mode_ends_at_each_rows_largest():
+    async def steps(waterfall, pilot):
+        waterfall.action_mode("row")
+        waterfall.show([(i, 10.0**i * np.array([0.01, 0.1, 1.0], np.float32)) for i in range(3)])
+        rows = [shown_levels(waterfall, y) for y in range(3)]
+        assert np.abs(np.diff(rows, axis=0)).max() <= 1  # of rounding
+        assert rows[0][-1] >= LEVELS - 3
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+def test_limits_rest_while_rows_come_and_only_the_new_is_painted():
+    async def steps(waterfall, pilot):
+        rows, limits = rows_of(13, bins=64), set()
+        for n in range(8, 14):
+            waterfall.show(rows[:n])
+            limits.add(waterfall._limits)
+            with painted(waterfall) as regions:
+                waterfall.show(rows[:n])
+            assert regions == []
+        assert len(limits) <= 2
+        waterfall.show(rows[:12])
+        with painted(waterfall) as regions:
+            waterfall.show(rows)
+        assert {r.y for r in regions} == {13}
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+@pytest.mark.parametrize(("ascii", "theme"), [(False, "ansi-dark"), (True, "ansi-light")])
+def test_characters_where_there_are_no_colours(ascii, theme):
+    async def steps(waterfall, pilot):
+        waterfall.show([(0, 10.0 ** np.linspace(-3, 3, 50, dtype=np.float32))])
+        signs = shade_characters(ascii)
+        heights = [signs.index(c) for c in picture(waterfall)[1][LEFT:-1]]
+        assert heights == sorted(heights)
+        assert set(heights) == set(range(len(signs)))
+        assert not ascii or "".join(picture(waterfall)).isascii()
+
+    alone(lambda: Waterfall("w"), steps, ascii=ascii, theme=theme)
+
+
+def test_no_color_and_a_theme_while_running(monkeypatch):
+    async def steps(waterfall, pilot):
+        waterfall.show(rows_of(5))
+        assert set(shown_levels(waterfall, 0)) != {-1}
+        waterfall.app.theme = "ansi-dark"
+        await pilot.pause()
+        assert set("".join(picture(waterfall)[1][LEFT:-1])) <= set(shade_characters(False))
+        waterfall.app.theme = "colour-blind"
+        await pilot.pause()
+        assert set(shown_levels(waterfall, 0)) != {-1}
+
+    alone(lambda: Waterfall("w"), steps)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def colourless(waterfall, pilot):
+        waterfall.show([(0, 10.0 ** np.linspace(-3, 3, 50, dtype=np.float32))])
+        assert "█" in picture(waterfall)[1]
+
+    alone(lambda: Waterfall("w"), colourless)
+
+
+def test_the_cursor_stays_in_sight_when_its_row_has_gone():
+    async def steps(waterfall, pilot):
+        waterfall.show(rows_of(13))
+        waterfall.set_cursor((600, 3))
+        for n in (13, 14, 60):
+            waterfall.show(rows_of(n))
+            pointed = [y for y, row in enumerate(picture(waterfall)) if "▸" in row]
+            shown = [step for step, _ in waterfall._lines(13)]
+            assert len(pointed) == 1
+            assert abs(shown[pointed[0] - 1] - 600) == min(abs(step - 600) for step in shown)
+            assert "step 600" in picture(waterfall)[-1]
+
+    alone(lambda: Waterfall("w"), steps)
