@@ -51,7 +51,10 @@ def show(result: Result) -> None:
     if finding.note:
         typer.echo(f"  note     {finding.note}")
     typer.echo("")
-    table(["", "measured", "expected", ""], [(*row, "" if m.holds else "<- fails") for m, row in _rows(finding)])
+    rows = [
+        ("ok" if m.holds else "fails", measured, expected, what) for m, (what, measured, expected) in _rows(finding)
+    ]
+    table(["", "measured", "expected", ""], rows)
     typer.echo("\n" + _chart(finding.chart))
 
 
@@ -66,7 +69,7 @@ def page(results: Sequence[Result]) -> str:
             "",
             f"## {claim.name}",
             "",
-            f"Section {claim.section}: **{finding.verdict}**. {_plain(claim.statement)}.",
+            f"Section {claim.section}, **{finding.verdict}**: {_plain(claim.statement)}.",
             "",
         ]
         lines += [f"*Setting:* {_plain(claim.setting)}.", ""]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cmbench.equations.boundary import NoiseName, ScalingsName
 from cmbench.equations.gaussian_path import GaussianPath
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Terms
@@ -26,9 +27,13 @@ class Tanh(nn.Module):
         return a * torch.tanh(b * x + c * c_noise[:, None])
 
 
-def model(F_theta: nn.Module, path: GaussianPath, sigma_data: float, **settings: str) -> Model:
+def model(
+    F_theta: nn.Module, path: GaussianPath, sigma_data: float, scalings: ScalingsName = "edm", noise: NoiseName = "log"
+) -> Model:
     """Return a model of points on the line in float64; f is the identity at zero noise."""
-    return Model(F_theta, (1,), path, sigma_data, 0.002, 80.0, boundary_at="zero", time_dtype=torch.float64, **settings)
+    return Model(
+        F_theta, (1,), path, sigma_data, 0.002, 80.0, "float32", scalings, noise, "zero", time_dtype=torch.float64
+    )
 
 
 @dataclass(frozen=True)

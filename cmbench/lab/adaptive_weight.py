@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from cmbench.equations import weighting
 from cmbench.equations.gaussian_path import TrigFlow
+from cmbench.equations.weighting import TrigWeighting
 from cmbench.lab import _fit, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
+from cmbench.networks._log_weight import LogWeight
 from cmbench.networks._model import Model
 from cmbench.objectives import sct
 from cmbench.randomness import forked_seed
@@ -26,15 +28,12 @@ def measure(samples: int = 100_000, draws: int = 50_000) -> Finding:
     """Measure with so many samples for w_phi and so many draws at each noise level."""
     t = TrigFlow(0.5).t_of_noise_level(torch.tensor(LEVELS, dtype=torch.float64))
     loss = 0.25 * torch.cos(t).square()
-    at_levels = [_at(level, "uniform", draws) for level in LEVELS]
-    losses = [found[0] for found in at_levels]
+    losses, gradients = zip(*(_at(level, draws) for level in LEVELS), strict=True)
     z = max(abs(x.mean() - mean).item() / (x.std().item() / draws**0.5) for x, mean in zip(losses, loss, strict=True))
     off = max(abs(_best_weight(x) + x.mean().log().item()) for x in losses)
     w_phi = _learned(samples)
     learned = w_phi(t).detach()
-    uniform, adaptive = (
-        [_rms(*_at(level, kind, draws, w_phi)[1:]) for level in LEVELS] for kind in ("uniform", "adaptive")
-    )
+    uniform, adaptive = [_rms(g) for g in gradients], [_rms(_at(level, draws, w_phi)[1]) for level in LEVELS]
     log_loss = torch.stack([x.mean() for x in losses]).log()
     weighted = learned + log_loss
     measures = [
@@ -81,9 +80,9 @@ class _Zero(nn.Module):
         return self.weights[0] * x + self.weights[1] * c_noise[:, None]
 
 
-def _objective(**settings: object) -> tuple[sct.Objective, Model]:
+def _objective(kind: TrigWeighting, P_mean: float = -1.0, P_std: float = 1.4) -> tuple[sct.Objective, Model]:
     model = _toy.model(_Zero(), TrigFlow(0.5), 0.5, scalings="trigflow", noise="identity")
-    config = sct.Config(tangent_warmup=0, tangent_normalisation="none", **settings)
+    config = sct.Config(tangent_warmup=0, tangent_normalisation="none", weighting=kind, P_mean=P_mean, P_std=P_std)
     return sct.Objective(config, model, None, 1), model
 
 
@@ -92,16 +91,16 @@ def _data(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return 0.5 * x, eps
 
 
-def _at(level: float, kind: str, draws: int, w_phi: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+def _at(level: float, draws: int, w_phi: LogWeight | None = None) -> tuple[Tensor, Tensor]:
     """Return the losses of single samples at one noise level, and the gradients of the total at their F."""
-    objective, model = _objective(weighting=kind, P_mean=math.log(level), P_std=1e-30)
-    if kind == "adaptive":
-        objective.w_phi = w_phi
+    objective, model = _objective("adaptive" if w_phi else "uniform", math.log(level), 1e-30)
+    objective.w_phi = w_phi
     x_0, eps = _data(draws, seed=9)
     terms = objective.loss(model, x_0, None, 0, _toy.given(eps))
     terms.total.backward()
     assert model.last_F is not None
-    return terms.loss, model.last_F.grad * draws
+    assert model.last_F.grad is not None
+    return terms.loss, draws * model.last_F.grad
 
 
 def _rms(gradient: Tensor) -> float:
@@ -115,10 +114,11 @@ def _best_weight(losses: Tensor) -> float:
     )
 
 
-def _learned(samples: int) -> nn.Module:
+def _learned(samples: int) -> LogWeight:
     """Return w_phi of the package, minimised on one batch of the proposal."""
     with forked_seed(3):
-        objective, model = _objective()
+        objective, model = _objective("adaptive")
+    assert objective.w_phi is not None
     w_phi = objective.w_phi.double()
     x_0, eps = _data(samples, seed=10)
     terms = objective.loss(model, x_0, None, 0, _toy.given(eps))

@@ -6,6 +6,7 @@ from cmbench.equations.gaussian_path import EDM
 from cmbench.lab import _fit, _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import cd, continuous, ct
+from cmbench.objectives._terms import Teacher
 
 SECTION = "4.1"
 CLAIM = "grad L_disc / step -> grad E[w f^T df/dt] as the step goes to zero"
@@ -36,7 +37,7 @@ def measure() -> Finding:
     return Finding(measures, chart, note, in_part=True)
 
 
-def _continuous(teacher: object) -> torch.Tensor:
+def _continuous(teacher: Teacher | None) -> torch.Tensor:
     """Return the gradient of E[f^T df/dt] at noise level e^0 = 1, by the conditional velocity or the teacher's."""
     x_0, eps = _mixture.sample(2000, seed=6)
     model = _toy.model(_toy.Tanh(), EDM(), _mixture.SIGMA_DATA)
@@ -49,7 +50,9 @@ def _discrete(kind: str, step: float) -> torch.Tensor:
     x_0, eps = _mixture.sample(2000, seed=6)
     model = _toy.model(_toy.Tanh(), EDM(), _mixture.SIGMA_DATA)
     if kind == "CT":
-        objective = ct.Objective(ct.Config(s_0=2, s_1=2, mu_0=0, weighting="inverse_interval"), model, None, 1)
+        objective: ct.Objective | cd.Objective = ct.Objective(
+            ct.Config(s_0=2, s_1=2, mu_0=0, weighting="inverse_interval"), model, None, 1
+        )
     else:
         config = cd.Config(N=2, solver="euler", weighting="inverse_interval")
         objective = cd.Objective(config, model, _mixture.oracle(), 1)

@@ -88,8 +88,7 @@ class _Slopes(nn.Module):
 
     def __init__(self, grid: Tensor, a: Tensor) -> None:
         super().__init__()
-        self.register_buffer("log_grid", grid.log())
-        self.register_buffer("a", a)
+        self.log_grid, self.a = grid.log(), a
 
     def forward(self, y: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         n = torch.exp(4 * c_noise)[:, None]

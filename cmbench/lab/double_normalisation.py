@@ -64,8 +64,9 @@ def _sizes(double_norm: bool, gain: float) -> tuple[float, float]:
         s, b = layer.pair(time(t))
         return normed * s + b
 
-    value, derivative = jvp(y, (t,), (torch.ones_like(t),))
-    return tuple(part.square().mean().sqrt().item() for part in (value, derivative))
+    value_and_derivative = jvp(y, (t,), (torch.ones_like(t),))[:2]
+    first, second = (part.square().mean().sqrt().item() for part in value_and_derivative)
+    return first, second
 
 
 def _furthest() -> float:

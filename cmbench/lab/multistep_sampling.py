@@ -22,7 +22,8 @@ TARGET = (MEAN, (DEVIATION**2 + SIGMA_MIN**2) ** 0.5)  # mean and deviation at s
 
 def measure(samples: int = 200_000) -> Finding:
     """Measure mean and deviation of so many samples, and their Wasserstein distance to the data."""
-    scores, distances = [], {}
+    scores: list[float] = []
+    distances: dict[str, list[float]] = {}
     for name, (a, b) in ERRORS.items():
         distances[name] = []
         for steps in STEPS:

@@ -1,5 +1,7 @@
 """Section 5.4: the inner product with a stopped tangent, and the square of a residual."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,8 @@ from cmbench.objectives._terms import Terms
 SECTION = "5.4"
 CLAIM = "E[F^T y] with y stopped and E[||F - F_minus + y||^2 / 2] have the same gradient"
 SETTING = "mixture on the line, TrigFlow, F = a x + b t, 4,000 pairs; the raw objective on f, and sCT on F"
-FORMS = ("inner_product", "residual_square")
+Form = Literal["inner_product", "residual_square"]
+FORMS: tuple[Form, ...] = ("inner_product", "residual_square")
 A, B, C = 0.3, -0.8, 0.1  # the network's weights, and c of g / (|g| + c)
 
 
@@ -49,12 +52,14 @@ class _Affine(nn.Module):
         return self.weights[0] * x + self.weights[1] * c_noise[:, None]
 
 
-def _by_package(name: str, form: str) -> tuple[Terms, Tensor, Tensor, Tensor]:
+def _by_package(name: str, form: Form) -> tuple[Terms, Tensor, Tensor, Tensor]:
     """Return the terms and gradient of an objective in a form, and the x_0 and eps it was given."""
     x_0, eps = _mixture.sample(4000, seed=7)
     model = _toy.model(_Affine(), TrigFlow(0.5), 0.5, scalings="trigflow", noise="identity")
     if name == "raw":
-        objective = continuous.Objective(continuous.Config(form=form), model, None, 1)
+        objective: continuous.Objective | sct.Objective = continuous.Objective(
+            continuous.Config(form=form), model, None, 1
+        )
     else:
         config = sct.Config(form=form, weighting="uniform", tangent_warmup=0, tangent_c=C)
         objective = sct.Objective(config, model, None, 1)

@@ -1,6 +1,7 @@
 """Section 5.4: the derivative taken along cos t sin t (dx/dt, 1), or along (dx/dt, 1) and multiplied afterwards."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ SECTION = "5.4"
 CLAIM = "the rearranged derivative is an equivalent, numerically friendlier form of the tangent"
 SETTING = "a seeded perceptron of 2x64 on TrigFlow, c_noise = t, 64 points at each of 33 noise levels from .002 to 80"
 PATH = TrigFlow(_mixture.SIGMA_DATA)
-FORMS = ("naive", "rearranged")
+Form = Literal["naive", "rearranged"]
+FORMS: tuple[Form, ...] = ("naive", "rearranged")
 KINDS = {  # what the numbers, the network and the times are
     "float64": (torch.float64, "float32", torch.float64),
     "float32": (torch.float32, "float32", torch.float32),
@@ -116,7 +118,7 @@ def _model(network: nn.Module, kind: str) -> Model:
     )
 
 
-def _g(network: nn.Module, form: str, kind: str, t: Tensor, x_0: Tensor, eps: Tensor) -> Tensor:
+def _g(network: nn.Module, form: Form, kind: str, t: Tensor, x_0: Tensor, eps: Tensor) -> Tensor:
     """Return the package's g in one of KINDS, (2112, 1) in float64."""
     dtype, _, time_dtype = KINDS[kind]
     x_t, v = PATH.x_t(x_0, eps, t).to(dtype), PATH.conditional_velocity(x_0, eps, t).to(dtype)

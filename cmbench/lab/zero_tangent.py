@@ -8,7 +8,7 @@ from cmbench.equations.gaussian_path import EDM
 from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import continuous
-from cmbench.objectives._terms import Terms
+from cmbench.objectives._terms import Teacher, Terms
 
 SECTION = "4.2"
 CLAIM = "at the optimum df/dt = 0 along the trajectory, and f(x_t, t) = x_0 at every t"
@@ -53,7 +53,7 @@ class _Perturbed(nn.Module):
         return self.exact(y, c_noise) + a * torch.tanh(y) + b * torch.cos(2 * y) + c * torch.tanh(c_noise)[:, None]
 
 
-def _loss(kind: str, teacher: object, seed: int) -> tuple[Terms, Tensor]:
+def _loss(kind: str, teacher: Teacher | None, seed: int) -> tuple[Terms, Tensor]:
     """Return the terms and the gradient of the raw objective at the optimum."""
     x_0, eps = _mixture.sample(POINTS, seed=100 + seed)
     model = _toy.model(_Perturbed(), gaussian_path.named(kind, _mixture.SIGMA_DATA), _mixture.SIGMA_DATA)
@@ -65,8 +65,13 @@ def _loss(kind: str, teacher: object, seed: int) -> tuple[Terms, Tensor]:
     return terms, _toy.gradient(terms, model.F_theta)
 
 
+def _norms(terms: Terms) -> Tensor:
+    assert terms.tangent_norm is not None
+    return terms.tangent_norm
+
+
 def _rms(terms: Terms) -> float:
-    return terms.tangent_norm.square().mean().sqrt().item()
+    return _norms(terms).square().mean().sqrt().item()
 
 
 def _distance_to_data() -> tuple[float, float]:
@@ -75,13 +80,13 @@ def _distance_to_data() -> tuple[float, float]:
     x_t, t = x_0 + eps, torch.ones(len(x_0), dtype=torch.float64)
     f = _toy.model(_mixture.ExactF(), EDM(), _mixture.SIGMA_DATA)(x_t, t)
     posterior = _mixture.posterior_variance(x_t[:, 0], t)
-    return tuple((weight @ square).sqrt().item() for square in ((f - x_0)[:, 0].square(), posterior))
+    return (weight @ (f - x_0)[:, 0].square()).sqrt().item(), (weight @ posterior).sqrt().item()
 
 
 def _chart(by_flow: Terms, by_data: Terms) -> Chart:
     order = by_flow.t.argsort()[::4]
     curves = [
-        Curve(name, terms.t[order].tolist(), terms.tangent_norm[order].clamp_min(1e-17).tolist(), joined=False)
+        Curve(name, terms.t[order].tolist(), _norms(terms)[order].clamp_min(1e-17).tolist(), joined=False)
         for name, terms in (("along x_0 and eps", by_data), ("along the PF-ODE", by_flow))
     ]
     return Chart("TrigFlow: the exact function's tangent", "t", "||df/dt||", curves, log_y=True)

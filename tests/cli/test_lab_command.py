@@ -51,7 +51,7 @@ def test_a_failure_is_code_1(cmbench, measured):
     measured(finding(9.0))
     done = cmbench("lab", "ema_teacher")
     assert done.code == 1
-    assert "<- fails" in done.out
+    assert "\nfails" in done.out
     assert "ema_teacher (section 2.2): fails" in done.out
 
 

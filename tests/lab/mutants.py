@@ -1,5 +1,6 @@
 """One-token changes of the package's equations, and the claim that has to notice each of them."""
 
+import ast
 import inspect
 import textwrap
 
@@ -29,13 +30,13 @@ MUTANTS = [
     ("cd_against_ct", ct.Objective.loss, "(self.target or model)", "model"),
     ("cd_against_ct", boundary.combined, "x_t + c_out", "x_t - c_out"),
     ("discrete_to_continuous", weighting.inverse_interval, "(sigma - r)", "sigma"),
-    ("discrete_to_continuous", Parameterisation.d_of_f, "(dsigma * c + sigma * dc), dc)", "(dsigma * c), dc)"),
+    ("discrete_to_continuous", Parameterisation.d_of_f, "out * (dsigma * c + sigma * dc)", "out * dsigma * c"),
     ("discrete_to_continuous", Model.F_and_derivative, "dc_in * x_t + c_in * dx", "c_in * dx"),
     ("discrete_to_continuous", continuous.Objective.loss, "p.of_f(t), dxdt, dF", "p.of_f(t), dxdt, 0 * dF"),
     ("zero_tangent", Parameterisation.dc_in, ".pow(3)", ".pow(2)"),
     ("zero_tangent", Parameterisation.dc_noise, "dsigma / sigma - ds / s", "dsigma / sigma"),
-    ("zero_tangent", gaussian_path.TrigFlow.ds, "-torch.sin(t)", "-0.99 * torch.sin(t)"),
-    ("zero_tangent", gaussian_path.VP.dsigma, "0.5 *", "0.51 *"),
+    ("discretisation_error", gaussian_path.TrigFlow.ds, "-torch.sin(t)", "-0.99 * torch.sin(t)"),
+    ("discretisation_error", gaussian_path.VP.dsigma, "0.5 *", "0.51 *"),
     ("zero_tangent", pf_ode.velocity_from_denoised, "denoised, eps, t", "denoised, 0.99 * eps, t"),
     ("discretisation_error", pf_ode.euler_step, "v(x_t, t)", "v(x_t, r)"),
     ("discretisation_error", pf_ode.heun_step, "(slope + v(x_r, r))", "(slope + slope)"),
@@ -66,11 +67,12 @@ MUTANTS = [
 
 
 def mutated(function, old, new):
-    """Return the code of a function with one place of its source changed."""
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {function.__qualname__}"
-    lines = source.replace(old, new).splitlines(keepends=True)
-    first = next(i for i, line in enumerate(lines) if line.startswith("def "))  # what decorates it stays as it is
+    """Return the code of a function with one place of its source, below the docstring, changed."""
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
+    (definition,) = ast.parse("".join(lines)).body
+    start, body = definition.lineno - 1, definition.body[0].end_lineno  # what decorates it stays as it is
+    text = "".join(lines[body:])
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {function.__qualname__}"
     namespace = dict(function.__globals__)
-    exec("".join(lines[first:]), namespace)
+    exec("".join(lines[start:body]) + text.replace(old, new), namespace)
     return namespace[function.__name__].__code__
