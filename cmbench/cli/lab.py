@@ -83,6 +83,7 @@ def _draw(result: "_findings.Result", folder: Path) -> None:
         axes.plot(curve.x, curve.y, "-o" if curve.joined else "o", markersize=3, linewidth=1.2, label=curve.label)
     axes.set(title=f"{result.claim.name}: {chart.title}", xlabel=chart.x, ylabel=chart.y)
     axes.set(xscale="log" if chart.log_x else "linear", yscale="log" if chart.log_y else "linear")
+    axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
     axes.legend(fontsize="small")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
