@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
+from cmbench.cli import ablate, doctor, lab, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -33,6 +33,7 @@ app.command("snapshot")(requests.snapshot)
 app.command("set")(requests.change)
 app.command("ablate")(ablate.ablate)
 app.command("doctor")(doctor.doctor)
+app.command("lab")(lab.lab)
 app.add_typer(recipe.app, name="recipe")
 
 
