@@ -17,9 +17,7 @@ from cmbench.measures import MEASURES, OF_SAMPLES
 from cmbench.rundir import evaluations
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
-from cmbench.tables import Evaluate
 
-_TRAJECTORIES = 128  # where the recipe asks for none
 Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
 
 
@@ -29,7 +27,6 @@ class Asked:
 
     metrics: list[str]
     named: bool
-    given_n: int | None
     repeats: int
     seed: int
     features: str
@@ -38,18 +35,25 @@ class Asked:
 
 @dataclass(frozen=True)
 class Subject:
-    """Weights that are asked about, `sha256` that of their file, and the run's [evaluate]."""
+    """Weights that are asked about.
+
+    Attributes:
+        run: whose they are.
+        step: of the checkpoint.
+        ema: which average.
+        sha256: of their file.
+        steps: sampler steps.
+        n: samples of a set.
+        trajectories: for measures of the consistency function.
+    """
 
     run: RunDir
     step: int
     ema: str
     sha256: str
     steps: list[int]
-    recipe: Evaluate
-
-    def n(self, asked: Asked) -> int:
-        """Return the number of samples of a set."""
-        return asked.given_n or self.recipe.n
+    n: int
+    trajectories: int
 
     def questions(self, asked: Asked) -> dict[Asking, Question]:
         """Return everything that each answer depends on."""
@@ -57,9 +61,9 @@ class Subject:
         for name in asked.metrics:
             about = {"metric": name, "version": MEASURES[name].version, "weights": self.sha256, "seed": asked.seed}
             if name not in OF_SAMPLES:
-                questions[name, None] = {**about, "n": self.recipe.true_error_n or _TRAJECTORIES}
+                questions[name, None] = {**about, "n": self.trajectories}
                 continue
-            samples = {"n": self.n(asked), "repeats": asked.repeats, "features": asked.features_identity}
+            samples = {"n": self.n, "repeats": asked.repeats, "features": asked.features_identity}
             questions |= {(name, steps): {**about, **samples, "steps": steps} for steps in self.steps}
         return questions
 
@@ -125,7 +129,7 @@ def _computed(
 
     run, questions = subject.run, subject.questions(asked)
     answers: dict[Asking, Answer] = {}
-    evaluation = Evaluation(run, subject.step, subject.ema, device_of(device, "--device"), runs_dir)
+    evaluation = Evaluation(run, subject.step, subject.ema, device_of(device, "--device"), asked.features, runs_dir)
     for name in (name for name, steps in askings if steps is None):
         question = questions[name, None]
         answer = evaluation.of_function(name, asked.seed, question["n"])
@@ -133,8 +137,7 @@ def _computed(
         evaluations.write(run, question, answer)
         advance()
     samples = [(name, steps) for name, steps in askings if steps is not None]
-    n = subject.n(asked)
-    for name, steps, answer in evaluation.of_samples(samples, n, asked.seed, asked.repeats, asked.features, advance):
+    for name, steps, answer in evaluation.of_samples(samples, subject.n, asked.seed, asked.repeats, advance):
         answers[name, steps] = answer
         evaluations.write(run, questions[name, steps], answer)
     return answers
@@ -158,7 +161,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:
     """Print the table of one subject."""
-    sets = f"{asked.repeats} sets of {subject.n(asked):,} samples, seed {asked.seed}, features {asked.features}"
+    sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     typer.echo(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     rows = [
         (f["metric"], f["steps"] or "-", *(_cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")

@@ -1,5 +1,6 @@
 """`cmbench eval`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import to_json
 from cmbench.rundir.select import runs_folder, select
+
+_TRAJECTORIES = 128  # where the recipe asks for none
 
 
 def evaluate(
@@ -39,10 +42,10 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""
-    asked = Asked(_metrics(metrics), bool(metrics), n, repeats, seed, features, _figures.identity(features))
+    asked = Asked(_metrics(metrics), bool(metrics), repeats, seed, features, _figures.identity(features))
     wanted_steps = _steps(steps)
     folder = runs_folder(runs_dir)
-    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps) for name in runs or ["@latest"]]
+    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if json:
         typer.echo(
@@ -53,7 +56,7 @@ def evaluate(
         _figures.show(subject, figures, asked)
 
 
-def _subject(selector: str, folder: Any, checkpoint: str, ema: str, steps: list[int]) -> Subject:
+def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None) -> Subject:
     """Find the weights that are meant, without reading them."""
     run = select(selector, folder, with_checkpoint=True)
     step = checkpoints.choose(run, checkpoint)
@@ -62,7 +65,10 @@ def _subject(selector: str, folder: Any, checkpoint: str, ema: str, steps: list[
         raise NotFoundError(f"{run.checkpoint(step) / 'state.json'}: missing or broken")
     name = checkpoints.ema_name(ema, checkpoints.averages(sums))
     table = recipes.load(run.recipe).evaluate
-    return Subject(run, step, name, sums[checkpoints.group_of(name)], steps or list(table.steps), table)
+    sha256 = sums[checkpoints.group_of(name)]
+    return Subject(
+        run, step, name, sha256, steps or list(table.steps), n or table.n, table.true_error_n or _TRAJECTORIES
+    )
 
 
 def _steps(text: str) -> list[int]:
@@ -85,7 +91,7 @@ def _about(subject: Subject, figures: list[dict[str, Any]], asked: Asked) -> dic
         "run": subject.run.name,
         "checkpoint": subject.step,
         "ema": subject.ema,
-        "n": subject.n(asked),
+        "n": subject.n,
         "repeats": asked.repeats,
         "seed": asked.seed,
         "features": asked.features,

@@ -1,8 +1,8 @@
 """The measures of one checkpoint: figures with their spread and their floor."""
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,13 +31,27 @@ class Evaluation:
         step: of the checkpoint.
         ema: as for `weights.load`.
         device: where samples are drawn and measured.
+        which_features: what measures of samples compare, as `features.named` takes them.
         runs_dir: where a teacher's run is looked for, if the run keeps no copy.
+
+    Raises:
+        UsageError: the features cannot be had, or are of other samples.
+        NotFoundError: the checkpoint is damaged.
     """
 
-    def __init__(self, run: RunDir, step: int, ema: str, device: torch.device, runs_dir: Any = None) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        step: int,
+        ema: str,
+        device: torch.device,
+        which_features: str = features.PIXELS,
+        runs_dir: Path | None = None,
+    ) -> None:
         self._run, self._device, self._runs_dir = run, device, runs_dir
         self._trained = weights.load(run, device, ema, step)
         self._recipe = self._trained.recipe
+        self._features = features.named(which_features, self._trained.model.shape, device)
         self._conditional = build.is_conditional(self._recipe)
 
     @cached_property
@@ -50,7 +64,6 @@ class Evaluation:
         n: int,
         seed: int,
         repeats: int,
-        which_features: str = features.PIXELS,
         advance: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[str, int, Answer]]:
         """Yield the answer for each measure and number of sampler steps, as soon as it is there.
@@ -60,10 +73,9 @@ class Evaluation:
             n: samples of a set.
             seed: of the first set, whose samples are those of `cmbench sample`; the others follow from it.
             repeats: number of sets, at least 2.
-            which_features: as `features.named` takes them.
             advance: called after each figure.
         """
-        judge = Judge(self._data, n, features.named(which_features, self._trained.model.shape, self._device))
+        judge = Judge(self._data, n, self._features)
         floors = {name: judge.floor(name) for name in dict.fromkeys(name for name, _ in wanted)}
         for steps in dict.fromkeys(steps for _, steps in wanted):
             values: dict[str, list[float]] = {name: [] for name, own in wanted if own == steps}
@@ -72,7 +84,8 @@ class Evaluation:
                     values[name].append(value)
                     advance()
             for name, own in values.items():
-                answer = {"value": statistics.fmean(own), "spread": statistics.stdev(own), "floor": floors[name]}
+                of_sets = torch.tensor(own, dtype=torch.float64)
+                answer = {"value": float(of_sets.mean()), "spread": float(of_sets.std()), "floor": floors[name]}
                 yield name, steps, {**answer, "values": own}
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:

@@ -122,7 +122,7 @@ def reach(points, k):
 def test_manifold_measures_by_loops(sizes):
     """Definitions of Kynkäänniemi et al. 2019, equation 2, and Naeem et al. 2020, equations 4 and 5."""
     x, y = (z.numpy() for z in pair(sizes))
-    x = x + 1.5
+    x = x + 2.5
     far = cdist(x, y)
 
     def inside(radii, of_real):
