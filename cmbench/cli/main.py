@@ -7,7 +7,23 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, lab, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
+from cmbench.cli import (
+    ablate,
+    classifier,
+    doctor,
+    evaluate,
+    lab,
+    ls,
+    recipe,
+    requests,
+    resume,
+    run,
+    sample,
+    serve,
+    show,
+    stop,
+    watch,
+)
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -25,6 +41,8 @@ app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("classifier")(classifier.classifier)
 app.command("stop")(stop.stop)
 app.command("pause")(requests.pause)
 app.command("continue")(requests.go_on)
