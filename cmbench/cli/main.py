@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
+from cmbench.cli import ablate, compare, doctor, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -24,6 +24,7 @@ app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("sample")(sample.sample)
 app.command("stop")(stop.stop)
 app.command("pause")(requests.pause)

@@ -6,6 +6,12 @@ from typing import Any
 from cmbench.rundir.log import Row
 
 NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
+_QUALITY = ("sw_", "true_error")
+
+
+def is_quality(name: str) -> bool:
+    """Return whether a metric measures samples, so that its lowest value is its best."""
+    return name.startswith(_QUALITY)
 
 
 class Summary:
@@ -26,5 +32,5 @@ class Summary:
             if key in NOT_METRICS or value is None or not math.isfinite(value):
                 continue
             self.last[key] = value
-            if key.startswith(("sw_", "true_error")) and value < self.best.get(key, {"value": float("inf")})["value"]:
+            if is_quality(key) and value < self.best.get(key, {"value": float("inf")})["value"]:
                 self.best[key] = {"value": value, "step": row["step"]}
