@@ -11,16 +11,18 @@ from cmbench.errors import UsageError
 from cmbench.rundir.columns import Column, Floats
 from cmbench.rundir.comparison import Comparison
 from cmbench.tui.colours import line_colours
+from cmbench.tui.scales import number
 from cmbench.tui.text import plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _POINTS = 300  # of a curve; more rows are averaged, and what they span is shaded
 _WIDE = 30.0  # values that span more than this many times are seen better on a log axis
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
-_LEGEND = 0.25  # inches of a line
+_LEGEND = 0.18  # inches of a line
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text
@@ -72,7 +74,7 @@ def _figure(found: Comparison) -> "Figure":
     curves = [name for name, metric in found.metrics.items() if metric.start is not None]
     profiles = [name for name, shown in found.profiles.items() if any(shown)]
     rows = max(1, -(-(len(curves) + len(profiles)) // _ACROSS))
-    legend = _LEGEND * (2 + -(-len(found.members) // _ACROSS))
+    legend = _LEGEND * (1 + -(-len(found.members) // _ACROSS))
     figure = Figure((_ACROSS * _WIDTH, rows * _HEIGHT + legend), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - legend / (rows * _HEIGHT + legend)))
     grid = figure.subplots(rows, _ACROSS, squeeze=False).ravel()
@@ -131,9 +133,16 @@ def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:
     edges = [edge for member in found.members for edge in member.edges]
     if edges and min(edges) > 0 and max(edges) > _WIDE * min(edges):
         axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
     for i, (member, shown) in enumerate(zip(found.members, profiles, strict=True)):
         if shown and len(member.edges) == len(shown[1]) + 1:
             axes.stairs(shown[1], member.edges, baseline=None, **_look(i))
+
+
+def _plain_ticks(axis: "Axis") -> None:
+    """Write numbers as text: matplotlib's own for log axes are formulas."""
+    axis.set_major_formatter(lambda value, _: number(value))
+    axis.set_minor_formatter(lambda value, _: "")
 
 
 def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
@@ -143,3 +152,4 @@ def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and np.quantile(finite, 0.98) > _WIDE * np.quantile(finite, 0.02):
         axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)

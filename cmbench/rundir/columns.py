@@ -113,8 +113,10 @@ def _columns(blocks: Sequence[dict[str, Floats]], created: float | None) -> dict
         if key.startswith("there "):
             continue
         value, there = (_joined(blocks, name) for name in (key, f"there {key}"))
-        rows = order[there[order] > 0]
-        columns[key] = Column(step[rows], images[rows], seconds[there[order] > 0], value[rows])
+        kept = there[order] > 0
+        rows = order[kept]
+        if len(rows):
+            columns[key] = Column(step[rows], images[rows], seconds[kept], value[rows])
     return columns
 
 

@@ -20,6 +20,7 @@ from cmbench.rundir.summary import is_quality
 
 # What a recipe lays down or a machine makes of it: that it differs says nothing about what was learned.
 NOT_LEARNED = {"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "images_per_s"}
+_COUNTS = {"count", "anatomy_count"}  # of samples in each bin of a profile
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def compare(runs: Sequence[RunDir], interval: Interval) -> Comparison:
         interval: of a difference of two means, see `groups`.
     """
     members = [Member.read(run, letter(i)) for i, run in enumerate(runs)]
-    names = sorted({name for member in members for name in member.columns})
+    names = sorted({name for member in members for name in member.columns}, key=_rank)
     metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
-    last = {name: [figures and figures.last for figures in metric.figures] for name, metric in metrics.items()}
+    last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}
     return Comparison(
         members=members,
         recipe=_recipe_differences([member.recipe for member in members]),
@@ -140,7 +141,12 @@ def letter(i: int) -> str:
 def goal(members: Sequence[Member], metric: str, level: float) -> Goal:
     """Return when each run first reached a level of a metric."""
     found = [member.columns.get(metric) for member in members]
-    return Goal(metric, level, [column and measures.reached(column, level) for column in found])
+    return Goal(metric, level, [measures.reached(column, level) if column else None for column in found])
+
+
+def _rank(metric: str) -> tuple[bool, bool, str]:
+    """Put quality first, and last what is not learned."""
+    return metric in NOT_LEARNED, not is_quality(metric), metric
 
 
 def _recipe_differences(found: Sequence[Recipe | None]) -> dict[str, list[Any]]:
@@ -164,7 +170,7 @@ def _metric(name: str, found: Sequence[Column | None]) -> Metric:
     there = [column.finite() for column in found if column and len(column.finite())]
     ends = {axis: _shared_end(there, axis) for axis in AXES}
     start = max((column.step[0] for column in there), default=None)
-    return Metric([column and _figures(name, column, start, ends) for column in found], start, ends)
+    return Metric([_figures(name, column, start, ends) if column else None for column in found], start, ends)
 
 
 def _shared_end(there: Sequence[Column], axis: Axis) -> float | None:
@@ -198,14 +204,14 @@ def _apart(first: Member, other: Member) -> Apart:
         for name in sorted(first.columns.keys() & other.columns.keys())
         if (apart := departure.of_columns(first.columns[name], other.columns[name]))
     }
-    shared = (first.profiles.keys() & other.profiles.keys()) - {"count"} if first.edges == other.edges else set()
+    shared = (first.profiles.keys() & other.profiles.keys()) - _COUNTS if first.edges == other.edges else set()
     pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared)}
     bands = [band for name, pair in pairs.items() if (band := departure.of_profiles(name, first.edges, *pair))]
     return Apart(found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
 
 
 def _newest_profiles(members: Sequence[Member]) -> dict[str, list[tuple[int, Floats] | None]]:
-    names = sorted({name for member in members for name in member.profiles} - {"count"})
+    names = sorted({name for member in members for name in member.profiles} - _COUNTS)
     return {name: [_newest(member.profiles.get(name)) for member in members] for name in names}
 
 

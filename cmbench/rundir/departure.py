@@ -18,7 +18,7 @@ Rice, "Bandwidth choice for nonparametric regression", Ann. Statist. 12, 1984.
 Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def of_columns(a: Column, b: Column) -> Departure | None:
     return min(found, key=lambda departure: departure.step, default=None)
 
 
-def of_profiles(quantity: str, edges: Sequence[float], a: dict[int, Floats], b: dict[int, Floats]) -> Band | None:
+def of_profiles(quantity: str, edges: Sequence[float], a: Mapping[int, Floats], b: Mapping[int, Floats]) -> Band | None:
     """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
 
     The rows of the steps that both have are the blocks. Where all values are positive their logarithms are compared,
@@ -86,7 +86,7 @@ def of_profiles(quantity: str, edges: Sequence[float], a: dict[int, Floats], b: 
     rows = [np.array([run[step] for step in steps], np.float64) for run in (a, b)]
     if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in rows):
         rows = [np.log(part) for part in rows]
-    z = _in_deviations(*rows, _noise_of_bins(rows[1] - rows[0]))
+    z = _in_deviations(rows[0], rows[1], _noise_of_bins(rows[1] - rows[0]))
     for i in range(len(steps) - LASTING + 1):
         beyond = _all_beyond(z[i : i + LASTING])
         if band := _widest(beyond):
@@ -165,7 +165,8 @@ def _in_deviations(a: Floats, b: Floats, noise: Floats) -> Floats:
 
 def _all_beyond(z: Floats) -> NDArray[np.bool_]:
     """Return where all of a few rows (LASTING, n) lie beyond the limit on one side."""
-    return (z > LIMIT).all(axis=0) | (z < -LIMIT).all(axis=0)
+    above, below = (np.logical_and.reduce(sign * z > LIMIT, axis=0) for sign in (1, -1))
+    return above | below
 
 
 def _widest(there: NDArray[np.bool_]) -> slice | None:

@@ -76,8 +76,11 @@ class Condition:
         """
         self._runs, self._metrics, self._text = runs, metrics, text
         self._tree = _parsed(text)
-        self._names = {ast.unparse(node): self._meant(node) for node in _references(self._tree)}
-        _truth(self._tree, lambda node: 1.0, trial=True)
+        try:
+            self._names = {ast.unparse(node): self._meant(node) for node in _references(self._tree)}
+            _truth(self._tree, lambda node: 1.0, trial=True)
+        except RecursionError:
+            raise UsageError(f"found too much in brackets or behind signs, allowed: {_ALLOWED}") from None
 
     def verdicts(self, values: Values) -> list[Verdict]:
         """Return what it says of each run after the first, or of the only one; of the first if it names its run always.
