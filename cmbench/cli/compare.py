@@ -2,20 +2,21 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmbench.cli import _dashboard
 from cmbench.cli._options import Ascii, Json, Runs, RunsDir
 from cmbench.errors import NotFoundError, UsageError, naming, writing
-from cmbench.rundir import comparison, expression, overview
 from cmbench.rundir import filter as run_filter
-from cmbench.rundir.comparison import Comparison
-from cmbench.rundir.expression import Condition
+from cmbench.rundir import overview
 from cmbench.rundir.files import write_atomically
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
+
+if TYPE_CHECKING:  # numpy is not for every command to load
+    from cmbench.rundir.comparison import Comparison
 
 
 def compare(
@@ -57,6 +58,7 @@ def compare(
         _dashboard.show(folder, chosen, ascii_only)
         return 0
     from cmbench.cli import _interval
+    from cmbench.rundir import comparison
 
     found = _with_goals(comparison.compare(chosen, _interval.of_difference), reach or [])
     holding = _verdicts(found, fail_if) if fail_if else []
@@ -90,8 +92,10 @@ def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDi
     return chosen
 
 
-def _with_goals(found: Comparison, reach: list[str]) -> Comparison:
+def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
     """Put the levels that were asked for in place of the usual ones."""
+    from cmbench.rundir import comparison, expression
+
     goals = []
     for text in reach:
         name, _, level = text.partition("=")
@@ -104,8 +108,10 @@ def _with_goals(found: Comparison, reach: list[str]) -> Comparison:
     return dataclasses.replace(found, goals=goals) if goals else found
 
 
-def _verdicts(found: Comparison, text: str) -> list[str]:
+def _verdicts(found: "Comparison", text: str) -> list[str]:
     """Return a line for each run of which the condition holds."""
+    from cmbench.rundir.expression import Condition
+
     letters = [member.letter for member in found.members]
     values = {
         letter: {name: figures.last for name, metric in found.metrics.items() if (figures := metric.figures[i])}
@@ -122,7 +128,7 @@ def _verdicts(found: Comparison, text: str) -> list[str]:
     ]
 
 
-def _write(found: Comparison, html: Path | None, png: Path | None) -> None:
+def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
     """Write the files that were asked for."""
     if not (html or png):
         return
@@ -136,7 +142,7 @@ def _write(found: Comparison, html: Path | None, png: Path | None) -> None:
                 write_atomically(path, content)
 
 
-def _print_data(found: Comparison, json: bool) -> None:
+def _print_data(found: "Comparison", json: bool) -> None:
     if json:
         from cmbench.cli import _report_json
 
