@@ -24,7 +24,7 @@ _WIDE = 30.0  # values that span more than this many times are seen better on a 
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
 _LEGEND = 0.18  # inches of a line
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "cmbench",  # the same bytes twice
     "text.parse_math": False,  # a name with a dollar is a name
@@ -70,13 +70,15 @@ def _saved(found: Comparison, **how: Any) -> bytes:
 
 def _figure(found: Comparison) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     curves = [name for name, metric in found.metrics.items() if metric.start is not None]
     profiles = [name for name, shown in found.profiles.items() if any(shown)]
     rows = max(1, -(-(len(curves) + len(profiles)) // _ACROSS))
     legend = _LEGEND * (1 + -(-len(found.members) // _ACROSS))
-    figure = Figure((_ACROSS * _WIDTH, rows * _HEIGHT + legend), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - legend / (rows * _HEIGHT + legend)))
+    height = rows * _HEIGHT + legend
+    below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - legend / height))
+    figure = Figure((_ACROSS * _WIDTH, height), layout=below)
     grid = figure.subplots(rows, _ACROSS, squeeze=False).ravel()
     for axes, name in zip(grid, curves, strict=False):
         _draw_curves(axes, name, [member.columns.get(name) for member in found.members])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmbench.cli._report_charts import svg
-from cmbench.cli._report_sections import sections
+from cmbench.cli._report_sections import figures, overview
 from cmbench.rundir.comparison import Comparison, PictureRow
 
 _TEMPLATE = Path(__file__).with_name("_report.html")
@@ -31,7 +31,8 @@ def encoded(found: Comparison) -> bytes:
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = template.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{len(found.members)} runs compared",
-        sections=list(sections(found)),
+        overview=list(overview(found)),
+        figures=list(figures(found)),
         charts=Markup(svg(found)),  # matplotlib escapes what it writes
         pictures=[(row.sampler_steps, list(_shown(found, row))) for row in found.pictures],
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import typer
 
-from cmbench.cli._report_sections import Section, sections
+from cmbench.cli._report_sections import Section, figures, overview
 from cmbench.cli._tables import table
 from cmbench.rundir.columns import Floats
 from cmbench.rundir.comparison import Comparison
@@ -15,7 +15,7 @@ _WIDTH = 32  # characters of a profile
 
 def show(found: Comparison, ascii_only: bool = False) -> None:
     """Print a comparison."""
-    for section in [*sections(found), *_profiles(found, ascii_only), *_pictures(found)]:
+    for section in [*overview(found), *figures(found), *_profiles(found, ascii_only), *_pictures(found)]:
         typer.echo(f"\n{section.title}")
         if section.rows:
             table(section.headers, section.rows)

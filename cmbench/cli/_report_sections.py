@@ -26,20 +26,25 @@ class Section:
     otherwise: str = ""
 
 
-def sections(found: Comparison) -> Iterator[Section]:
-    """Yield the tables of a comparison, without profiles and pictures, which each form shows in its own way."""
+def overview(found: Comparison) -> Iterator[Section]:
+    """Yield the tables that tell which runs these are and in what they differ."""
     letters = [member.letter for member in found.members]
     yield _runs(found)
     if len(letters) > 1:
         yield _differing("recipe keys that differ", letters, found.recipe, "the recipes are equal")
         yield _differing("environment that differs", letters, found.environment, "the environments are equal")
         yield _apart(letters, found.apart)
+    if found.groups:
+        yield _groups(letters, found.groups, list(found.metrics))
+
+
+def figures(found: Comparison) -> Iterator[Section]:
+    """Yield a table for each metric, and one for each level that was to be reached."""
+    letters = [member.letter for member in found.members]
     for name, metric in found.metrics.items():
         yield _metric(letters, name, metric)
     for goal in found.goals:
         yield _goal(letters, goal)
-    if found.groups:
-        yield _groups(letters, found.groups, list(found.metrics))
 
 
 def cell(value: float | None) -> str:

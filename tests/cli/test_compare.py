@@ -147,6 +147,18 @@ def test_a_gate(cmbench, runs):
     assert cmbench("compare", "a-run", "--fail-if", "sw1 > 0.4").code == 1
 
 
+def test_snapshots_of_equal_latents_stand_together(cmbench, runs):
+    for run, steps in zip(runs, ((10, 20, 40), (10, 20), (20, 30)), strict=True):
+        run.snapshots.mkdir()
+        for step in steps:
+            (run.snapshots / f"{step:08d}_1step.png").touch()
+    (runs[2].snapshots / "00000030_2step.png").touch()
+    rows = json.loads(cmbench("compare", "*-run", "--json").out)["snapshots"]
+    steps = [(row["sampler_steps"], {k: p["step"] for k, p in row["runs"].items()}) for row in rows]
+    assert steps == [(1, {"a": 20, "c": 30}), (1, {"b": 20}), (2, {"c": 30})]  # b has another seed; a has no 30
+    assert rows[0]["runs"]["a"]["path"] == str(runs[0].snapshots / "00000020_1step.png")
+
+
 def test_one_run(cmbench, runs):
     found = json.loads(cmbench("compare", "a-run", "--json").out)
     assert (found["recipe"], found["apart"], found["groups"]) == ({}, {}, [])
