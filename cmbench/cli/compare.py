@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmbench.cli import _dashboard
-from cmbench.cli._options import Ascii, Json, Runs, RunsDir
+from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
 from cmbench.errors import NotFoundError, UsageError, naming, writing
 from cmbench.rundir import filter as run_filter
 from cmbench.rundir import overview
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # numpy is not for every command to load
 
 
 def compare(
-    runs: Runs = None,
+    runs: RunsToCompare = None,
     runs_dir: RunsDir = None,
     where: Annotated[
         str | None,
@@ -45,10 +45,7 @@ def compare(
     ] = None,
     ascii_only: Ascii = False,
 ) -> int:
-    """Compare runs, which are called a, b, c and so on: in a terminal on a screen, else as tables, JSON, CSV or a page.
-
-    RUN may be a pattern: 'ct_*'.
-    """
+    """Compare runs, called a, b, c and so on: in a terminal on a screen, else as tables, JSON, CSV or a page."""
     if plain + json + csv > 1:
         raise UsageError("--plain, --json, --csv: found more than one, allowed: one of them")
     folder = runs_folder(runs_dir)
@@ -111,6 +108,7 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
 def _verdicts(found: "Comparison", text: str) -> list[str]:
     """Return a line for each run of which the condition holds."""
     from cmbench.rundir.expression import Condition
+    from cmbench.tui.text import plain
 
     letters = [member.letter for member in found.members]
     values = {
@@ -121,7 +119,7 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
         verdicts = Condition(text, letters, found.metrics).verdicts(values)
     names = {member.letter: member.run.name for member in found.members}
     return [
-        f"{text}: holds of {verdict.run} ({names[verdict.run]}): "
+        f"{plain(text)}: holds of {verdict.run} ({plain(names[verdict.run])}): "
         + ", ".join(f"{name} = {value:.6g}" for name, value in verdict.values.items())
         for verdict in verdicts
         if verdict.holds

@@ -116,7 +116,11 @@ def compare(runs: Sequence[RunDir], interval: Interval) -> Comparison:
         runs: one or more; what cannot be read of one is not there.
         interval: of a difference of two means, see `groups`.
     """
-    members = [Member.read(run, letter(i)) for i, run in enumerate(runs)]
+    with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
+        return _compared([Member.read(run, letter(i)) for i, run in enumerate(runs)], interval)
+
+
+def _compared(members: Sequence[Member], interval: Interval) -> Comparison:
     names = sorted({name for member in members for name in member.columns}, key=_rank)
     metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
     last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}

@@ -56,7 +56,8 @@ def metric_named(name: str, metrics: Collection[str]) -> str:
     """
     short = re.sub(r"^sw_?(\d+)$", r"sw_\1step", name)
     if name not in metrics and short not in metrics:
-        raise UsageError(f"found no metric {name!r}, allowed: {', '.join(metrics) or 'none'}{nearest(short, metrics)}")
+        known = [metric for metric in metrics if metric.isidentifier()]  # no more can be named in a condition
+        raise UsageError(f"found no metric {name!r}, allowed: {', '.join(known) or 'none'}{nearest(short, known)}")
     return name if name in metrics else short
 
 

@@ -42,7 +42,7 @@ class Group:
 
 
 def of(recipes: Sequence[Recipe | None], last: Mapping[str, Sequence[float | None]], interval: Interval) -> list[Group]:
-    """Return the groups of two runs or more, in the order of their first runs.
+    """Return the groups of two seeds or more, in the order of their first runs.
 
     Args:
         recipes: one a run; None where it cannot be read.
@@ -54,11 +54,12 @@ def of(recipes: Sequence[Recipe | None], last: Mapping[str, Sequence[float | Non
         if recipe:
             same = repr(sorted((key, value) for key, value in flat(recipe.tables()) if key != "seed"))
             places.setdefault(same, []).append(i)
-    sets = [tuple(group) for group in places.values() if len(group) > 1]
+    seeds = [recipe.seed if recipe else 0 for recipe in recipes]
+    sets = [tuple(group) for group in places.values() if len({seeds[i] for i in group}) > 1]
     return [
         Group(
             group,
-            tuple(recipe.seed for i in group if (recipe := recipes[i])),
+            tuple(seeds[i] for i in group),
             _spreads(group, last),
             _differences(sets[0], group, last, interval) if group != sets[0] else {},
         )

@@ -184,6 +184,14 @@ def test_runs_without_metrics_recipe_or_sense(cmbench, home):
     assert found["metrics"]["loss"]["runs"]["c"]["nonfinite"] == {"last": "nan"}
 
 
+def test_huge_values_are_no_cause_of_warnings(cmbench, home):
+    for letter in "ab":
+        compared_run(home / "runs", f"{letter}-run", {"loss": [1.7e308, -1.7e308] * 20})
+    for form in ("--plain", "--json", "--csv"):
+        outcome = cmbench("compare", "*", form)
+        assert (outcome.code, outcome.err) == (0, "")
+
+
 def test_names_and_notes_are_shown_and_not_obeyed(cmbench, home):
     folder = home / "runs"
     for letter in "ab":
@@ -193,6 +201,11 @@ def test_names_and_notes_are_shown_and_not_obeyed(cmbench, home):
         out = cmbench("compare", "*", form).out
         assert "\x1b" not in out
         assert "\u202e" not in out
+    outcome = cmbench("compare", "*", "--fail-if", "loss > 0")
+    assert (outcome.code, outcome.err.count("\n"), "\x1b" in outcome.err) == (1, 1, False)
+    error = cmbench("compare", "*", "--fail-if", "los > 0").err
+    assert "'loss'?" in error
+    assert "\x1b" not in error
     cells = [cell for row in csv.reader(io.StringIO(cmbench("compare", "*", "--csv").out)) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@"))] == []
     assert "'=cmd|' /C calc'!A0 <b>" in "\n".join(cells).replace("-", " ")

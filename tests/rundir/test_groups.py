@@ -28,6 +28,7 @@ def test_groups_are_equal_but_for_the_seed():
     found = groups.of(recipes, {}, lambda x, y: (x, y))
     assert [(group.places, group.seeds) for group in found] == [((0, 2), (0, 1)), ((1, 4), (1, 2))]
     assert groups.of([recipe(0), recipe(1, lr=0.1), None], {}, no_interval) == []
+    assert groups.of([recipe(5), recipe(5)], {}, no_interval) == []  # one seed twice is no spread
 
 
 def test_mean_and_deviation_of_a_group():
