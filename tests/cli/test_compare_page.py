@@ -71,6 +71,8 @@ def test_the_page_stands_by_itself(cmbench, runs, home):
     assert page.handlers == []
     assert page.references
     assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
+    assert not any(reference.startswith("data:") for reference in page.references)  # the newest is no PNG
+    assert (text.count("<!DOCTYPE"), text.count("<?xml"), text.count(".dtd")) == (1, 0, 0)
     assert "url(http" not in text
     assert "@import" not in text
     assert "svg" in page.tags

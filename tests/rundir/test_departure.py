@@ -75,6 +75,13 @@ def test_steps_that_both_have_alone_count():
     assert departure.of_columns(a, column(noise(104, 8) + 50, range(97, 201))) is None  # four rows
 
 
+@pytest.mark.parametrize("first", range(1001, 1010, 2))
+def test_no_departure_before_both_have_begun(first):
+    a = column(noise(200, 7), range(10, 2001, 10))
+    b = column(noise(2001 - first, 8) + 50, range(first, 2001))
+    assert departure.of_columns(a, b).step >= first
+
+
 def test_a_spike_and_a_pair_of_them_do_not_last():
     value = noise(128, 9)
     value[60:62] += 1e6
