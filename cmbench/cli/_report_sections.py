@@ -84,6 +84,7 @@ def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -
     if len(letters) <= _COLUMNS:
         return Section(title, ["key", *letters], [[key, *values] for key, values in texts.items()], otherwise)
     rows = []
+    texts.pop("seed", None)  # of many runs it stands with their names alone
     for key, values in texts.items():
         for value in dict.fromkeys(values):
             same = [letter for letter, other in zip(letters, values, strict=True) if other == value]

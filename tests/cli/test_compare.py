@@ -221,6 +221,11 @@ def test_forty_runs(cmbench, home):
     outcome = cmbench("compare", "run*", "--plain")
     assert (outcome.code, outcome.err) == (0, "")
     assert "n1" in outcome.out.split()
+    keys = [line.split() for line in outcome.out.splitlines() if line.startswith(("optimizer.lr", "seed"))]
+    assert [(key, value, runs[:2]) for key, value, *runs in keys] == [
+        ("optimizer.lr", "1", ["a", "c"]),
+        ("optimizer.lr", "2", ["b", "d"]),
+    ]
     assert len(json.loads(cmbench("compare", "run*", "--json").out)["groups"]) == 2
 
 
