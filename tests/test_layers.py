@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "objectives": {"equations", "networks"},
     "data": {"equations", "networks", "objectives"},
     "evaluation": {"equations", "networks", "objectives"},
-    "rundir": set(),
+    "rundir": {"recipe"},
     "recipe": {"tables"},
     "tables": set(),
     "steering": {"recipe", "tables"},

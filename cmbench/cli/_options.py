@@ -41,6 +41,14 @@ Runs = Annotated[
         help="Paths, unique prefixes, @latest or @latest:PREFIX; none: all runs.",
     ),
 ]
+RunsToCompare = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        autocompletion=complete_runs,
+        help="Paths, unique prefixes, patterns such as 'ct_*', @latest or @latest:PREFIX.",
+    ),
+]
 Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with plain characters alone.")]
 RecipeFile = Annotated[
     str,

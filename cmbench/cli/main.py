@@ -10,6 +10,7 @@ from cmbench import __version__
 from cmbench.cli import (
     ablate,
     classifier,
+    compare,
     doctor,
     evaluate,
     lab,
@@ -40,6 +41,7 @@ app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("classifier")(classifier.classifier)
