@@ -41,5 +41,8 @@ def serve(
 
 def _is_own_page(origin: str, host: str) -> bool:
     """Return whether a request comes from the page that this server shows, under names of this machine."""
-    page, server = urlsplit(origin), urlsplit(f"//{host}")
-    return page.port == server.port and {page.hostname, server.hostname} <= {"127.0.0.1", "localhost"}
+    try:
+        page, server = urlsplit(origin), urlsplit(f"//{host}")
+        return page.port == server.port and {page.hostname, server.hostname} <= {"127.0.0.1", "localhost"}
+    except ValueError:  # a port that is no number
+        return False

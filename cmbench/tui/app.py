@@ -15,6 +15,7 @@ from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from cmbench.rundir.layout import RunDir
@@ -55,6 +56,8 @@ class CmbenchApp(App[None]):
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds
         self.ascii = self.settings.ascii or not _speaks_unicode()
+        if self.no_color:  # Textual's greys would be black on black where the colours are the terminal's own
+            self._filters = [*(each for each in self._filters if not isinstance(each, Monochrome)), NoColor()]
         if self.ascii:
             self._filters.append(Ascii())
         self.pixels = pixels

@@ -91,6 +91,7 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool)
     state = now.get("state", "starting")
     sign, letter, style = _STATES.get(state, ("?", "?", "warning"))
     row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {letter if ascii_only else sign} {state}", style)]
+    row += [("  frozen (z)", "warning")] if is_frozen else []
     step, of = now.get("step") or 0, now.get("of")
     row.append((f"  step {step:,}/{of:,} {step / of:.0%}" if of else f"  step {step:,}", ""))
     live = not view.is_still
@@ -104,8 +105,6 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool)
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
-    if is_frozen:
-        row.append(("  frozen (z)", "warning"))
     if rate is not None:
         row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
     return [row]

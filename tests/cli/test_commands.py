@@ -8,7 +8,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from live_runs import add, event, live_run, metrics
 from PIL import Image
+from rich.cells import cell_len
 from safetensors.numpy import load_file
 from tiny import TINY
 
@@ -129,12 +131,12 @@ def test_what_a_run_holds_is_not_taken_for_markup(cmbench, trained):
 
 
 def test_watch_of_a_finished_run_prints_its_end(cmbench, trained):
-    lines = cmbench("watch", trained.name, "-n", "3").out.splitlines()
+    lines = cmbench("watch", trained.name, "--plain", "-n", "3").out.splitlines()
     assert lines[0] == trained.name
     assert len(lines) == 6
     assert lines[3] == "step 12  finished"
     assert lines[-1] == f"next: cmbench sample {trained.name} --steps 1"
-    everything = cmbench("watch", trained.name, "-n", "1000").out.splitlines()
+    everything = cmbench("watch", trained.name, "--plain", "-n", "1000").out.splitlines()
     rows = read_rows(trained.metrics) + read_rows(trained.events)
     assert len(everything) == 1 + len(rows) + 2
     assert everything[1] == "step 0  started"
@@ -352,7 +354,7 @@ def test_show_passes_over_a_metric_that_is_no_number(trained, cmbench):
 
 
 def test_watch_with_no_past_prints_no_past(trained, cmbench):
-    assert "step" not in cmbench("watch", trained.name, "-n", 0).out.split("snapshots:")[0]
+    assert "step" not in cmbench("watch", trained.name, "--plain", "-n", 0).out.split("snapshots:")[0]
 
 
 def test_watch_as_json_is_the_rows(trained, cmbench):
@@ -411,3 +413,51 @@ def test_sample_on_a_device_that_is_not_there(trained, cmbench):
         outcome = cmbench("sample", "--device", device)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert f"--device: found '{device}'" in outcome.err
+
+
+HOSTILE = "\x1b[2J[red]x\x07 北京" + "long " * 40
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_without_a_terminal_watch_is_a_card(cmbench, home, rows):
+    run = live_run(home / "runs", rows=rows, name=f"{HOSTILE.replace('/', '')}-1")
+    add(run.events, event(40, "failed", error=HOSTILE), {"kind": "request", "settings": 3}, event(41, "warning"))
+    add(run.metrics, metrics(41, own=2.0), b'{"step": 42, "los')
+    outcome = cmbench("watch")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert all(cell_len(line) <= 80 and line.isprintable() for line in lines)
+    assert lines[0].startswith("␛[2J[red]x␇ 北京long")
+    assert any(line.split() == ["own", "2"] for line in lines)
+    assert "40 failed ␛[2J[red]x␇ 北京" in outcome.out
+
+
+def test_a_card_of_nothing_but_a_recipe(cmbench, home):
+    run = live_run(home / "runs")
+    for path in run.path.iterdir():
+        if path.is_file() and path != run.recipe:
+            path.unlink()
+    assert cmbench("watch", run.name).code == 0
+    for path in (run.metrics, run.events, run.profiles, run.console, run.meta, run.status):
+        path.mkdir()  # what cannot be read
+    assert cmbench("watch", run.name).code == 0
+
+
+def test_lines_pass_over_a_journal_that_others_wrote(cmbench, home):
+    run = live_run(home / "runs", state="finished")
+    add(run.events, event(41, "warning"), event(42, "snapshot", files=3), event(43, "initialised", source="x", error=1))
+    lines = cmbench("watch", run.name, "--plain", "-n", 3).out.splitlines()
+    assert lines[1:4] == ["step 41  warning", "step 42  snapshot", "step 43  initialised"]
+
+
+def test_one_run_is_followed_by_lines(complains_of_two):
+    for option in ("--plain", "--json"):
+        refused = complains_of_two(option)
+        assert refused.code == 2
+        assert refused.err == f"cmbench: watch: {option}: found 2 runs, allowed: one\n"
+
+
+@pytest.fixture
+def complains_of_two(cmbench, home):
+    names = [live_run(home / "runs", f"live-20260101-000000-000{letter}").name for letter in "ab"]
+    return lambda option: cmbench("watch", *names, option)

@@ -67,12 +67,12 @@ def _none_left(home: Path, put_back: None) -> Iterator[None]:
 
 
 class Terminal:
-    """A command that runs on a terminal of its own."""
+    """A command that runs on a terminal of its own, by default one that shows lines alone."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, kind: str = "dumb") -> None:
         self.pid, self.end = pty.fork()
         if not self.pid:
-            os.execv(sys.executable, [*COMMAND, *arguments])
+            os.execve(sys.executable, [*COMMAND, *arguments], {**os.environ, "TERM": kind})
         self.text = ""
 
     def read_until(self, wanted: str) -> str:
@@ -169,7 +169,7 @@ def test_ctrl_c_and_l_leave_a_run_to_itself_until_it_is_asked_to_stop(home, cmbe
     assert again.code == 5
     assert again.err == f"cmbench: {run.name}: is running (cmbench watch {run.name})\n"
 
-    watcher = Terminal("watch", run.name, "-n", "1")
+    watcher = Terminal("watch", run.name, "--plain", "-n", "1")
     watcher.read_until("images/s")
     stopped = cmbench("stop", run.name)
     assert stopped.code == 0
@@ -187,9 +187,35 @@ def test_ctrl_c_and_l_leave_a_run_to_itself_until_it_is_asked_to_stop(home, cmbe
 
 
 @forks
-def test_a_closed_terminal_does_not_end_the_trainer(home):
-    terminal = Terminal("run", "tiny.toml", *set_options(LONG))
-    terminal.read_until("step 10/")
+def test_a_dashboard_that_is_left_leaves_the_trainer_running(home):
+    terminal = Terminal("run", "tiny.toml", *set_options(LONG), kind="xterm-256color")
+    terminal.read_until("tangent norm")  # a chart: rows have come
+    terminal.type("q")
+    terminal.read_until("left running: cmbench watch")
+    assert terminal.exit_code() == 0
+    os.close(terminal.end)
+    (run,) = all_runs(home / "runs")
+    before = status.read(run)
+    assert before["state"] == "running"
+    until(lambda: status.read(run)["step"] > before["step"])
+
+
+@forks
+def test_settings_are_refused_before_anything_is_trained(home, monkeypatch):
+    monkeypatch.setenv("CMBENCH_CONFIG", str(home / "config.toml"))
+    (home / "config.toml").write_text('theme = "blue"\n')
+    terminal = Terminal("run", "tiny.toml", kind="xterm-256color")
+    terminal.read_until("theme: found 'blue'")
+    assert terminal.exit_code() == 2
+    os.close(terminal.end)
+    assert all_runs(home / "runs") == []
+
+
+@forks
+@pytest.mark.parametrize(("kind", "seen"), [("dumb", "step 10/"), ("xterm-256color", "tangent norm")])
+def test_a_closed_terminal_does_not_end_the_trainer(home, kind, seen):
+    terminal = Terminal("run", "tiny.toml", *set_options(LONG), kind=kind)
+    terminal.read_until(seen)
     os.close(terminal.end)
     assert terminal.exit_code() != 0
     (run,) = all_runs(home / "runs")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from rich.style import Style
+from textual.color import Color
 from textual.geometry import Region
 
 from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget
@@ -146,7 +147,7 @@ def test_focus_and_theme_are_shown():
         for theme in ("textual-light", "nord", "ansi-dark", "colour-blind"):
             board.app.theme = theme
             await pilot.pause()
-            expected = board.app.theme_variables["primary"]
-            assert board.style("focus").color == board.render_line(0)._segments[0].style.color, expected
+            wanted = Color.parse(board.app.theme_variables["primary"]).rich_color
+            assert wanted == board.style("focus").color == board.render_line(0)._segments[0].style.color
 
     alone(lambda: Focusable(True), steps)

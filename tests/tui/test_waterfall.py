@@ -115,6 +115,7 @@ def test_without_a_reference_values_are_shown_and_said_to_be():
         waterfall.set_reference(waterfall._rows[0])
         assert "no reference" not in picture(waterfall)[0]
         assert set(shown_levels(waterfall, 0, diverging=True)) <= {LEVELS // 2, LEVELS // 2 - 1}
+        assert waterfall._limits[0] == -waterfall._limits[1]
 
     alone(lambda: Waterfall("w"), steps)
 

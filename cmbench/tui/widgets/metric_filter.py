@@ -29,11 +29,11 @@ class MetricFilter(Input):
     def __init__(self, id: str | None = None) -> None:
         hint = "regular expression for names of metrics; empty: the usual six"
         super().__init__(placeholder=hint, restrict=NO_CONTROLS, id=id)
-        self.display = False
+        self.display, self.pattern = False, ""
 
     def open(self) -> None:
         """Let the user type."""
-        self.display = True
+        self.display, self.value = True, self.pattern
         self.focus()
 
     def action_leave(self) -> None:
@@ -48,6 +48,7 @@ class MetricFilter(Input):
         except re.error as error:
             self.notify(plain(f"{event.value}: {error}"), severity="error", markup=False)
         else:
+            self.pattern = event.value
             self._close(event.value)
 
     def _close(self, pattern: str | None) -> None:

@@ -1,0 +1,209 @@
+"""The dashboard on real pseudo-terminals: it ends with them, leaves them as they were, and sends few bytes.
+
+Bytes are counted, never time: waiting only gives the viewer the chance to send what it should not.
+"""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pyte
+import pytest
+from live_runs import add, event, live_run, metrics, profile, write_status
+
+PATIENCE = 60.0  # seconds until a test gives up
+COMMAND = [sys.executable, "-m", "cmbench"]
+RESET = b"\x1b[?1049l"
+HIDDEN_CURSOR, SHOWN_CURSOR, MOUSE, NO_MOUSE = b"\x1b[?25l", b"\x1b[?25h", b"\x1b[?1003h", b"\x1b[?1003l"
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+class Terminal:
+    """A command as the leader of a session on a terminal of its own."""
+
+    def __init__(self, *command: str, size: tuple[int, int] = (160, 45)) -> None:
+        self.end, self.slave = pty.openpty()
+        self.resize(*size)
+        self.modes = termios.tcgetattr(self.slave)
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), self.slave)
+        environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+        self.process = subprocess.Popen(command, **streams, env=environment, preexec_fn=self._lead)
+        self.sent = b""
+        self.screen = pyte.Screen(*(size if all(size) else (80, 24)))
+        self._stream = pyte.ByteStream(self.screen)
+
+    @staticmethod
+    def _lead() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def drain(self, seconds: float = 0.05) -> bytes:
+        """Return what comes until nothing has come for some time."""
+        new = b""
+        while select.select([self.end], [], [], seconds)[0]:
+            new += os.read(self.end, 1 << 16)
+        self.sent += new
+        self._stream.feed(new.replace(b"\x1b[?u", b"").replace(b"\x1b[>1u", b"").replace(b"\x1b[<u", b""))
+        return new
+
+    def shows(self, text: str) -> bool:
+        self.drain()
+        return any(text in line for line in self.screen.display)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.end, keys)
+
+    def left(self) -> list[psutil.Process]:
+        """Return the processes of the session that still live."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def end_code(self) -> int:
+        """Wait until nothing of the session is left, and return the exit code of its leader."""
+        until(lambda: self.process.poll() is not None and not self.left())
+        return self.process.returncode
+
+    def close(self) -> None:
+        for process in self.left():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+        for descriptor in (self.end, self.slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+@pytest.fixture
+def run(home, monkeypatch):
+    monkeypatch.setenv("CMBENCH_CONFIG", str(home / "config.toml"))
+    for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "TMUX", "COLUMNS", "TEXTUAL_DRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    (home / "config.toml").write_text("rate = 4\n")
+    return live_run(home / "runs", host="elsewhere")  # whose load is not this machine's
+
+
+@pytest.fixture
+def terminal(run) -> Iterator[Callable[..., Terminal]]:
+    made: list[Terminal] = []
+
+    def start(*before: str, size: tuple[int, int] = (160, 45)) -> Terminal:
+        made.append(Terminal(*before, *COMMAND, "watch", run.name, size=size))
+        until(lambda: made[-1].shows("step 40/1,000") and made[-1].shows("^p palette"))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def is_sane(terminal: Terminal, since: int) -> bool:
+    """Whether modes are as they were, and mouse, cursor and main screen are asked for after what was sent before."""
+    terminal.drain()
+    after = terminal.sent[since:]
+    return termios.tcgetattr(terminal.slave) == terminal.modes and all(
+        code in after and after.rindex(code) > after.rfind(opposite)
+        for code, opposite in ((RESET, b"\x1b[?1049h"), (SHOWN_CURSOR, HIDDEN_CURSOR), (NO_MOUSE, MOUSE))
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGHUP, 129), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+)
+def test_a_signal_ends_the_viewer_and_leaves_the_terminal_as_it_was(terminal, number, code):
+    shown = terminal()
+    assert termios.tcgetattr(shown.slave) != shown.modes
+    assert shown.sent.rfind(RESET) < shown.sent.rfind(b"\x1b[?1049h")
+    since = len(shown.sent)
+    shown.process.send_signal(number)
+    assert shown.end_code() == code
+    assert is_sane(shown, since)
+
+
+@pytest.mark.parametrize("keys", [b"q", b"\x03"])
+def test_a_key_ends_it(terminal, keys):
+    shown = terminal(size=(80, 24))
+    shown.type(keys)
+    assert shown.end_code() == 0
+    assert is_sane(shown, 0)
+    assert b"Traceback" not in shown.sent
+
+
+@pytest.mark.parametrize("before", [(), ("sh", "-c", 'trap "" HUP; "$@"; exit 0', "sh")])
+def test_a_terminal_that_vanishes_ends_it(terminal, before):
+    """With the signal ignored, nobody tells the viewer: it must see by itself."""
+    shown = terminal(*before)
+    os.close(shown.end)
+    shown.end_code()
+
+
+def test_a_terminal_of_no_size_has_one_of_the_usual(terminal):
+    shown = terminal(size=(0, 0))
+    shown.resize(100, 30)
+    shown.process.send_signal(signal.SIGWINCH)
+    shown.resize(0, 0)
+    shown.process.send_signal(signal.SIGWINCH)
+    shown.type(b"q")
+    assert shown.end_code() == 0
+    assert is_sane(shown, 0)
+    assert b"Traceback" not in shown.sent
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "< /dev/null", "| cat"])
+def test_without_a_terminal_at_both_ends_it_is_a_card(run, closed):
+    done = Terminal("sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "watch", run.name)
+    try:
+        assert done.end_code() == 0
+        text = done.drain().decode()
+        assert ("live·000a  * running" in text) == (">" not in closed)
+        assert "\x1b[?1049h" not in text
+        assert "Traceback" not in text
+    finally:
+        done.close()
+
+
+# What a new row costs at 160x45 and 256 colours, measured, and half as much again.
+PER_ROW = 1200
+
+
+def test_few_bytes_for_a_row_and_none_for_nothing(run, terminal):
+    shown = terminal()
+    while shown.drain(0.8):  # three looks at the files
+        pass
+    write_status(run, host="elsewhere")  # a heartbeat
+    assert shown.drain(1.5) == b""
+    start, rows = len(shown.sent), 8
+    for step in range(41, 41 + rows):
+        add(run.metrics, metrics(step))
+        add(run.profiles, profile(step))
+        add(run.events, event(step, "checkpoint", folder=f"checkpoints/{step}"))
+        write_status(run, step=step, host="elsewhere")
+        until(lambda step=step: shown.shows(f"step {step}/1,000"))
+    while shown.drain(0.8):
+        pass
+    assert any("48 checkpoint 48" in line for line in shown.screen.display)
+    assert 0 < (len(shown.sent) - start) / rows <= PER_ROW
+    assert shown.drain(1.0) == b""

@@ -1,0 +1,149 @@
+"""Runs beside each other, at both sizes."""
+
+import shutil
+
+import pytest
+from bench import HARMLESS, HOSTILE, settle, titles, use
+from live_runs import RECIPE, add, live_run, metrics, write_status
+from test_dashboard import drawings
+from textual.widgets import DataTable
+from tui_host import SIZES, shown, until
+
+from cmbench.tui.screens.compare import CompareScreen, _letter
+from cmbench.tui.screens.runs import RunsScreen
+from cmbench.tui.screens.snapshots import SnapshotsScreen
+from cmbench.tui.widgets.chart import Chart
+
+at_both_sizes = pytest.mark.parametrize("size", SIZES)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    made = [live_run(tmp_path, f"live-20260101-000000-000{letter}") for letter in "ab"]
+    made[1].recipe.write_text(RECIPE.replace("2e-4", "1e-4"))
+    add(made[1].metrics, metrics(50, loss=0.03125))
+    write_status(made[1], step=50, best={})
+    return made
+
+
+def rows(app, selector: str) -> dict[str, list[str]]:
+    table = app.screen.query_one(selector, DataTable)
+    return {str(row[0]): [str(cell) for cell in row[1:]] for row in map(table.get_row_at, range(table.row_count))}
+
+
+@at_both_sizes
+def test_what_is_seen_first(runs, size):
+    async def steps(app, pilot):
+        assert isinstance(app.screen, CompareScreen)
+        assert titles(app) == ["loss", "tangent norm", "gradient norm", "weight"]
+        assert "A ━━━━  live·000a" in shown(app)
+        assert "B ━━━━  live·000b" in shown(app)
+        assert [(line.label, line.colour, line.x[-1]) for line in app.focused._lines] == [("A", 0, 40), ("B", 1, 50)]
+        assert rows(app, "#keys") == {"optimizer.lr": ["0.0002", "0.0001"]}
+        summary = rows(app, "#summary")
+        assert summary["loss"] == ["0.1", "0.03125"]
+        assert summary["sw_1step best"] == ["0.04 @20", "-"]
+        assert bool(app.screen.query_one("#tables").region) == (size[0] == 160)
+
+    use(runs, steps, size)
+
+
+@at_both_sizes
+def test_tables_in_place_of_charts(runs, size):
+    async def steps(app, pilot):
+        for _ in range(2):
+            await pilot.press("d")
+            await pilot.pause()
+            assert app.screen.query_one("#tables").region
+            assert app.focused.id == "keys"
+            await pilot.press("tab")
+            assert app.focused.id == "summary"
+            await pilot.press("down")
+            assert app.focused.cursor_row == 1
+            await pilot.press("d")
+            await pilot.pause()
+            assert isinstance(app.focused, Chart)
+            assert app.focused.region
+
+    use(runs, steps, size)
+
+
+@at_both_sizes
+def test_the_keys(runs, size):
+    async def steps(app, pilot):
+        for title in ("tangent norm", "gradient norm", "weight") if size[0] == 80 else ():
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+            assert app.focused.title == title
+        await pilot.press("right_square_bracket")
+        await pilot.pause()
+        assert titles(app)[0] == "sliced W2 1-step"
+        await pilot.press("left_square_bracket")
+        await pilot.pause()
+        if size[0] == 80:
+            assert app.focused.title == "weight"
+        await pilot.press("x")
+        assert app.said == ["x axis: images"]
+        assert app.focused._lines[1].x[-1] == 1600
+        await pilot.press("enter")
+        await pilot.pause()
+        assert app.focused.region.height > 0.7 * size[1]
+        await pilot.press("left")
+        await pilot.pause()
+        assert len({chart.cursor for chart in app.screen.query(Chart)}) == 1
+        await pilot.press("i")
+        await until(pilot, lambda: isinstance(app.screen, SnapshotsScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        await pilot.press("b")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+
+    use(runs, steps, size)
+
+
+def test_nothing_is_drawn_where_nothing_changed(runs, monkeypatch):
+    async def steps(app, pilot):
+        drawn, before = drawings(monkeypatch), app.traffic.total
+        for run, step in zip(runs, (40, 50), strict=True):
+            write_status(run, step=step, **({"best": {}} if step == 50 else {}))
+        for _ in range(3):
+            await settle(app, pilot)
+        assert (drawn, app.traffic.total) == ([], before)
+        add(runs[0].metrics, metrics(41, loss=0.0625))
+        await settle(app, pilot)
+        assert "chart-0" in drawn
+        assert rows(app, "#summary")["loss"] == ["0.0625", "0.03125"]
+
+    use(runs, steps)
+
+
+@at_both_sizes
+def test_it_holds_anything_and_files_may_vanish(tmp_path, runs, size):
+    name = HOSTILE.replace("/", "")
+    odd = live_run(tmp_path, name)
+    odd.recipe.write_text(RECIPE + f"[snapshot]\nema = {HOSTILE!r}\n".replace("'", '"'))
+    add(odd.metrics, metrics(41, **{HOSTILE: 1.0}))
+
+    async def steps(app, pilot):
+        assert HARMLESS.replace("/", "") in shown(app)
+        for damage in (
+            lambda: odd.status.write_bytes(b'{"best": {"loss": 3, "sw_1step": {"value": "x", "step": []}}}'),
+            lambda: odd.recipe.write_bytes(b"\xff"),
+            lambda: odd.meta.unlink(),
+            lambda: shutil.rmtree(odd.path),
+        ):
+            damage()
+            add(runs[0].metrics, metrics(41))
+            await settle(app, pilot)
+            await pilot.press("x", "d", "d", "right_square_bracket")
+            await settle(app, pilot)
+        assert rows(app, "#summary")[HARMLESS][2] == "1"
+        assert all(line.isprintable() for line in shown(app).split("\n"))
+
+    use([*runs, odd], steps, size)
+
+
+def test_many_runs_have_letters_of_their_own():
+    letters = [_letter(i) for i in range(100)]
+    assert letters[:3] == ["A", "B", "C"]
+    assert len(set(letters)) == 100

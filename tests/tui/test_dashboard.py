@@ -1,0 +1,550 @@
+"""The dashboard: each key at both sizes, requests, hostile text, damaged files, and nothing drawn without a reason."""
+
+import shutil
+
+import pytest
+from bench import HARMLESS, HOSTILE, on_screen, requests, settle, titles, use
+from live_runs import add, event, live_run, metrics, profile, write_status
+from textual.widgets import Footer
+from tui_host import SIZES, shown, until
+
+from cmbench.rundir.files import to_json
+from cmbench.tui.colours import themes
+from cmbench.tui.screens.compare import CompareScreen
+from cmbench.tui.screens.confirm import Ask, Confirm
+from cmbench.tui.screens.dashboard import DashboardScreen
+from cmbench.tui.screens.profile import ProfileScreen
+from cmbench.tui.screens.recipe import RecipeScreen
+from cmbench.tui.screens.runs import RunsScreen
+from cmbench.tui.screens.snapshots import SnapshotsScreen
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.grid import GridWidget
+from cmbench.tui.widgets.line import Lines
+from cmbench.tui.widgets.metric_filter import MetricFilter
+from cmbench.tui.widgets.waterfall import Waterfall
+
+at_both_sizes = pytest.mark.parametrize("size", SIZES)
+FIRST = ["loss", "tangent norm", "gradient norm", "weight", "sliced W2 1 2-step", "images/s"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return live_run(tmp_path)
+
+
+def chosen(app) -> str:
+    """Return the title of the chart that has the focus, which must be seen."""
+    chart = app.focused
+    assert isinstance(chart, Chart)
+    assert chart.has_class("chosen")
+    assert chart.display
+    assert chart.region
+    return chart.title
+
+
+@at_both_sizes
+def test_what_is_seen_first(run, size):
+    async def steps(app, pilot):
+        assert titles(app) == FIRST
+        assert chosen(app) == "loss"
+        text = shown(app)
+        for words in ("live·000a", "running", "step 40/1,000 4%", "900 images/s", "ckpt 20", "20 checkpoint 20 (best)"):
+            assert words in text
+        assert ("system" in text) == (size[0] == 160)
+        assert ("over t, steps down" in text) == (size[0] == 160)
+        seen = [chart.title for chart in app.screen.query(Chart) if chart.region]
+        assert seen == (FIRST if size[0] == 160 else FIRST[:1])
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_rows_that_come_are_drawn(run, size):
+    async def steps(app, pilot):
+        add(run.metrics, metrics(41, loss=0.0625, own=3.0))
+        add(run.events, event(41, "warning", text="too hot"))
+        await settle(app, pilot)
+        assert "0.0625" in shown(app)
+        assert "41 warning too hot" in shown(app)
+        assert "⚠ 2" in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_charts_are_gone_to_by_their_numbers(run, size):
+    async def steps(app, pilot):
+        for i, title in enumerate(FIRST, start=1):
+            await pilot.press(str(i))
+            await pilot.pause()
+            assert chosen(app) == title
+            assert f" {title}" in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_pages(run, size):
+    async def steps(app, pilot):
+        narrow = size[0] == 80
+        seen = []
+        for _ in range(8 if narrow else 2):
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+            seen.append((titles(app)[0], chosen(app)))
+        if narrow:
+            expected = [("loss", title) for title in FIRST[1:]] + [("r", "r"), ("r", "learning rate"), ("loss", "loss")]
+        else:
+            expected = [("r", "r"), ("loss", "loss")]
+        assert seen == expected
+        await pilot.press("left_square_bracket")
+        await pilot.pause()
+        assert titles(app) == ["r", "learning rate", "", "", "", ""]
+        assert chosen(app) == "learning rate"  # of its page the last
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_one_chart_is_enlarged(run, size):
+    async def steps(app, pilot):
+        await pilot.press("2", "enter")
+        await pilot.pause()
+        assert app.focused.size.width > 0.9 * size[0]
+        assert app.focused.size.height > 0.9 * (size[1] - 8)
+        await pilot.press("3")
+        await pilot.pause()
+        assert (chosen(app), app.focused.size.width > 0.9 * size[0]) == ("gradient norm", True)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert chosen(app) == "gradient norm"
+        assert app.screen.query_one("#journal").region
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_the_x_axis(run, size):
+    async def steps(app, pilot):
+        ends = []
+        for _ in range(3):
+            await pilot.press("x")
+            await pilot.pause()
+            ends.append((app.said[-1], float(app.focused._lines[0].x[-1])))
+        assert ends == [("x axis: images", 1280.0), ("x axis: time", 40.0), ("x axis: step", 40.0)]
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_metrics_are_looked_for(run, size):
+    async def steps(app, pilot):
+        entry = app.screen.query_one(MetricFilter)
+        await pilot.press("slash", *"norm$")
+        assert app.focused is entry
+        await pilot.press("enter")
+        await pilot.pause()
+        assert titles(app) == ["gradient norm", "tangent norm", "", "", "", ""]
+        assert (chosen(app), entry.display) == ("gradient norm", False)
+        await pilot.press("slash", "end", "(", "enter")
+        await pilot.pause()
+        assert len(app.said) == 1
+        assert "norm$(" in app.said[0]
+        assert entry.display
+        await pilot.press("escape")  # back to the charts, and not to the runs
+        await pilot.pause()
+        assert isinstance(app.screen, DashboardScreen)
+        assert (chosen(app), entry.display) == ("gradient norm", False)
+        await pilot.press("slash", "end", *["backspace"] * 5, "enter")
+        await pilot.pause()
+        assert titles(app) == FIRST
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_the_keys_of_a_chart(run, size):
+    async def steps(app, pilot):
+        chart = app.focused
+        kinds = []
+        for _ in range(3):
+            await pilot.press("y")
+            kinds.append(chart.scale.kind)
+        assert kinds == ["symlog", "linear", "log"] or kinds == ["log", "symlog", "linear"]
+        lengths = []
+        for _ in range(4):
+            await pilot.press("s")
+            lengths.append(chart.smoothing)
+        assert lengths == [0.98, 0.998, 0.0, 0.9]
+        await pilot.press("left")
+        x = chart.cursor
+        await pilot.press("shift+left")
+        assert chart.cursor < x
+        await pilot.pause()
+        assert {each.cursor for each in app.screen.query(Chart)} == {chart.cursor}
+        whole = chart._x_ends()
+        await pilot.press("plus")
+        assert chart._x_ends()[1] - chart._x_ends()[0] < whole[1] - whole[0]
+        zoomed = chart._x_ends()
+        await pilot.press("less_than_sign")
+        assert chart._x_ends()[0] < zoomed[0] or zoomed[0] == whole[0]
+        await pilot.press("up")
+        assert chart._y_zoom is not None
+        await pilot.press("0")
+        await pilot.pause()
+        assert (chart.cursor, chart._x_ends(), chart._y_zoom) == (None, whole, None)
+
+    use([run], steps, size)
+
+
+def test_the_waterfall(run):
+    async def steps(app, pilot):
+        waterfall = app.screen.query_one(Waterfall)
+        assert waterfall.title == "tangent norm over t, steps down"
+        await pilot.press("w")
+        assert waterfall.title == "loss over t, steps down"
+        waterfall.focus()
+        await pilot.press("up", "left")
+        await pilot.pause()
+        assert waterfall.cursor == (35, 2)
+        assert "step 35  t 2 to 3" in shown(app)
+        await pilot.press("0")
+        assert waterfall.cursor is None
+
+    use([run], steps)
+
+
+@at_both_sizes
+def test_journal_and_console(run, size):
+    async def steps(app, pilot):
+        assert "last line" not in shown(app)
+        await pilot.press("l")
+        assert "last line" in shown(app)
+        with run.console.open("a") as console:
+            console.write(f"{HOSTILE} newest\n")
+        await settle(app, pilot)
+        assert f"{HARMLESS} newest" in shown(app)
+        await pilot.press("l")
+        assert "newest" not in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_it_is_frozen(run, size):
+    async def steps(app, pilot):
+        await pilot.press("z")
+        assert "frozen" in shown(app)[:160]
+        add(run.metrics, metrics(41, loss=0.0625))
+        await settle(app, pilot)
+        assert "0.0625" not in shown(app)
+        await pilot.press("z")
+        await settle(app, pilot)
+        assert "0.0625" in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_screens_are_opened_and_left(run, size):
+    async def steps(app, pilot):
+        for key, screen, back in (
+            ("p", ProfileScreen, "p"),
+            ("p", ProfileScreen, "escape"),
+            ("i", SnapshotsScreen, "escape"),
+            ("v", RecipeScreen, "escape"),
+        ):
+            await pilot.press(key)
+            await until(pilot, lambda screen=screen: isinstance(app.screen, screen))
+            await pilot.press(back)
+            await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        await pilot.press("question_mark")
+        await until(pilot, lambda: app.screen.query("HelpPanel"))
+        await pilot.press("question_mark")
+        await until(pilot, lambda: not app.screen.query("HelpPanel"))
+        await pilot.press("b")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await pilot.press("escape")  # there is nothing before it
+        assert isinstance(app.screen, RunsScreen)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await pilot.press("q")
+        assert app._exit
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_requests_land_in_the_control_folder(run, size):
+    async def steps(app, pilot):
+        await pilot.press("c", "n", "space")
+        assert requests(run) == [{"action": "checkpoint"}, {"action": "snapshot"}, {"action": "pause"}]
+        assert len(app.said) == 3
+        write_status(run, state="paused")
+        await pilot.press("space")
+        assert requests(run)[3:] == [{"action": "continue"}]
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        assert len(requests(run)) == 4
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: len(requests(run)) == 5)
+        assert requests(run)[4:] == [{"action": "stop"}]
+
+    use([run], steps, size)
+
+
+async def give(app, pilot, settings: str) -> None:
+    await pilot.press("k")
+    await until(pilot, lambda: isinstance(app.screen, Ask))
+    app.screen.query_one("Input").value = settings
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+    await pilot.pause()
+
+
+@at_both_sizes
+def test_settings_are_asked_for(run, size):
+    async def steps(app, pilot):
+        await pilot.press("k")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        assert app.screen.query_one("Input").value == "optimizer.lr=0.0002"
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        await give(app, pilot, "")
+        assert requests(run) == []
+        await give(app, pilot, " optimizer.lr=1e-4   ema.lengths=[0.25, 0.75] ")
+        assert requests(run) == [{"action": "set", "settings": {"optimizer.lr": 1e-4, "ema.lengths": [0.25, 0.75]}}]
+
+    use([run], steps, size)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["optimizer.lr=-1", "optimizer.lr=nan", "lr=1", "train.steps=5", "x", "=", "optimizer.lr", "ema.lengths=[0.5]"],
+)
+def test_settings_that_cannot_be_say_so_once_and_leave_nothing(run, settings):
+    async def steps(app, pilot):
+        await give(app, pilot, f"{settings}")
+        assert len(app.said) == 1
+        assert "live·000a" in app.said[0] or settings in app.said[0]
+        assert requests(run) == []
+
+    use([run], steps, (80, 24))
+
+
+def test_what_is_not_live_gets_no_requests(run):
+    async def steps(app, pilot):
+        write_status(run, state="finished")
+        await pilot.press("c", "n", "space", "k", "S")
+        await pilot.pause()
+        assert app.said == ["live·000a is not live: finished"] * 5
+        assert isinstance(app.screen, DashboardScreen)
+        write_status(run)
+        shutil.rmtree(run.control)
+        await pilot.press("c")
+        assert "control" in app.said[-1]
+        assert "cannot be written" in app.said[-1]
+        run.recipe.write_text("broken")
+        app.screen.view.recipe = None
+        await pilot.press("k")
+        assert app.said[-1] == "live·000a: recipe.toml cannot be read"
+
+    use([run], steps, (80, 24))
+
+
+def drawings(monkeypatch) -> list[str]:
+    """Note which widget is drawn anew, from here on."""
+    drawn: list[str] = []
+    refresh = GridWidget.refresh
+
+    def noted(self, *regions, **options):
+        drawn.append(f"{self.id}")
+        return refresh(self, *regions, **options)
+
+    monkeypatch.setattr(GridWidget, "refresh", noted)
+    return drawn
+
+
+@at_both_sizes
+def test_nothing_is_drawn_where_nothing_changed(run, size, monkeypatch):
+    async def steps(app, pilot):
+        app.screen._next_system = 1e12  # the machine does change
+        await settle(app, pilot)
+        await settle(app, pilot)
+        drawn, before = drawings(monkeypatch), app.traffic.total
+        write_status(run)  # a heartbeat
+        for _ in range(5):
+            await settle(app, pilot)
+        assert drawn == []
+        assert app.traffic.total == before
+        add(run.metrics, metrics(41, loss=4 / 40))
+        await settle(app, pilot)
+        assert "chart-0" in drawn
+        assert "waterfall" not in drawn
+
+    use([run], steps, size)
+
+
+def test_a_run_of_another_machine_has_no_load_of_this_one(tmp_path):
+    async def steps(app, pilot):
+        assert app.screen.loads == []
+        assert "CPU" not in shown(app)
+
+    use([live_run(tmp_path, host="elsewhere")], steps)
+
+
+@at_both_sizes
+def test_names_and_texts_may_hold_anything(tmp_path, size):
+    run = live_run(tmp_path, f"a{HOSTILE.replace('/', '')}b", state=HOSTILE)
+    add(run.metrics, metrics(41, **{HOSTILE: 1.0}))
+    add(run.events, event(41, HOSTILE), event(41, "warning", text=HOSTILE), event(42, "failed", error=HOSTILE))
+
+    async def steps(app, pilot):
+        text = shown(app)
+        assert f"42 failed {HARMLESS[:12]}" in text
+        assert "a" + HARMLESS.replace("/", "") in text
+        await pilot.press("S", "slash", *"x", "enter")
+        await pilot.pause()
+        for line in shown(app).split("\n"):
+            assert line.isprintable()
+        for said in app.said:
+            assert said.isprintable()
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_files_may_vanish_or_be_damaged_while_they_are_seen(run, size):
+    async def steps(app, pilot):
+        for damage in (
+            lambda: run.status.write_bytes(b'{"state": 3, "best": [], "of": "x"'),
+            lambda: run.status.write_bytes(to_json({"state": "running", "best": {"sw_1step": {"value": "x"}}})),
+            lambda: run.meta.write_bytes(b'{"profile_edges": 3}'),
+            lambda: run.recipe.write_bytes(b"\xff"),
+            lambda: add(run.metrics, {"step": "x"}, metrics(41, loss=[1]), b'{"step": 42, "ti'),
+            lambda: add(run.profiles, profile(50, bins=3, loss=["x"]), profile(51, bins=5, anatomy_stable=[1.0])),
+            lambda: add(run.events, {"kind": 3}, event(41, "snapshot", files=3), event(42, "request", settings=1)),
+            lambda: run.console.unlink(),
+            lambda: run.metrics.unlink(),
+            lambda: shutil.rmtree(run.path),
+        ):
+            damage()
+            await settle(app, pilot)
+            await pilot.press("w", "x", "l", "p")
+            await settle(app, pilot)
+            await pilot.press("r", "m", "w", "n", "p")
+            await settle(app, pilot)
+        for key in ("c", "space", "k", "S", "v", "escape", "i", "escape", "right_square_bracket", "1", "left"):
+            await pilot.press(key)
+            await pilot.pause()
+        assert any(titles(app))
+
+    use([run], steps, size)
+
+
+@pytest.mark.parametrize("theme", [theme.name for theme in themes()])
+def test_every_theme_has_every_colour(run, theme):
+    async def steps(app, pilot):
+        assert app.theme == theme
+        assert len({app.screen.query_one("#chart-0").style(f"line-{i}").color for i in range(8)}) >= 7
+        assert "loss" in shown(app)
+
+    use([run], steps, (80, 24), theme=theme)
+
+
+def test_a_theme_is_changed_while_it_is_seen(run):
+    async def steps(app, pilot):
+        chart = app.screen.query_one("#chart-0")
+        colours = []
+        for theme in ("textual-dark", "colour-blind", "textual-light", "ansi-dark"):
+            app.theme = theme
+            await pilot.pause()
+            colours.append((chart.style("line-0").color, chart.style("good").color))
+        assert len(set(colours)) == 4
+        await pilot.press("T")
+        await pilot.pause()
+        assert "CommandPalette" in type(app.screen).__name__
+
+    use([run], steps)
+
+
+@pytest.mark.parametrize(("term", "theme"), [("xterm-256color", "textual-dark"), ("xterm", "ansi-dark")])
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_terminal_has_the_colours_that_it_can_show(run, monkeypatch, term, theme, no_color):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.delenv("COLORTERM", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+
+    async def steps(app, pilot):
+        assert titles(app) == FIRST
+        assert app.theme == ("ansi-dark" if no_color else theme)
+        styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]
+        colours = {colour for style in styles if style for colour in (style.color, style.bgcolor)}
+        assert all(colour is None or colour.is_default for colour in colours) == no_color
+        if theme == "ansi-dark":
+            assert all(colour is None or colour.number is None or colour.number < 16 for colour in colours)
+            assert not any(colour and colour.triplet for colour in colours)
+        else:
+            assert len(colours) > 5 or no_color
+
+    use([run], steps)
+
+
+@pytest.mark.parametrize("size", [(160, 45), (110, 40), (80, 24), (40, 10)])
+def test_plain_characters_alone(tmp_path, size):
+    run = live_run(tmp_path, "run…ünï—北京·\x1b")
+    run.console.write_text("北京 é\x1b\n")
+    other = live_run(tmp_path)
+
+    async def steps(app, pilot):
+        async def look(*keys: str) -> None:
+            await pilot.press(*keys)
+            await pilot.pause(0.05)
+            text = shown(app)
+            assert text.isascii(), {c for c in text if ord(c) > 127}
+            widths = {len(line) for line in text.split("\n")}
+            assert widths == {size[0]}
+
+        await look("l")
+        await look("y", "left", "x")
+        for keys in (["p"], ["r", "left"], ["p"], ["S"], ["n"], ["k"], ["escape"], ["slash"], ["escape"], ["i"]):
+            await look(*keys)
+        for keys in (["escape"], ["v"], ["tab"], ["escape"], ["question_mark"], ["question_mark"], ["T"], ["escape"]):
+            await look(*keys)
+        await look("b")
+        await look("f", "x")
+        app.compare_runs([run, other])
+        await settle(app, pilot)
+        await look("d")
+        assert isinstance(app.screen, CompareScreen)
+
+    use([run], steps, size, ascii=True)
+
+
+def test_other_sizes_while_it_runs(run):
+    async def steps(app, pilot):
+        for i, (width, height) in enumerate([(300, 80), (40, 10), (80, 24), (20, 5), (1, 1), (300, 80), (160, 45)]):
+            await pilot.resize_terminal(width, height)
+            add(run.metrics, metrics(41 + i))
+            add(run.profiles, profile(50 + i))
+            await settle(app, pilot)
+            lines = shown(app).split("\n")
+            assert (len(lines), {len(line) for line in lines}) == (height, {width})
+            if (width, height) == (40, 10):
+                assert app.focused.region.height >= 7  # the chart has what there is
+                assert not app.screen.query_one("#sparks").region
+            for widget in on_screen(app):
+                if widget._grid is not None and widget.size.area:
+                    assert widget._grid.styles.shape == (widget.size.height, widget.size.width)
+        assert len([chart for chart in app.screen.query(Chart) if chart.region]) == 6
+        assert app.screen.query_one(Footer).region.y == 44
+        assert app.screen.query_one("#header", Lines).region.width == 160
+
+    use([run], steps)

@@ -1,0 +1,200 @@
+"""The time profile: curves over t, the reference, the waterfall, at both sizes."""
+
+import pytest
+from bench import settle, use
+from live_runs import add, live_run, metrics, profile, write_status
+from test_dashboard import drawings
+from tui_host import SIZES, shown, until
+
+from cmbench.tui.screens.dashboard import DashboardScreen
+from cmbench.tui.screens.profile import ProfileScreen
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.stack import Stack
+from cmbench.tui.widgets.waterfall import Waterfall
+
+at_both_sizes = pytest.mark.parametrize("size", SIZES)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return live_run(tmp_path)
+
+
+def show(run, steps, size=SIZES[0]) -> None:
+    async def opened(app, pilot):
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await settle(app, pilot)
+        await steps(app, pilot)
+
+    use([run], opened, size)
+
+
+def seen(app) -> list[str]:
+    """Return the ids of the curves that are seen."""
+    return [curve.id for curve in app.screen.query("#curves > *") if curve.region]
+
+
+@at_both_sizes
+def test_what_is_seen_first(run, size):
+    async def steps(app, pilot):
+        everything = ["curve-weight", "curve-loss", "curve-tangent_norm", "curve-true_error", "anatomy"]
+        assert seen(app) == (everything if size[0] == 160 else ["curve-tangent_norm"])
+        assert app.focused.id == "curve-tangent_norm"
+        assert app.screen.query_one(Waterfall).region
+        text = shown(app)
+        for words in ("live·000a", "tangent norm over t", "step 40", "tangent norm over t, steps down"):
+            assert words in text
+        assert ("not measured in this run" in text) == (size[0] == 160)  # the weight
+        assert app.focused.fixed_x == (0.0, 8.0)
+        (line,) = app.focused._lines
+        assert line.mean.tolist() == pytest.approx([(i + 1) / 40 for i in range(8)])
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_curves_one_after_the_other(run, size):
+    async def steps(app, pilot):
+        order = []
+        for key in [*["right_square_bracket"] * 5, "left_square_bracket"]:
+            await pilot.press(key)
+            await pilot.pause()
+            (chosen,) = app.screen.query("#curves > .chosen")
+            assert chosen.region
+            order.append(chosen.id.removeprefix("curve-"))
+        assert order == ["true_error", "anatomy", "weight", "loss", "tangent_norm", "loss"]
+        assert app.focused.id == "curve-loss"
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_the_reference(run, size):
+    async def steps(app, pilot):
+        waterfall, chart = app.screen.query_one(Waterfall), app.screen.query_one("#curve-tangent_norm", Chart)
+        await pilot.press("m")
+        add(run.profiles, profile(45))
+        await settle(app, pilot)
+        assert [line.label for line in chart._lines] == ["step 40", "now"]
+        assert chart.note == "step 45, dashed: 40"
+        modes = []
+        for key in "rnv":
+            await pilot.press(key)
+            modes.append((waterfall.mode, waterfall.frame_title))
+        title = "tangent norm over t, steps down"
+        assert modes == [("ratio", f"{title} / step 40"), ("row", f"{title} / its row's largest"), ("value", title)]
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_a_ratio_without_a_reference_is_to_the_first(run, size):
+    async def steps(app, pilot):
+        await pilot.press("r")
+        assert app.screen.query_one(Waterfall).reference[0] == 5
+        assert "/ step 5" in shown(app)
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_the_waterfall_goes_through_the_quantities(run, size):
+    async def steps(app, pilot):
+        waterfall, order = app.screen.query_one(Waterfall), [app.screen.query_one(Waterfall).title.split(" over")[0]]
+        for _ in range(5):
+            await pilot.press("w")
+            order.append(waterfall.title.split(" over")[0])
+        parts = [f"anatomy_{part}" for part in ("stable", "spatial", "temporal")]
+        assert order == ["tangent norm", "loss", *parts, "tangent norm"]
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_curves_and_waterfall_have_one_cursor(run, size):
+    async def steps(app, pilot):
+        waterfall = app.screen.query_one(Waterfall)
+        await pilot.press(*["left"] * 30)
+        await pilot.pause()
+        assert waterfall.cursor == (40, int(app.focused.cursor))
+        waterfall.focus()
+        await pilot.press("left", "up")
+        await pilot.pause()
+        step, bin = waterfall.cursor
+        assert step == 35
+        assert {chart.cursor for chart in app.screen.query(Chart)} == {bin + 0.5}
+        await pilot.press("0")
+        await pilot.pause()
+        assert {chart.cursor for chart in app.screen.query(Chart)} == {None}
+
+    show(run, steps, size)
+
+
+@at_both_sizes
+def test_a_run_without_profiles(run, size):
+    async def steps(app, pilot):
+        await pilot.press("m", "r", "n", "v", "w", "left", "right_square_bracket")
+        await pilot.pause()
+        assert "not measured in this run" in shown(app)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+
+    run.profiles.unlink()
+    run.meta.unlink()
+    show(run, steps, size)
+
+
+def test_other_bins_after_a_resume(run):
+    async def steps(app, pilot):
+        await pilot.press("m", "r", "left")
+        add(run.profiles, {"segment": 2, "first_step": 39}, profile(45, bins=3))
+        await settle(app, pilot)
+        for key in ("n", "v", "r", "w", "left", "0"):
+            await pilot.press(key)
+            await settle(app, pilot)
+        assert app.screen.query_one("#curve-loss", Chart).note == "step 45, dashed: 40"
+        assert len(app.screen.query_one(Stack)._parts) == 3
+
+    show(run, steps)
+
+
+def test_parts_of_several_lengths(run):
+    async def steps(app, pilot):
+        add(run.profiles, profile(45, anatomy_stable=[1.0, 2.0]))
+        await settle(app, pilot)
+        assert app.screen.query_one(Stack).frame_note.startswith("largest sum")
+
+    show(run, steps)
+
+
+def test_what_the_dashboard_read_is_shown_here_too(run):
+    """Both screens read on in one view: none may take what the other has not shown."""
+
+    async def steps(app, pilot):
+        add(run.profiles, profile(45))
+        app.screen.view.read()  # as the dashboard's last look would
+        await settle(app, pilot)
+        assert app.screen.query_one("#curve-loss", Chart).note == "step 45"
+        add(run.metrics, metrics(45, loss=0.0625))
+        await settle(app, pilot)
+        await pilot.press("escape")
+        await settle(app, pilot)
+        assert "0.0625" in shown(app)
+
+    show(run, steps)
+
+
+def test_nothing_is_drawn_where_nothing_changed(run, monkeypatch):
+    async def steps(app, pilot):
+        drawn, before = drawings(monkeypatch), app.traffic.total
+        write_status(run)
+        add(run.metrics, metrics(41))
+        for _ in range(3):
+            await settle(app, pilot)
+        assert (drawn, app.traffic.total) == ([], before)
+        add(run.profiles, profile(45))
+        await settle(app, pilot)
+        assert {"curve-loss", "profile-waterfall"} <= set(drawn)
+
+    show(run, steps)

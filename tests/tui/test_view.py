@@ -1,0 +1,209 @@
+"""A view of a run never raises, whatever its files hold, and shows what makes sense of them."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from live_runs import BINS, CREATED, RECIPE, add, event, live_run, metrics, profile, write_status
+
+from cmbench.rundir.files import to_json
+from cmbench.tui import report
+from cmbench.tui.view import RunView
+
+
+@pytest.fixture
+def run(tmp_path):
+    return live_run(tmp_path)
+
+
+def read(run) -> RunView:
+    view = RunView(run)
+    while view.read():
+        pass
+    return view
+
+
+def everything(view: RunView) -> str:
+    """Ask for all that screens ask for."""
+    rows = [*report.header(view, 1.0, False, False), *report.journal(list(view.series.journal.rows))]
+    rows += report.sparks(view, report.charts_of(view.keys), False)
+    for axis in ("step", "images", "time"):
+        view.marks(axis)
+        view.x_end(axis)
+        for key in [*view.keys, "nothing"]:
+            view.line(key, axis)
+            report.note_of(view, [key])
+    return "\n".join("".join(text for text, _ in row) for row in rows) + "\n".join(view.console())
+
+
+def test_what_changed_is_told_once(run):
+    view = RunView(run)
+    assert view.read() == {"recipe", "status", "rows", "console"}
+    assert view.read() == set()
+    add(run.metrics, metrics(41))
+    assert view.read() == {"rows"}
+    run.console.write_text("more\n")
+    assert view.read() == {"console"}
+    write_status(run, step=41)
+    assert view.read() == {"status"}
+    write_status(run, step=41)  # a heartbeat alone
+    assert view.read() == set()
+
+
+def test_axes(run):
+    view = read(run)
+    assert view.line("loss", "step").x[-1] == 40
+    assert view.line("loss", "images").x[-1] == 40 * 32
+    assert view.line("loss", "time").x[-1] == 40
+    assert (view.x_end("step"), view.x_end("images"), view.x_end("time")) == (1000, 32_000, None)
+    add(run.events, event(40, "request", action="pause", result="done"))
+    view.read()
+    assert [(mark.x, mark.sign, mark.is_bad) for mark in view.marks("images")] == [(960, "w", True), (1280, "!", False)]
+
+
+def test_a_recipe_that_was_half_written_is_read_again(run):
+    run.recipe.write_bytes(b"\xff\xfe[train")
+    view = read(run)
+    assert view.recipe is None
+    assert view.line("loss", "images").x[-1] == 40
+    run.recipe.write_text(RECIPE)
+    assert "recipe" in view.read()
+    assert view.recipe.train.batch_size == 32
+
+
+def test_a_recipe_is_read_beside_a_damaged_meta(run):
+    run.meta.write_bytes(b"{")
+    view = read(run)
+    assert view.recipe.train.batch_size == 32
+    assert view.edges == []
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        b"",
+        b"[]",
+        b"{",
+        to_json({"state": [], "step": "many", "of": "all", "best": 3, "last": [], "eta_s": {}, "checkpoint": "x"}),
+        to_json({"state": "running", "of": {}, "images_per_s": "fast", "best": {"sw_1step": 3, "loss": {"value": []}}}),
+        to_json({"state": "unheard", "pid": 2**62, "pid_start": 0.0, "host": 5, "best": {"sw_1step": {"value": 1}}}),
+        to_json({"state": "running", "pid": 2**62, "pid_start": 0.0, "host": os.uname().nodename}),
+    ],
+)
+def test_a_status_that_is_none(run, now):
+    run.status.write_bytes(now)
+    view = read(run)
+    assert "live·000a" in everything(view)
+    assert view.best("sw_1step") is None
+    assert view.keys  # the curves do not depend on it
+
+
+@pytest.mark.parametrize("meta", [b"", b"7", b'{"profile_edges": {}}', b'{"profile_edges": ["a"], "created": "now"}'])
+def test_a_meta_that_is_none(run, meta):
+    run.meta.write_bytes(meta)
+    view = read(run)
+    everything(view)
+    assert view.edges == []
+    assert view.line("loss", "time").x[-1] == CREATED + 40  # since nothing is known of a start
+
+
+BROKEN = [
+    b"\x00\xff\n",
+    b"17\n",
+    {},
+    {"step": 50},
+    {"step": "50", "time": CREATED, "loss": 1.0, "kind": "warning"},
+    {"step": 2**63, "time": CREATED, "loss": 1.0, "kind": "snapshot", "files": 3},
+    {"step": None, "time": None, "kind": ["list"]},
+    {"first_step": "soon"},
+    {"first_step": None},
+    metrics(51, loss="high", grad_norm=[1, 2], lr={"a": 1}, weight=[[1]], nonfinite=3, kind="request", settings=7),
+    metrics(52, loss=None, nonfinite={"loss": "strange"}, kind="failed"),
+    profile(53, tangent_norm=["a"], loss=[[1.0]], anatomy_stable=[], kind={}),
+    event(54, "snapshot", files=None, folder=3, best=3),
+    event(55, "warning", time="noon"),
+    event(56, "diverged", time=1e300),
+    event(57, "request", time=None),
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_rows_that_are_none_are_passed_over(run, broken):
+    for path, row in ((run.metrics, metrics(60)), (run.profiles, profile(60)), (run.events, event(60, "finished"))):
+        add(path, broken, row)
+    view = read(run)
+    text = everything(view)
+    assert view.line("loss", "step").x[-1] == 60
+    assert view.series.profiles.rows["tangent_norm"][-1][0] == 60
+    assert len(view.series.profiles.rows["tangent_norm"][-1][1]) == BINS
+    assert "60 finished" in text
+    assert 50 not in view.line("loss", "step").x
+
+
+def test_a_value_beyond_all_floats_of_a_curve_is_no_number_in_sight(run):
+    add(run.metrics, metrics(41, loss=1e300), metrics(42))
+    line = read(run).line("loss", "step")
+    assert not np.isfinite(line.high[line.x == 41]).any()
+    assert report.scale_of(line)
+
+
+def test_a_resumed_run_has_no_row_twice(run):
+    add(run.metrics, {"segment": 2, "first_step": 21}, metrics(21, loss=7.0))
+    add(run.events, {"segment": 2, "first_step": 21}, {"kind": "resumed"}, {"first_step": 1}, event(1, "started"))
+    view = read(run)
+    assert view.line("loss", "step").x[-1] == 21
+    assert [row["kind"] for row in view.series.journal.rows] == ["resumed", "started"]
+
+
+def test_bins_of_another_length_begin_anew(run):
+    add(run.profiles, profile(45, bins=3))
+    view = read(run)
+    (row,) = view.series.profiles.rows["tangent_norm"]
+    assert row[0] == 45
+    assert len(row[1]) == 3
+
+
+def test_a_run_that_vanishes_stays_as_it_was_seen(run):
+    view = read(run)
+    shutil.rmtree(run.path)
+    assert "rows" not in view.read()
+    assert view.line("loss", "step").x[-1] == 40
+    assert "crashed" in everything(view)
+
+
+def test_nothing_is_waited_for_in_a_file_that_vanishes_half_read(run):
+    view = RunView(run)
+    reader = view.series.metrics.reader
+    reader._size = 10**9  # as if it had been seen long
+    run.metrics.unlink()
+    view.read()
+    assert view.series.behind == 0
+
+
+def test_a_reader_goes_on_while_it_is_drawn(run):
+    """Both in one file: what is drawn is of one moment, however often the buckets are halved meanwhile."""
+    view, stop, wrong = read(run), threading.Event(), []
+    text = b"".join(to_json(metrics(i, loss=float(i))) + b"\n" for i in range(41, 60_000))
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                line = view.line("loss", "step")
+                sizes = {len(line.x), len(line.low), len(line.high), len(line.mean), len(line.count), len(line.bad)}
+                if len(sizes) > 1 or (np.diff(line.x) <= 0)[41:].any():
+                    wrong.append(sizes)
+                view.marks("step"), view.alerts, view.keys, view.last
+        except Exception as error:
+            wrong.append(error)
+
+    drawing = threading.Thread(target=look)
+    drawing.start()
+    add(run.metrics, text)
+    while view.read():
+        pass
+    stop.set()
+    drawing.join()
+    assert wrong == []
+    assert view.line("loss", "step").x[-1] == 59_999
