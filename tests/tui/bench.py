@@ -19,11 +19,11 @@ HARMLESS = "␛[2J[red]x[/red][@click=app.quit]\ufffd␇"
 
 
 class Bench(CmbenchApp):
-    """Remembers what it said, and looks at files so often that no test waits."""
+    """Remembers what it said, and looks at files when `settle` says so."""
 
     def __init__(self, runs_dir: Path, runs: Sequence[RunDir], settings: Settings) -> None:
         super().__init__(runs_dir, runs, settings)
-        self.poll_seconds = 0.05
+        self.poll_seconds = 3600.0
         self.said: list[str] = []
 
     def notify(self, message: str, **options: object) -> None:
@@ -63,7 +63,7 @@ async def settle(app: Bench, pilot: Pilot) -> None:
 
 def reading(app: Bench) -> bool:
     """Return whether a screen looks at its files right now."""
-    return any(worker.is_running for worker in app.workers if worker.group == "read")
+    return any(not worker.is_finished for worker in app.workers if worker.group == "read")
 
 
 def titles(app: Bench) -> list[str]:

@@ -32,7 +32,7 @@ class ReadingScreen(BenchScreen):
 
     def poll(self) -> None:
         """Look at the files, unless the last look still goes on or nobody sees this screen."""
-        if self.is_active and not any(w.is_running for w in self.workers if w.group == "read"):
+        if self.is_active and all(w.is_finished for w in self.workers if w.group == "read"):
             self._read_on()
 
     @work(thread=True, exclusive=True, group="read")

@@ -25,6 +25,7 @@ from cmbench.tui.widgets.metric_filter import MetricFilter
 from cmbench.tui.widgets.waterfall import Waterfall
 
 _SYSTEM_EVERY = 2.0  # seconds
+_LINES = 100  # of the journal or the console: more than any screen has
 _WATERFALLS = ("tangent_norm", "weight", "loss", "true_error")
 
 
@@ -77,7 +78,7 @@ class DashboardScreen(RunScreen):
         with Horizontal(id="below"):
             yield Waterfall("", id="waterfall")
             yield Lines("system", id="system")
-            yield Lines("journal", id="journal")
+            yield Lines("journal", tail=True, id="journal")
         yield MetricFilter(id="filter")
         yield Footer()
 
@@ -153,11 +154,10 @@ class DashboardScreen(RunScreen):
 
     def _show_journal(self) -> None:
         journal = self.query_one("#journal", Lines)
-        rows = max(1, journal.inner_height)
         if self.shows_console:
-            lines: Sequence[report.Row] = [[(line, "")] for line in self.view.console()[-rows:]]
+            lines: Sequence[report.Row] = [[(line, "")] for line in self.view.console()[-_LINES:]]
         else:
-            lines = report.journal(list(self.view.series.journal.rows)[-rows:])
+            lines = report.journal(list(self.view.series.journal.rows)[-_LINES:])
         journal.frame_title = "console" if self.shows_console else "journal"
         journal.show(lines)
 

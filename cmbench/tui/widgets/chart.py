@@ -375,7 +375,8 @@ class Chart(GridWidget, can_focus=True):
 
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
-        smooth = f" ema {self.smoothing:g}" if self.smoothing else ""
+        is_averaged = bool(self.smoothing) and any(len(line.x) > _RAW for line in self._lines)
+        smooth = f" ema {self.smoothing:g}" if is_averaged else ""
         self.frame_title = f"{self.title}{kind}{smooth}"
         self.frame_note = self._reading() if self.cursor is not None else self.note
 

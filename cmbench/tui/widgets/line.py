@@ -11,10 +11,16 @@ Part = tuple[str, str]  # text and pen
 
 
 class Lines(GridWidget):
-    """Rows of parts, each a text and its pen (see GridWidget.style), or ""."""
+    """Rows of parts, each a text and its pen (see GridWidget.style), or "".
 
-    def __init__(self, title: str = "", id: str | None = None, classes: str | None = None) -> None:
+    Args:
+        title: what stands in the frame; without one there is no frame.
+        tail: show the last rows where not all have room, in place of the first.
+    """
+
+    def __init__(self, title: str = "", tail: bool = False, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.tail = tail
         self.frame_title, self.framed = title, bool(title)
         self.rows: Sequence[Sequence[Part]] = ()
 
@@ -27,7 +33,7 @@ class Lines(GridWidget):
         """Return the rows that fit."""
         grid = Grid.blank(width, height)
         pens = sorted({pen for row in self.rows for _, pen in row if pen})
-        for y, row in enumerate(self.rows[:height]):
+        for y, row in enumerate(self.rows[-height:] if self.tail else self.rows[:height]):
             x = 0
             for text, pen in row:
                 shown = plain(text)
