@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 # Main screen, no mouse, no focus reports, no bracketed paste, plain keyboard, cursor, no colours.
 _RESET = r"\033[?1049l\033[?1000;1002;1003;1006;1015l\033[?1004l\033[?2004l\033[<u\033[?25h\033[0m"
 # Ends with its input: by a word where all is well, by nothing where the one who held the other end died. It may then
-# stand in the background, where changing the terminal would stop it, but for the trap.
-_WATCH = r"""trap "" TTOU HUP INT; read -r word || { stty "$1" </dev/tty; printf "$2" >/dev/tty; } 2>/dev/null"""
+# stand in the background, where changing the terminal would stop it, but for the trap; and the terminal may be nobody's
+# any more, where that one led the session: so it is its output from the start, not found anew as /dev/tty.
+_WATCH = r"""trap "" TTOU HUP INT; read -r word || { stty "$1" <&1; printf "$2"; } 2>/dev/null"""
 
 
 @contextmanager
 def sane_terminal() -> Iterator[None]:
     """Let a small process wait for this one's death while the block runs, and then restore the terminal."""
     try:
-        with open("/dev/tty", "rb") as terminal:  # noqa: PTH123 - a device
+        with open("/dev/tty", "r+b", buffering=0) as terminal:  # noqa: PTH123 - a device
             modes = subprocess.run(["stty", "-g"], stdin=terminal, capture_output=True, text=True, check=True).stdout
-        watcher = subprocess.Popen(
-            ["sh", "-c", _WATCH, "sh", modes.strip(), _RESET], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
+            arguments = ["sh", "-c", _WATCH, "sh", modes.strip(), _RESET]
+            watcher = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=terminal)
     except (OSError, subprocess.SubprocessError):  # no terminal, or no stty: then nothing can be restored
         yield
         return

@@ -70,7 +70,7 @@ def websocket(port: int, origin: str, wanted: bytes) -> bytes:
 def test_the_dashboard_in_a_browser(home, server):
     process, port = server
     text = page(port)
-    assert "<title>cmbench</title>" in text
+    assert "cmbench" in text
     assert f"ws://127.0.0.1:{port}/ws" in text
     listening = [c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", port)]

@@ -185,6 +185,7 @@ PATH_KEYS = {
     "sigma_data": 0.7,
     "sigma_min": 0.01,
     "sigma_max": 20.0,
+    "sigma_mid": 0.8,
     "scalings": "trigflow",
     "boundary": "zero",
     "c_noise": "angle",
@@ -194,7 +195,7 @@ PATH_KEYS = {
 
 @pytest.mark.parametrize("key", PATH_KEYS)
 def test_no_key_of_the_path_is_ignored(home, put_back, key):
-    """Defect 19b. The precision of times shows in the last digits of float32 alone."""
+    """Defect 19b. The precision of times shows in the last digits of float32 alone, sigma_mid in two-step samples."""
     assert set(PATH_KEYS) == set(PathTable.model_fields)
     quiet = ["snapshot.every=0", "evaluate.every=0", "checkpoint.every=0", "profile.every=0"]
     kind = "ct" if key in ("sigma_min", "sigma_max") else "continuous"
@@ -203,7 +204,8 @@ def test_no_key_of_the_path_is_ignored(home, put_back, key):
         sets = [*quiet, f"objective.kind={kind}", "path.kind=edm", *overrides]
         built = trainer.from_file(home / "tiny.toml", sets)
         list(loop.train(built))
-        return torch.cat([p.detach().flatten() for p in built.state.model.parameters()])
+        parts = [built.sample(8, steps=2)] if key == "sigma_mid" else built.state.model.parameters()
+        return torch.cat([part.detach().flatten() for part in parts])
 
     assert not torch.equal(weights(), weights(f"path.{key}={PATH_KEYS[key]}"))
 
