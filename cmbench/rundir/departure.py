@@ -10,7 +10,8 @@ and which follows noise that fades with the loss (Donoho & Johnstone 1994):
 
 The runs depart at the first of LASTING blocks in a row in all of which D lies beyond LIMIT sigma on the same side.
 Of pairs of runs that do not differ, 0.2% are said to at most where rows are independent, with normal noise and with
-Student's of 3 degrees; 1% where a row remembers 0.3 of the one before, 4% at 0.6 (8 to 1,000 rows, 1,500 pairs each).
+Student's of 3 degrees; 1.1% where a row remembers 0.3 of the one before, 4.1% at 0.6 (8 to 1,000 rows; 1,500 pairs of
+each length, 400 of the longest).
 A single seed's noise is all that is known here: what another seed would do is a question for `groups`.
 
 Law & Carson, "A sequential procedure for determining the length of a steady-state simulation", Oper. Res. 27, 1979.
