@@ -24,6 +24,7 @@ def _as_tuple(value: object) -> object:
 # TOML has arrays only; a frozen table holds tuples.
 Floats = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt
+from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt, Strings
 from cmbench.errors import nearest
+from cmbench.measures import OF_SAMPLES, row_key
 
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 # A length such as 0.999 may be written as a number.
@@ -177,9 +178,12 @@ class Snapshot(Config):
 
 
 class Evaluate(Config):
-    """[evaluate]: sliced Wasserstein distance to held-out data; distance to the true consistency function."""
+    """[evaluate]: measures of samples beside held-out data; distance to the true consistency function."""
 
     every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
+    metrics: Strings = Field(
+        ("sliced_wasserstein",), description="measures, files of cmbench/evaluation; the first decides which is best"
+    )
     steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
     n: PositiveInt = Field(1000, description="samples, from latents that never change")
     true_error_n: int = Field(
@@ -190,7 +194,22 @@ class Evaluate(Config):
     def _in_range(self) -> "Evaluate":
         if not self.steps or any(steps < 1 for steps in self.steps):
             raise ValueError(f"steps: found {list(self.steps)}, allowed: one or more integers from 1")
+        for name in self.metrics:
+            if name not in OF_SAMPLES:
+                raise ValueError(
+                    f"metrics: found '{name}', allowed: {', '.join(OF_SAMPLES)}{nearest(name, OF_SAMPLES)}"
+                )
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metrics: found {list(self.metrics)}, allowed: one or more different measures")
+        if not OF_SAMPLES[self.metrics[0]].better:
+            directed = ", ".join(name for name, measure in OF_SAMPLES.items() if measure.better)
+            raise ValueError(f"metrics: found '{self.metrics[0]}' as the first, allowed there: {directed}")
         return self
+
+    @property
+    def decisive(self) -> str:
+        """The row key that decides which checkpoint is best, e.g. sw_1step."""
+        return row_key(self.metrics[0], self.steps[0])
 
 
 TABLES: dict[str, type[Config]] = {

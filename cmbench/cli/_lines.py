@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.log import Row
 
-_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "sw_", "true_error")
+_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
 
 
 def metrics_line(row: Row, of: int, batch_size: int) -> str:

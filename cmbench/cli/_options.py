@@ -9,7 +9,8 @@ from cmbench import recipe
 from cmbench.rundir.select import all_runs, runs_folder
 
 
-def _complete_runs(incomplete: str) -> list[str]:
+def complete_runs(incomplete: str) -> list[str]:
+    """Return the runs whose name begins so, for the shell."""
     names = [run.name for run in reversed(all_runs(runs_folder()))]
     return [name for name in ["@latest", *names] if name.startswith(incomplete)]
 
@@ -28,7 +29,7 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        autocompletion=_complete_runs,
+        autocompletion=complete_runs,
         help="A path, a unique prefix, @latest or @latest:PREFIX.",
     ),
 ]
@@ -36,8 +37,16 @@ Runs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RUN]...",
-        autocompletion=_complete_runs,
+        autocompletion=complete_runs,
         help="Paths, unique prefixes, @latest or @latest:PREFIX; none: all runs.",
+    ),
+]
+RunsToCompare = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        autocompletion=complete_runs,
+        help="Paths, unique prefixes, patterns such as 'ct_*', @latest or @latest:PREFIX.",
     ),
 ]
 Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with plain characters alone.")]

@@ -39,7 +39,7 @@ def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
 
 
 def _metric(task: Task) -> str:
-    return f"sw_{task.recipe.evaluate.steps[0]}step"
+    return task.recipe.evaluate.decisive
 
 
 def _figures(task: Task) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-_COLOURS = ("cyan", "orange", "green")
+_COLOURS = ("cyan", "orange", "green", "magenta", "red")
 _Y_TICKS = 4
 _TICK_WIDTH = 8  # characters of the numbers on the left, so that charts stand under each other
 
@@ -32,14 +32,17 @@ def width(at_most: int = 100) -> int:
     return min(at_most, Console().width)
 
 
-def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12, at_most: int = 100) -> str:
+def chart(
+    series: Sequence[Series], x_ticks: dict[float, str], height: int = 12, at_most: int = 100, log_y: bool = False
+) -> str:
     """Return a chart as lines of text, in colour where the terminal has any.
 
     Args:
-        series: at most three curves; those drawn later lie above.
+        series: at most five curves; those drawn later lie above.
         x_ticks: what is written where on the horizontal axis, which ends at the outermost of its points and ticks.
         height: lines in all.
         at_most: columns.
+        log_y: whether y is log10 of what the ticks should say.
     """
     import plotext
 
@@ -57,7 +60,8 @@ def chart(series: Sequence[Series], x_ticks: dict[float, str], height: int = 12,
             draw(list(curve.x), list(curve.y), marker=curve.marker, color=colour)
     plotext.ylim(low, high)
     places = [low + i * (high - low) / _Y_TICKS for i in range(_Y_TICKS + 1)]
-    plotext.yticks(places, [f"{place:.4g}".rjust(_TICK_WIDTH) for place in places])
+    shown = [f"{10**place:.2g}" if log_y else f"{place:.4g}" for place in places]
+    plotext.yticks(places, [text.rjust(_TICK_WIDTH) for text in shown])
     xs = [*x_ticks, *(x for curve in drawn for x in curve.x)]
     plotext.xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)  # one point alone
     plotext.xticks(list(x_ticks), list(x_ticks.values()))

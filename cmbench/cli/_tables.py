@@ -19,4 +19,4 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _is_number(text: str) -> bool:
-    return text in ("", "-") or text[0].isdigit()
+    return text in ("", "-") or text.lstrip("+-")[:1].isdigit()

@@ -33,7 +33,7 @@ def _about(run: RunDir) -> dict[str, Any]:
 
 def _cells(about: dict[str, Any]) -> list[str]:
     loss = about.get("last", {}).get("loss")
-    best = min((b["value"] for b in about.get("best", {}).values()), default=None)
+    best = min((b["value"] for key, b in about.get("best", {}).items() if key.startswith("sw_")), default=None)
     return [
         about["name"],
         about["state"],

@@ -7,7 +7,24 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import ablate, doctor, ls, recipe, requests, resume, run, sample, serve, show, stop, watch
+from cmbench.cli import (
+    ablate,
+    classifier,
+    compare,
+    doctor,
+    evaluate,
+    lab,
+    ls,
+    recipe,
+    requests,
+    resume,
+    run,
+    sample,
+    serve,
+    show,
+    stop,
+    watch,
+)
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
@@ -24,7 +41,10 @@ app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("classifier")(classifier.classifier)
 app.command("stop")(stop.stop)
 app.command("pause")(requests.pause)
 app.command("continue")(requests.go_on)
@@ -33,6 +53,7 @@ app.command("snapshot")(requests.snapshot)
 app.command("set")(requests.change)
 app.command("ablate")(ablate.ablate)
 app.command("doctor")(doctor.doctor)
+app.command("lab")(lab.lab)
 app.add_typer(recipe.app, name="recipe")
 
 

@@ -1,5 +1,6 @@
 """`cmbench show`."""
 
+import re
 from typing import Any
 
 import typer
@@ -35,9 +36,8 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
     table(["", ""], facts)
-    floor = meta.get("floor", {}).get("sw")
     rows = [
-        (key, number(value), _best(now, key), _floor(key, floor))
+        (key, number(value), _best(now, key), _floor(key, meta.get("floor", {})))
         for key, value in now.get("last", {}).items()
         if value is not None
     ]
@@ -92,5 +92,6 @@ def _best(now: dict[str, Any], key: str) -> str:
     return f"{number(best['value'])} at step {best['step']}" if best else "-"
 
 
-def _floor(key: str, floor: float | None) -> str:
-    return number(floor) if floor is not None and key.startswith("sw_") else "-"
+def _floor(key: str, floors: dict[str, float | None]) -> str:
+    floor = floors.get(re.sub(r"_\d+step$", "", key))
+    return "-" if floor is None else number(floor)

@@ -11,9 +11,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from cmbench.engine.state import AVERAGE, Groups
+from cmbench.engine.state import Groups
 from cmbench.errors import NotFoundError
-from cmbench.rundir.files import fsync_folder, read_json, to_json, write_atomically
+from cmbench.rundir import checkpoints
+from cmbench.rundir.files import fsync_folder, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir, steps_of_checkpoints
 
 
@@ -23,7 +24,7 @@ class DamagedError(NotFoundError):
 
 def folder_of(run: RunDir, step: int) -> Path:
     """Return where the checkpoint of a step lies."""
-    return run.checkpoints / f"{step:08d}"
+    return run.checkpoint(step)
 
 
 def save(run: RunDir, step: int, groups: Groups) -> Path:
@@ -70,7 +71,7 @@ def averages(run: RunDir, step: int) -> list[str]:
     Raises:
         DamagedError: its state.json is missing or broken.
     """
-    return [name.removeprefix(AVERAGE) for name in _checksums(run, step) if name.startswith(AVERAGE)]
+    return checkpoints.averages(_checksums(run, step))
 
 
 def set_aside_after(run: RunDir, step: int) -> None:
@@ -150,11 +151,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def _checksums(run: RunDir, step: int) -> dict[str, str]:
-    path = folder_of(run, step) / "state.json"
-    state = read_json(path)
-    if state is None or "sha256" not in state:
-        raise DamagedError(f"{path}: missing or broken")
-    return state["sha256"]
+    if (found := checkpoints.checksums(run, step)) is None:
+        raise DamagedError(f"{folder_of(run, step) / 'state.json'}: missing or broken")
+    return found
 
 
 def _remove_leftovers(run: RunDir) -> None:

@@ -50,7 +50,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "classes": built.data.classes,
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
-        "floor": {"sw": built.floor()} if built.recipe.evaluate.every else {},
+        "floor": built.floor() if built.recipe.evaluate.every else {},
     }
 
 

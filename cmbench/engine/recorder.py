@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cmbench.engine import checkpoint, snapshot
 from cmbench.engine.trainer import Trainer
+from cmbench.measures import better
 from cmbench.rundir import layout, status
 from cmbench.rundir.files import remove_temporaries
 from cmbench.rundir.layout import SCHEMA, RunDir
@@ -44,7 +45,8 @@ class Recorder:
         self._metrics, self._profiles, self._events = self._logs = logs
         rows = read_rows(run.metrics)
         self._summary = Summary(rows)
-        self._quality = {row["step"]: row[self._quality_key] for row in rows if row.get(self._quality_key) is not None}
+        self._decisive = trainer.recipe.evaluate.decisive
+        self._quality = {row["step"]: row[self._decisive] for row in rows if row.get(self._decisive) is not None}
         self._next_status, self._images_per_s = 0.0, 0.0
         for folder in (run.path, run.snapshots, run.control):
             remove_temporaries(folder)
@@ -52,7 +54,7 @@ class Recorder:
     def metrics(self, values: Mapping[str, float]) -> Record:
         """Write a row of metrics.jsonl."""
         self._images_per_s = values.get("images_per_s", self._images_per_s)
-        if math.isfinite(quality := values.get(self._quality_key, math.nan)):
+        if math.isfinite(quality := values.get(self._decisive, math.nan)):
             self._quality[self.trainer.state.step] = quality
         images = self.trainer.state.step * self.trainer.recipe.train.batch_size
         record = self._append("metrics", self._metrics, {"images": images, **values})
@@ -78,7 +80,8 @@ class Recorder:
         step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
         folder = checkpoint.save(self.run, step, self.trainer.state.groups())
         saved = layout.steps_of_checkpoints(self.run)
-        best = sorted((s for s in saved if s in self._quality), key=lambda s: (self._quality[s], s))[:1]
+        sign = -1 if better(self._decisive) == "higher" else 1
+        best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
         checkpoint.prune(self.run, keep, best)
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
@@ -99,10 +102,6 @@ class Recorder:
         self._write_status()
         for log in self._logs:
             log.close()
-
-    @property
-    def _quality_key(self) -> str:
-        return f"sw_{self.trainer.recipe.evaluate.steps[0]}step"
 
     def _append(self, stream: str, log: Log, values: Mapping[str, Any]) -> Record:
         row = {"step": self.trainer.state.step, "time": time.time(), **values}

@@ -10,10 +10,10 @@ from cmbench.engine import optimizer as optimizers
 from cmbench.engine.meters import Means, Profile
 from cmbench.equations import ema
 from cmbench.networks._model import Model
+from cmbench.rundir.checkpoints import AVERAGE
 from cmbench.tables import Ema
 
 Groups = dict[str, dict[str, Tensor]]
-AVERAGE = "ema_"  # begins the name of an average's group
 
 
 class Average:

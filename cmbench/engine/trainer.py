@@ -14,6 +14,8 @@ from cmbench import steering
 from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
+from cmbench.engine.consistency import Truth, draw_starts
+from cmbench.engine.judge import Judge
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
@@ -21,10 +23,8 @@ from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained, sigma_lowest
 from cmbench.errors import naming
-from cmbench.evaluation.consistency_error import TrueConsistencyError
-from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
+from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.networks._model import Model
-from cmbench.randomness import StepRandom
 from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 
@@ -80,52 +80,39 @@ class Trainer:
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the sliced Wasserstein distance to held-out data, for each number of steps of [evaluate]."""
-        config = self.recipe.evaluate
-        real = self.data.held_out(config.n)
-        return {f"sw_{s}step": sliced_wasserstein(self.sample(config.n, s), real) for s in config.steps}
+        """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}."""
+        config, judge = self.recipe.evaluate, self._judge()
+        values: dict[str, float] = {}
+        for steps in config.steps:
+            figures = judge.figures(config.metrics, self.sample(config.n, steps))
+            values |= {row_key(name, steps): value for name, value in figures}
+        return values
+
+    def floor(self) -> dict[str, float]:
+        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": ...}."""
+        judge = self._judge()
+        return {OF_SAMPLES[name].key: judge.floor(name) for name in self.recipe.evaluate.metrics}
 
     def true_error(self) -> list[float]:
         """Return the mean distance to the true consistency function in each time bin, and at sigma_max as the last.
 
         Empty where the objective trains no consistency function, or the data have no oracle.
         """
-        if self._true_consistency is None:
+        if self._truth is None:
             return []
-        model, labels = self.sampling_model, self._true_points[1]
-        was_training = model.training
-        f = model.eval().on_edm_path()
-        errors = self._true_consistency.of(lambda x, sigma: f(x, sigma, labels))
-        model.train(was_training)
-        return errors[::-1]
+        return self._truth.each(self.sampling_model).mean(dim=1).tolist()
+
+    def _judge(self) -> Judge:
+        return Judge(self.data, self.recipe.evaluate.n)
 
     @cached_property
-    def _true_points(self) -> tuple[Tensor, Tensor | None]:
-        """Data from which the exact trajectories start, with their labels where the network takes them."""
-        x_0, labels = self.data.batch(self.recipe.evaluate.true_error_n, StepRandom(self.device, self.recipe.seed, 0))
-        return x_0, labels if self.conditional else None
-
-    @cached_property
-    def _true_consistency(self) -> TrueConsistencyError | None:
+    def _truth(self) -> Truth | None:
         """The exact trajectories, integrated when they are first wanted."""
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
             return None
-        model, oracle, (x_0, labels) = self.state.model, self.data.oracle(), self._true_points
-        edges = model.path.noise_level(self.state.profile.edges.double())
-        middles = (edges[1:] * edges[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
-        return TrueConsistencyError(
-            lambda x, sigma: oracle.denoise(x, sigma, labels),
-            x_0,
-            [model.sigma_max, *reversed(middles)],
-            model.parameterisation.epsilon,
-            StepRandom(torch.device("cpu"), self.recipe.seed, 0).generator("trajectories"),
-        )
-
-    def floor(self) -> float:
-        """Return the same distance between training data and held-out data: what a perfect sampler would show."""
-        n = self.recipe.evaluate.n
-        return sliced_wasserstein(self.data.train_sample(n), self.data.held_out(n))
+        starts = draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)
+        return Truth(self.state.model, self.data.oracle().denoise, self.state.profile.edges, starts)
 
 
 def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | None = None) -> Trainer:

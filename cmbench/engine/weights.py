@@ -8,10 +8,10 @@ from torch import Tensor
 
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint
-from cmbench.engine.state import AVERAGE
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
+from cmbench.rundir.checkpoints import ema_name, group_of
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
@@ -78,9 +78,8 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     if meta is None:
         raise NotFoundError(f"{run.meta}: missing or broken")
     step = steps[-1] if step is None else step
-    ema = _ema_name(ema, checkpoint.averages(run, step), key)
-    group = "model" if ema == "none" else f"{AVERAGE}{ema}"
-    tensors = checkpoint.load_group(run, step, group)
+    ema = ema_name(ema, checkpoint.averages(run, step), key)
+    tensors = checkpoint.load_group(run, step, group_of(ema))
     return _built(recipe, meta, tensors, device, step, ema, _spent(run, step))
 
 
@@ -102,13 +101,6 @@ def sigma_lowest(recipe: Recipe) -> float:
     """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
     objective, own = build.settings("objective", recipe)
     return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else recipe.path.sigma_min
-
-
-def _ema_name(wanted: str, averages: list[str], key: str) -> str:
-    names = [*averages, "none"]
-    if wanted and wanted not in names:
-        raise UsageError(f"{key}: found '{wanted}', allowed: {', '.join(names)}")
-    return wanted or names[0]
 
 
 def _built(

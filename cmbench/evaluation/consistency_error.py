@@ -40,11 +40,12 @@ class TrueConsistencyError:
         last = passed[-1]
         self.end = (last if epsilon else denoise(last, last.new_full((len(last),), end))).to(x_0.dtype)
 
-    @torch.no_grad()
     def of(self, f: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
         """Return the mean of the norm of the error at each noise level. f is a function of the EDM path, (x, sigma)."""
-        errors = []
-        for x, sigma in zip(self.x, self.sigmas, strict=True):
-            error = f(x, x.new_full((len(x),), sigma)) - self.end
-            errors.append(float(error.flatten(1).norm(dim=1).mean()))
-        return errors
+        return self.each(f).mean(dim=1).tolist()
+
+    @torch.no_grad()
+    def each(self, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return the norm of each error at each noise level, (m, n). f is a function of the EDM path, (x, sigma)."""
+        ends = [f(x, x.new_full((len(x),), sigma)) for x, sigma in zip(self.x, self.sigmas, strict=True)]
+        return (torch.stack(ends) - self.end).flatten(2).norm(dim=2)

@@ -80,6 +80,10 @@ class RunDir:
         """A folder a checkpoint."""
         return self.path / "checkpoints"
 
+    def checkpoint(self, step: int) -> Path:
+        """Weights and all else that changes, after a step."""
+        return self.checkpoints / f"{step:08d}"
+
     @property
     def snapshots(self) -> Path:
         """Pictures and points."""
@@ -89,6 +93,11 @@ class RunDir:
     def samples(self) -> Path:
         """What `cmbench sample` drew."""
         return self.path / "samples"
+
+    @property
+    def evaluations(self) -> Path:
+        """What `cmbench eval` found, a file a question."""
+        return self.path / "evaluations"
 
     @property
     def control(self) -> Path:

@@ -106,6 +106,11 @@ class _Known:
         return self._glance
 
 
+def glance(run: RunDir) -> Glance:
+    """Return a glance at one run."""
+    return _Known(run).read(however_dead=True)
+
+
 def _stamp(path: str) -> Stamp:
     try:
         found = os.stat(path)  # noqa: PTH116 - a Path a second for each of a thousand runs is what this avoids

@@ -1,6 +1,8 @@
 """Which run is meant: a path, a unique prefix, @latest, or @latest:PREFIX."""
 
 import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cmbench.errors import NotFoundError, nearest
@@ -57,6 +59,30 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
         raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{', …' if len(matches) > 4 else ''}")
     hint = nearest(selector, [r.name for r in runs])
     raise NotFoundError(f"{selector}: no such run in {runs_dir}{hint} (cmbench ls)")
+
+
+def select_many(selectors: Sequence[str], runs_dir: Path) -> list[RunDir]:
+    """Find the runs that selectors mean, each once, in their order.
+
+    Args:
+        selectors: as for `select`; or patterns of names with *, ? or [...], whose runs come oldest first.
+        runs_dir: where runs are.
+
+    Raises:
+        NotFoundError: one of them means no run.
+    """
+    found = [run for selector in selectors for run in _matching(selector, runs_dir)]
+    return list({run.path.resolve(): run for run in found}.values())
+
+
+def _matching(selector: str, runs_dir: Path) -> list[RunDir]:
+    if not set("*?[") & set(selector) or Path(selector, "recipe.toml").exists():
+        return [select(selector, runs_dir)]
+    folder, pattern = (Path(selector).parent, Path(selector).name) if "/" in selector else (runs_dir, selector)
+    runs = [run for run in all_runs(folder) if fnmatchcase(run.name, pattern)]
+    if not runs:
+        raise NotFoundError(f"{selector}: no such run in {folder} (cmbench ls)")
+    return runs
 
 
 def portable(run: RunDir, selector: str) -> str:

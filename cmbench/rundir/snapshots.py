@@ -70,7 +70,7 @@ class AlbumReader:
         self._checkpoints = _go_on(self._checkpoints, self._events, lambda row: row.get("best") is True)
         quality = {row["step"]: _quality_of(row) for row in self._figures}
         best = self._checkpoints[-1]["step"] if self._checkpoints else None
-        return Album(_files_of(self._folder), quality, best)
+        return Album(files_of(self._folder), quality, best)
 
 
 def _go_on(rows: list[Row], tail: Tail, counts: Callable[[Row], bool]) -> list[Row]:
@@ -87,7 +87,8 @@ def _quality_of(row: Row) -> dict[int, float]:
     return {int(m[1]): float(value) for m, value in named if m and isinstance(value, int | float)}
 
 
-def _files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
+def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
+    """Return the snapshots in a folder by step and number of sampler steps."""
     stamps = _stamps(folder)
     files: dict[int, dict[int, SnapshotFile]] = {}
     for name in sorted(stamps):

@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+from cmbench.measures import Better, better
 from cmbench.rundir.log import Row
 
 NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
 
 
 class Summary:
-    """The last value of every metric, and the lowest of every quality metric ("sw_..." and "true_error...").
+    """The last value of every metric, and the best of every measure of quality, by what `measures` says is better.
 
     A loss has no best: that of a curriculum grows as the task gets harder.
     """
@@ -26,5 +27,9 @@ class Summary:
             if key in NOT_METRICS or value is None or not math.isfinite(value):
                 continue
             self.last[key] = value
-            if key.startswith(("sw_", "true_error")) and value < self.best.get(key, {"value": float("inf")})["value"]:
+            if (way := better(key)) and (key not in self.best or _beats(value, self.best[key]["value"], way)):
                 self.best[key] = {"value": value, "step": row["step"]}
+
+
+def _beats(value: float, best: float, way: Better) -> bool:
+    return value > best if way == "higher" else value < best

@@ -2,10 +2,13 @@
 
 import unicodedata
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.text import Text
-from textual.content import Content
+
+if TYPE_CHECKING:  # reports of text alone do without
+    from rich.text import Text
+    from textual.content import Content
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ to ␟, ␡
 _LIKE = {"-": "─━═▔▁▂▃▀▄▅▆▇—", "|": "│┃┊▏▎▍▌▋▊▉▐▕", "+": "┌┐└┘├┤┬┴┼╭╮╯╰▛▜▙▟", ".": "·•", "~": "…", "#": "█"}
@@ -32,13 +35,17 @@ def ascii_alone(text: str) -> str:
     return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))
 
 
-def content(text: object, style: str = "") -> Content:
+def content(text: object, style: str = "") -> "Content":
     """Return such a text for a widget, brackets in it included: they are no markup."""
+    from textual.content import Content
+
     return Content.styled(plain(text), style)
 
 
-def cell(text: object, style: str = "") -> Text:
+def cell(text: object, style: str = "") -> "Text":
     """Return such a text for a cell of a DataTable, which takes Rich's."""
+    from rich.text import Text
+
     return Text(plain(text), style=style, no_wrap=True, end="")
 
 

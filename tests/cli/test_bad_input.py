@@ -46,6 +46,20 @@ RECIPES = {
     "first weights without a run": (["start.ema=none"], 2, ["tiny.toml", "start.run", "missing"]),
     "samples of the anatomy": (["profile.anatomy_n=0"], 2, ["tiny.toml", "profile.anatomy_n", "0"]),
     "samples of the true error": (["evaluate.true_error_n=-1"], 2, ["tiny.toml", "true_error_n", "-1"]),
+    "measure": (
+        ["evaluate.metrics=['frechet']"],
+        2,
+        ["tiny.toml", "evaluate.metrics", "'frechet'", "sliced_wasserstein", "did you mean 'frechet_distance'?"],
+    ),
+    "no measure": (["evaluate.metrics=[]"], 2, ["tiny.toml", "evaluate.metrics", "[]", "one or more"]),
+    "a measure twice": (["evaluate.metrics=['recall','recall']"], 2, ["evaluate.metrics", "different"]),
+    "a measure that tells no best": (
+        ["evaluate.metrics=['nearest_neighbour']"],
+        2,
+        ["tiny.toml", "evaluate.metrics", "'nearest_neighbour' as the first", "coverage"],
+    ),
+    "a measure of no samples": (["evaluate.metrics=['consistency_error']"], 2, ["metrics", "'consistency_error'"]),
+    "measures that are no list": (["evaluate.metrics=recall"], 2, ["tiny.toml", "evaluate.metrics", "'recall'"]),
     "objective kind": (["objective.kind=ctt"], 2, ["tiny.toml", "objective.kind", "'ctt'", "denoise", "'ct'?"]),
     "network kind": (["network.kind=mpl"], 2, ["tiny.toml", "network.kind", "'mpl'", "unet", "'mlp'?"]),
     "data kind": (["data.kind=mixture"], 2, ["tiny.toml", "data.kind", "'mixture'", "digits", "'mixtures'?"]),
@@ -230,6 +244,20 @@ COMMANDS = {
     "number of samples": (["sample", "--n", "many"], 2, ["--n", "integer"]),
     "label of sample": (["sample", "--label", "-1"], 2, ["--label", "0"]),
     "seed of sample": (["sample", "--seed", "-1"], 2, ["--seed", "0"]),
+    "eval of an unknown run": (["eval", "nobody"], 4, ["nobody", "no such run"]),
+    "eval without runs": (["eval"], 4, ["runs", "no run"]),
+    "sets of eval": (["eval", "--repeats", "1"], 2, ["--repeats", "2"]),
+    "samples of eval": (["eval", "--n", "1"], 2, ["--n", "2"]),
+    "steps of eval": (["eval", "--steps", "1,x"], 2, ["--steps", "'1,x'", "1,2,4"]),
+    "no steps of eval": (["eval", "--steps", "0"], 2, ["--steps", "'0'", "from 1"]),
+    "measure of eval": (["eval", "--metrics", "recal"], 2, ["--metrics", "'recal'", "'recall'?"]),
+    "classifier without a file": (["classifier", "tiny.toml"], 2, ["--out"]),
+    "classifier in another file": (["classifier", "tiny.toml", "--out", "x.pt"], 2, ["--out", "x.pt", ".safetensors"]),
+    "classifier of points": (
+        ["classifier", "tiny.toml", "--out", "x.safetensors"],
+        2,
+        ["data.kind", "pictures", "digits"],
+    ),
 }
 
 
@@ -258,6 +286,28 @@ SAMPLES = {
 def test_samples_that_cannot_be_drawn(complains, trained, case):
     arguments, code, mentions = SAMPLES[case]
     complains("sample", trained.name, *arguments, code=code, mentions=mentions)
+
+
+EVALS = {
+    "no features": (["--features", "pixel"], 2, ["--features", "'pixel'", "pixels, inception"]),
+    "features of pictures": (["--features", "inception"], 2, ["--features", "'inception'", "[2]", "pixels"]),
+    "an unknown average": (["--ema", "0.7"], 2, ["--ema", "'0.7'", "0.9, 0.5, none"]),
+    "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
+    "a word for a checkpoint": (["--checkpoint", "newest"], 2, ["--checkpoint", "'newest'", "best or latest"]),
+    "a measure that it has not": (
+        ["--metrics", "recall,self_consistency", "--n", "4"],
+        2,
+        ["--metrics", "'self_consistency'", "no teacher"],
+    ),
+    "an unknown device": (["--device", "tpu"], 2, ["--device", "'tpu'", "cuda"]),
+}
+
+
+@pytest.mark.parametrize("case", EVALS)
+def test_figures_that_cannot_be_had(complains, trained, case):
+    arguments, code, mentions = EVALS[case]
+    complains("eval", trained.name, *arguments, code=code, mentions=mentions)
+    assert not trained.evaluations.exists()
 
 
 def test_a_label_that_is_not_there(complains, conditional):

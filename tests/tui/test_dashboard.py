@@ -395,6 +395,7 @@ def test_a_run_of_another_machine_has_no_load_of_this_one(tmp_path):
     async def steps(app, pilot):
         assert app.screen.loads == []
         assert "CPU" not in shown(app)
+        assert "trains on elsewhere" in shown(app)
 
     use([live_run(tmp_path, host="elsewhere")], steps)
 

@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Footer
 
 from cmbench import recipe as recipes
+from cmbench.rundir.comparison import letter
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
@@ -175,8 +176,8 @@ class CompareScreen(ReadingScreen):
 
 
 def _letter(i: int) -> str:
-    """Return A to Z, then A1, B1 and so on."""
-    return chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
+    """Return what reports call a run, as a capital: A to Z, then A1, B1 and so on."""
+    return letter(i).upper()
 
 
 def _shown(value: Any) -> str:

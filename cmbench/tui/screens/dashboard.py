@@ -114,7 +114,9 @@ class DashboardScreen(RunScreen):
         if changed & {"rows", "console"}:
             self._show_journal()
         if changed & {"system", "status"}:
-            self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
+            elsewhere: list[report.Row] = [[(f"trains on {self.view.status.get('host')}", "muted")]]
+            shown = report.system(self.loads, self.bench.ascii) if self.view.is_here else elsewhere
+            self.query_one("#system", Lines).show(shown)
 
     def on_screen_resume(self) -> None:
         """Draw everything when the screen is seen again."""

@@ -1,0 +1,179 @@
+"""The figures of `cmbench eval`: read where they were asked before, computed and kept where not, shown as tables."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cmbench.cli._lines import number
+from cmbench.cli._tables import table
+from cmbench.errors import UsageError
+from cmbench.measures import MEASURES, OF_SAMPLES
+from cmbench.rundir import evaluations
+from cmbench.rundir.evaluations import Answer, Question
+from cmbench.rundir.layout import RunDir
+
+Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of every run; `named` is whether it names the measures."""
+
+    metrics: list[str]
+    named: bool
+    repeats: int
+    seed: int
+    features: str
+    features_identity: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Weights that are asked about.
+
+    Attributes:
+        run: whose they are.
+        step: of the checkpoint.
+        ema: which average.
+        sha256: of their file.
+        steps: sampler steps.
+        n: samples of a set.
+        trajectories: for measures of the consistency function.
+    """
+
+    run: RunDir
+    step: int
+    ema: str
+    sha256: str
+    steps: list[int]
+    n: int
+    trajectories: int
+
+    def questions(self, asked: Asked) -> dict[Asking, Question]:
+        """Return everything that each answer depends on."""
+        questions: dict[Asking, Question] = {}
+        for name in asked.metrics:
+            about = {"metric": name, "version": MEASURES[name].version, "weights": self.sha256, "seed": asked.seed}
+            if name not in OF_SAMPLES:
+                questions[name, None] = {**about, "n": self.trajectories}
+                continue
+            samples = {"n": self.n, "repeats": asked.repeats, "features": asked.features_identity}
+            questions |= {(name, steps): {**about, **samples, "steps": steps} for steps in self.steps}
+        return questions
+
+
+def identity(features: str) -> str:
+    """Return what tells features from others: a name, or the checksum of a file.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if not features.endswith(".safetensors"):
+        return features
+    try:
+        return hashlib.sha256(Path(features).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"--features: {features} cannot be read: {error.strerror}") from None
+
+
+def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: Path | None) -> list[list[Answer]]:
+    """Return the figures of each subject, each with its measure, steps, and whether it was read or computed.
+
+    Raises:
+        UsageError: a run has no figure of a measure that was asked for by name.
+    """
+    kept = [_kept(subject, asked) for subject in subjects]
+    missing = [
+        [asking for asking in subject.questions(asked) if asking not in own]
+        for subject, own in zip(subjects, kept, strict=True)
+    ]
+    figures = []
+    with _progress(sum(asked.repeats if steps else 1 for askings in missing for _, steps in askings)) as advance:
+        for subject, own, askings in zip(subjects, kept, missing, strict=True):
+            new = _computed(subject, askings, asked, device, runs_dir, advance) if askings else {}
+            answers = {asking: {**own, **new}[asking] for asking in subject.questions(asked)}
+            figures.append([_figure(*a, answer, a in own) for a, answer in answers.items() if "why_not" not in answer])
+    return figures
+
+
+def _kept(subject: Subject, asked: Asked) -> dict[Asking, Answer]:
+    """Return the answers that were found before."""
+    found = {asking: evaluations.read(subject.run, q) for asking, q in subject.questions(asked).items()}
+    return {asking: _defined(asking, answer, subject, asked) for asking, answer in found.items() if answer is not None}
+
+
+def _defined(asking: Asking, answer: Answer, subject: Subject, asked: Asked) -> Answer:
+    """Return an answer, unless it says that the run has no such figure and it was asked for by name."""
+    if "why_not" in answer and asked.named:
+        raise UsageError(f"--metrics: found '{asking[0]}', but {subject.run.name}: {answer['why_not']}")
+    return answer
+
+
+def _computed(
+    subject: Subject,
+    askings: Sequence[Asking],
+    asked: Asked,
+    device: str,
+    runs_dir: Path | None,
+    advance: Callable[[], None],
+) -> dict[Asking, Answer]:
+    """Compute answers and keep each as soon as it is there."""
+    from cmbench.engine.build import device_of
+    from cmbench.engine.evaluate import Evaluation
+
+    run, questions = subject.run, subject.questions(asked)
+    answers: dict[Asking, Answer] = {}
+    evaluation = Evaluation(run, subject.step, subject.ema, device_of(device, "--device"), asked.features, runs_dir)
+    for name in (name for name, steps in askings if steps is None):
+        question = questions[name, None]
+        answer = evaluation.of_function(name, asked.seed, question["n"])
+        answers[name, None] = _defined((name, None), answer, subject, asked)
+        evaluations.write(run, question, answer)
+        advance()
+    samples = [(name, steps) for name, steps in askings if steps is not None]
+    for name, steps, answer in evaluation.of_samples(samples, subject.n, asked.seed, asked.repeats, advance):
+        answers[name, steps] = answer
+        evaluations.write(run, questions[name, steps], answer)
+    return answers
+
+
+def _figure(name: str, steps: int | None, answer: Answer, cached: bool) -> dict[str, Any]:
+    return {"metric": name, "steps": steps, "better": MEASURES[name].better or None, **answer, "cached": cached}
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on a terminal while figures are computed; yield what tells it of each."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not total or not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task("measuring", total=total)
+        yield lambda: bar.advance(task)
+
+
+def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:
+    """Print the table of one subject."""
+    sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
+    typer.echo(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
+    rows = [
+        (f["metric"], f["steps"] or "-", *(_cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
+        for f in figures
+    ]
+    if rows:
+        table(["metric", "steps", "value", "spread", "floor", "better"], rows)
+
+
+def _cell(value: float | None) -> str:
+    return "nan" if value is None else number(value)
+
+
+def _floor(figure: dict[str, Any]) -> str:
+    return _cell(figure["floor"]) if figure["metric"] in OF_SAMPLES else "-"

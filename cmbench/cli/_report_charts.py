@@ -1,0 +1,157 @@
+"""The charts of a comparison, by matplotlib: curves, and the newest profiles over each other, as SVG or PNG."""
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmbench.errors import UsageError
+from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.comparison import Comparison
+from cmbench.tui.colours import line_colours
+from cmbench.tui.scales import number
+from cmbench.tui.text import plain, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+_POINTS = 300  # of a curve; more rows are averaged, and what they span is shaded
+_WIDE = 30.0  # values that span more than this many times are seen better on a log axis
+_ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
+_LEGEND = 0.18  # inches of a line
+_STYLES = ("solid", "dashed", "dotted", "dashdot")
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "cmbench",  # the same bytes twice
+    "text.parse_math": False,  # a name with a dollar is a name
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.2,
+    "font.size": 8.0,
+}
+
+
+def check(option: str) -> None:
+    """Make sure that charts can be drawn.
+
+    Raises:
+        UsageError: matplotlib is not there.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(f"{option}: matplotlib is not installed (pip install 'cmbench[plots]')")
+
+
+def svg(found: Comparison) -> str:
+    """Return the charts as an SVG element that refers to nothing outside it."""
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    text = _saved(found, format="svg", metadata=metadata).decode()
+    return text[text.index("<svg") :]
+
+
+def png(found: Comparison) -> bytes:
+    """Return the charts as a PNG."""
+    return _saved(found, format="png", dpi=120)
+
+
+def _saved(found: Comparison, **how: Any) -> bytes:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context(_SETTINGS):
+        _figure(found).savefig(buffer, **how)
+    return buffer.getvalue()
+
+
+def _figure(found: Comparison) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    curves = [name for name, metric in found.metrics.items() if metric.start is not None]
+    profiles = [name for name, shown in found.profiles.items() if any(shown)]
+    rows = max(1, -(-(len(curves) + len(profiles)) // _ACROSS))
+    legend = _LEGEND * (1 + -(-len(found.members) // _ACROSS))
+    height = rows * _HEIGHT + legend
+    below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - legend / height))
+    figure = Figure((_ACROSS * _WIDTH, height), layout=below)
+    grid = figure.subplots(rows, _ACROSS, squeeze=False).ravel()
+    for axes, name in zip(grid, curves, strict=False):
+        _draw_curves(axes, name, [member.columns.get(name) for member in found.members])
+    for axes, name in zip(grid[len(curves) :], profiles, strict=False):
+        _draw_profiles(axes, name, found)
+    for axes in grid[len(curves) + len(profiles) :]:
+        axes.set_axis_off()
+    figure.legend(handles=_legend(found), loc="upper left", ncols=_ACROSS, frameon=False)
+    return figure
+
+
+def _look(i: int) -> dict[str, Any]:
+    """Return a run's colour and dashes, as on the compare screen."""
+    colours = list(line_colours("light", dark=False).values())
+    return {"color": colours[i % len(colours)], "linestyle": _STYLES[i // len(colours) % len(_STYLES)]}
+
+
+def _legend(found: Comparison) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], label=f"{member.letter}  {_drawable(short(member.run.name))}", **_look(i))
+        for i, member in enumerate(found.members)
+    ]
+
+
+def _drawable(text: str) -> str:
+    """Return text in characters that every font has."""
+    return plain(text).replace("·", " ").encode("ascii", "replace").decode()
+
+
+def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> None:
+    shown = [column.finite() for column in columns if column]
+    _name(axes, name, "step", np.concatenate([column.value for column in shown]))
+    for i, column in enumerate(columns):
+        if column and len(column.finite()):
+            _draw_curve(axes, i, column.finite())
+
+
+def _draw_curve(axes: "Axes", i: int, column: Column) -> None:
+    starts = np.arange(n := min(_POINTS, len(column))) * len(column) // n
+    counts = np.diff(starts, append=len(column))
+    steps, means = (np.add.reduceat(values, starts) / counts for values in (column.step, column.value))
+    marker = "o" if n == 1 else None
+    axes.plot(steps, means, marker=marker, markersize=4, **_look(i))
+    if n < len(column):
+        low, high = (ends.reduceat(column.value, starts) for ends in (np.minimum, np.maximum))
+        axes.fill_between(steps, low, high, color=_look(i)["color"], alpha=0.12, linewidth=0)
+
+
+def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:
+    profiles = found.profiles[name]
+    _name(axes, f"{name} over time, newest", "t", np.concatenate([shown[1] for shown in profiles if shown]))
+    edges = [edge for member in found.members for edge in member.edges]
+    if edges and min(edges) > 0 and max(edges) > _WIDE * min(edges):
+        axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
+    for i, (member, shown) in enumerate(zip(found.members, profiles, strict=True)):
+        if shown and len(member.edges) == len(shown[1]) + 1:
+            axes.stairs(shown[1], member.edges, baseline=None, **_look(i))
+
+
+def _plain_ticks(axis: "Axis") -> None:
+    """Write numbers as text: matplotlib's own for log axes are formulas."""
+    axis.set_major_formatter(lambda value, _: number(value))
+    axis.set_minor_formatter(lambda value, _: "")
+
+
+def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
+    """Put a title and axes around values."""
+    axes.set_title(_drawable(title), loc="left", fontsize=9)
+    axes.set_xlabel(x)
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and np.quantile(finite, 0.98) > _WIDE * np.quantile(finite, 0.02):
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)

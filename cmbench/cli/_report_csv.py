@@ -1,0 +1,90 @@
+"""A comparison as CSV: one value a line, with what it is and of which run. Text is no formula to a spreadsheet."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from cmbench.recipe import MISSING
+from cmbench.rundir.comparison import Comparison
+from cmbench.rundir.readings import AXES
+from cmbench.tui.text import plain
+
+HEADERS = ("section", "name", "figure", "letter", "run", "value")
+_FORMULA = ("=", "+", "-", "@")
+
+_Line = tuple[str, str, str, int, Any]  # section, name, figure, place of the run, value
+
+
+def encoded(found: Comparison) -> str:
+    """Return a comparison as CSV with headers; what a run does not have has no line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(HEADERS)
+    for section, name, figure, i, value in (*_tables(found), *_metrics(found), *_rest(found)):
+        if value is not None and value is not MISSING:
+            member = found.members[i]
+            writer.writerow(_safe(part) for part in (section, name, figure, member.letter, member.run.name, value))
+    return buffer.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """Return numbers as they are, and text so that a spreadsheet takes it for text."""
+    if isinstance(value, int | float):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def _tables(found: Comparison) -> Iterator[_Line]:
+    for i, member in enumerate(found.members):
+        yield "run", "state", "", i, member.status["state"]
+        yield "run", "step", "", i, member.status["step"]
+        yield "run", "seed", "", i, member.seed
+        yield "run", "note", "", i, member.written.note or None
+        yield "run", "tags", "", i, " ".join(member.written.tags) or None
+    for section, table in (("recipe", found.recipe), ("environment", found.environment)):
+        for key, values in table.items():
+            yield from ((section, key, "", i, value) for i, value in enumerate(values))
+
+
+def _metrics(found: Comparison) -> Iterator[_Line]:
+    for name, metric in found.metrics.items():
+        for i, figures in enumerate(metric.figures):
+            if not figures:
+                continue
+            yield "metric", name, "last", i, figures.last
+            if figures.best:
+                yield "metric", name, "best", i, figures.best.value
+                yield "metric", name, "step of best", i, figures.best.step
+            yield "metric", name, "area", i, figures.area
+            yield from (("metric", name, f"at {axis} {metric.ends[axis]}", i, figures.at[axis]) for axis in AXES)
+
+
+def _rest(found: Comparison) -> Iterator[_Line]:
+    for goal in found.goals:
+        for i, reached in enumerate(goal.reached):
+            for axis in AXES if reached else ():
+                yield "until", f"{goal.metric} <= {goal.level}", axis, i, getattr(reached, axis)
+    for i, apart in enumerate(found.apart, start=1):
+        for name, departure in apart.metrics.items():
+            yield "apart", name, "step", i, departure.step
+            yield "apart", name, "sigma", i, departure.size
+        if apart.band:
+            for figure in ("step", "low", "high", "size"):
+                yield "apart over time", apart.band.quantity, figure, i, getattr(apart.band, figure)
+    for group in found.groups:
+        for name, spread in group.spreads.items():
+            yield "seeds", name, "n", group.places[0], spread.n
+            yield "seeds", name, "mean", group.places[0], spread.mean
+            yield "seeds", name, "deviation", group.places[0], spread.deviation
+        for name, difference in group.differences.items():
+            for figure in ("mean", "low", "high"):
+                yield "seeds", name, f"difference {figure}", group.places[0], getattr(difference, figure)
+    for name, profiles in found.profiles.items():
+        for i, profile in enumerate(profiles):
+            for k, value in enumerate(profile[1].tolist() if profile else ()):
+                yield "profile", name, f"bin {k}", i, value
+    for row in found.pictures:
+        for i, picture in row.pictures.items():
+            yield "snapshot", f"{row.sampler_steps} steps", f"step {picture.step}", i, str(picture.path)

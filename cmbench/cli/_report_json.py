@@ -1,0 +1,95 @@
+"""A comparison as JSON: everything, by the letters of the runs; a number that is not finite is null and named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cmbench.recipe import MISSING
+from cmbench.rundir.comparison import Apart, Comparison, Figures, Metric
+from cmbench.rundir.files import name_nonfinite, to_json
+from cmbench.rundir.groups import Group
+from cmbench.rundir.layout import SCHEMA
+from cmbench.rundir.member import Member
+from cmbench.rundir.readings import AXES
+
+
+def encoded(found: Comparison) -> bytes:
+    """Return a comparison as one JSON object."""
+    letters = [member.letter for member in found.members]
+
+    def by_letter(values: Sequence[Any]) -> dict[str, Any]:
+        return {letter: value for letter, value in zip(letters, values, strict=True) if value is not MISSING}
+
+    whole = {
+        "schema": SCHEMA,
+        "runs": [_run(member) for member in found.members],
+        "recipe": {key: by_letter(values) for key, values in found.recipe.items()},
+        "environment": {key: by_letter(values) for key, values in found.environment.items()},
+        "metrics": {name: _metric(metric, by_letter(metric.figures)) for name, metric in found.metrics.items()},
+        "goals": [
+            {"metric": goal.metric, "level": goal.level, "runs": by_letter([r and asdict(r) for r in goal.reached])}
+            for goal in found.goals
+        ],
+        "apart": {letter: _apart(apart) for letter, apart in zip(letters[1:], found.apart, strict=True)},
+        "groups": [_group(group, letters) for group in found.groups],
+        "profiles": {
+            name: by_letter([p and {"step": p[0], "bins": p[1].tolist()} for p in profiles])
+            for name, profiles in found.profiles.items()
+        },
+        "profile_edges": by_letter([member.edges for member in found.members]),
+        "snapshots": [
+            {
+                "sampler_steps": row.sampler_steps,
+                "runs": {letters[i]: {"step": p.step, "path": _text(p.path)} for i, p in row.pictures.items()},
+            }
+            for row in found.pictures
+        ],
+    }
+    return to_json(whole)
+
+
+def _text(value: object) -> str:
+    """Return text without bytes that no encoding has: JSON cannot hold them."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _run(member: Member) -> dict[str, Any]:
+    return {
+        "letter": member.letter,
+        "name": _text(member.run.name),
+        "path": _text(member.run.path),
+        "state": member.status["state"],
+        "step": member.status["step"],
+        "seed": member.seed,
+        "note": member.written.note,
+        "tags": member.written.tags,
+    }
+
+
+def _metric(metric: Metric, figures: Mapping[str, Figures | None]) -> dict[str, Any]:
+    runs = {letter: _figures(found) for letter, found in figures.items() if found}
+    return {"start": metric.start, "ends": metric.ends, "runs": runs}
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    best = {"best": figures.best and figures.best.value, "step_of_best": figures.best and figures.best.step}
+    at = {f"at_{axis}": figures.at[axis] for axis in AXES}
+    return name_nonfinite({"last": figures.last, **best, "area": figures.area, **at})
+
+
+def _apart(apart: Apart) -> dict[str, Any]:
+    earliest = apart.earliest
+    return {
+        "earliest": earliest and earliest[0],
+        "metrics": {name: name_nonfinite(asdict(found)) for name, found in apart.metrics.items()},
+        "band": apart.band and name_nonfinite(asdict(apart.band)),
+    }
+
+
+def _group(group: Group, letters: Sequence[str]) -> dict[str, Any]:
+    return {
+        "runs": [letters[i] for i in group.places],
+        "seeds": group.seeds,
+        "last": {name: name_nonfinite(asdict(spread)) for name, spread in group.spreads.items()},
+        "differences": {name: asdict(found) for name, found in group.differences.items()},
+    }

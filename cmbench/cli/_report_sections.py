@@ -1,0 +1,159 @@
+"""A comparison as tables of text, for the terminal and for a page. What a name or a note holds is shown, not obeyed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cmbench.cli._lines import duration, number
+from cmbench.recipe import MISSING
+from cmbench.rundir.comparison import Apart, Comparison, Figures, Goal, Metric
+from cmbench.rundir.departure import Band, Departure
+from cmbench.rundir.groups import Group
+from cmbench.rundir.readings import AXES, Axis
+from cmbench.tui.text import plain
+
+NONE = "-"
+_COLUMNS = 6  # runs that have a column each; of more, equal values stand together
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with a title; without rows, `otherwise` stands in its place."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    otherwise: str = ""
+
+
+def overview(found: Comparison) -> Iterator[Section]:
+    """Yield the tables that tell which runs these are and in what they differ."""
+    letters = [member.letter for member in found.members]
+    yield _runs(found)
+    if len(letters) > 1:
+        yield _differing("recipe keys that differ", letters, found.recipe, "the recipes are equal")
+        yield _differing("environment that differs", letters, found.environment, "the environments are equal")
+        yield _apart(letters, found.apart)
+    if found.groups:
+        yield _groups(letters, found.groups, list(found.metrics))
+
+
+def figures(found: Comparison) -> Iterator[Section]:
+    """Yield a table for each metric, and one for each level that was to be reached."""
+    letters = [member.letter for member in found.members]
+    for name, metric in found.metrics.items():
+        yield _metric(letters, name, metric)
+    for goal in found.goals:
+        yield _goal(letters, goal)
+
+
+def cell(value: float | None) -> str:
+    """Return a number as text, a dash where there is none."""
+    return NONE if value is None else number(value)
+
+
+def place(axis: Axis, value: float | None) -> str:
+    """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20`."""
+    if value is None:
+        return f"equal {axis}"
+    return {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": duration(value)}[axis]
+
+
+def value_text(value: Any) -> str:
+    """Return a value of a recipe or of the environment as text."""
+    return NONE if value is MISSING else plain(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _runs(found: Comparison) -> Section:
+    rows = [
+        [
+            member.letter,
+            plain(member.run.name),
+            plain(member.status["state"]),
+            f"{member.status['step']}",
+            NONE if member.seed is None else str(member.seed),
+            plain(" ".join([*(f"#{tag}" for tag in member.written.tags), member.written.note])),
+        ]
+        for member in found.members
+    ]
+    return Section("runs", ["", "run", "state", "step", "seed", "tags and note"], rows)
+
+
+def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -> Section:
+    texts = {plain(key): [value_text(value) for value in values] for key, values in table.items()}
+    if len(letters) <= _COLUMNS:
+        return Section(title, ["key", *letters], [[key, *values] for key, values in texts.items()], otherwise)
+    rows = []
+    texts.pop("seed", None)  # of many runs it stands with their names alone
+    for key, values in texts.items():
+        for value in dict.fromkeys(values):
+            same = [letter for letter, other in zip(letters, values, strict=True) if other == value]
+            rows.append([key, value, " ".join(same)])
+    return Section(title, ["key", "value", "runs"], rows, otherwise)
+
+
+def _apart(letters: Sequence[str], found: Sequence[Apart]) -> Section:
+    rows = [
+        [letter, *_first_difference(apart), ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart))]
+        for letter, apart in zip(letters[1:], found, strict=True)
+    ]
+    headers = ["run", "metric", "steps", "sigma", "times, from the profiles", "every metric, from step"]
+    return Section(f"apart from {letters[0]} beyond their noise", headers, rows)
+
+
+def _first_difference(apart: Apart) -> list[str]:
+    band = NONE if apart.band is None else _band(apart.band)
+    if not apart.earliest:
+        return [NONE, NONE, NONE, band]
+    name, found = apart.earliest
+    return [plain(name), f"{found.step} to {found.until}", f"{found.size:+.3g}", band]
+
+
+def _band(band: Band) -> str:
+    return f"{plain(band.quantity)}, t {number(band.low)} to {number(band.high)}, step {band.step}"
+
+
+def _in_order(apart: Apart) -> list[tuple[str, Departure]]:
+    return sorted(apart.metrics.items(), key=lambda item: item[1].step)
+
+
+def _metric(letters: Sequence[str], name: str, metric: Metric) -> Section:
+    start, end = metric.start, metric.ends["step"]
+    area = "area" if start is None or end is None or end <= start else f"area {start:.0f} to {end:.0f}"
+    headers = ["run", "last", "best", "best at", area, *(f"at {place(axis, metric.ends[axis])}" for axis in AXES)]
+    rows = [[letter, *_figures(figures)] for letter, figures in zip(letters, metric.figures, strict=True) if figures]
+    return Section(plain(name), headers, rows)
+
+
+def _figures(figures: Figures) -> list[str]:
+    best = [number(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
+    return [cell(figures.last), *best, cell(figures.area), *(cell(figures.at[axis]) for axis in AXES)]
+
+
+def _goal(letters: Sequence[str], goal: Goal) -> Section:
+    rows = [
+        [letter, str(found.step), NONE if found.images is None else str(found.images), duration(found.seconds)]
+        if found
+        else [letter, NONE, NONE, NONE]
+        for letter, found in zip(letters, goal.reached, strict=True)
+    ]
+    return Section(f"until {plain(goal.metric)} <= {number(goal.level)}", ["run", "step", "images", "time"], rows)
+
+
+def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Sequence[str]) -> Section:
+    names = [" ".join(letters[i] for i in group.places) for group in groups]
+    headers = ["last value", names[0]]
+    for name in names[1:]:
+        headers += [name, "difference, 95% interval"]
+    rows = [[plain(metric), *_over_seeds(groups, metric)] for metric in metrics]
+    return Section("over seeds: mean and standard deviation", headers, [row for row in rows if set(row[1:]) != {NONE}])
+
+
+def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:
+    for i, group in enumerate(groups):
+        spread, difference = group.spreads.get(metric), group.differences.get(metric)
+        deviation = f" ± {spread.deviation:.2g}" if spread and spread.deviation is not None else ""
+        yield f"{number(spread.mean)}{deviation}" if spread else NONE
+        if i:
+            interval = difference and f"{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]"
+            yield interval or NONE

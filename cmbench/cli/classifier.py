@@ -1,0 +1,41 @@
+"""`cmbench classifier`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmbench import recipe as recipes
+from cmbench.cli._options import Json, Overrides, RecipeFile
+from cmbench.errors import UsageError, writing
+from cmbench.rundir.files import to_json, write_atomically
+
+
+def classifier(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option(help="The .safetensors to write, for `cmbench eval --features`.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of its first weights and its batches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Train a small classifier on the data of a recipe, whose features `cmbench eval` can compare."""
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out: found '{out}', allowed: a name that ends in .safetensors")
+    path = recipes.find(recipe)
+
+    from cmbench.engine import build
+    from cmbench.engine import classifier as classifiers
+
+    complete = build.complete(recipes.load(path, overrides or []), str(path))
+    data = build.data(complete, build.device_of(device, "--device"))
+    trained = classifiers.train(data, steps, seed)
+    accuracy = classifiers.accuracy(trained, data)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, trained.to_safetensors())
+    if json:
+        typer.echo(to_json({"schema": 1, "file": str(out), "accuracy": accuracy}))
+    else:
+        typer.echo(f"{out}: {accuracy:.1%} of held-out data are put into their class")

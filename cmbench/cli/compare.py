@@ -1,0 +1,151 @@
+"""`cmbench compare`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmbench.cli import _dashboard
+from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
+from cmbench.errors import NotFoundError, UsageError, naming, writing
+from cmbench.rundir import filter as run_filter
+from cmbench.rundir import overview
+from cmbench.rundir.files import write_atomically
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.select import all_runs, runs_folder, select_many
+
+if TYPE_CHECKING:  # numpy is not for every command to load
+    from cmbench.rundir.comparison import Comparison
+
+
+def compare(
+    runs: RunsToCompare = None,
+    runs_dir: RunsDir = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="WORDS", help="Of these runs, or of all: 'tag:x state:finished loss<0.1'."),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Print tables.")] = False,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one value a line.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with charts and snapshots.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the charts as a picture.")] = None,
+    reach: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=LEVEL", help="Tell when each run got there, e.g. sw1=0.06; may be repeated."),
+    ] = None,
+    fail_if: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Exit with 1 if it holds of a run after the first, e.g. 'sw1 > 1.05 * a.sw1'; a is the first run. "
+            "A value that is not finite lets it hold.",
+        ),
+    ] = None,
+    ascii_only: Ascii = False,
+) -> int:
+    """Compare runs, called a, b, c and so on: in a terminal on a screen, else as tables, JSON, CSV or a page."""
+    if plain + json + csv > 1:
+        raise UsageError("--plain, --json, --csv: found more than one, allowed: one of them")
+    folder = runs_folder(runs_dir)
+    chosen = _chosen(runs or [], where, folder)
+    asked = plain or json or csv or html or png or fail_if or reach
+    if not asked and _dashboard.can_be_shown():
+        _dashboard.show(folder, chosen, ascii_only)
+        return 0
+    from cmbench.cli import _interval
+    from cmbench.rundir import comparison
+
+    found = _with_goals(comparison.compare(chosen, _interval.of_difference), reach or [])
+    holding = _verdicts(found, fail_if) if fail_if else []
+    _write(found, html, png)
+    if json or csv:
+        _print_data(found, json)
+    elif plain or not (html or png or fail_if):
+        from cmbench.cli import _report_plain
+
+        _report_plain.show(found, ascii_only)
+    for line in holding:
+        typer.echo(line, err=True)
+    return 1 if holding else 0
+
+
+def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDir]:
+    """Return the runs that are meant.
+
+    Raises:
+        UsageError: none are named, or the filter cannot be understood.
+        NotFoundError: there are none.
+    """
+    if not selectors and where is None:
+        raise UsageError("compare: found no runs, allowed: RUN..., --filter WORDS, or both")
+    with naming("--filter"):
+        is_meant = run_filter.parse(where or "")
+    chosen = select_many(selectors, folder) if selectors else all_runs(folder)
+    chosen = [run for run in chosen if is_meant(overview.glance(run))] if where is not None else chosen
+    if not chosen:
+        raise NotFoundError(f"--filter {where!r}: no such run in {folder} (cmbench ls)")
+    return chosen
+
+
+def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
+    """Put the levels that were asked for in place of the usual ones."""
+    from cmbench.rundir import comparison, expression
+
+    goals = []
+    for text in reach:
+        name, _, level = text.partition("=")
+        with naming(f"--reach {text!r}"):
+            metric = expression.metric_named(name.strip(), found.metrics)
+            try:
+                goals.append(comparison.goal(found.members, metric, float(level)))
+            except ValueError:
+                raise UsageError(f"found no number {level!r}, allowed: METRIC=LEVEL, e.g. sw1=0.06") from None
+    return dataclasses.replace(found, goals=goals) if goals else found
+
+
+def _verdicts(found: "Comparison", text: str) -> list[str]:
+    """Return a line for each run of which the condition holds."""
+    from cmbench.rundir.expression import Condition
+    from cmbench.tui.text import plain
+
+    letters = [member.letter for member in found.members]
+    values = {
+        letter: {name: figures.last for name, metric in found.metrics.items() if (figures := metric.figures[i])}
+        for i, letter in enumerate(letters)
+    }
+    with naming("--fail-if"):
+        verdicts = Condition(text, letters, found.metrics).verdicts(values)
+    names = {member.letter: member.run.name for member in found.members}
+    return [
+        f"{plain(text)}: holds of {verdict.run} ({plain(names[verdict.run])}): "
+        + ", ".join(f"{name} = {value:.6g}" for name, value in verdict.values.items())
+        for verdict in verdicts
+        if verdict.holds
+    ]
+
+
+def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
+    """Write the files that were asked for."""
+    if not (html or png):
+        return
+    from cmbench.cli import _report_charts, _report_html
+
+    _report_charts.check("--html" if html else "--png")
+    for path, encode in ((html, _report_html.encoded), (png, _report_charts.png)):
+        if path:
+            content = encode(found)
+            with writing(path):
+                write_atomically(path, content)
+
+
+def _print_data(found: "Comparison", json: bool) -> None:
+    if json:
+        from cmbench.cli import _report_json
+
+        typer.echo(_report_json.encoded(found))
+    else:
+        from cmbench.cli import _report_csv
+
+        typer.echo(_report_csv.encoded(found), nl=False)

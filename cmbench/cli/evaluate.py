@@ -1,0 +1,99 @@
+"""`cmbench eval`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmbench import recipe as recipes
+from cmbench.cli import _figures
+from cmbench.cli._figures import Asked, Subject
+from cmbench.cli._options import Json, RunsDir, complete_runs
+from cmbench.errors import NotFoundError, UsageError, nearest
+from cmbench.measures import MEASURES
+from cmbench.rundir import checkpoints
+from cmbench.rundir.files import to_json
+from cmbench.rundir.select import runs_folder, select
+
+_TRAJECTORIES = 128  # where the recipe asks for none
+
+
+def evaluate(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            autocompletion=complete_runs,
+            help="Paths, unique prefixes, @latest or @latest:PREFIX; none: the newest with a checkpoint.",
+        ),
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Sampler steps, e.g. 1,2,4; the run's [evaluate] if not given.")] = "",
+    n: Annotated[int | None, typer.Option("--n", "-n", min=2, help="Samples of a set; likewise.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Sets of samples, for the spread.")] = 5,
+    metrics: Annotated[str, typer.Option(help="Measures with commas between; all if not given.")] = "",
+    features: Annotated[
+        str, typer.Option(help="What measures of samples compare: pixels, inception, or a classifier's .safetensors.")
+    ] = "pixels",
+    checkpoint: Annotated[str, typer.Option(help="A step, best or latest.")] = "latest",
+    ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Measure the samples of runs beside real data; what was asked before is read, not computed."""
+    asked = Asked(_metrics(metrics), bool(metrics), repeats, seed, features, _figures.identity(features))
+    wanted_steps = _steps(steps)
+    folder = runs_folder(runs_dir)
+    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
+    answers = _figures.answered(subjects, asked, device, runs_dir)
+    if json:
+        typer.echo(
+            to_json({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})
+        )
+        return
+    for subject, figures in zip(subjects, answers, strict=True):
+        _figures.show(subject, figures, asked)
+
+
+def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None) -> Subject:
+    """Find the weights that are meant, without reading them."""
+    run = select(selector, folder, with_checkpoint=True)
+    step = checkpoints.choose(run, checkpoint)
+    sums = checkpoints.checksums(run, step)
+    if sums is None:
+        raise NotFoundError(f"{run.checkpoint(step) / 'state.json'}: missing or broken")
+    name = checkpoints.ema_name(ema, checkpoints.averages(sums))
+    table = recipes.load(run.recipe).evaluate
+    sha256 = sums[checkpoints.group_of(name)]
+    return Subject(
+        run, step, name, sha256, steps or list(table.steps), n or table.n, table.true_error_n or _TRAJECTORIES
+    )
+
+
+def _steps(text: str) -> list[int]:
+    parts = text.split(",") if text else []
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 1000 for part in parts):
+        raise UsageError(f"--steps: found '{text}', allowed: integers from 1 to 1000 with commas between, e.g. 1,2,4")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _metrics(text: str) -> list[str]:
+    names = text.split(",") if text else list(MEASURES)
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"--metrics: found '{name}', allowed: {', '.join(MEASURES)}{nearest(name, MEASURES)}")
+    return list(dict.fromkeys(names))
+
+
+def _about(subject: Subject, figures: list[dict[str, Any]], asked: Asked) -> dict[str, Any]:
+    return {
+        "run": subject.run.name,
+        "checkpoint": subject.step,
+        "ema": subject.ema,
+        "n": subject.n,
+        "repeats": asked.repeats,
+        "seed": asked.seed,
+        "features": asked.features,
+        "figures": figures,
+    }

@@ -1,0 +1,90 @@
+"""`cmbench lab`."""
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cmbench.cli import _findings
+from cmbench.cli._options import Json
+from cmbench.cli._tables import table
+from cmbench.errors import UsageError, writing
+from cmbench.lab import _claims
+from cmbench.rundir.files import to_json
+
+
+def _complete_claims(incomplete: str) -> list[str]:
+    names = ["all", *(claim.name for claim in _claims.all_claims())]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def lab(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CLAIM]...",
+            autocompletion=_complete_claims,
+            help="Claims to measure, or all; none: list them.",
+        ),
+    ] = None,
+    json: Json = False,
+    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw each chart into FOLDER/CLAIM.png.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what came out as a page.")] = None,
+) -> int:
+    """Measure claims of the theory on problems with closed forms. Exit code 1 if one fails."""
+    if not names:
+        if png or markdown:
+            raise UsageError(f"--{'png' if png else 'markdown'}: found one, allowed with claims alone")
+        _list(json)
+        return 0
+    claims = _claims.chosen(names)
+    if png and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--png: needs the matplotlib package: pip install 'cmbench[plots]'")
+    results = []
+    for claim in claims:
+        start = time.perf_counter()
+        with Console(stderr=True).status(f"measuring {claim.name}"):
+            finding = _claims.measure(claim)
+        results.append(_findings.Result(claim, finding, time.perf_counter() - start))
+        if not json:
+            _findings.show(results[-1])
+        if png:
+            _draw(results[-1], png)
+    if markdown:
+        with writing(markdown):
+            markdown.write_text(_findings.page(results), encoding="utf-8")
+    if json:
+        typer.echo(to_json({"schema": 1, "counts": _findings.counts(results), "claims": [r.plain() for r in results]}))
+    else:
+        typer.echo(f"\n{_findings.summary(results)}")
+    return int(any(result.finding.verdict == "fails" for result in results))
+
+
+def _list(json: bool) -> None:
+    claims = _claims.all_claims()
+    if json:
+        typer.echo(to_json({"schema": 1, "claims": [vars(claim) for claim in claims]}))
+        return
+    table(["claim", "section", "statement"], [(claim.name, claim.section, claim.statement) for claim in claims])
+    typer.echo("\nnext: cmbench lab CLAIM, cmbench lab all")
+
+
+def _draw(result: "_findings.Result", folder: Path) -> None:
+    """Draw the chart of a finding by matplotlib."""
+    from matplotlib.figure import Figure
+
+    chart = result.finding.chart
+    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
+    axes: Any = figure.subplots()
+    for curve in chart.curves:
+        axes.plot(curve.x, curve.y, "-o" if curve.joined else "o", markersize=3, linewidth=1.2, label=curve.label)
+    axes.set(title=f"{result.claim.name}: {chart.title}", xlabel=chart.x, ylabel=chart.y)
+    axes.set(xscale="log" if chart.log_x else "linear", yscale="log" if chart.log_y else "linear")
+    axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
+    axes.legend(fontsize="small")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{result.claim.name}.png")

@@ -1,0 +1,53 @@
+"""A small classifier of pictures, for its features: what tells the classes apart matters more than the pixels."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from cmbench.data._finite import Finite, as_float
+from cmbench.errors import UsageError
+from cmbench.evaluation._classifier import About, Classifier
+from cmbench.randomness import StepRandom, forked_seed
+
+_BATCH, _LR, _WIDTH = 128, 1e-3, 32
+
+
+def train(data: Any, steps: int, seed: int) -> Classifier:
+    """Train two convolutions and two linear layers; the features are the 64 numbers that the last layer gets.
+
+    Raises:
+        UsageError: the data are no pictures, or have no classes.
+    """
+    if not isinstance(data, Finite) or len(data.shape) != 3 or data.classes < 2:
+        raise UsageError("data.kind: allowed for a classifier: pictures of two or more classes (digits, images)")
+    with forked_seed(seed):
+        net = Classifier(_about(tuple(data.shape), data.classes)).to(data.device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=_LR)
+    for step in range(steps):
+        x_0, labels = data.batch(_BATCH, StepRandom(data.device, seed, step))
+        optimizer.zero_grad()
+        cross_entropy(net(x_0), labels).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@torch.no_grad()
+def accuracy(net: Classifier, data: Finite) -> float:
+    """Return the share of held-out samples that are put into their class."""
+    x, labels = data.test.split(1024), data.test_labels.split(1024)
+    right = (
+        net(as_float(some.to(data.device))).argmax(dim=1).cpu() == own for some, own in zip(x, labels, strict=True)
+    )
+    return float(torch.cat(list(right)).double().mean())
+
+
+def _about(shape: tuple[int, ...], classes: int) -> About:
+    colours, height, width = shape
+    picture = 2 * _WIDTH * ((height + 1) // 2) * ((width + 1) // 2)
+    first = {"in_channels": colours, "out_channels": _WIDTH, "kernel_size": 3, "padding": 1}
+    second = {"in_channels": _WIDTH, "out_channels": 2 * _WIDTH, "kernel_size": 3, "padding": 1, "stride": 2}
+    layers = [("Conv2d", first), ("ReLU", {}), ("Conv2d", second), ("ReLU", {}), ("Flatten", {})]
+    layers += [("Linear", {"in_features": picture, "out_features": 64}), ("ReLU", {})]
+    logits = ("Linear", {"in_features": 64, "out_features": classes})
+    return About(shape=shape, layers=[*layers, logits], features=len(layers))

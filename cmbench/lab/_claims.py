@@ -1,0 +1,57 @@
+"""The claims of the folder: the file name is the name. Their texts are read without torch, which `measure` imports."""
+
+import ast
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmbench.errors import UsageError, nearest
+from cmbench.lab._finding import Finding
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim by its name, the article's section, the statement, and the problem on which it is measured."""
+
+    name: str
+    section: str
+    statement: str
+    setting: str
+
+
+def all_claims() -> list[Claim]:
+    """Return every claim, in the order of the article's sections."""
+    found = [_read(path) for path in sorted(FOLDER.glob("[!_]*.py"))]
+    return sorted(found, key=lambda claim: [int(number) for number in claim.section.split(".")])
+
+
+def chosen(names: list[str]) -> list[Claim]:
+    """Return the claims of these names, each once, in the order of the article; "all" stands for every one.
+
+    Raises:
+        UsageError: there is no such claim.
+    """
+    every = all_claims()
+    known = [claim.name for claim in every]
+    for name in names:
+        if name not in (*known, "all"):
+            raise UsageError(f"claim: found '{name}', allowed: all, {', '.join(known)}{nearest(name, known)}")
+    return [claim for claim in every if claim.name in names or "all" in names]
+
+
+def measure(claim: Claim) -> Finding:
+    """Measure one claim at its full size."""
+    return importlib.import_module(f"cmbench.lab.{claim.name}").measure()
+
+
+def _read(path: Path) -> Claim:
+    """Read the constants SECTION, CLAIM and SETTING of a file without running it."""
+    texts: dict[str, str] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name in ("SECTION", "CLAIM", "SETTING"):
+                texts[name] = ast.literal_eval(node.value)
+    return Claim(path.stem, texts["SECTION"], texts["CLAIM"], texts["SETTING"])

@@ -1,0 +1,57 @@
+"""The measures by name: what their rows are called, which way is better. Imports no torch, so that recipes, which list
+them, and views, which show them, may know them.
+
+A name is that of a file of `cmbench.evaluation`. A figure of samples is a row `<key>_<sampler steps>step` of
+metrics.jsonl, such as sw_1step.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+Better = Literal["lower", "higher", ""]
+
+
+class Measure(NamedTuple):
+    """What there is to know of a measure without computing it.
+
+    Attributes:
+        key: begins the names of its rows.
+        better: "" where neither is: such a figure is read beside its floor.
+        against: the real samples that it compares with.
+        version: another one for a measure whose figures change, so that cached ones are not taken for it.
+    """
+
+    key: str
+    better: Better
+    against: Literal["held_out", "train"] = "held_out"
+    version: int = 1
+
+
+OF_SAMPLES = {
+    "sliced_wasserstein": Measure("sw", "lower"),
+    "energy_distance": Measure("energy", "lower"),
+    "kernel_mmd": Measure("mmd", "lower"),
+    "frechet_distance": Measure("fd", "lower"),
+    "precision": Measure("precision", "higher"),
+    "recall": Measure("recall", "higher"),
+    "density": Measure("density", "higher"),
+    "coverage": Measure("coverage", "higher"),
+    "nearest_neighbour": Measure("nn", "", against="train"),
+}
+OF_FUNCTIONS = {
+    "consistency_error": Measure("true_error", "lower"),
+    "self_consistency": Measure("self_error", "lower"),
+}
+MEASURES = {**OF_SAMPLES, **OF_FUNCTIONS}
+
+_STEPS = re.compile(r"_\d+step$")
+
+
+def row_key(name: str, steps: int) -> str:
+    """Return what the figure of a measure of samples is called in a row, e.g. fd_1step."""
+    return f"{OF_SAMPLES[name].key}_{steps}step"
+
+
+def better(key: str) -> Better:
+    """Return which way is better for a row's key, e.g. "lower" for sw_1step; "" for what measures no quality."""
+    return next((measure.better for measure in MEASURES.values() if measure.key == _STEPS.sub("", key)), "")

@@ -1,0 +1,65 @@
+"""Which checkpoint of a run is meant, and which average of the weights in it. No torch."""
+
+from collections.abc import Iterable, Sequence
+
+from cmbench.errors import NotFoundError, UsageError
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.log import read_rows
+
+AVERAGE = "ema_"  # begins the name of an average's group of tensors
+
+
+def choose(run: RunDir, wanted: str = "latest") -> int:
+    """Return the step of the checkpoint that "latest", "best" or a step means.
+
+    Raises:
+        UsageError: it is none of the three.
+        NotFoundError: the run has no such checkpoint.
+    """
+    steps = steps_of_checkpoints(run)
+    if wanted not in ("latest", "best") and not (wanted.isascii() and wanted.isdigit()):
+        raise UsageError(f"--checkpoint: found '{wanted}', allowed: a step, best or latest")
+    if not steps:
+        raise NotFoundError(f"{run.name}: no checkpoint yet")
+    if wanted == "latest":
+        return steps[-1]
+    found = _best(run, steps) if wanted == "best" else int(wanted)
+    if found not in steps:
+        what = "no best checkpoint, for none was evaluated" if found is None else f"no checkpoint at step {found}"
+        raise NotFoundError(f"{run.name}: {what}, allowed: {', '.join(map(str, steps))}")
+    return found
+
+
+def checksums(run: RunDir, step: int) -> dict[str, str] | None:
+    """Return the SHA-256 of each group of tensors of a checkpoint, or None where its state.json is broken."""
+    state = read_json(run.checkpoint(step) / "state.json")
+    return state.get("sha256") if state else None
+
+
+def averages(groups: Iterable[str]) -> list[str]:
+    """List the lengths of the averages among groups of tensors, in the recipe's order, e.g. ["0.999"]."""
+    return [name.removeprefix(AVERAGE) for name in groups if name.startswith(AVERAGE)]
+
+
+def ema_name(wanted: str, lengths: Sequence[str], key: str = "--ema") -> str:
+    """Return which average is meant: one of the lengths of a checkpoint, "none", or "" for the first.
+
+    Raises:
+        UsageError: there is no such average; `key` is what messages call `wanted`.
+    """
+    names = [*lengths, "none"]
+    if wanted and wanted not in names:
+        raise UsageError(f"{key}: found '{wanted}', allowed: {', '.join(names)}")
+    return wanted or names[0]
+
+
+def group_of(ema: str) -> str:
+    """Return the group of tensors of an average, or of the raw weights for "none"."""
+    return "model" if ema == "none" else f"{AVERAGE}{ema}"
+
+
+def _best(run: RunDir, steps: list[int]) -> int | None:
+    """Return the step that the journal called the best last, among those that are there."""
+    rows = [row for row in read_rows(run.events) if row["kind"] == "checkpoint" and row.get("best")]
+    return next((row["step"] for row in reversed(rows) if row["step"] in steps), None)

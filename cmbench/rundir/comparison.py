@@ -1,0 +1,242 @@
+"""Several runs beside each other: all that a report of them tells, computed from their files alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmbench import recipe as recipes
+from cmbench.measures import better
+from cmbench.recipe import Recipe
+from cmbench.rundir import departure, groups, readings, snapshots
+from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.departure import Band, Departure
+from cmbench.rundir.groups import Group, Interval
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.member import Member
+from cmbench.rundir.readings import AXES, Axis, Best, Reached
+
+# What a recipe lays down or a machine makes of it: that it differs says nothing about what was learned.
+NOT_LEARNED = {"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "images_per_s"}
+_COUNTS = {"count", "anatomy_count"}  # of samples in each bin of a profile
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one metric came to in one run; None for what there is not.
+
+    Attributes:
+        last: nan or inf where it was not finite.
+        best: of metrics of quality.
+        area: under the curve over the steps that all runs share, in units of the metric times steps.
+        at: the value where all runs have been, by axis.
+    """
+
+    last: float | None
+    best: Best | None
+    area: float | None
+    at: Mapping[Axis, float | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of all runs.
+
+    Attributes:
+        figures: one a run; None of those that do not have it.
+        start: the first step that all who have it share.
+        ends: the furthest place that they share, by axis; None where there is none.
+    """
+
+    figures: Sequence[Figures | None]
+    start: float | None
+    ends: Mapping[Axis, float | None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When each run first was as good as a level; None for those that never were."""
+
+    metric: str
+    level: float
+    reached: Sequence[Reached | None]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """From where on a run is not like the first: metric by metric, and the first band of times of the profiles."""
+
+    metrics: Mapping[str, Departure]
+    band: Band | None
+
+    @property
+    def earliest(self) -> tuple[str, Departure] | None:
+        """The metric that departs first, of those that tell of learning."""
+        learned = [(name, found) for name, found in self.metrics.items() if name not in NOT_LEARNED]
+        return min(learned, key=lambda item: (item[1].step, -abs(item[1].size)), default=None)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The snapshot of one run in a row."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Snapshots of equal latents, by the same number of sampler steps: a run's place and its picture each."""
+
+    sampler_steps: int
+    pictures: Mapping[int, Picture]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it. Lists are in the order of `members`."""
+
+    members: Sequence[Member]
+    recipe: Mapping[str, Sequence[Any]]
+    environment: Mapping[str, Sequence[Any]]
+    metrics: Mapping[str, Metric]
+    goals: Sequence[Goal]
+    apart: Sequence[Apart]  # of each run after the first
+    groups: Sequence[Group]
+    profiles: Mapping[str, Sequence[tuple[int, Floats] | None]]  # the newest step and bins of each run
+    pictures: Sequence[PictureRow]
+
+
+def compare(runs: Sequence[RunDir], interval: Interval) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        runs: one or more; what cannot be read of one is not there.
+        interval: of a difference of two means, see `groups`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
+        return _compared([Member.read(run, letter(i)) for i, run in enumerate(runs)], interval)
+
+
+def _compared(members: Sequence[Member], interval: Interval) -> Comparison:
+    names = sorted({name for member in members for name in member.columns}, key=_rank)
+    metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
+    last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}
+    return Comparison(
+        members=members,
+        recipe=_recipe_differences([member.recipe for member in members]),
+        environment=_differing([member.environment for member in members]),
+        metrics=metrics,
+        goals=_usual_goals(members, metrics),
+        apart=[_apart(members[0], member) for member in members[1:]],
+        groups=groups.of([member.recipe for member in members], last, interval),
+        profiles=_newest_profiles(members),
+        pictures=_picture_rows(members),
+    )
+
+
+def letter(i: int) -> str:
+    """Return what the run at a place is called: a to z, then a1, b1 and so on."""
+    return chr(ord("a") + i % 26) + (str(i // 26) if i >= 26 else "")
+
+
+def goal(members: Sequence[Member], metric: str, level: float) -> Goal:
+    """Return when each run first reached a level of a metric."""
+    found = [member.columns.get(metric) for member in members]
+    return Goal(
+        metric, level, [readings.reached(column, level, better(metric)) if column else None for column in found]
+    )
+
+
+def _rank(metric: str) -> tuple[bool, bool, str]:
+    """Put quality first, and last what is not learned."""
+    return metric in NOT_LEARNED, not better(metric), metric
+
+
+def _recipe_differences(found: Sequence[Recipe | None]) -> dict[str, list[Any]]:
+    """Return the keys that differ; the value of a recipe that cannot be read is MISSING."""
+    readable = [i for i, recipe in enumerate(found) if recipe]
+    differences = recipes.differences([recipe for recipe in found if recipe])
+    rows = {}
+    for key, values in differences.items():
+        known = dict(zip(readable, values, strict=True))
+        rows[key] = [known.get(i, recipes.MISSING) for i in range(len(found))]
+    return rows
+
+
+def _differing(tables: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    keys = dict.fromkeys(key for table in tables for key in table)
+    rows = {key: [table.get(key, recipes.MISSING) for table in tables] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _metric(name: str, found: Sequence[Column | None]) -> Metric:
+    there = [column.finite() for column in found if column and len(column.finite())]
+    ends = {axis: _shared_end(there, axis) for axis in AXES}
+    start = max((column.step[0] for column in there), default=None)
+    return Metric([_figures(name, column, start, ends) if column else None for column in found], start, ends)
+
+
+def _shared_end(there: Sequence[Column], axis: Axis) -> float | None:
+    ends = [getattr(column, axis)[-1] for column in there]
+    return float(min(ends)) if ends and np.isfinite(ends).all() else None
+
+
+def _figures(name: str, column: Column, start: float | None, ends: Mapping[Axis, float | None]) -> Figures:
+    end = ends["step"]
+    return Figures(
+        last=readings.last(column),
+        best=readings.best(name, column),
+        area=None if start is None or end is None or end <= start else readings.area(column, start, end),
+        at={axis: None if x is None else readings.at(column, axis, x) for axis, x in ends.items()},
+    )
+
+
+def _usual_goals(members: Sequence[Member], metrics: Mapping[str, Metric]) -> list[Goal]:
+    """Return for each metric of quality the best level that all runs which have it have reached."""
+    goals = []
+    for name in filter(better, metrics):
+        bests = [figures.best.value for figures in metrics[name].figures if figures and figures.best]
+        if bests:
+            goals.append(goal(members, name, min(bests) if better(name) == "higher" else max(bests)))
+    return goals
+
+
+def _apart(first: Member, other: Member) -> Apart:
+    found = {
+        name: apart
+        for name in sorted(first.columns.keys() & other.columns.keys())
+        if (apart := departure.of_columns(first.columns[name], other.columns[name]))
+    }
+    shared = (first.profiles.keys() & other.profiles.keys()) - _COUNTS if first.edges == other.edges else set()
+    pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared)}
+    bands = [band for name, pair in pairs.items() if (band := departure.of_profiles(name, first.edges, *pair))]
+    return Apart(found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
+
+
+def _newest_profiles(members: Sequence[Member]) -> dict[str, list[tuple[int, Floats] | None]]:
+    names = sorted({name for member in members for name in member.profiles} - _COUNTS)
+    return {name: [_newest(member.profiles.get(name)) for member in members] for name in names}
+
+
+def _newest(rows: Mapping[int, Floats] | None) -> tuple[int, Floats] | None:
+    return (max(rows), rows[max(rows)]) if rows else None
+
+
+def _picture_rows(members: Sequence[Member]) -> list[PictureRow]:
+    """Return rows of snapshots, near the step that the shortest of its runs has reached."""
+    rows: dict[tuple[Any, int], dict[int, dict[int, Path]]] = {}
+    for i, member in enumerate(members):
+        for step, files in snapshots.files_of(member.run.snapshots).items():
+            for sampler_steps, file in files.items():
+                rows.setdefault((member.latents, sampler_steps), {}).setdefault(i, {})[step] = file.picture
+    ordered = sorted(rows.items(), key=lambda row: (row[0][1], min(row[1])))
+    return [PictureRow(sampler_steps, _pictures(found)) for (_, sampler_steps), found in ordered]
+
+
+def _pictures(found: Mapping[int, Mapping[int, Path]]) -> dict[int, Picture]:
+    end = min(max(pictures) for pictures in found.values())
+    steps = {i: max((step for step in pictures if step <= end), default=min(pictures)) for i, pictures in found.items()}
+    return {i: Picture(step, found[i][step]) for i, step in steps.items()}

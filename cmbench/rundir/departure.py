@@ -1,0 +1,180 @@
+"""From where on two runs differ by more than their noise: the step, from a metric; the times, from the profiles.
+
+The method. Over the steps that two runs share, a metric is averaged in at most BLOCKS blocks of rows, the same steps
+in both: "batch means" (Law & Carson 1979), for a mean over more rows than the noise remembers is nearly independent of
+the next. The noise of the difference D of the means is taken from differences of D in turn, which cancel a trend (Rice
+1984), over LASTING blocks, for what the noise remembers; and by a median over a window, which single spikes do not move
+and which follows noise that fades with the loss (Donoho & Johnstone 1994):
+
+    sigma_k = median |D_{j+LASTING} - D_j| / (0.6745 sqrt 2),  j in a window around k.
+
+The runs depart at the first of LASTING blocks in a row in all of which D lies beyond LIMIT sigma on the same side.
+Of pairs of runs that do not differ, 0.2% are said to at most where rows are independent, with normal noise and with
+Student's of 3 degrees; 1.1% where a row remembers 0.3 of the one before, 4.1% at 0.6 (8 to 1,000 rows; 1,500 pairs of
+each length, 400 of the longest).
+A single seed's noise is all that is known here: what another seed would do is a question for `groups`.
+
+Law & Carson, "A sequential procedure for determining the length of a steady-state simulation", Oper. Res. 27, 1979.
+Rice, "Bandwidth choice for nonparametric regression", Ann. Statist. 12, 1984.
+Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from cmbench.rundir.columns import Column, Floats
+
+BLOCKS = 128
+LASTING = 3  # blocks in a row
+LIMIT = 3.0  # standard deviations
+_FEWEST = 8  # blocks: fewer do not tell noise from a difference
+_WINDOW = 32  # differences that a noise is taken from
+_ROUNDING = 1e-6  # of the values: a smaller noise is none
+_MEDIAN = 0.6745 * 2**0.5  # of the absolute difference of two values of normal noise, in standard deviations
+_NEIGHBOURS = 2  # bins on either side whose noise is pooled
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where a metric of two runs departs.
+
+    Attributes:
+        step, until: first and last step of the block in which it shows first; equal where a value is not finite.
+        size: the difference there in standard deviations of its noise, second run less first; inf without noise.
+    """
+
+    step: int
+    until: int
+    size: float
+
+
+@dataclass(frozen=True)
+class Band:
+    """The first times at which a quantity of the profiles departs: between two times, at a step."""
+
+    quantity: str
+    step: int
+    low: float
+    high: float
+    size: float
+
+
+def of_columns(a: Column, b: Column) -> Departure | None:
+    """Return where two runs depart in a metric; None where they do not, or where there are too few rows to tell."""
+    found = [d for d in (_of_finiteness(a, b), _of_means(a.finite(), b.finite())) if d]
+    return min(found, key=lambda departure: departure.step, default=None)
+
+
+def of_profiles(quantity: str, edges: Sequence[float], a: Mapping[int, Floats], b: Mapping[int, Floats]) -> Band | None:
+    """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
+
+    The rows of the steps that both have are the blocks. Where all values are positive their logarithms are compared,
+    whose noise is nearly the same in all rows; that of a bin is pooled with its neighbours'.
+
+    Args:
+        quantity: its name.
+        edges: times between the bins, (B + 1,).
+        a, b: bins by step, each (B,), nan where a bin was empty.
+    """
+    steps = sorted(a.keys() & b.keys())
+    shape = (len(edges) - 1,)
+    if len(steps) <= LASTING or any(run[step].shape != shape for run in (a, b) for step in steps):
+        return None
+    rows = [np.array([run[step] for step in steps], np.float64) for run in (a, b)]
+    if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in rows):
+        rows = [np.log(part) for part in rows]
+    z = _in_deviations(rows[0], rows[1], _noise_of_bins(rows[1] - rows[0]))
+    for i in range(len(steps) - LASTING + 1):
+        beyond = _all_beyond(z[i : i + LASTING])
+        if band := _widest(beyond):
+            return Band(quantity, steps[i], edges[band.start], edges[band.stop], float(np.median(z[i, band])))
+    return None
+
+
+def _of_finiteness(a: Column, b: Column) -> Departure | None:
+    """Return the first row that is not finite in one run, if the other goes on past it."""
+    lost_a, lost_b = (column.step[~np.isfinite(column.value)][:1].tolist() or [np.inf] for column in (a, b))
+    step = min(lost_a[0], lost_b[0])
+    if lost_a == lost_b or not (len(a) and len(b)) or min(a.step[-1], b.step[-1]) < step:
+        return None
+    return Departure(int(step), int(step), np.inf)
+
+
+def _of_means(a: Column, b: Column) -> Departure | None:
+    if min(len(a), len(b)) < _FEWEST:
+        return None
+    start, end = max(a.step[0], b.step[0]), min(a.step[-1], b.step[-1])
+    shared = [np.flatnonzero((run.step >= start) & (run.step <= end)) for run in (a, b)]
+    steps = [run.step[rows] for run, rows in zip((a, b), shared, strict=True)]
+    fewer = min(steps, key=len)
+    if len(fewer) < _FEWEST:
+        return None
+    ends = fewer[np.arange(1, (n := min(BLOCKS, len(fewer))) + 1) * len(fewer) // n - 1]
+    counts = [np.diff(np.searchsorted(step, ends, side="right"), prepend=0) for step in steps]
+    filled = np.minimum(*counts) > 0
+    means = [_means(run.value[rows], count)[filled] for run, rows, count in zip((a, b), shared, counts, strict=True)]
+    starts = np.concatenate([[start], ends[:-1] + 1])
+    return _first_lasting(means[0], means[1], starts[filled], ends[filled])
+
+
+def _means(values: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Return the mean of each block of so many rows; nan of an empty one."""
+    means = np.full(len(counts), np.nan)
+    there = counts > 0
+    starts = (np.cumsum(counts) - counts)[there]
+    means[there] = np.add.reduceat(values[: counts.sum()], starts) / counts[there]
+    return means
+
+
+def _first_lasting(a: Floats, b: Floats, starts: Floats, ends: Floats) -> Departure | None:
+    if len(a) < _FEWEST:
+        return None
+    z = _in_deviations(a, b, _noise(b - a))
+    lasting = np.flatnonzero(_all_beyond(sliding_window_view(z, LASTING).T))
+    return Departure(int(starts[lasting[0]]), int(ends[lasting[0]]), float(z[lasting[0]])) if len(lasting) else None
+
+
+def _noise(difference: Floats) -> Floats:
+    """Return the noise at each block, (n,), from the differences around it."""
+    steps = np.abs(difference[LASTING:] - difference[:-LASTING])
+    windows = sliding_window_view(steps, min(_WINDOW, len(steps)))
+    medians = np.median(windows, axis=1)
+    return medians[np.clip(np.arange(len(difference)) - windows.shape[1] // 2, 0, len(medians) - 1)] / _MEDIAN
+
+
+def _noise_of_bins(difference: Floats) -> Floats:
+    """Return the noise of each bin, (B,), from successive rows of it and its neighbours: there are few rows."""
+    steps = np.abs(np.diff(difference, axis=0))
+    padded = np.pad(steps, ((0, 0), (_NEIGHBOURS, _NEIGHBOURS)), constant_values=np.nan)
+    windows = sliding_window_view(padded, 2 * _NEIGHBOURS + 1, axis=1).transpose(1, 0, 2).reshape(steps.shape[1], -1)
+    noise = np.full(len(windows), np.nan)
+    known = ~np.isnan(windows).all(axis=1)
+    noise[known] = np.nanmedian(windows[known], axis=1)
+    return noise / _MEDIAN
+
+
+def _in_deviations(a: Floats, b: Floats, noise: Floats) -> Floats:
+    """Return (b - a) / noise; 0 where the values are equal but for rounding, nan where there is none."""
+    difference, rounding = b - a, _ROUNDING * np.fmax(np.abs(a), np.abs(b))
+    z = np.divide(difference, noise, out=np.copysign(np.inf, difference), where=noise > 0)
+    return np.where(np.abs(difference) <= rounding, 0.0, np.where(np.isnan(difference), np.nan, z))
+
+
+def _all_beyond(z: Floats) -> NDArray[np.bool_]:
+    """Return where all of a few rows (LASTING, n) lie beyond the limit on one side."""
+    above, below = (np.logical_and.reduce(sign * z > LIMIT, axis=0) for sign in (1, -1))
+    return above | below
+
+
+def _widest(there: NDArray[np.bool_]) -> slice | None:
+    """Return the longest stretch of True, of two at least."""
+    changes = np.flatnonzero(np.diff(there, prepend=False, append=False)).reshape(-1, 2)
+    lengths = changes[:, 1] - changes[:, 0]
+    if not len(changes) or lengths.max() < 2:
+        return None
+    first, behind = changes[np.argmax(lengths)].tolist()
+    return slice(first, behind)

@@ -1,0 +1,38 @@
+"""Answers of `cmbench eval`, one file a question, so that one that was asked before costs nothing. No torch."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cmbench.errors import writing
+from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.layout import SCHEMA, RunDir
+
+Question = Mapping[str, Any]  # everything that the answer depends on, "metric" among it
+Answer = dict[str, Any]
+
+
+def read(run: RunDir, question: Question) -> Answer | None:
+    """Return the answer to a question, or None where it was not asked yet or its file is broken."""
+    stored = read_json(_path(run, question))
+    return stored["answer"] if stored and stored.get("question") == question and "answer" in stored else None
+
+
+def write(run: RunDir, question: Question, answer: Answer) -> None:
+    """Keep an answer.
+
+    Raises:
+        UsageError: the run directory cannot be written.
+    """
+    with writing(run.evaluations):
+        run.evaluations.mkdir(exist_ok=True)
+        content = {"schema": SCHEMA, "question": question, "answer": answer}
+        write_atomically(_path(run, question), to_json(content, indent=True))
+
+
+def _path(run: RunDir, question: Question) -> Path:
+    digest = hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return run.evaluations / f"{question['metric']}-{digest[:16]}.json"

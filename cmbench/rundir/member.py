@@ -1,0 +1,97 @@
+"""One of several runs that are compared: what of its files a comparison looks at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cmbench.errors import UsageError
+from cmbench.recipe import Recipe, flat
+from cmbench.recipe import load as load_recipe
+from cmbench.rundir import annotations, columns, status
+from cmbench.rundir.annotations import Annotations
+from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.overview import number_of
+from cmbench.rundir.series import Profiles, Reader
+
+# Of meta.json: what a run is, where it lies, or what follows from its recipe.
+_NOT_ENVIRONMENT = {
+    *("schema", "created", "argv", "directory", "seed", "teacher", "start"),
+    *("shape", "classes", "parameters", "profile_edges", "floor"),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run; what is missing or damaged in its files is empty.
+
+    Attributes:
+        letter: what reports call it.
+        recipe: None where it cannot be read.
+        environment: what results depend on beside the recipe, by key.
+        columns: its metrics.
+        edges: times between the bins of its profiles, (B + 1,).
+        profiles: quantity -> step -> bins (B,).
+        latents: equal for runs whose snapshots are drawn from the same latents; its own letter where that is not known.
+    """
+
+    letter: str
+    run: RunDir
+    status: Mapping[str, Any]
+    written: Annotations
+    recipe: Recipe | None
+    environment: Mapping[str, Any]
+    columns: Mapping[str, Column]
+    edges: list[float]
+    profiles: Mapping[str, Mapping[int, Floats]]
+    latents: str
+
+    @classmethod
+    def read(cls, run: RunDir, letter: str) -> "Member":
+        """Read a run."""
+        meta, recipe = read_json(run.meta) or {}, _recipe(run)
+        return cls(
+            letter=letter,
+            run=run,
+            status=status.read(run),
+            written=annotations.read(run),
+            recipe=recipe,
+            environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
+            columns=columns.read(run, number_of(meta.get("created"))),
+            edges=_edges(meta),
+            profiles=_profiles(run),
+            latents=f"{recipe.seed} {recipe.snapshot.n} {meta.get('shape')}" if recipe else letter,
+        )
+
+    @property
+    def seed(self) -> int | None:
+        """The recipe's seed, where it can be read."""
+        return self.recipe.seed if self.recipe else None
+
+
+def _recipe(run: RunDir) -> Recipe | None:
+    try:
+        return load_recipe(run.recipe)
+    except UsageError:
+        return None
+
+
+def _edges(meta: Mapping[str, Any]) -> list[float]:
+    found = meta.get("profile_edges")
+    edges = [number_of(edge) for edge in found] if isinstance(found, list) else []
+    known = [edge for edge in edges if edge is not None]
+    return known if len(known) == len(edges) else []
+
+
+def _profiles(run: RunDir) -> dict[str, dict[int, Floats]]:
+    profiles = Profiles(Reader(run.profiles))
+    try:
+        profiles.read()
+        while profiles.reader.behind:
+            profiles.read()
+    except (KeyError, TypeError, ValueError):  # not as a trainer writes them
+        return {}
+    return {name: {step: bins.astype(np.float64) for step, bins in rows} for name, rows in profiles.rows.items()}

@@ -1,0 +1,261 @@
+"""`cmbench compare`: which runs, in which form, and as a gate."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from compared_runs import EDGES, compared_run, losses
+from scipy.integrate import trapezoid
+
+from cmbench.cli import _dashboard
+from cmbench.rundir import annotations
+
+HOSTILE = "<script>alert(1)</script> [bold]x[/] \x1b[31mred\x1b[0m =1+1 $\\frac{$ \u202eevil"
+
+
+@pytest.fixture
+def runs(home):
+    """Three runs: b is another seed of a; c learns faster for some time, and logs at other steps."""
+    folder = home / "runs"
+    bins = {step: {"loss": [4.0, 3.0, 2.0, 1.0], "count": [1, 2, 3, 4]} for step in (10, 20, 30, 40)}
+    return [
+        compared_run(folder, "a-run", {"loss": losses(40, 1), "sw_1step": np.linspace(1, 0.5, 40)}, profiles=bins),
+        compared_run(
+            folder,
+            "b-run",
+            {"loss": losses(40, 2), "sw_1step": np.linspace(1, 0.6, 40)},
+            recipe={"seed = 3": "seed = 4"},
+            meta={"host": "there"},
+        ),
+        compared_run(
+            folder,
+            "c-run",
+            {"loss": np.array(losses(30, 3)) - 3, "sw_1step": [*np.linspace(1, 0.4, 29), math.nan]},
+            steps=range(2, 61, 2),
+            recipe={"lr = 1e-2": "lr = 3e-2"},
+            tags=["fast"],
+        ),
+    ]
+
+
+def test_everything_as_json(cmbench, runs):
+    outcome = cmbench("compare", "a-run", "b-run", "c-run", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    found = json.loads(outcome.out)
+    assert [run["name"] for run in found["runs"]] == ["a-run", "b-run", "c-run"]
+    assert found["recipe"] == {"seed": {"a": 3, "b": 4, "c": 3}, "optimizer.lr": {"a": 0.01, "b": 0.01, "c": 0.03}}
+    assert found["environment"] == {"host": {"a": "here", "b": "there", "c": "here"}}
+    loss = found["metrics"]["loss"]
+    assert (loss["start"], loss["ends"]) == (2, {"step": 40, "images": 320, "seconds": 30})
+    a, c = np.array(losses(40, 1)), np.array(losses(30, 3)) - 3
+    assert loss["runs"]["a"]["area"] == pytest.approx(trapezoid(a[1:], np.arange(2, 41)))
+    assert loss["runs"]["c"]["area"] == pytest.approx(trapezoid(c[:20], np.arange(2, 41, 2)))
+    assert loss["runs"]["a"]["at_seconds"] == pytest.approx(a[29])
+    assert loss["runs"]["c"]["at_step"] == pytest.approx(c[19])
+    assert loss["runs"]["c"]["at_seconds"] == pytest.approx(c[29])
+    assert loss["runs"]["a"]["best"] is None
+    quality = found["metrics"]["sw_1step"]["runs"]
+    assert (quality["a"]["best"], quality["a"]["step_of_best"]) == (0.5, 40)
+    assert (quality["c"]["last"], quality["c"]["nonfinite"]) == (None, {"last": "nan"})
+    (goal,) = found["goals"]
+    assert (goal["metric"], goal["level"]) == ("sw_1step", 0.6)
+    assert goal["runs"]["a"]["step"] == 1 + next(i for i, x in enumerate(np.linspace(1, 0.5, 40)) if x <= 0.6)
+    assert found["apart"]["b"]["metrics"].get("loss") is None
+    assert found["apart"]["c"]["earliest"] == "loss"
+    assert found["apart"]["c"]["metrics"]["loss"]["step"] <= 4
+    assert found["profiles"]["loss"]["a"] == {"step": 40, "bins": [4.0, 3.0, 2.0, 1.0]}
+    assert found["profile_edges"]["a"] == EDGES
+    (group,) = found["groups"]
+    assert (group["runs"], group["seeds"]) == (["a", "b"], [3, 4])
+    assert group["last"]["sw_1step"]["mean"] == pytest.approx(0.55)
+
+
+def test_csv_tells_the_same(cmbench, runs):
+    found = json.loads(cmbench("compare", "*-run", "--json").out)
+    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv").out)))
+    table = {(row["section"], row["name"], row["figure"], row["letter"]): row["value"] for row in rows}
+    for letter, figures in found["metrics"]["loss"]["runs"].items():
+        assert float(table["metric", "loss", "last", letter]) == figures["last"]
+        assert float(table["metric", "loss", "area", letter]) == figures["area"]
+    assert table["metric", "sw_1step", "last", "c"] == "nan"
+    assert table["recipe", "optimizer.lr", "", "c"] == "0.03"
+    assert table["until", "sw_1step <= 0.6", "step", "a"] == str(found["goals"][0]["runs"]["a"]["step"])
+    assert len(table) == len(rows)
+
+
+def test_tables(cmbench, runs):
+    outcome = cmbench("compare", "a-run", "c-run", "--plain")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert [line.split() for line in lines if line.startswith("optimizer.lr")] == [["optimizer.lr", "0.01", "0.03"]]
+    assert not any(line.startswith("seed") for line in lines)
+    assert "the environments are equal" in lines
+    assert "loss" in lines
+    assert "until sw_1step <= 0.5" in lines
+    assert "profile of loss over time" in lines
+    assert cmbench("compare", "a-run", "c-run").out == outcome.out  # here is no terminal
+    assert cmbench("compare", "a-run", "c-run", "--plain", "--ascii").out.isascii()
+
+
+def test_in_a_terminal_the_screen(cmbench, runs, home, monkeypatch):
+    shown = []
+    monkeypatch.setattr(_dashboard, "can_be_shown", lambda: True)
+    monkeypatch.setattr(_dashboard, "show", lambda *args: shown.append(args))
+    assert cmbench("compare", "a-run", "c-run") == (0, "", "")
+    (arguments,) = shown
+    assert (arguments[0], [run.name for run in arguments[1]], arguments[2]) == (
+        home / "runs",
+        ["a-run", "c-run"],
+        False,
+    )
+    assert "the environments are equal" in cmbench("compare", "a-run", "c-run", "--plain").out
+    assert len(shown) == 1
+
+
+def test_which_runs(cmbench, runs, home):
+    def named(*args):
+        return [run["name"] for run in json.loads(cmbench("compare", *args, "--json").out)["runs"]]
+
+    (home / "runs" / "latest").symlink_to("b-run")
+    assert named("c-run", "a") == ["c-run", "a-run"]
+    assert named("[ab]-*", "runs/c-run", "runs/latest") == ["a-run", "b-run", "c-run"]
+    assert named("runs/*-run", "a-run") == ["a-run", "b-run", "c-run"]
+    assert named("--filter", "tag:fast") == ["c-run"]
+    assert named("*", "--filter", "state:fin sw<.1") == ["a-run", "b-run", "c-run"]
+    assert named("a-run", "c-run", "--filter", "tag:fast") == ["c-run"]
+
+
+def test_levels_that_are_asked_for(cmbench, runs):
+    outcome = cmbench("compare", "a-run", "c-run", "--json", "--reach", "sw1=0.8", "--reach", "loss=-2")
+    goals = json.loads(outcome.out)["goals"]
+    assert [(goal["metric"], goal["level"]) for goal in goals] == [("sw_1step", 0.8), ("loss", -2)]
+    assert goals[1]["runs"]["a"] is None
+    assert goals[1]["runs"]["b"]["step"] >= 2
+
+
+def test_a_gate(cmbench, runs):
+    outcome = cmbench("compare", "a-run", "b-run", "--fail-if", "sw1 > 1.05 * a.sw1")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "sw1 > 1.05 * a.sw1: holds of b (b-run): b.sw1 = 0.6, a.sw1 = 0.5\n"
+    assert cmbench("compare", "a-run", "b-run", "--fail-if", "sw1 > 1.25 * a.sw1") == (0, "", "")
+    outcome = cmbench("compare", "a-run", "c-run", "--fail-if", "sw1 > 9", "--json")
+    assert outcome.code == 1  # its last value is not finite
+    assert json.loads(outcome.out)["schema"] == 1
+    assert cmbench("compare", "a-run", "--fail-if", "sw1 > 0.4").code == 1
+
+
+def test_snapshots_of_equal_latents_stand_together(cmbench, runs):
+    for run, steps in zip(runs, ((10, 20, 40), (10, 20), (20, 30)), strict=True):
+        run.snapshots.mkdir()
+        for step in steps:
+            (run.snapshots / f"{step:08d}_1step.png").touch()
+    (runs[2].snapshots / "00000030_2step.png").touch()
+    rows = json.loads(cmbench("compare", "*-run", "--json").out)["snapshots"]
+    steps = [(row["sampler_steps"], {k: p["step"] for k, p in row["runs"].items()}) for row in rows]
+    assert steps == [(1, {"a": 20, "c": 30}), (1, {"b": 20}), (2, {"c": 30})]  # b has another seed; a has no 30
+    assert rows[0]["runs"]["a"]["path"] == str(runs[0].snapshots / "00000020_1step.png")
+
+
+def test_one_run(cmbench, runs):
+    found = json.loads(cmbench("compare", "a-run", "--json").out)
+    assert (found["recipe"], found["apart"], found["groups"]) == ({}, {}, [])
+    assert found["metrics"]["sw_1step"]["runs"]["a"]["last"] == 0.5
+    assert "recipe keys" not in cmbench("compare", "a-run", "--plain").out
+
+
+def test_runs_without_metrics_recipe_or_sense(cmbench, home):
+    folder = home / "runs"
+    first = compared_run(folder, "empty", {})
+    compared_run(folder, "full", {"loss": losses(20)})
+    broken = compared_run(folder, "broken", {"loss": [math.nan] * 20, "sw_1step": [math.inf] * 20})
+    broken.recipe.write_text("seed = 'no'")
+    for file in (broken.meta, broken.status, broken.events, broken.profiles, broken.annotations):
+        file.write_bytes(b'{"step": [null], "loss": ["x"], "profile_edges": [1, "two"]}\n')
+    first.metrics.unlink()
+    for form in ("--plain", "--json", "--csv"):
+        outcome = cmbench("compare", "empty", "full", "broken", form)
+        assert (outcome.code, outcome.err) == (0, ""), form
+    found = json.loads(cmbench("compare", "empty", "full", "broken", "--json").out)
+    assert found["recipe"] == {}
+    assert sorted(found["metrics"]["loss"]["runs"]) == ["b", "c"]
+    assert found["metrics"]["loss"]["runs"]["c"]["nonfinite"] == {"last": "nan"}
+
+
+def test_huge_values_are_no_cause_of_warnings(cmbench, home):
+    for letter in "ab":
+        compared_run(home / "runs", f"{letter}-run", {"loss": [1.7e308, -1.7e308] * 20})
+    for form in ("--plain", "--json", "--csv"):
+        outcome = cmbench("compare", "*", form)
+        assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_names_and_notes_are_shown_and_not_obeyed(cmbench, home):
+    folder = home / "runs"
+    for letter in "ab":
+        run = compared_run(folder, f"{letter}{HOSTILE.replace('/', '|')}", {HOSTILE: [1.0, 2.0], "loss": losses(2)})
+        annotations.annotate(run, HOSTILE, ["=cmd|' /C calc'!A0", "<b>"])
+    for form in ("--plain", "--csv"):
+        out = cmbench("compare", "*", form).out
+        assert "\x1b" not in out
+        assert "\u202e" not in out
+    outcome = cmbench("compare", "*", "--fail-if", "loss > 0")
+    assert (outcome.code, outcome.err.count("\n"), "\x1b" in outcome.err) == (1, 1, False)
+    error = cmbench("compare", "*", "--fail-if", "los > 0").err
+    assert "'loss'?" in error
+    assert "\x1b" not in error
+    cells = [cell for row in csv.reader(io.StringIO(cmbench("compare", "*", "--csv").out)) for cell in row]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "@"))] == []
+    assert "'=cmd|' /C calc'!A0 <b>" in "\n".join(cells).replace("-", " ")
+    assert HOSTILE in json.loads(cmbench("compare", "*", "--json").out)["metrics"]
+
+
+def test_forty_runs(cmbench, home):
+    for i in range(40):
+        recipe = {"seed = 3": f"seed = {i // 2}", "lr = 1e-2": f"lr = {1 + i % 2}.0"}
+        compared_run(
+            home / "runs", f"run{i:02}", {"loss": losses(20, i), "sw_1step": losses(20, -i - 1 & 0xFF)}, recipe=recipe
+        )
+    outcome = cmbench("compare", "run*", "--plain")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "n1" in outcome.out.split()
+    keys = [line.split() for line in outcome.out.splitlines() if line.startswith(("optimizer.lr", "seed"))]
+    assert [(key, value, runs[:2]) for key, value, *runs in keys] == [
+        ("optimizer.lr", "1", ["a", "c"]),
+        ("optimizer.lr", "2", ["b", "d"]),
+    ]
+    assert len(json.loads(cmbench("compare", "run*", "--json").out)["groups"]) == 2
+
+
+MISTAKES = {
+    "no runs": ([], 2, ["compare", "RUN", "--filter"]),
+    "unknown run": (["nobody"], 4, ["nobody", "no such run"]),
+    "pattern of no run": (["nobod*"], 4, ["nobod*", "no such run"]),
+    "filter of no run": (["--filter", "tag:none"], 4, ["tag:none", "no such run"]),
+    "filter that is none": (["--filter", "colour:red"], 2, ["--filter", "colour:red", "state:WORD"]),
+    "two forms": (["a-run", "--json", "--csv"], 2, ["--json", "--csv", "one of them"]),
+    "level without a metric": (["a-run", "--reach", "sw9=1"], 2, ["--reach 'sw9=1'", "'sw9'", "'sw_1step'?"]),
+    "level that is no number": (["a-run", "--reach", "sw1=low"], 2, ["--reach", "'low'", "sw1=0.06"]),
+    "level without a number": (["a-run", "--reach", "sw1"], 2, ["--reach", "METRIC=LEVEL"]),
+    "gate of an unknown metric": (["a-run", "--fail-if", "los > 1"], 2, ["--fail-if", "'los'", "'loss'?"]),
+    "gate of an unknown run": (["a-run", "--fail-if", "loss > b.loss"], 2, ["--fail-if", "'b'", "allowed: a"]),
+    "gate that is code": (["a-run", "--fail-if", "open('x')"], 2, ["--fail-if", "open('x')", "allowed"]),
+    "gate and files": (["a-run", "--html", "x.html", "--fail-if", "los > 1"], 2, ["--fail-if"]),
+    "page in no folder": (["a-run", "--html", "nowhere/x.html"], 2, ["nowhere/x.html"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_line_and_write_nothing(cmbench, runs, home, case):
+    arguments, code, mentions = MISTAKES[case]
+    if "nowhere/x.html" in arguments:
+        pytest.importorskip("matplotlib")
+    before = sorted(home.rglob("*"))
+    outcome = cmbench("compare", *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err.startswith("cmbench: ")
+    assert outcome.err.count("\n") == 1
+    assert [part for part in mentions if part not in outcome.err] == [], outcome.err
+    assert sorted(home.rglob("*")) == before

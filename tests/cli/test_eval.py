@@ -1,0 +1,232 @@
+"""`cmbench eval`: its figures, what it keeps, what it refuses."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
+from tiny import DISTILL
+
+from cmbench.cli import _figures
+from cmbench.engine import build, runner
+from cmbench.engine.evaluate import Evaluation
+from cmbench.evaluation._classifier import Classifier
+from cmbench.evaluation.frechet_distance import frechet_distance
+from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
+from cmbench.measures import MEASURES, OF_SAMPLES
+from cmbench.rundir.log import read_rows
+
+FEW = ["--n", "32", "--repeats", "2"]
+MOONS = "data={kind='points', name='moons', size=200}"
+
+
+def figures(outcome) -> dict:
+    assert outcome.code == 0, outcome.err
+    (run,) = json.loads(outcome.out)["runs"]
+    return {(figure["metric"], figure["steps"]): figure for figure in run["figures"]}
+
+
+@pytest.fixture
+def distilled(home, put_back):
+    """A run with a teacher."""
+    overrides = [*DISTILL[:2], "teacher.kind=oracle", "evaluate.every=0", "snapshot.every=0"]
+    made = runner.create(home / "tiny.toml", overrides, None, [])
+    list(made.records())
+    return made.run
+
+
+def test_every_measure_with_spread_and_floor(cmbench, distilled):
+    found = figures(cmbench("eval", distilled.name, *FEW, "--steps", "1,3", "--json"))
+    functions = set(MEASURES) - set(OF_SAMPLES)
+    assert set(found) == {(name, k) for name in OF_SAMPLES for k in (1, 3)} | {(name, None) for name in functions}
+    for (name, _), figure in found.items():
+        assert figure["better"] == (MEASURES[name].better or None)
+        assert figure["cached"] is False
+        assert figure["spread"] >= 0
+        if name in OF_SAMPLES:
+            assert figure["value"] == pytest.approx(statistics.fmean(figure["values"]))
+            assert figure["spread"] == pytest.approx(statistics.stdev(figure["values"]))
+            assert figure["floor"] is not None
+        else:
+            assert figure["value"] == pytest.approx(statistics.fmean(figure["bins"]), rel=1e-5)
+            assert len(figure["noise_levels"]) == len(figure["bins"]) + 1 == 5
+            assert figure["floor"] is None
+    text = cmbench("eval", distilled.name, *FEW, "--steps", "1,3").out
+    assert text.startswith(f"{distilled.name}, checkpoint 12, ema 0.9: 2 sets of 32 samples, seed 0, features pixels\n")
+    assert text.splitlines()[1].split() == ["metric", "steps", "value", "spread", "floor", "better"]
+    assert len(text.splitlines()) == 2 + len(found)
+
+
+def test_the_first_set_is_that_of_the_evaluation_while_it_trained(cmbench, trained):
+    """Same seed, number, average and checkpoint: the row of metrics.jsonl, and its true error."""
+    found = figures(cmbench("eval", trained.name, "--repeats", "2", "--seed", "3", "--json"))
+    row = next(row for row in reversed(read_rows(trained.metrics)) if "sw_1step" in row)
+    for steps in (1, 2):
+        assert found["sliced_wasserstein", steps]["values"][0] == pytest.approx(row[f"sw_{steps}step"], rel=1e-6)
+    assert found["consistency_error", None]["value"] == pytest.approx(row["true_error"], rel=1e-4)
+    assert found["consistency_error", None]["at_sigma_max"] == pytest.approx(row["true_error_1step"], rel=1e-4)
+
+
+def test_the_floor_is_training_data_in_the_place_of_samples(cmbench, home, put_back):
+    made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
+    list(made.records())
+    data = made.trainer.data
+    found = figures(cmbench("eval", made.run.name, "--n", "150", "--repeats", "2", "--steps", "1", "--json"))
+    train, test = data.train_sample(150), data.held_out(150)
+    assert found["sliced_wasserstein", 1]["floor"] == pytest.approx(sliced_wasserstein(train, test))
+    assert found["frechet_distance", 1]["floor"] == pytest.approx(frechet_distance(train, test))
+    every = torch.cdist(test.double(), data.train.double()).amin(dim=1).mean()  # of the whole training set
+    assert found["nearest_neighbour", 1]["floor"] == pytest.approx(float(every), rel=1e-6)
+
+
+def test_a_question_that_was_asked_costs_nothing(cmbench, trained, monkeypatch):
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--json")
+    first = figures(cmbench(*ask))
+    kept = {path: path.read_bytes() for path in trained.evaluations.iterdir()}
+    monkeypatch.setattr(Evaluation, "__init__", lambda *given: pytest.fail("computed again"))
+    again = figures(cmbench(*ask))
+    assert {key: {**figure, "cached": False} for key, figure in again.items()} == first
+    assert all(figure["cached"] for figure in again.values())
+    assert {path: path.read_bytes() for path in trained.evaluations.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    "other",
+    [["--seed", "1"], ["--n", "33"], ["--repeats", "3"], ["--ema", "none"], ["--checkpoint", "10"], ["--steps", "2"]],
+    ids=lambda other: other[0],
+)
+def test_another_question_is_computed(cmbench, trained, other):
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "energy_distance", "--json")
+    (first,) = figures(cmbench(*ask)).values()
+    (second,) = figures(cmbench(*ask, *other)).values()
+    assert second["cached"] is False
+    assert second["value"] != first["value"]
+    (third,) = figures(cmbench(*ask)).values()
+    assert third["cached"]
+
+
+def test_so_is_one_of_another_version_or_whose_file_is_broken(cmbench, trained, monkeypatch):
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "recall", "--json")
+    (first,) = figures(cmbench(*ask)).values()
+    (path,) = trained.evaluations.iterdir()
+    path.write_bytes(path.read_bytes()[:-20])
+    assert list(figures(cmbench(*ask)).values()) == [first]
+    monkeypatch.setitem(MEASURES, "recall", MEASURES["recall"]._replace(version=2))
+    assert list(figures(cmbench(*ask)).values()) == [first]
+    assert len(list(trained.evaluations.iterdir())) == 2
+
+
+def test_a_kept_answer_is_read_without_torch(cmbench, trained, home):
+    ask = ["eval", str(trained.path), *FEW, "--steps", "1"]
+    shown = cmbench(*ask).out
+    script = "import sys; from cmbench.cli import main; main._exit_code(); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script, *ask], capture_output=True, text=True, check=True)
+    assert done.stdout == shown
+
+
+def test_several_runs_and_what_they_have_no_figure_of(cmbench, trained, teacher):
+    """A diffusion model is no consistency function; a run without a teacher has no trajectories of one."""
+    outcome = cmbench("eval", trained.name, teacher.name, *FEW, "--steps", "2", "--json")
+    one, two = ({f["metric"] for f in run["figures"]} for run in json.loads(outcome.out)["runs"])
+    assert one == {*OF_SAMPLES, "consistency_error"}
+    assert two == set(OF_SAMPLES)
+
+
+def test_best_is_the_checkpoint_that_the_journal_calls_so(cmbench, trained):
+    best = [row for row in read_rows(trained.events) if row.get("best")][-1]["step"]
+    outcome = cmbench("eval", trained.name, *FEW, "--checkpoint", "best", "--metrics", "precision", "--json")
+    assert json.loads(outcome.out)["runs"][0]["checkpoint"] == best
+
+
+def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatch):
+    monkeypatch.setattr("cmbench.engine.evaluate.draw", lambda *given: torch.full((32, 2), torch.nan))
+    for figure in figures(cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance", "--json")).values():
+        assert figure["value"] is None
+        assert figure["floor"] is not None
+    assert "nan" in cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance").out
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    with _figures._progress(2) as advance:
+        advance()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with _figures._progress(2) as advance:
+        advance()
+    assert "measuring" in capsys.readouterr().err
+
+
+@pytest.fixture
+def digits(home, put_back):
+    overrides = ["data={kind='digits'}", "network={kind='unet',width=8,multipliers=[1],depth=1}", "train.steps=2"]
+    made = runner.create(home / "tiny.toml", [*overrides, "evaluate.every=0", "snapshot.every=0"], None, [])
+    list(made.records())
+    return made.run
+
+
+def test_features_of_a_classifier_that_was_trained_here(cmbench, home, digits):
+    trained = cmbench("classifier", digits.recipe, "--out", "c.safetensors", "--steps", "60", "--json")
+    assert json.loads(trained.out)["accuracy"] > 0.5  # one in ten by chance
+    ask = ("eval", digits.name, *FEW, "--steps", "1", "--metrics", "frechet_distance", "--json")
+    (found,) = figures(cmbench(*ask, "--features", "c.safetensors")).values()
+    (pixels,) = figures(cmbench(*ask)).values()
+    assert found["cached"] is False
+    assert found["value"] != pixels["value"]
+    classifier = Classifier.load(home / "c.safetensors")
+    data = build.data(build.complete(build.recipe.load(digits.recipe), "x"), torch.device("cpu"))
+    train, test = (classifier.features(x) for x in (data.train_sample(32), data.held_out(32)))
+    assert train.shape == (32, 64)
+    assert torch.allclose(classifier.net[-1](train), classifier(data.train_sample(32)))
+    assert found["floor"] == pytest.approx(frechet_distance(train, test), rel=1e-6)
+    (again,) = figures(cmbench(*ask, "--features", "c.safetensors")).values()
+    assert again["cached"]
+    retrained = cmbench("classifier", digits.recipe, "--out", "c.safetensors", "--steps", "1")
+    assert retrained.code == 0
+    (other,) = figures(cmbench(*ask, "--features", "c.safetensors")).values()
+    assert other["cached"] is False
+
+
+def test_inception_says_plainly_that_it_cannot_be_had(cmbench, digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    outcome = cmbench("eval", digits.name, *FEW, "--features", "inception", "--metrics", "frechet_distance")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "cmbench: --features: 'inception' needs the torch-fidelity package: pip install 'cmbench[inception]'\n"
+    )
+    assert not digits.evaluations.exists()
+
+
+def test_classifier_files_that_are_none(cmbench, home, trained, digits):
+    (home / "text.safetensors").write_text("no tensors")
+    save_file({}, home / "empty.safetensors")
+    layers = '{"shape":[1,8,8],"features":1,"layers":[["%s",{}]]}'
+    save_tensors({}, home / "unknown.safetensors", {"classifier": layers % "LSTM"})
+    save_tensors({}, home / "arguments.safetensors", {"classifier": layers % "Linear"})
+    save_tensors({}, home / "fits.safetensors", {"classifier": layers % "Flatten"})
+    save_tensors({"0.weight": torch.ones(1)}, home / "more.safetensors", {"classifier": layers % "ReLU"})
+    beyond = '{"shape":[1,8,8],"features":2,"layers":[["ReLU",{}]]}'
+    save_tensors({}, home / "beyond.safetensors", {"classifier": beyond})
+    mentions = {
+        "nothing": ["cannot be read", "No such file"],
+        "text": ["cannot be read"],
+        "empty": ["no classifier", "shape", "`cmbench classifier`"],
+        "unknown": ["no classifier", "'LSTM'", "Conv2d"],
+        "arguments": ["no classifier", "in_features"],
+        "more": ["no classifier", "0.weight"],
+        "beyond": ["no classifier", "features: found 2", "up to 1"],
+    }
+    for stem, wanted in mentions.items():
+        outcome = cmbench("eval", digits.name, *FEW, "--features", f"{stem}.safetensors", "--metrics", "precision")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert all(text in outcome.err for text in [f"{stem}.safetensors", *wanted]), outcome.err
+    outcome = cmbench("eval", trained.name, *FEW, "--features", "fits.safetensors", "--metrics", "precision")
+    assert outcome.code == 2
+    assert "[1, 8, 8]" in outcome.err
+    assert "[2]" in outcome.err
+    assert not digits.evaluations.exists()

@@ -1,0 +1,75 @@
+"""Each claim holds, and each fails when an equation it is about is broken."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from mutants import MUTANTS, mutated
+
+from cmbench.errors import UsageError
+from cmbench.lab import _claims
+from cmbench.lab._claims import Claim
+
+NAMES = [claim.name for claim in _claims.all_claims()]
+SMALL = {
+    "adaptive_weight": {"samples": 20_000, "draws": 10_000},
+    "cd_against_ct": {"nodes": 48},
+    "discretisation_error": {"grids": (65, 129, 257)},
+    "ema_teacher": {"chains": 2_000},
+    "multistep_sampling": {"samples": 20_000},
+    "unbiased_score": {"draws": 10_000},
+    "zero_tangent": {"batches": 6},
+}
+
+
+def measure(name):
+    return importlib.import_module(f"cmbench.lab.{name}").measure(**SMALL.get(name, {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_claim_holds(name):
+    finding = measure(name)
+    assert [m for m in finding.measures if not m.holds] == []
+    assert finding.verdict == ("holds in part" if finding.in_part else "holds")
+    assert finding.note or not finding.in_part
+    assert all(len(curve.x) == len(curve.y) > 1 for curve in finding.chart.curves)
+    assert len(finding.chart.curves) <= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "old", "new"), MUTANTS, ids=[f"{m[0]}-{m[1].__qualname__}-{m[3].strip()}" for m in MUTANTS]
+)
+def test_a_broken_equation_is_noticed(monkeypatch, name, function, old, new):
+    monkeypatch.setattr(function, "__code__", mutated(function, old, new))
+    assert measure(name).verdict == "fails"
+
+
+def test_every_claim_has_mutants():
+    assert {mutant[0] for mutant in MUTANTS} == set(NAMES)
+
+
+def test_claims_stand_in_the_order_of_the_article():
+    sections = [[int(n) for n in claim.section.split(".")] for claim in _claims.all_claims()]
+    assert sections == sorted(sections)
+    assert all(claim.statement and claim.setting for claim in _claims.all_claims())
+
+
+def test_texts_are_read_without_torch():
+    script = (
+        "import sys; from cmbench.lab import _claims; _claims.all_claims(); print({'torch', 'scipy'} & {*sys.modules})"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
+
+
+def test_names_are_chosen_once_in_order():
+    assert [c.name for c in _claims.chosen(["zero_tangent", "ema_teacher", "zero_tangent"])] == [
+        "ema_teacher",
+        "zero_tangent",
+    ]
+    assert [c.name for c in _claims.chosen(["all"])] == NAMES
+    assert isinstance(_claims.chosen(["ema_teacher"])[0], Claim)
+    with pytest.raises(UsageError, match="did you mean 'zero_tangent'"):
+        _claims.chosen(["zero_tangnet"])
