@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cmbench.rundir.log import Row as JournalRow
+from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
 from cmbench.tui.scales import Kind, duration, number
 from cmbench.tui.system import Load
@@ -30,17 +31,7 @@ NAMES = {
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
 _SPARE = ("true_error", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
-_STATES = {
-    "running": ("●", "*", "good"),
-    "starting": ("○", "o", "muted"),
-    "paused": ("‖", "=", "warning"),
-    "finished": ("✓", "+", "good"),
-    "stopped": ("■", "#", "warning"),
-    "lost": ("?", "?", "warning"),
-    "diverged": ("✗", "X", "error"),
-    "crashed": ("✗", "X", "error"),
-    "failed": ("✗", "X", "error"),
-}
+_PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
 def charts_of(keys: Sequence[str]) -> list[list[str]]:
@@ -89,8 +80,8 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool)
     """Return the line on top; `rate` is what the dashboard itself sends, bytes a second."""
     now = view.status
     state = now.get("state", "starting")
-    sign, letter, style = _STATES.get(state, ("?", "?", "warning"))
-    row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {letter if ascii_only else sign} {state}", style)]
+    sign, style = signs.sign(state, ascii_only)
+    row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {sign} {state}", _PENS.get(style, "warning"))]
     row += [("  frozen (z)", "warning")] if is_frozen else []
     step, of = now.get("step") or 0, now.get("of")
     row.append((f"  step {step:,}/{of:,} {step / of:.0%}" if of else f"  step {step:,}", ""))
@@ -151,15 +142,9 @@ def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> 
 
 
 def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
-    """Return a curve as one line of blocks, means of even parts; spaces where there is no value."""
+    """Return a curve as a sparkline of the means of even parts; spaces where there is no value."""
     parts = [part[np.isfinite(part)] for part in np.array_split(values, max(1, min(width, len(values))))]
-    means = [float(part.mean()) for part in parts if len(part)]
-    if not means:
-        return ""
-    low, span = min(means), max(means) - min(means)
-    signs = "_.-~^" if ascii_only else "▁▂▃▄▅▆▇█"
-    places = [round((part.mean() - low) / (span or 1.0) * (len(signs) - 1)) if len(part) else -1 for part in parts]
-    return "".join(signs[place] if place >= 0 else " " for place in places)
+    return signs.sparkline([float(part.mean()) if len(part) else None for part in parts], ascii_only)
 
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:

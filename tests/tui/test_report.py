@@ -95,7 +95,7 @@ def test_notes_and_best():
 @pytest.mark.parametrize("ascii", [False, True])
 def test_a_spark_rises_as_the_values_do(ascii):
     line = report.spark(np.arange(100.0), 20, ascii)
-    signs = "_.-~^" if ascii else "▁▂▃▄▅▆▇█"
+    signs = "_.,-~=*#" if ascii else "▁▂▃▄▅▆▇█"
     places = [signs.index(c) for c in line]
     assert places == sorted(places)
     assert (places[0], places[-1], len(line)) == (0, len(signs) - 1, 20)
