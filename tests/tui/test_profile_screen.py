@@ -1,5 +1,6 @@
 """The time profile: curves over t, the reference, the waterfall, at both sizes."""
 
+import numpy as np
 import pytest
 from bench import settle, use
 from live_runs import add, live_run, metrics, profile, write_status
@@ -199,3 +200,10 @@ def test_nothing_is_drawn_where_nothing_changed(run, monkeypatch):
         assert {"curve-loss", "profile-waterfall"} <= set(drawn)
 
     show(run, steps)
+
+
+def test_a_bin_without_samples_is_passed_over_and_nothing_bad():
+    line = ProfileScreen._line("now", np.array([1.0, np.nan, 3.0], np.float32), 0)
+    assert line.x.tolist() == [0.5, 2.5]
+    assert line.mean.tolist() == [1.0, 3.0]
+    assert not line.bad.any()

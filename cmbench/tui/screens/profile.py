@@ -107,7 +107,8 @@ class ProfileScreen(ReadingScreen):
 
     @staticmethod
     def _line(label: str, bins: NDArray[np.float32], colour: int, dash: str = "solid") -> Line:
-        return Line.of(label, np.arange(len(bins), dtype=np.float64) + 0.5, bins.astype(np.float64), colour, dash)
+        filled = np.flatnonzero(np.isfinite(bins))  # curricula leave bins without a sample
+        return Line.of(label, filled.astype(np.float64) + 0.5, bins[filled].astype(np.float64), colour, dash)
 
     def t_label(self, edge: int) -> str:
         """Return the time at an edge between bins."""
