@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -182,7 +183,16 @@ def test_nothing_is_waited_for_in_a_file_that_vanishes_half_read(run):
     assert view.series.behind == 0
 
 
-def test_a_reader_goes_on_while_it_is_drawn(run):
+@pytest.fixture
+def often():
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_reader_goes_on_while_it_is_drawn(run, often):
     """Both in one file: what is drawn is of one moment, however often the buckets are halved meanwhile."""
     view, stop, wrong = read(run), threading.Event(), []
     text = b"".join(to_json(metrics(i, loss=float(i))) + b"\n" for i in range(41, 60_000))
@@ -207,3 +217,20 @@ def test_a_reader_goes_on_while_it_is_drawn(run):
     drawing.join()
     assert wrong == []
     assert view.line("loss", "step").x[-1] == 59_999
+
+
+def test_a_line_waits_for_the_piece_that_is_read(run, monkeypatch):
+    view, begun, go, drawn = read(run), threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(view.series, "read", lambda: begun.set() or go.wait() and False)
+    threads = [
+        threading.Thread(target=view.read),
+        threading.Thread(target=lambda: view.line("loss", "step") and drawn.set()),
+    ]
+    threads[0].start()
+    begun.wait()
+    threads[1].start()
+    assert not drawn.wait(0.2)
+    go.set()
+    assert drawn.wait(60)
+    for thread in threads:
+        thread.join()
