@@ -221,7 +221,7 @@ def test_a_reader_goes_on_while_it_is_drawn(run, often):
 
 def test_a_line_waits_for_the_piece_that_is_read(run, monkeypatch):
     view, begun, go, drawn = read(run), threading.Event(), threading.Event(), threading.Event()
-    monkeypatch.setattr(view.series, "read", lambda: begun.set() or go.wait() and False)
+    monkeypatch.setattr(view.series, "read", lambda: begun.set() or (go.wait() and False))
     threads = [
         threading.Thread(target=view.read),
         threading.Thread(target=lambda: view.line("loss", "step") and drawn.set()),
