@@ -10,7 +10,7 @@ from live_runs import live_run
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.widget import Widget
-from tui_host import SIZES, shown, until
+from tui_host import SIZES, until
 
 import cmbench.tui
 from cmbench.cli import _dashboard
