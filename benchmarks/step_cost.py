@@ -3,8 +3,9 @@
     python benchmarks/step_cost.py [--rounds 30] [--networks mlp unet dit] [--kinds ict sct ...]
 
 Time: loss and backward of each objective, with and without the diagnostics (time profile, gradient at the output, parts
-of the tangent every 20 steps), over mean(F^2) and its backward. One thread, interleaved, medians of ratios within a
-round. Memory (Linux): growth of the peak resident size of a process of its own over the size before the first step,
+of the tangent every 20 steps), over mean(F^2) and its backward. One thread, interleaved step by step, medians of ratios
+within a round. "forward more" is the plain step and one forward pass without gradient: what no discrete method can go
+below. Memory (Linux): growth of the peak resident size of a process of its own over the size before the first step,
 over the same growth of the plain step. The optimiser is in neither. scd is measured with a teacher that costs nothing.
 """
 
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -30,12 +32,14 @@ from cmbench.networks._model import Model
 from cmbench.randomness import StepRandom
 
 CPU = torch.device("cpu")
+BARE = ("plain", "forward more")
 NETWORKS = {
     "mlp": ({"kind": "mlp"}, (2,), 1024),
-    "unet": ({"kind": "unet", "width": 32, "multipliers": [1, 2], "depth": 1, "attention": [14]}, (1, 28, 28), 8),
-    "dit": ({"kind": "dit", "width": 128, "depth": 4, "patch": 4}, (1, 28, 28), 32),
+    "unet": ({"kind": "unet", "width": 32, "multipliers": [1, 2], "depth": 1, "attention": [14]}, (1, 28, 28), 16),
+    "dit": ({"kind": "dit", "width": 128, "depth": 4, "patch": 4}, (1, 28, 28), 64),
 }
 KINDS = {
+    "forward more": {},
     "denoise": {},
     "ct": {"objective": {"mu_0": 0.0}},
     "cd": {"teacher": {"kind": "oracle"}},
@@ -62,7 +66,7 @@ def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[]
     """Return a function that does one step without the optimiser; kind "plain" is the unit."""
     settings, shape, batch = NETWORKS[network]
     more = KINDS.get(kind, {})
-    objective = {"kind": kind.split(",")[0] if kind != "plain" else "denoise", **more.get("objective", {})}
+    objective = {"kind": kind.split(",")[0] if kind not in BARE else "denoise", **more.get("objective", {})}
     tables = {"name": "cost", "data": {"kind": "digits"}, "network": settings, **more, "objective": objective}
     recipe = build.complete(recipes.check_tables(tables, "cost"), "cost")
     model: Model = build.model(recipe, shape, 0, CPU).train()
@@ -73,11 +77,16 @@ def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[]
         model.zero_grad(set_to_none=True)
         model.F_theta(x_0, t, None).square().mean().backward()
 
-    if kind == "plain":
-        return plain
+    def forward_more() -> None:
+        with torch.no_grad():
+            model.F_theta(x_0, t, None)
+        plain()
+
+    if kind in BARE:
+        return plain if kind == "plain" else forward_more
     cls, own = build.settings("objective", recipe)
     made = cls(own, model, Free(), 1000)
-    profile = Profile(made.profile_edges(32))
+    profile, few = Profile(made.profile_edges(32)), min(32, batch // 4)  # 32 of 128 are the recipes'
 
     def step() -> None:
         k = next(counter)
@@ -89,7 +98,7 @@ def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[]
         if diagnostics and F is not None and F.grad is not None:
             profile.add(terms, F.grad.flatten(1).norm(dim=1) * len(F))
             if hasattr(made, "anatomy") and k % 20 == 0:
-                profile.add_anatomy(made.anatomy(model, x_0[:32], None, 500, random))
+                profile.add_anatomy(made.anatomy(model, x_0[:few], None, 500, random))
 
     return step
 
@@ -99,17 +108,16 @@ def times(network: str, kinds: list[str], rounds: int) -> dict[str, float]:
     timed: dict[str, Callable[[], None]] = {"plain": steps_of(network, "plain")}
     for kind in kinds:
         timed[kind] = steps_of(network, kind)
-        timed[f"{kind} + diagnostics"] = steps_of(network, kind, diagnostics=True)
+        timed[f"{kind} + diagnostics"] = steps_of(network, kind, diagnostics=kind not in BARE)
     for step in timed.values():
         step()
     ratios: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
-        spent = {}
-        for name, step in timed.items():
+        spent = dict.fromkeys(timed, 0.0)
+        for _, (name, step) in product(range(20), timed.items()):
             began = time.process_time()
-            for _ in range(20):
-                step()
-            spent[name] = time.process_time() - began
+            step()
+            spent[name] += time.process_time() - began
         for name, seconds in spent.items():
             ratios[name].append(seconds / spent["plain"])
     return {name: median(values) for name, values in ratios.items()}

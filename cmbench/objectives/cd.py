@@ -60,10 +60,10 @@ class Objective(nn.Module):
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         x_r = self._teacher_step(model, x_t, t, r, labels)
 
-        with random.dropout():
-            f_t = model(x_t, t, labels)
         with random.dropout(), torch.no_grad():
             f_r = (self.target or model)(x_r, r, labels)
+        with random.dropout():
+            f_t = model(x_t, t, labels)
 
         return weighted(
             loss=self.distance(f_t, f_r),

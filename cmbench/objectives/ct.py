@@ -63,10 +63,11 @@ class Objective(nn.Module):
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
 
-        with random.dropout():
-            f_t = model(x_t, t, labels)
+        # The target first: what it takes in passing is gone before the student's pass is recorded.
         with random.dropout(), torch.no_grad():
             f_r = (self.target or model)(x_r, r, labels)
+        with random.dropout():
+            f_t = model(x_t, t, labels)
 
         return weighted(
             loss=self.distance(f_t, f_r),

@@ -63,13 +63,13 @@ class Objective(nn.Module):
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
 
-        with random.dropout():
-            f_t = model(x_t, t, labels)
         with random.dropout(), torch.no_grad():
             inside = r > epsilon
             f_r = torch.where(
                 inside.view(-1, *[1] * (x_r.ndim - 1)), model(x_r, torch.where(inside, r, t), labels), x_r
             )
+        with random.dropout():
+            f_t = model(x_t, t, labels)
 
         return weighted(
             loss=self.distance(f_t, f_r),

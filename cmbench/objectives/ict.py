@@ -63,10 +63,10 @@ class Objective(nn.Module):
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
 
-        with random.dropout():
-            f_t = model(x_t, t, labels)
         with random.dropout(), torch.no_grad():
             f_r = model(x_r, r, labels)
+        with random.dropout():
+            f_t = model(x_t, t, labels)
 
         return weighted(
             loss=self.distance(f_t, f_r),

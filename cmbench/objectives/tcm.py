@@ -80,13 +80,13 @@ class Objective(nn.Module):
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
 
-        with random.dropout():
-            f_t = model(x_t, t, labels)
         with torch.no_grad():
             with random.dropout():
                 f_r = model(x_r, r, labels)
             by_stage_1 = at_boundary | (r < cfg.t_prime)
             f_r = torch.where(by_stage_1.view(-1, *[1] * (x_r.ndim - 1)), self.stage_1(x_r, r, labels), f_r)
+        with random.dropout():
+            f_t = model(x_t, t, labels)
 
         loss = self.distance(f_t, f_r)
         share = at_boundary.to(loss).mean()

@@ -32,11 +32,13 @@ def x_0():
 
 @pytest.fixture
 def calls():
-    """Record the arguments of every forward pass of a module, as (x, t, labels)."""
+    """Record the arguments of every forward pass of a module, as (x, t, labels): first the pass with gradient."""
 
     def record(module):
         seen = []
-        module.register_forward_pre_hook(lambda module, args: seen.append(args))
+        module.register_forward_pre_hook(
+            lambda module, args: seen.insert(0 if torch.is_grad_enabled() else len(seen), args)
+        )
         return seen
 
     return record

@@ -53,7 +53,7 @@ def test_loss_and_gradient_are_the_formula_s(straight, calls, random, x_0, setti
     objective, seen = build(model, **settings), calls(model.F_theta)
     cfg, terms, eps = objective.config, objective.loss(model, x_0, labels, 0, random), random.noise(x_0)
     t, v = terms.t, eps - x_0
-    r = t - toy.plain(seen[-1][1])[:, 1]  # the network is told t and t - r
+    r = t - toy.plain(seen[0][1])[:, 1]  # the network is told t and t - r
     assert (r <= t).all()
     z = toy.column(1 - t) * x_0 + toy.column(t) * eps
 
