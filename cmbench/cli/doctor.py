@@ -29,13 +29,17 @@ def doctor(
         ),
     ] = None,
     overrides: Overrides = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Also compare the network with itself under torch.compile; takes minutes.")
+    ] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
 ) -> int:
     """Check this machine, or a recipe before it is trained. Exit code 1 if a check failed."""
-    if recipe is None and overrides:
-        raise UsageError("--set: found one, allowed with a recipe alone")
-    checks = _of_machine(runs_dir) if recipe is None else _of_recipe(recipe, overrides or [], runs_dir)
+    for option, given in (("--set", overrides), ("--compile", compile)):
+        if recipe is None and given:
+            raise UsageError(f"{option}: found one, allowed with a recipe alone")
+    checks = _of_machine(runs_dir) if recipe is None else _of_recipe(recipe, overrides or [], runs_dir, compile)
     counts = {level: sum(check.level == level for check in checks) for level in ("ok", "warn", "fail", "-")}
     if json:
         typer.echo(to_json({"schema": 1, "recipe": recipe, "counts": counts, "checks": [vars(c) for c in checks]}))
@@ -53,7 +57,7 @@ def _of_machine(runs_dir: Path | None) -> "list[Check]":
     return [*engine.of_machine(runs_folder(runs_dir)), Check("terminal", *terminal)]
 
 
-def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None) -> "list[Check]":
+def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: bool) -> "list[Check]":
     path, run = _find(name, runs_dir)
     given = recipes.load(path, overrides)
 
@@ -61,7 +65,7 @@ def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None) -> "list[
     from cmbench.engine import doctor as engine
 
     with Console(stderr=True).status(f"looking at {path}"):
-        return engine.of_recipe(build.complete(given, str(path)), str(path), runs_dir, run)
+        return engine.of_recipe(build.complete(given, str(path)), str(path), runs_dir, run, compile)
 
 
 def _find(name: str, runs_dir: Path | None) -> tuple[Path, RunDir | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cmbench.engine import build, doctor, trainer
-from cmbench.engine.doctor import cost, machine, network, probe, tangent
+from cmbench.engine.doctor import compiled, cost, machine, network, probe, tangent
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow
 from cmbench.networks._embedding import Fourier, Positional
 from cmbench.networks._model import Model
@@ -100,6 +100,14 @@ class Counting(Network):
     def forward(self, x, c_noise, labels=None):
         self.passes += 1
         return super().forward(x, c_noise, labels)
+
+class CompiledOtherwise(Network):
+    def middle(self, h):
+        return h.tanh() * 1.01 if torch.compiler.is_compiling() else h.tanh()
+
+class TwoGraphs(Network):
+    def middle(self, h):
+        return h.tanh() if h.sum() > 0 else h.sin()  # which, no graph can say beforehand
 '''
 TRIG = ["path.kind=trigflow", "objective={kind='sct'}"]
 
@@ -110,10 +118,10 @@ def own(home: Path, put_back: None) -> str:
     return "own_networks"
 
 
-def found(*overrides: str) -> dict:
+def found(*overrides: str, compile: bool = False) -> dict:
     """Return the findings about the tiny recipe by name."""
     recipe = build.complete(load(Path("tiny.toml"), overrides), "tiny.toml")
-    return {check.name: check for check in doctor.of_recipe(recipe, "tiny.toml")}
+    return {check.name: check for check in doctor.of_recipe(recipe, "tiny.toml", compile=compile)}
 
 
 def levels(checks: dict) -> dict[str, str]:
@@ -169,6 +177,33 @@ def test_planted_faults_are_found(own, kind, wrong):
             "norm.running_var",
             "norm.num_batches_tracked",
         }
+
+
+@pytest.fixture
+def graphs_alone(monkeypatch):
+    """Trace graphs and differentiate them, and generate no code, which takes minutes."""
+    monkeypatch.setattr(compiled, "_BACKEND", "aot_eager")
+
+
+def test_a_compiled_network_is_compared_with_itself(home, put_back, graphs_alone):
+    checks = found(*TRIG, "network.dropout=0.3", compile=True)
+    assert levels(checks) == {}
+    for name in ("compile", "compiled derivative"):
+        assert checks[name].values["error"] < 1e-6
+        assert checks[name].values["seconds_ratio"] > 0
+    assert not torch._inductor.config.fallback_random
+
+
+def test_what_compiling_changes_is_found(own, graphs_alone):
+    checks = found(f"network={{kind='{own}:CompiledOtherwise'}}", compile=True)
+    assert levels(checks) == {"compile": "warn", "compiled derivative": "warn"}
+    assert checks["compile"].values["error"] == pytest.approx(0.01, rel=1)
+
+
+def test_a_network_that_breaks_the_graph_is_found(own, graphs_alone):
+    check = found(f"network={{kind='{own}:TwoGraphs'}}", compile=True)["compile"]
+    assert check.level == "warn"
+    assert check.found.startswith("torch.compile fails: ")
 
 
 def test_a_network_without_derivative_fails_where_one_is_needed(own):

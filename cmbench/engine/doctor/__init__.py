@@ -1,7 +1,7 @@
 """Looks before a run: what this machine lacks, and whether a recipe's network is fit for its objective.
 
 Nothing is trained and no run directory is made: a few steps happen in memory, to be timed. What torch.compile would do
-is not looked at, for compiling takes longer than all the rest.
+is looked at where asked for, since compiling takes longer than all the rest.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 
 from cmbench.data import _noise
 from cmbench.engine import build, environment, trainer
-from cmbench.engine.doctor import cost, machine, network, probe, tangent
+from cmbench.engine.doctor import compiled, cost, machine, network, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError, naming
@@ -23,7 +23,9 @@ def of_machine(runs: Path) -> list[Check]:
     return machine.checks(runs)
 
 
-def of_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None) -> list[Check]:
+def of_recipe(
+    recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None, compile: bool = False
+) -> list[Check]:
     """Build a recipe as a run would, on its device and in its precision, and return the findings about it.
 
     Args:
@@ -31,6 +33,7 @@ def of_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: Ru
         where: what messages name.
         runs_dir: where its teacher's run is looked for.
         kept: the run that the recipe was taken from, with its copies of its teacher and of its first weights.
+        compile: also look at what torch.compile makes of the network.
 
     Raises:
         UsageError: the recipe cannot be built.
@@ -47,6 +50,7 @@ def of_recipe(recipe: Recipe, where: str, runs_dir: Path | None = None, kept: Ru
         *about_distance,
         *tangent.checks(built, model, at),
         *network.checks(built, model, at),
+        *(compiled.checks(built, model, at) if compile else []),
     ]
     return found + cost.checks(built)
 

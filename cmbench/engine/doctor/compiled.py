@@ -1,0 +1,93 @@
+"""What torch.compile would make of a recipe's network: whole graphs, the same numbers, the same masks, and the speed.
+
+cmbench itself trains uncompiled; this is for those who compile the network in a loop of their own.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from cmbench.engine.doctor.check import Check, first_line
+from cmbench.engine.doctor.probe import Points
+from cmbench.engine.trainer import Trainer
+from cmbench.networks._model import Model
+from cmbench.randomness import StepRandom
+
+_BACKEND = "inductor"
+_ALLOWED = {"float32": 1e-4, "bfloat16": 5e-2}  # relative difference; order and fusion of sums change
+_TIMED = 5
+
+
+def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
+    """Compile F_theta for value and gradient, and once more with its forward derivative. Takes a minute or so.
+
+    Args:
+        built: the recipe.
+        model: its model, from `probe.copied`.
+        at: the points.
+    """
+    random = StepRandom(built.device, built.recipe.seed, 0)
+    x, c_noise = model.path.x_t(at.x_0, at.eps, at.t), model._c_noise(at.t, at.t / 2 if model.times == 2 else None)
+    allowed, network = _ALLOWED[built.recipe.train.precision], model.F_theta
+
+    def pass_through(f: Callable) -> tuple[Tensor, ...]:
+        with random.dropout(), model.precision(x):
+            F = f(x, c_noise, at.labels)
+        used = [p for p in network.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(F.float().square().mean(), used, allow_unused=True)
+        return F.detach(), torch.cat([g.flatten() for g in gradients if g is not None])
+
+    def derivative(f: Callable) -> tuple[Tensor, ...]:
+        with random.dropout(), model.precision(x), torch.no_grad():
+            return (f(x, c_noise),)
+
+    def along(x: Tensor, c_noise: Tensor) -> Tensor:
+        rates = torch.ones_like(x), torch.ones_like(c_noise)
+        return torch.func.jvp(lambda *inputs: network(*inputs, at.labels), (x, c_noise), rates)[1]
+
+    model.train()
+    fallback, torch._inductor.config.fallback_random = torch._inductor.config.fallback_random, True
+    try:
+        return [
+            _compared("compile", network, pass_through, allowed),
+            _compared("compiled derivative", along, derivative, allowed),
+        ]
+    finally:
+        torch._inductor.config.fallback_random = fallback
+        torch.compiler.reset()
+        model.eval()
+
+
+def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ...]], allowed: float) -> Check:
+    """Compare what a function and its compiled self return, and how long they take."""
+    try:
+        plain = run(f)
+    except (NotImplementedError, RuntimeError) as reason:
+        return Check(name, "-", f"not looked at: uncompiled it fails too ({first_line(reason)})")
+    compiled = torch.compile(f, fullgraph=True, dynamic=False, backend=_BACKEND)
+    try:
+        difference = max(_relative(a, b) for a, b in zip(run(compiled), plain, strict=True))
+    except Exception as reason:  # a compiler raises what it likes
+        return Check(name, "warn", f"torch.compile fails: {first_line(reason)}", "leave it uncompiled")
+    ratio = _seconds(compiled, run) / _seconds(f, run)
+    values = {"error": difference, "allowed": allowed, "seconds_ratio": ratio}
+    found = f"one graph, differs by {difference:.1e} ({allowed:g} allowed), {ratio:.2f} of the time"
+    if difference <= allowed:
+        return Check(name, "ok", found, values=values)
+    return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask are others", values)
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def _seconds(f: Callable, run: Callable[[Callable], tuple[Tensor, ...]]) -> float:
+    seconds = []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        run(f)[0].sum().item()  # waits for a GPU
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
