@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
@@ -23,6 +23,9 @@ from cmbench.tui.colours import ANSI, DARK, line_colours, themes
 from cmbench.tui.output import Ascii, lean
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
+
+if TYPE_CHECKING:
+    from cmbench.tui.screens.runs import RunsScreen
 
 
 class CmbenchApp(App[None]):
@@ -79,13 +82,12 @@ class CmbenchApp(App[None]):
         for number in (signal.SIGHUP, signal.SIGTERM):
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread, as in tests
                 loop.add_signal_handler(number, self._leave, number)
-        from cmbench.tui.screens.runs import RunsScreen
-
-        self.push_screen(RunsScreen(self.runs_dir))
         if len(self.first_runs) == 1:
             self.open_run(self.first_runs[0])
         elif self.first_runs:
             self.compare_runs(self.first_runs)
+        else:
+            self.push_screen(_browser()(self.runs_dir))
 
     def open_run(self, run: RunDir) -> None:
         """Show a run's dashboard."""
@@ -100,9 +102,11 @@ class CmbenchApp(App[None]):
         self.push_screen(CompareScreen(runs))
 
     async def action_back(self) -> None:
-        """Leave the screen for the one before."""
+        """Leave the screen for the one before, or for the browser, which lies below all."""
         if len(self.screen_stack) > 2:
             self.pop_screen()
+        elif not isinstance(self.screen, _browser()):
+            self.switch_screen(_browser()(self.runs_dir))
 
     def action_help(self) -> None:
         """Show or hide the keys of what has the focus."""
@@ -143,6 +147,13 @@ def actions() -> Iterator[str]:
         for binding in vars(holder).get("BINDINGS", ()):
             if isinstance(binding, Binding) and binding.id:
                 yield binding.id
+
+
+def _browser() -> "type[RunsScreen]":
+    """Return the screen of all runs, which is imported where it is first wanted: a run's own screens come up sooner."""
+    from cmbench.tui.screens.runs import RunsScreen
+
+    return RunsScreen
 
 
 def _speaks_unicode() -> bool:

@@ -35,7 +35,7 @@ class DashboardScreen(RunScreen):
     BINDINGS = [
         Binding("p", "profile", "Time profile", id="dashboard.profile"),
         Binding("i", "snapshots", "Snapshots", id="dashboard.snapshots"),
-        Binding("b", "runs", "Runs", id="dashboard.runs"),
+        Binding("b", "app.back", "Runs", id="dashboard.runs"),
         Binding("v", "recipe", "Recipe", id="dashboard.recipe", show=False),
         Binding("left_square_bracket", "page(-1)", "Charts before", id="dashboard.page_before", show=False),
         Binding("right_square_bracket", "page(1)", "More charts", id="dashboard.page_after"),
@@ -230,7 +230,3 @@ class DashboardScreen(RunScreen):
         from cmbench.tui.screens.recipe import RecipeScreen
 
         self.app.push_screen(RecipeScreen(self.run))
-
-    def action_runs(self) -> None:
-        """Go back to all runs."""
-        self.app.pop_screen()
