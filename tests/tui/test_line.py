@@ -39,3 +39,12 @@ def test_every_pen_in_every_theme_and_any_size():
             assert len(picture(lines)) == size[1]
 
     alone(lambda: Lines("t"), steps)
+
+
+@pytest.mark.parametrize(("whole", "row"), [(False, "12345678 0123"), (True, "12345678     ")])
+def test_parts_are_cut_or_left_out(whole, row):
+    async def steps(lines, pilot):
+        lines.show([[("12345678", ""), (" 0123456", ""), (" 9", "")], [("a part that is too long", "")]])
+        assert picture(lines)[:2] == [row, "a part that i"]
+
+    alone(lambda: Lines(whole=whole), steps, size=(13, 3))

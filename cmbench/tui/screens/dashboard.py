@@ -72,7 +72,7 @@ class DashboardScreen(RunScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out the parts; the style sheet says where each goes at which size."""
-        yield Lines(id="header")
+        yield Lines(id="header", whole=True)
         yield self.charts
         yield Lines(id="sparks")
         with Horizontal(id="below"):

@@ -45,7 +45,7 @@ class ProfileScreen(ReadingScreen):
 
     def compose(self) -> ComposeResult:
         """Curves at the left, the waterfall at the right; below each other where it is narrow."""
-        yield Lines(id="header")
+        yield Lines(id="header", whole=True)
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
                 for key in _CURVES:

@@ -16,11 +16,19 @@ class Lines(GridWidget):
     Args:
         title: what stands in the frame; without one there is no frame.
         tail: show the last rows where not all have room, in place of the first.
+        whole: end a row before a part that would be cut.
     """
 
-    def __init__(self, title: str = "", tail: bool = False, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self,
+        title: str = "",
+        tail: bool = False,
+        whole: bool = False,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
         super().__init__(id=id, classes=classes)
-        self.tail = tail
+        self.tail, self.whole = tail, whole
         self.frame_title, self.framed = title, bool(title)
         self.rows: Sequence[Sequence[Part]] = ()
 
@@ -37,6 +45,8 @@ class Lines(GridWidget):
             x = 0
             for text, pen in row:
                 shown = plain(text)
+                if self.whole and x and x + len(shown) > width:
+                    break
                 grid.write(x, y, shown, 1 + pens.index(pen) if pen else 0)
                 x += len(shown)
         return grid, [Style.null(), *(self.style(pen) for pen in pens)]

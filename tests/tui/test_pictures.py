@@ -1,0 +1,96 @@
+"""What each screen looks like as a whole, character by character, beside pictures that somebody has looked at.
+
+`pytest tests/tui/test_pictures.py --snapshot-update -n 0` draws them anew, as text files; look at what changed.
+"""
+
+import time
+
+import pytest
+from bench import settle, use
+from live_runs import CREATED, RECIPE, add, live_run, metrics, write_status
+from snapshot_runs import add_picture
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+from textual.widgets import Footer
+from tui_host import SIZES, shown
+
+from cmbench.tui.system import Load, System
+from cmbench.tui.traffic import Traffic
+
+SCREENS = {
+    "dashboard": [],
+    "dashboard_enlarged": ["enter"],
+    "dashboard_keys": ["question_mark"],
+    "dashboard_setting": ["k"],
+    "profile": ["p"],
+    "snapshots": ["i"],
+    "recipe": ["v"],
+    "runs": ["b"],
+}
+
+
+class TextFile(SingleFileSnapshotExtension):
+    """A text file for each picture."""
+
+    _write_mode = WriteMode.TEXT
+    _file_extension = "txt"
+
+    def serialize(self, data, **options):
+        return data
+
+
+@pytest.fixture
+def picture(snapshot):
+    return snapshot.use_extension(TextFile)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two runs of equal names whenever they are made, one terminal, and figures of the machine that never change."""
+    for name in ("NO_COLOR", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", "TZ": "UTC"}.items():
+        monkeypatch.setenv(name, value)
+    time.tzset()
+    monkeypatch.setattr(time, "time", lambda: CREATED + 100)
+    monkeypatch.setattr(System, "look", lambda self: [Load("CPU", 0.25, 2**30, 2**32)])
+    monkeypatch.setattr(Traffic, "rate", lambda self: 0.0)
+    made = [live_run(tmp_path / "runs", f"live-20260101-000000-000{letter}") for letter in "ab"]
+    made[1].recipe.write_text(RECIPE.replace("2e-4", "1e-4"))
+    add(made[1].metrics, metrics(50, loss=0.03125))
+    for run in made:
+        write_status(run)
+        for step in (20, 40):
+            for k in (1, 2):
+                add_picture(run, step, k)
+    yield made
+    monkeypatch.undo()
+    time.tzset()
+
+
+def seen(app) -> str:
+    """Return what is on the screen without the footer, which is Textual's and tested by its keys."""
+    below = sum(footer.region.height for footer in app.screen.query(Footer))
+    lines = [line.rstrip() for line in shown(app).split("\n")]
+    return "\n".join(lines[: len(lines) - below]) + "\n"
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_run(runs, picture, name, size):
+    async def steps(app, pilot):
+        for key in SCREENS[name]:
+            await pilot.press(key)
+            await settle(app, pilot)
+        await settle(app, pilot)
+        assert seen(app) == picture
+
+    use(runs[:1], steps, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+def test_runs_compared(runs, picture, size):
+    async def steps(app, pilot):
+        await settle(app, pilot)
+        assert seen(app) == picture
+
+    use(runs, steps, size)
