@@ -67,14 +67,14 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
 
     Raises:
         NotFoundError: the run has no such checkpoint.
-        UsageError: the run has no such average.
+        UsageError: the run has no such average, or its recipe is not one of this version's.
     """
     steps = steps_of_checkpoints(run)
     if not steps:
         raise NotFoundError(f"{run.name}: no checkpoint yet")
     if step is not None and step not in steps:
         raise NotFoundError(f"{run.name}: no checkpoint at step {step}, allowed: {', '.join(map(str, steps))}")
-    recipe, meta = recipes.load(run.recipe), read_json(run.meta)
+    recipe, meta = build.complete(recipes.load(run.recipe), str(run.recipe)), read_json(run.meta)
     if meta is None:
         raise NotFoundError(f"{run.meta}: missing or broken")
     step = steps[-1] if step is None else step
@@ -88,11 +88,12 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
 
     Raises:
         NotFoundError: the folder is missing or broken.
+        UsageError: its recipe is not one of this version's.
     """
     about = read_json(folder / "teacher.json")
     if about is None:
         raise NotFoundError(f"{folder}: the run's own copy of another run's weights is missing")
-    recipe = recipes.check_tables(about["recipe"], str(folder))
+    recipe = build.complete(recipes.check_tables(about["recipe"], str(folder)), str(folder))
     tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
     return _built(recipe, about, tensors, device, about["step"], about["ema"], about.get("forwards", 0.0))
 

@@ -288,6 +288,13 @@ def test_samples_that_cannot_be_drawn(complains, trained, case):
     complains("sample", trained.name, *arguments, code=code, mentions=mentions)
 
 
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_a_run_whose_recipe_has_a_key_that_this_version_lacks(complains, trained, command):
+    text = trained.recipe.read_text()
+    trained.recipe.write_text(text.replace("[network]\n", '[network]\nformer = "x"\n'))
+    complains(command, trained.name, code=2, mentions=["recipe.toml", "network.former", "unknown key"])
+
+
 EVALS = {
     "no features": (["--features", "pixel"], 2, ["--features", "'pixel'", "pixels, inception"]),
     "features of pictures": (["--features", "inception"], 2, ["--features", "'inception'", "[2]", "pixels"]),
