@@ -1,10 +1,10 @@
-"""Every method on handwritten digits, each trained for the same wall time by one thread: the README's table.
+"""Every method on handwritten digits, each trained for the same time by one thread: the README's table.
 
     python benchmarks/results.py [--seconds 180] [--jobs 2] [--runs-dir DIR] [RECIPE ...]
 
 How many steps fit is measured on the spot, by the clock of the process, so that other work on the machine does not
 count; nor do evaluations. Teachers, first weights and first stages are
-trained before those that need them, each for the same time again. Runs are kept; the rows are those of quality.py.
+trained before those that need them, each for the same time again. Runs are kept; the table is that of `cmbench eval`.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 # In the order in which they need each other.
 STAGES = [
@@ -21,6 +22,7 @@ STAGES = [
     ["meanflow_linear", "sct_trigflow", "scd_trigflow_oracle", "ect_edm", "scd_trigflow", "cd_edm_teacher"],
     ["tcm_edm"],
 ]
+MEASURES = "sliced_wasserstein,frechet_distance,precision,recall,coverage,nearest_neighbour"
 TRIAL = 8.0  # seconds in which the speed is measured
 QUIET = {"evaluate.every": 0, "snapshot.every": 0, "checkpoint.every": 0}
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -60,6 +62,17 @@ def run(recipe: str, seconds: float, runs_dir: Path) -> None:
     print(f"{recipe}: {steps} steps, exit code {code}", file=sys.stderr, flush=True)
 
 
+def measure(recipes: list[str], steps: str, runs_dir: Path) -> None:
+    """Print the table of the newest run of each recipe."""
+    if not recipes:
+        return
+    with NamedTemporaryFile(suffix=".md") as page:
+        command = [sys.executable, "-m", "cmbench", "eval", *(f"@latest:{recipe}-" for recipe in recipes)]
+        command += ["--steps", steps, "--n", "1000", "--metrics", MEASURES, "--runs-dir", str(runs_dir)]
+        subprocess.run([*command, "--markdown", page.name], stdout=subprocess.DEVNULL, check=True)
+        print(Path(page.name).read_text())
+
+
 def main() -> None:
     """Train everything and print the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,9 +89,8 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             wanted = [recipe for recipe in stage if recipe in options.recipes]
             list(pool.map(lambda recipe: run(recipe, options.seconds, options.runs_dir), wanted))
-    quality = [sys.executable, str(Path(__file__).with_name("quality.py"))]
-    runs = [f"@latest:{recipe}-" for recipe in options.recipes]
-    subprocess.run([*quality, *runs], env={**os.environ, "CMBENCH_RUNS_DIR": str(options.runs_dir)}, check=True)
+    for steps, teachers in (("18", True), ("1,2", False)):
+        measure([r for r in options.recipes if r.startswith("dm_") == teachers], steps, options.runs_dir)
 
 
 if __name__ == "__main__":

@@ -164,16 +164,17 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     typer.echo(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     rows = [
-        (f["metric"], f["steps"] or "-", *(_cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
+        (f["metric"], f["steps"] or "-", *(cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
         for f in figures
     ]
     if rows:
         table(["metric", "steps", "value", "spread", "floor", "better"], rows)
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """Return a figure as text; None is what JSON has for nan."""
     return "nan" if value is None else number(value)
 
 
 def _floor(figure: dict[str, Any]) -> str:
-    return _cell(figure["floor"]) if figure["metric"] in OF_SAMPLES else "-"
+    return cell(figure["floor"]) if figure["metric"] in OF_SAMPLES else "-"

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _figures
+from cmbench.cli import _figures, _figures_page
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import Json, RunsDir, complete_runs
-from cmbench.errors import NotFoundError, UsageError, nearest
+from cmbench.errors import NotFoundError, UsageError, nearest, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import to_json
@@ -38,6 +38,9 @@ def evaluate(
     ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
+    ] = None,
     runs_dir: RunsDir = None,
     json: Json = False,
 ) -> None:
@@ -47,6 +50,9 @@ def evaluate(
     folder = runs_folder(runs_dir)
     subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
+    if markdown:
+        with writing(f"--markdown {markdown}"):
+            markdown.write_text(_figures_page.page(subjects, answers, asked), encoding="utf-8")
     if json:
         typer.echo(
             to_json({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})

@@ -230,3 +230,42 @@ def test_classifier_files_that_are_none(cmbench, home, trained, digits):
     assert "[1, 8, 8]" in outcome.err
     assert "[2]" in outcome.err
     assert not digits.evaluations.exists()
+
+
+def test_a_page_of_several_runs(cmbench, distilled, trained, tmp_path):
+    """Every figure that --json has stands in the row of its run and steps, below the floors."""
+    names, page = "consistency_error,recall,sliced_wasserstein", tmp_path / "table.md"
+    asked = ["eval", distilled.name, trained.name, *FEW, "--steps", "1,3", "--metrics", names]
+    outcome = cmbench(*asked, "--json", "--markdown", page)
+    assert outcome.code == 0, outcome.err
+    head, rule, floor, *rows, empty, made = page.read_text().splitlines()
+    assert cells(head) == ["run", "steps", "consistency_error ↓", "recall ↑", "sliced_wasserstein ↓"]
+    assert set(cells(rule)) == {"---"}
+    assert made == "2 sets of 32 samples, seed 0, features pixels."
+    assert not empty
+    found = json.loads(outcome.out)["runs"]
+    assert [cells(row)[:2] for row in rows] == [[f"`{name}`", k] for name in ("cd", "tiny") for k in ("1", "3")]
+    for run, (first, second) in zip(found, batched(rows), strict=True):
+        for figure in run["figures"]:
+            row = cells(second if figure["steps"] == 3 else first)
+            value, spread = row[2 + sorted(names.split(",")).index(figure["metric"])].split(" ± ")
+            assert float(value) == pytest.approx(figure["value"], rel=5e-3)
+            assert float(spread) == pytest.approx(figure["spread"], rel=0.5)  # one digit
+            if figure["steps"]:
+                assert float(cells(floor)[2 + sorted(names.split(",")).index(figure["metric"])]) == pytest.approx(
+                    figure["floor"], rel=1e-3
+                )
+    assert cells(rows[1])[2] == ""
+    cmbench(*asked, trained.name, "--markdown", page)
+    assert [cells(row)[0] for row in page.read_text().splitlines()[7:9]] == [f"`{trained.name}`"] * 2
+    refused = cmbench(*asked, "--markdown", tmp_path)
+    assert refused.code == 2
+    assert refused.err == f"cmbench: --markdown {tmp_path}: cannot be written: Is a directory\n"
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def batched(rows: list[str]) -> list[list[str]]:
+    return [rows[i : i + 2] for i in range(0, len(rows), 2)]

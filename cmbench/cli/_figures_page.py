@@ -1,0 +1,54 @@
+"""The figures of `cmbench eval` as one Markdown table, a row for each run and number of sampler steps."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cmbench.cli._figures import Asked, Subject, cell
+from cmbench.measures import MEASURES
+
+Figures = Sequence[dict[str, Any]]
+_ARROWS = {"lower": " ↓", "higher": " ↑"}
+
+
+def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) -> str:
+    """Return the table, figures with their spread and the floors on top, and a line that says how it was made."""
+    metrics = [name for name in asked.metrics if any(f["metric"] == name for figures in answers for f in figures)]
+    heads = ["run", "steps", *(name + _ARROWS.get(MEASURES[name].better, "") for name in metrics)]
+    rows = [["floor: training data", "", *_floors(answers, metrics)]]
+    for label, subject, figures in zip(_labels(subjects), subjects, answers, strict=True):
+        rows += _rows(label, subject, figures, metrics)
+    sizes = ", ".join(f"{n:,}" for n in dict.fromkeys(subject.n for subject in subjects))
+    made = f"{asked.repeats} sets of {sizes} samples, seed {asked.seed}, features {asked.features}."
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made]) + "\n"
+
+
+def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Yield the name of each run's recipe, or of the run where several have one recipe."""
+    recipes = [subject.run.name.rsplit("-", 3)[0] for subject in subjects]
+    count = Counter(recipes)
+    for recipe, subject in zip(recipes, subjects, strict=True):
+        yield f"`{recipe if count[recipe] == 1 else subject.run.name}`"
+
+
+def _floors(answers: Sequence[Figures], metrics: Sequence[str]) -> Iterator[str]:
+    """Yield the floor of each measure, if all runs have the same."""
+    for name in metrics:
+        floors = {f["floor"] for figures in answers for f in figures if f["metric"] == name}
+        floor = floors.pop() if len(floors) == 1 else None
+        yield "" if floor is None else cell(floor)
+
+
+def _rows(label: str, subject: Subject, figures: Figures, metrics: Sequence[str]) -> Iterator[list[str]]:
+    """Yield a row for each number of steps; measures that take no samples stand in the first."""
+    found = {(f["metric"], f["steps"]): _cell(f) for f in figures}
+    for i, steps in enumerate(subject.steps):
+        alone = {} if i else {name: found[name, None] for name in metrics if (name, None) in found}
+        cells = (found.get((name, steps), alone.get(name, "")) for name in metrics)
+        yield [label, str(steps), *cells]
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    value, spread = figure["value"], figure["spread"]
+    return "nan" if value is None or spread is None else f"{value:.3g} ± {spread:.1g}"
