@@ -54,6 +54,8 @@ def settings() -> "Settings":
 def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) -> None:
     """Show the browser, or the dashboard of one run, or the comparison of several, until the user leaves.
 
+    Below a run's own screens lies the browser of the folder that the run is in, which need not be `runs_dir`.
+
     Raises:
         UsageError: the user's settings cannot be used.
     """
@@ -63,7 +65,8 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
 
     if ascii_only:
         given = given.model_copy(update={"ascii": True})
-    app = CmbenchApp(runs_dir, runs, given, pixels=pixel_protocol())
+    folder = runs[0].path.parent if runs else runs_dir
+    app = CmbenchApp(folder, runs, given, pixels=pixel_protocol())
     with nullcontext() if _is_in_browser() else sane_terminal():
         app.run()
     if app.return_code:

@@ -208,3 +208,12 @@ def test_bytes_are_counted_as_they_are_sent(run):
         assert titles(app)
 
     use([run], steps)
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_browser_is_of_the_folder_that_the_run_is_in(tmp_path, monkeypatch, is_given):
+    seen = []
+    monkeypatch.setenv("TEXTUAL_DRIVER", "of a browser")
+    monkeypatch.setattr(CmbenchApp, "run", lambda app: seen.append(app.runs_dir))
+    _dashboard.show(tmp_path / "runs", [live_run(tmp_path / "elsewhere")] if is_given else [])
+    assert seen == [tmp_path / ("elsewhere" if is_given else "runs")]
