@@ -196,3 +196,19 @@ def test_the_cursor_stays_in_sight_when_its_row_has_gone():
             assert "step 600" in picture(waterfall)[-1]
 
     alone(lambda: Waterfall("w"), steps)
+
+
+@pytest.mark.parametrize(("n", "tall"), [(1, 12), (2, 6), (3, 4), (5, 2), (7, 1), (12, 1)])
+def test_few_rows_share_the_height(n, tall):
+    async def steps(waterfall, pilot):
+        waterfall.show([(100 * (i + 1), np.full(4, 10.0 ** (i % 3), np.float32)) for i in range(n)])
+        levels = [shown_levels(waterfall, y)[0] for y in range(12)]
+        assert levels[: n * tall] == [levels[i * tall] for i in range(n) for _ in range(tall)]
+        assert levels[n * tall :] == [-1] * (12 - n * tall)
+        assert len(set(levels[: n * tall])) == min(n, 3)
+        labels = [line[1:LEFT].strip("│ ") for line in picture(waterfall)[1:13]]
+        assert all(label == f"{100 * (y // tall + 1)}" for y, label in enumerate(labels) if label)
+        assert labels[0] == "100"
+        assert min(np.diff([y for y, label in enumerate(labels) if label]), default=4) >= 4
+
+    alone(lambda: Waterfall("w"), steps, size=(60, 15))

@@ -114,7 +114,7 @@ class Waterfall(GridWidget, can_focus=True):
             self.post_message(self.CursorMoved(self, *(cursor or (None, None))))
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return a row of cells for each line, and the axis of t."""
+        """Return a row of cells for each line, or several where there is room, and the axis of t."""
         grid = Grid.blank(width, height)
         coloured = self.app.native_ansi_color is False and not self.app.no_color
         palette = [Style.null(), self.style("muted"), self.style("strong")]
@@ -126,13 +126,15 @@ class Waterfall(GridWidget, can_focus=True):
         values = self._values(np.stack([bins for _, bins in lines]).astype(np.float64))
         place = np.arange(columns) * values.shape[1] // columns  # the first bin of each column
         levels = np.maximum.reduceat(self._levels(values), place, axis=1)
-        labels = self._label_rows(len(lines))
+        tall = max(1, rows // len(lines))
+        labelled = range(0, len(lines), -(-4 // tall))  # four rows apart or more
         cursor = None if self.cursor is None else _nearest([step for step, _ in lines], self.cursor[0])
-        for y, (step, _) in enumerate(lines):
-            label = number(step) if y in labels else ""
+        for y in range(tall * len(lines)):
+            line, below = divmod(y, tall)
+            label = number(lines[line][0]) if line in labelled and not below else ""
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{'|' if self.ascii else '│'}", _AXIS)
-            self._write_levels(grid, y, levels[y], coloured)
-            if y == cursor:
+            self._write_levels(grid, y, levels[line], coloured)
+            if line == cursor and not below:
                 grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
         self._draw_axis(grid, rows, columns, values.shape[1], place)
         self._label_frame()
@@ -188,10 +190,6 @@ class Waterfall(GridWidget, can_focus=True):
             return
         signs = shade_characters(self.ascii)
         grid.characters[y, part] = np.array(list(signs))[np.where(levels < 0, 0, levels * len(signs) // LEVELS)]
-
-    def _label_rows(self, n: int) -> set[int]:
-        """Number every fourth line, from the first."""
-        return {y for y in range(n) if y % 4 == 0}
 
     def _draw_axis(self, grid: Grid, y: int, columns: int, bins: int, place: NDArray[np.int64]) -> None:
         grid.write(_LABEL, y, "+" if self.ascii else "└", _AXIS)
