@@ -6,6 +6,7 @@ metrics.jsonl, such as sw_1step.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", ""]
@@ -44,7 +45,7 @@ OF_FUNCTIONS = {
 }
 MEASURES = {**OF_SAMPLES, **OF_FUNCTIONS}
 
-_STEPS = re.compile(r"_\d+step$")
+_STEPS = re.compile(r"_([0-9]{1,6})step$")
 
 
 def row_key(name: str, steps: int) -> str:
@@ -55,3 +56,22 @@ def row_key(name: str, steps: int) -> str:
 def better(key: str) -> Better:
     """Return which way is better for a row's key, e.g. "lower" for sw_1step; "" for what measures no quality."""
     return next((measure.better for measure in MEASURES.values() if measure.key == _STEPS.sub("", key)), "")
+
+
+def sampler_steps(key: str) -> int | None:
+    """Return the number of sampler steps in a row's key, e.g. 2 for sw_2step; None without any."""
+    found = _STEPS.search(key)
+    return int(found[1]) if found else None
+
+
+def quality_keys(keys: Iterable[str]) -> list[str]:
+    """Return the keys that tell a run's quality, fewest sampler steps first.
+
+    They are those of one measure of samples, the first of OF_SAMPLES that is among them and has a better way.
+    """
+    there = list(keys)
+    for measure in OF_SAMPLES.values():
+        own = [key for key in there if _STEPS.sub("", key) == measure.key and sampler_steps(key)]
+        if own and measure.better:
+            return sorted(own, key=lambda key: sampler_steps(key) or 0)
+    return []

@@ -3,7 +3,7 @@
 import pytest
 
 from cmbench import measures
-from cmbench.measures import MEASURES, OF_SAMPLES, better, row_key
+from cmbench.measures import MEASURES, OF_SAMPLES, better, quality_keys, row_key, sampler_steps
 from cmbench.recipe import component_names
 
 
@@ -43,3 +43,21 @@ def test_which_way_is_better(key, way):
 def test_a_figure_of_functions_has_no_row_of_samples():
     with pytest.raises(KeyError):
         measures.row_key("consistency_error", 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "quality"),
+    [
+        (["loss", "sw_10step", "fd_1step", "sw_2step"], ["sw_2step", "sw_10step"]),
+        (["precision_1step", "recall_1step", "true_error_1step"], ["precision_1step"]),
+        (["fd_1step", "precision_1step"], ["fd_1step"]),
+        (["nn_1step", "coverage_4step"], ["coverage_4step"]),
+        (["nn_1step", "swx_1step", "sw_step", "sw_1stepx", "sw_", "sw_" + "9" * 5000 + "step"], []),
+    ],
+)
+def test_which_rows_tell_quality(keys, quality):
+    assert quality_keys(keys) == quality
+
+
+def test_sampler_steps_of_a_row():
+    assert [sampler_steps(key) for key in ("sw_1step", "precision_12step", "loss", "true_error")] == [1, 12, None, None]

@@ -4,11 +4,12 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 from cmbench.cli import _plots
+from cmbench.measures import quality_keys
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.scales import number
 from cmbench.tui.text import plain
-from cmbench.tui.view import RunView, quality_keys
+from cmbench.tui.view import RunView
 
 WIDTH = 80
 _HEIGHT = 9

@@ -8,6 +8,7 @@ import typer
 from cmbench.cli._lines import duration, number
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._tables import table
+from cmbench.measures import quality_keys
 from cmbench.rundir import status
 from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
@@ -21,7 +22,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     if json:
         typer.echo(to_json({"schema": 1, "runs": found}))
     elif found:
-        table(["run", "state", "step", "loss", "best sw", "age"], [_cells(about) for about in found])
+        table(["run", "state", "step", "loss", "quality", "age"], [_cells(about) for about in found])
     else:
         typer.echo(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
 
@@ -33,12 +34,13 @@ def _about(run: RunDir) -> dict[str, Any]:
 
 def _cells(about: dict[str, Any]) -> list[str]:
     loss = about.get("last", {}).get("loss")
-    best = min((b["value"] for key, b in about.get("best", {}).items() if key.startswith("sw_")), default=None)
+    best = about.get("best", {})
+    quality = next((best[key]["value"] for key in quality_keys(best)), None)
     return [
         about["name"],
         about["state"],
         f"{about['step']}/{about.get('of', '?')}",
         "-" if loss is None else number(loss),
-        "-" if best is None else number(best),
+        "-" if quality is None else number(quality),
         duration(time.time() - about["heartbeat"]),
     ]

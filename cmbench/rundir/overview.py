@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cmbench.measures import quality_keys
 from cmbench.rundir import annotations, status
 from cmbench.rundir.annotations import Annotations
 from cmbench.rundir.files import read_json
@@ -43,9 +44,9 @@ class Glance:
 
     @property
     def quality(self) -> float | None:
-        """The lowest one-step sliced Wasserstein distance, or else that of the first kind there is."""
-        found = {key: value for key, value in self.best if key.startswith("sw_")}
-        return found.get("sw_1step", next(iter(found.values()), None))
+        """The best figure of the measure that tells quality, of the fewest sampler steps there are."""
+        found = dict(self.best)
+        return next((found[key] for key in quality_keys(found)), None)
 
 
 class Overview:

@@ -3,16 +3,16 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cmbench.measures import better, quality_keys, sampler_steps
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, without_superseded
 
 _NAME = re.compile(r"([0-9]{1,15})_([0-9]{1,6})step\.png")
-_QUALITY = re.compile(r"sw_([0-9]{1,6})step")
 _Stamp = tuple[int, int]  # time of change in nanoseconds, and size
 
 
@@ -26,11 +26,15 @@ class SnapshotFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Album:
-    """The snapshots of a run by step and number of sampler steps, and the quality (lower is better) likewise."""
+    """The snapshots of a run by step and number of sampler steps, and the quality likewise.
+
+    `measure` is what the quality is called in a row's key, e.g. "sw".
+    """
 
     files: Mapping[int, Mapping[int, SnapshotFile]] = field(default_factory=dict)
     quality: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     journal_best: int | None = None
+    measure: str = "sw"
 
     @property
     def steps(self) -> list[int]:
@@ -48,7 +52,8 @@ class Album:
         if self.journal_best in self.files:
             return self.journal_best
         figures = {step: self.quality[step][min(self.quality[step])] for step in self.files if step in self.quality}
-        return min(figures, key=figures.__getitem__, default=None)
+        choose = max if better(self.measure) == "higher" else min
+        return choose(figures, key=figures.__getitem__, default=None)
 
     def nearest(self, step: int) -> int | None:
         """Return the step with snapshots that is nearest to `step`."""
@@ -66,11 +71,13 @@ class AlbumReader:
 
     def read(self) -> Album:
         """Return the album as it is now; equal to the last one if nothing changed."""
-        self._figures = _go_on(self._figures, self._metrics, lambda row: bool(_quality_of(row)))
+        self._figures = _go_on(self._figures, self._metrics, lambda row: bool(quality_keys(row)))
         self._checkpoints = _go_on(self._checkpoints, self._events, lambda row: row.get("best") is True)
-        quality = {row["step"]: _quality_of(row) for row in self._figures}
+        keys = quality_keys({key for row in self._figures for key in row})
+        quality = {row["step"]: own for row in self._figures if (own := _quality_of(row, keys))}
         best = self._checkpoints[-1]["step"] if self._checkpoints else None
-        return Album(files_of(self._folder), quality, best)
+        measure = keys[0].rpartition("_")[0] if keys else "sw"
+        return Album(files_of(self._folder), quality, best, measure)
 
 
 def _go_on(rows: list[Row], tail: Tail, counts: Callable[[Row], bool]) -> list[Row]:
@@ -82,9 +89,9 @@ def _is_whole(row: Row) -> bool:
     return isinstance(row.get("first_step", row.get("step")), int)
 
 
-def _quality_of(row: Row) -> dict[int, float]:
-    named = ((_QUALITY.fullmatch(key), value) for key, value in row.items())
-    return {int(m[1]): float(value) for m, value in named if m and isinstance(value, int | float)}
+def _quality_of(row: Row, keys: Sequence[str]) -> dict[int, float]:
+    named = ((sampler_steps(key), row.get(key)) for key in keys)
+    return {steps: float(value) for steps, value in named if steps and isinstance(value, int | float)}
 
 
 def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:

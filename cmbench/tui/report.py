@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from cmbench.measures import quality_keys, sampler_steps
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
 from cmbench.tui.scales import Kind, duration, number
 from cmbench.tui.system import Load
 from cmbench.tui.text import short
-from cmbench.tui.view import RunView, quality_keys
+from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Line
 from cmbench.tui.widgets.line import Part
 
@@ -27,6 +28,7 @@ NAMES = {
     "images_per_s": "images/s",
     "lr": "learning rate",
     "true_error": "true error",
+    "sw": "sliced W2",
 }
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
@@ -54,8 +56,9 @@ def title_of(keys: Sequence[str]) -> str:
     """Return a chart's name."""
     if not keys:
         return ""
-    if len(keys) > 1 or keys[0].startswith("sw_"):
-        return "sliced W2 " + " ".join(key.removeprefix("sw_").replace("step", "") for key in keys) + "-step"
+    if keys[0] in quality_keys(keys):
+        measure = keys[0].rpartition("_")[0]
+        return f"{NAMES.get(measure, measure)} {' '.join(str(sampler_steps(key)) for key in keys)}-step"
     return NAMES.get(keys[0], keys[0])
 
 

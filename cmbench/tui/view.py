@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,8 +201,3 @@ def _recipe(run: RunDir) -> Recipe | None:
         return load_recipe(run.recipe)
     except (UsageError, OSError):
         return None
-
-
-def quality_keys(keys: Sequence[str]) -> list[str]:
-    """Return the keys of sample quality: sliced Wasserstein distances, those of fewer steps first."""
-    return sorted(key for key in keys if key.startswith("sw_"))

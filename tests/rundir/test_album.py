@@ -82,3 +82,13 @@ def test_best_is_the_journals_or_the_lowest_quality_of_a_snapshot(run):
 def test_nearest():
     album = Album({10: {}, 20: {}, 40: {}})
     assert [album.nearest(step) for step in (0, 15, 16, 29, 99)] == [10, 10, 20, 20, 40]
+
+
+@pytest.mark.parametrize(("key", "best"), [("fd_1step", 1), ("precision_1step", 2)])
+def test_best_is_by_what_is_better_for_its_measure(run, key, best):
+    for step in (1, 2):
+        draw(run, step, 1)
+    journal(run.metrics, *({"step": s, key: v, "nn_1step": 9 - s} for s, v in ((1, 0.25), (2, 0.5))))
+    album = AlbumReader(run).read()
+    assert (album.measure, album.best) == (key.removesuffix("_1step"), best)
+    assert album.quality == {1: {1: 0.25}, 2: {1: 0.5}}

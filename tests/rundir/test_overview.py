@@ -25,12 +25,13 @@ def test_a_glance_tells_of_a_run(tmp_path):
     [
         ({}, None),
         ({"true_error": {"value": 0.1}}, None),
-        ({"true_error": {"value": 0.1}, "sw_4step": {"value": 0.2}, "sw_2step": {"value": 0.3}}, 0.2),
+        ({"true_error": {"value": 0.1}, "sw_4step": {"value": 0.2}, "sw_2step": {"value": 0.3}}, 0.3),
+        ({"coverage_1step": {"value": 0.8}, "precision_1step": {"value": 0.7}}, 0.7),
         ({"sw_2step": {"value": 0.3}, "sw_1step": {"value": 0.4}}, 0.4),
         ({"sw_1step": {"value": None}, "sw_2step": {"value": 0.3}}, 0.3),
     ],
 )
-def test_quality_is_that_of_one_step_or_else_the_first(tmp_path, best, quality):
+def test_quality_is_that_of_the_first_measure_and_the_fewest_steps(tmp_path, best, quality):
     fake_run(tmp_path, "a-1", best=best)
     assert Overview(tmp_path).read()[0].quality == quality
 

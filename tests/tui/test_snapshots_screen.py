@@ -109,11 +109,8 @@ def test_blinking_with_a_pinned_step(run, size):
         await pilot.press("k")
         await until(pilot, lambda: "pin another step" in screen_text(pilot))
         await pilot.press("home", "m", "end", "k")
-        seen = []
-        for step in (10, 150, 10, 150):
-            await until(pilot, lambda step=step: colours(pilot)[0] == colour(step, 1))
-            seen.append(captions(pilot)[0][:8])
-        assert seen == ["B 1-step", "A 1-step"] * 2
+        for both in [(colour(10, 1), "B 1-step"), (colour(150, 1), "A 1-step")] * 2:
+            await until(pilot, lambda both=both: (colours(pilot)[0], captions(pilot)[0][:8]) == both)
         assert "blink" in screen_text(pilot).splitlines()[0]
         await pilot.press("k")
         await start(pilot)

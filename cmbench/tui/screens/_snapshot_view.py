@@ -120,7 +120,7 @@ class SnapshotView:
     def _caption(self, run: int, step: int, sampler_steps: int, letter: str) -> str:
         album = self.albums[run]
         value = album.quality.get(step, {}).get(sampler_steps)
-        quality = "" if value is None else f"sw {value:.4g}{self._star(album, step)}"
+        quality = "" if value is None else f"{album.measure} {value:.4g}{self._star(album, step)}"
         name = self.names[run] if len(self.names) > 1 else ""
         parts = filter(None, [f"{sampler_steps}-step", f"{step:,}", quality, name])
         return f"{letter} ".lstrip() + (", " if self.ascii else " · ").join(parts)
