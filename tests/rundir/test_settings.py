@@ -75,3 +75,22 @@ def test_two_of_one_name_are_two():
     """A script that asks by hand may call its file the same each time."""
     rows = [opens(1), given("1", 4, lr=1.0), given("1", 9, every=2.0)]
     assert split(rows, 5) == ([("1", 4, {"lr": 1.0})], [("1", 9, {"every": 2.0})])
+
+
+def test_what_is_in_force_by_now():
+    rows = [
+        opens(1),
+        given("a", 4, lr=1.0, every=3.0),
+        given("b", 9, lr=2.0),
+        given("c", 9, result="refused: so", lr=5),
+    ]
+    assert settings.in_force(rows) == {"lr": 2.0, "every": 3.0}
+    assert settings.in_force([*rows, opens(6)]) == {"lr": 1.0, "every": 3.0}
+    assert settings.in_force([*rows, opens(6), given("b", 9, lr=2.0, replayed=True)]) == {"lr": 2.0, "every": 3.0}
+    assert settings.in_force([]) == {}
+
+
+def test_a_damaged_one_is_none():
+    rows = [opens(1), {**given("a", 4, lr=1.0), "settings": [1]}, {**given("b", 5), "settings": None}]
+    assert settings.in_force(rows) == {}
+    assert split(rows, 9) == ([], [])
