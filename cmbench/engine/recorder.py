@@ -15,6 +15,7 @@ from cmbench.rundir import layout, status
 from cmbench.rundir.files import remove_temporaries
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, read_rows
+from cmbench.rundir.overview import number_of
 from cmbench.rundir.summary import Summary
 
 _STATUS_EVERY = 1.0  # seconds between heartbeats
@@ -46,7 +47,8 @@ class Recorder:
         rows = read_rows(run.metrics)
         self._summary = Summary(rows)
         self._decisive = trainer.recipe.evaluate.decisive
-        self._quality = {row["step"]: row[self._decisive] for row in rows if row.get(self._decisive) is not None}
+        values = ((row["step"], number_of(row.get(self._decisive))) for row in rows)
+        self._quality = {step: value for step, value in values if value is not None}
         self._next_status, self._images_per_s = 0.0, 0.0
         for folder in (run.path, run.snapshots, run.control):
             remove_temporaries(folder)

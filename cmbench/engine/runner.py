@@ -219,7 +219,7 @@ def resume(run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any]
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
     if not layout.steps_of_checkpoints(run):
-        if any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
+        if any(row.get("kind") == "checkpoint" for row in read_rows(run.events)):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
         return []
     step, groups, damaged = checkpoint.newest(run)

@@ -27,7 +27,8 @@ class Log:
 
     def last_segment(self) -> int:
         """Return the number of the newest segment, or 0."""
-        return max((row["segment"] for row in _rows(self.path) if "first_step" in row), default=0)
+        found = (row.get("segment") for row in _rows(self.path) if "first_step" in row)
+        return max((segment for segment in found if isinstance(segment, int)), default=0)
 
     def open_segment(self, segment: int, first_step: int) -> None:
         """Begin a segment, whose rows start with `first_step`."""
@@ -79,12 +80,14 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def without_superseded(rows: Iterable[Row]) -> list[Row]:
-    """Drop the rows that a later segment trained again, and the lines that open segments."""
+    """Drop the rows that a later segment trained again, the lines that open segments, and what is damaged: each row
+    that is kept has a step.
+    """
     kept: list[Row] = []
     for row in rows:
-        if "first_step" in row:
-            kept = [r for r in kept if r["step"] < row["first_step"]]
-        else:
+        if isinstance(first_step := row.get("first_step"), int):
+            kept = [r for r in kept if r["step"] < first_step]
+        elif isinstance(row.get("step"), int):
             kept.append(row)
     return kept
 
