@@ -110,13 +110,18 @@ def _coarse(seconds: float) -> str:
 
 
 def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
-    """Return a bar of use and a bar of memory for each device."""
+    """Return a bar of use and a bar of memory for each device, as far as it tells."""
     rows: list[Row] = []
     for load in loads:
-        rows.append([(f"{load.name:<6}", "strong"), *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
-        share = load.memory / max(1, load.memory_total)
-        taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
-        rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
+        name = (f"{load.name:<6}", "strong")
+        if load.used is None:
+            rows.append([name, (" use not known", "muted")])
+        else:
+            rows.append([name, *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
+        if load.memory is not None:
+            share = load.memory / max(1, load.memory_total)
+            taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
+            rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
         if load.more:
             rows.append([("       " + load.more, "muted")])
     return rows
