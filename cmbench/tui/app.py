@@ -40,7 +40,7 @@ class CmbenchApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
-        Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
+        Binding("q", "quit", "Leave", tooltip="the run goes on", id="app.quit"),
         Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),

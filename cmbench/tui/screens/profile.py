@@ -6,13 +6,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from cmbench.tui import report
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Chart, Line
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.stack import Stack
 from cmbench.tui.widgets.waterfall import Waterfall
@@ -54,7 +54,7 @@ class ProfileScreen(ReadingScreen):
                     yield Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
                 yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
-        yield Footer()
+        yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
 
     def on_mount(self) -> None:
         """Show what is read, and read on."""

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.css.query import NoMatches
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cmbench.errors import UsageError
 from cmbench.rundir import losses
@@ -24,6 +24,7 @@ from cmbench.tui import signs
 from cmbench.tui.screens._run_actions import ACTIONS, say
 from cmbench.tui.screens.recipe import RecipeScreen
 from cmbench.tui.text import content, plain
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SORTED_BY, SPARK, WIDE, Look, columns_at, in_order
 from cmbench.tui.widgets.run_filter import FilterBar
 from cmbench.tui.widgets.run_preview import preview
@@ -100,7 +101,7 @@ class RunsScreen(Screen[None]):
             with VerticalScroll(id="preview", can_focus=False):
                 yield Static()
         yield FilterBar()
-        yield Footer(show_command_palette=False)
+        yield KeyBar("select_cursor", "mark", "compare", show_command_palette=False)
 
     # What is shown
 
