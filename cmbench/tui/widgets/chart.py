@@ -317,9 +317,10 @@ class Chart(GridWidget, can_focus=True):
             share = (at[(at >= x_ends[0]) & (at <= x_ends[1])] - x_ends[0]) / (x_ends[1] - x_ends[0])
             return [_LABEL + 1 + int(column) for column in np.unique(np.rint(share * (columns - 1)))]
 
+        labels = np.convolve(grid.characters[rows] != " ", [1, 1, 1], mode="same") > 0  # with a cell at each side
         for mark in self._marks:
-            for x in places([mark.x]):
-                grid.write(x, rows, mark.sign, _BAD if mark.is_bad else _MARK)
+            for x in places([mark.x]):  # above a label, which would be another number
+                grid.write(x, rows - bool(labels[x]), mark.sign, _BAD if mark.is_bad else _MARK)
         for line in self._lines:
             for x in places(line.x[self._beyond(line)]):
                 grid.write(x, rows - 1, "v" if self.ascii else "▾", _AXIS)
