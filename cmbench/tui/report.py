@@ -10,11 +10,11 @@ import numpy as np
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Kind, duration, number
 from cmbench.tui.system import Load
 from cmbench.tui.text import short
 from cmbench.tui.view import RunView, quality_keys
-from cmbench.tui.widgets.chart import Line
 from cmbench.tui.widgets.line import Part
 
 Row = list[Part]

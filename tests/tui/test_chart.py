@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.scales import Scale
-from cmbench.tui.widgets.chart import SMOOTHINGS, Chart, Line, Mark
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.chart_keys import SMOOTHINGS
 from tests.tui_host import alone, colours_at, painted, picture
 
 RNG = np.random.default_rng(0)

@@ -14,11 +14,11 @@ from cmbench.rundir.comparison import letter
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
+from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.text import cell
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import LINES, Line
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines

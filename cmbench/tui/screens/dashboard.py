@@ -12,12 +12,12 @@ from textual.containers import Horizontal
 from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.report import CHARTS
 from cmbench.tui.scales import number
 from cmbench.tui.screens._run import RunScreen
 from cmbench.tui.system import Load, System
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import Line
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines

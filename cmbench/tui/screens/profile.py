@@ -8,10 +8,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from cmbench.tui import report
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import Chart, Line
+from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.stack import Stack
