@@ -33,7 +33,7 @@ def event_line(row: Row) -> str:
             f"first weights from {r['source']['recipe']}, step {r['source']['step']}, ema {r['source']['ema']}; "
             f"{denoiser_differs(r['error'])}"
         ),
-        "resumed": lambda r: f"resumed after step {r['step']}",
+        "resumed": lambda r: f"resumed after step {r['step']}{abandoned(r)}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
         "request": _request,
@@ -56,6 +56,15 @@ def _request(row: Row) -> str:
     again = " again" if row.get("replayed") else ""
     files = [f" {name}" for name in row.get("files", [])]
     return f"request {row['action']}{''.join(changes)}{again}: {row['result']}{''.join(files)}"
+
+
+def abandoned(row: Row) -> str:
+    """What was set aside where a run was taken up from a chosen checkpoint; empty where it was not."""
+    steps = row.get("abandoned")
+    if row.get("chosen") is not True or not isinstance(steps, list):
+        return ""
+    kept = f", checkpoints {', '.join(map(str, steps))} kept in checkpoints/abandoned" if steps else ""
+    return f" by choice; what lies past it is abandoned{kept}"
 
 
 def denoiser_differs(error: float) -> str:

@@ -32,17 +32,19 @@ class Record:
 class Recorder:
     """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
 
+    `abandons` says that what earlier segments have past this step comes no more.
+
     Attributes:
         segment: counts from 1; a resumed run opens another one.
         state: what status.json says of the run.
     """
 
-    def __init__(self, run: RunDir, trainer: Trainer) -> None:
+    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False) -> None:
         self.run, self.trainer, self.state = run, trainer, "starting"
         logs = [Log(path) for path in (run.metrics, run.profiles, run.events)]
         self.segment = 1 + max(log.last_segment() for log in logs)
         for log in logs:
-            log.open_segment(self.segment, first_step=trainer.state.step + 1)
+            log.open_segment(self.segment, trainer.state.step + 1, abandons)
         self._metrics, self._profiles, self._events = self._logs = logs
         rows = read_rows(run.metrics)
         self._summary = Summary(rows)

@@ -34,11 +34,16 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
         step: from which the run is resumed.
 
     Returns:
-        Both in the order in which they are made. A setting that has been made in several segments is there once.
+        Both in the order in which they are made. A setting that has been made in several segments is there once, one
+        of steps that a later segment abandons not at all.
     """
     rows = list(rows)
     made: dict[tuple[str, int], Row] = {}
-    for row in filter(is_setting, rows):
+    for row in rows:
+        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+            made = {key: other for key, other in made.items() if other["step"] < first_step}
+        if not is_setting(row):
+            continue
         if not row.get("replayed"):
             made = {_key(other): other for other in without_keys_of(row, made.values())}
         made[_key(row)] = row  # one that was made before keeps its place

@@ -176,7 +176,7 @@ def said(row: JournalRow) -> str:
         "diverged": f"the {row.get('what')} of the next step is not finite",
         "stopped": row.get("reason"),
         "failed": row.get("error"),
-        "resumed": "",
+        "resumed": _abandoned(row),
     }
     text = f"{row.get('step', '?')} {kind} {details.get(kind) or ''}".rstrip()
     return text + (" (replayed)" if row.get("replayed") else "")
@@ -184,6 +184,12 @@ def said(row: JournalRow) -> str:
 
 def _settings(settings: object) -> str:
     return " ".join(f"{k}={v}" for k, v in settings.items()) if isinstance(settings, dict) else ""
+
+
+def _abandoned(row: JournalRow) -> str:
+    steps = row.get("abandoned")
+    kept = f": checkpoints {', '.join(map(str, steps))}" if isinstance(steps, list) and steps else ""
+    return f"by choice, the rest abandoned{kept}" if row.get("chosen") is True else ""
 
 
 def _loudness(row: JournalRow) -> str:

@@ -398,6 +398,20 @@ def test_a_setting_that_a_run_cannot_be_given(complains, trained, case):
     complains("resume", trained.name, "--set", "log.every", code=2, mentions=["--set 'log.every'", "table.key=value"])
 
 
+def test_a_checkpoint_that_a_run_cannot_be_resumed_from(complains, trained):
+    complains("resume", trained.name, "--checkpoint", 5, code=5, mentions=[trained.name, "already finished"])
+    status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
+    mentions = [trained.name, "no checkpoint at step 7", "10, 12"]
+    complains("resume", trained.name, "--checkpoint", 7, code=4, mentions=mentions)
+    complains(
+        "resume", trained.name, "--checkpoint", "bset", code=2, mentions=["--checkpoint", "'bset'", "a step, best"]
+    )
+    (checkpoint.folder_of(trained, 10) / "model.safetensors").write_bytes(b"")
+    complains("resume", trained.name, "--checkpoint", 10, "--foreground", code=4, mentions=["00000010", "checksum"])
+    shutil.rmtree(trained.checkpoints)
+    complains("resume", trained.name, "--checkpoint", "best", code=4, mentions=[trained.name, "no checkpoint yet"])
+
+
 def test_a_live_run_is_not_resumed(complains, trained):
     status.write(trained, {**(read_json(trained.status) or {}), **status.owner(), "state": "running"})
     complains("resume", trained.name, code=5, mentions=[trained.name, "is running", "cmbench watch"])

@@ -319,6 +319,16 @@ def test_resume_in_this_process(cmbench, home, trained):
     assert status.read(trained)["segment"] == 2
 
 
+def test_resume_from_a_chosen_checkpoint(cmbench, home, trained):
+    status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
+    outcome = cmbench("resume", trained.name, "--checkpoint", "10", "--set", "optimizer.lr=0.001")
+    assert outcome.code == 0
+    assert "step 10  resumed after step 10 by choice; " in outcome.out
+    assert "checkpoints 12 kept in checkpoints/abandoned" in outcome.out
+    assert "step 10  request set optimizer.lr=0.001: done" in outcome.out
+    assert answer(cmbench("show", trained.name, "--json"))["settings"] == {"optimizer.lr": 0.001}
+
+
 def test_lines():
     row = {"step": 200, "loss": 0.0231049, "grad_norm": 0.61, "lr": 1e-4, "N": 12, "images_per_s": 912.4, "time": 1.0}
     assert metrics_line(row, 4000, 10) == "step 200/4000  loss 0.0231  grad_norm 0.61  N 12  912 images/s  eta 0:42"
