@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbench.config import Config, Floats, Ints, NonNegative, Positive, PositiveInt, Strings
+from cmbench.config import Config, Floats, Ints, NoiseLevel, NonNegative, Positive, PositiveInt, Strings
 from cmbench.errors import nearest
 from cmbench.measures import OF_SAMPLES, row_key
 
+_FLOAT32 = 3.4028234663852886e38  # the largest; torch refuses a factor beyond it
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
@@ -32,9 +33,9 @@ class PathTable(Config):
     """[path]: the probability path, its range in EDM noise levels whatever the path, and how F_theta makes f and D."""
 
     kind: Literal["edm", "vp", "trigflow", "linear"] = Field("edm", description="edm, vp, trigflow or linear")
-    sigma_data: Positive = Field(0.5, description="standard deviation of the data")
-    sigma_min: Positive = Field(0.002, description="lowest noise level of training and sampling")
-    sigma_max: Positive = Field(80.0, description="noise level at which sampling starts")
+    sigma_data: NoiseLevel = Field(0.5, description="standard deviation of the data")
+    sigma_min: NoiseLevel = Field(0.002, description="lowest noise level of training and sampling")
+    sigma_max: NoiseLevel = Field(80.0, description="noise level at which sampling starts")
     sigma_mid: NonNegative = Field(0.0, description="second noise level of two-step sampling; 0: the Karras grid's")
     scalings: Literal["edm", "trigflow", "linear"] = Field(
         "edm", description="c_skip, c_out, c_in: edm, trigflow (edm with F = v / sigma_data), linear (F = v)"
@@ -113,6 +114,11 @@ class Optimizer(Config):
     def _in_range(self) -> "Optimizer":
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: found {list(self.betas)}, allowed: two numbers in [0, 1)")
+        if self.lr / (1 - self.betas[0]) > _FLOAT32:  # what Adam multiplies its first step with
+            upper = f"up to {_FLOAT32 * (1 - self.betas[0]):.2g}, float32's end times 1 - betas[0]"
+            raise ValueError(f"lr: found {self.lr:g}, allowed: {upper}")
+        if self.weight_decay > _FLOAT32:
+            raise ValueError(f"weight_decay: found {self.weight_decay:g}, allowed: up to {_FLOAT32:.1e}, float32's end")
         if self.decay == "inverse_sqrt" and not self.decay_after:
             raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
         return self

@@ -46,6 +46,7 @@ REFUSED = {
     "none": ({"optimizer.lr": None}, ["optimizer.lr", "None", "number"]),
     "a negative rate": ({"optimizer.lr": -1.0}, ["optimizer.lr", "-1.0", "greater than 0"]),
     "a rate that is not finite": ({"optimizer.lr": float("nan")}, ["optimizer.lr", "nan", "finite"]),
+    "a rate beyond float32": ({"optimizer.lr": 1e38}, ["optimizer.lr", "1e+38", "3.4e+37"]),
     "an interval of 0": ({"log.every": 0}, ["log.every", "found 0", "1"]),
     "half a step": ({"checkpoint.every": 0.5}, ["checkpoint.every", "0.5", "integer"]),
     "an interval beyond 63 bits": ({"log.every": 2**63}, ["log.every", str(2**63), str(2**63 - 1)]),

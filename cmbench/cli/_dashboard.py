@@ -44,10 +44,12 @@ def settings() -> "Settings":
 
     given = preferences.load()
     if given.theme or given.keys:  # their names are known once every screen is imported
-        from cmbench.tui.app import actions
+        from cmbench.tui import keys
         from cmbench.tui.colours import themes
 
-        preferences.check_names(given, [theme.name for theme in themes()], actions)
+        preferences.check_names(given, [theme.name for theme in themes()], keys.actions)
+        if given.keys:
+            keys.check(given.keys, keys.listening(), str(preferences.path()))
     return given
 
 

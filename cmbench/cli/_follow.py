@@ -11,6 +11,7 @@ from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, without_superseded
+from cmbench.rundir.overview import number_of
 from cmbench.rundir.select import address
 
 _POLL = 0.5  # seconds
@@ -42,8 +43,8 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
     batches = [tail.read() for tail in tails]
     been = _in_order(row for batch in batches for row in without_superseded(batch))
     if past is None:
-        newest = max((row["segment"] for batch in batches for row in batch), default=1)
-        yield from (row for row in been if row["segment"] == newest)
+        newest = max((number_of(row.get("segment")) or 0 for batch in batches for row in batch), default=1)
+        yield from (row for row in been if row.get("segment") == newest)
     else:
         yield from been[len(been) - min(past, len(been)) :]
     while live:
@@ -54,7 +55,7 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
     """Sort rows by time; the lines that open segments carry none and come first."""
-    return sorted(rows, key=lambda row: row.get("time", 0.0))
+    return sorted(rows, key=lambda row: number_of(row.get("time")) or 0.0)
 
 
 def follow_started(run: RunDir) -> int:

@@ -4,18 +4,23 @@ from collections.abc import Callable
 
 from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.log import Row
+from cmbench.rundir.overview import number_of
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
 
 
 def metrics_line(row: Row, of: int, batch_size: int) -> str:
-    """One row of metrics.jsonl, e.g. `step 200/4000  loss 0.0231  grad_norm 0.61  912 images/s  eta 0:42`."""
-    parts = [f"step {row['step']}/{of}"]
-    parts += [f"{key} {number(row[key])}" for key in row if key.startswith(_SHOWN) and row[key] is not None]
-    parts += [f"{key} {kind}" for key, kind in row.get("nonfinite", {}).items()]
-    if rate := row.get("images_per_s"):
-        left = (of - row["step"]) * batch_size / rate
-        parts += [f"{rate:,.0f} images/s", f"eta {duration(left)}"]
+    """One row of metrics.jsonl, e.g. `step 200/4000  loss 0.0231  grad_norm 0.61  912 images/s  eta 0:42`.
+
+    What has not the type that we write is left out.
+    """
+    step = row["step"]
+    parts = [f"step {step}/{of}"]
+    parts += [f"{key} {number(v)}" for key, v in row.items() if key.startswith(_SHOWN) and isinstance(v, int | float)]
+    nonfinite = row.get("nonfinite")
+    parts += [f"{key} {kind}" for key, kind in nonfinite.items()] if isinstance(nonfinite, dict) else []
+    if (rate := number_of(row.get("images_per_s"))) and isinstance(step, int):
+        parts += [f"{rate:,.0f} images/s", f"eta {duration((of - step) * batch_size / rate)}"]
     return "  ".join(parts)
 
 
@@ -28,7 +33,7 @@ def event_line(row: Row) -> str:
             f"first weights from {r['source']['recipe']}, step {r['source']['step']}, ema {r['source']['ema']}; "
             f"{denoiser_differs(r['error'])}"
         ),
-        "resumed": lambda r: f"resumed after step {r['step']}",
+        "resumed": lambda r: f"resumed after step {r['step']}{abandoned(r)}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
         "request": _request,
@@ -51,6 +56,15 @@ def _request(row: Row) -> str:
     again = " again" if row.get("replayed") else ""
     files = [f" {name}" for name in row.get("files", [])]
     return f"request {row['action']}{''.join(changes)}{again}: {row['result']}{''.join(files)}"
+
+
+def abandoned(row: Row) -> str:
+    """What was set aside where a run was taken up from a chosen checkpoint; empty where it was not."""
+    steps = row.get("abandoned")
+    if row.get("chosen") is not True or not isinstance(steps, list):
+        return ""
+    kept = f", checkpoints {', '.join(map(str, steps))} kept in checkpoints/abandoned" if steps else ""
+    return f" by choice; what lies past it is abandoned{kept}"
 
 
 def denoiser_differs(error: float) -> str:

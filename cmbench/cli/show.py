@@ -55,14 +55,9 @@ def _about(run: RunDir) -> dict[str, Any]:
         "meta": read_json(run.meta) or {},
         "checkpoints": steps_of_checkpoints(run),
         "snapshots": sorted(path.name for path in run.snapshots.glob("[0-9]*.png")),
-        "settings": _settings(run),
+        "settings": settings.in_force(Tail(run.events).read()),
         "recipe": recipes.load(run.recipe).tables(),
     }
-
-
-def _settings(run: RunDir) -> dict[str, Any]:
-    in_force, _ = settings.at(Tail(run.events).read(), status.read(run)["step"])
-    return {key: value for setting in in_force for key, value in setting["settings"].items()}
 
 
 def _changed(about: dict[str, Any]) -> str:

@@ -82,6 +82,21 @@ def set_aside_after(run: RunDir, step: int) -> None:
         folder_of(run, damaged).rename(aside)
 
 
+def abandon_after(run: RunDir, step: int) -> list[int]:
+    """Move the checkpoints after `step` out of the run's line, to checkpoints/abandoned/, and return their steps.
+
+    The newest goes first: whatever a crash leaves, the ruined end of the run is not taken for its newest checkpoint.
+    They stay until `prune` sees a checkpoint of their step or a later one.
+    """
+    later = [s for s in steps_of_checkpoints(run) if s > step]
+    for abandoned in reversed(later):
+        run.abandoned_checkpoints.mkdir(exist_ok=True)
+        kept = run.abandoned_checkpoints / f"{abandoned:08d}"
+        shutil.rmtree(kept, ignore_errors=True)  # of an attempt before this one
+        folder_of(run, abandoned).rename(kept)
+    return later
+
+
 def is_whole(run: RunDir, step: int) -> bool:
     """Return whether there is a checkpoint of this step and all its files match their checksums."""
     try:
@@ -114,12 +129,15 @@ def newest(run: RunDir) -> tuple[int, Groups, list[str]]:
 
 
 def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
-    """Remove all but the newest `keep` checkpoints and the best."""
+    """Remove all but the newest `keep` checkpoints and the best, and abandoned ones that the run has passed."""
     steps = steps_of_checkpoints(run)
     for step in set(steps) - set(steps[-keep:]) - set(best):
         doomed = run.checkpoints / f".{step:08d}.tmp"
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
         shutil.rmtree(doomed, ignore_errors=True)
+    for abandoned in run.abandoned_checkpoints.glob("[0-9]*"):
+        if steps and int(abandoned.name) <= steps[-1]:
+            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:

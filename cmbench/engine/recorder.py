@@ -15,6 +15,7 @@ from cmbench.rundir import layout, status
 from cmbench.rundir.files import remove_temporaries
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, read_rows
+from cmbench.rundir.overview import number_of
 from cmbench.rundir.summary import Summary
 
 _STATUS_EVERY = 1.0  # seconds between heartbeats
@@ -31,22 +32,25 @@ class Record:
 class Recorder:
     """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
 
+    `abandons` says that what earlier segments have past this step comes no more.
+
     Attributes:
         segment: counts from 1; a resumed run opens another one.
         state: what status.json says of the run.
     """
 
-    def __init__(self, run: RunDir, trainer: Trainer) -> None:
+    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False) -> None:
         self.run, self.trainer, self.state = run, trainer, "starting"
         logs = [Log(path) for path in (run.metrics, run.profiles, run.events)]
         self.segment = 1 + max(log.last_segment() for log in logs)
         for log in logs:
-            log.open_segment(self.segment, first_step=trainer.state.step + 1)
+            log.open_segment(self.segment, trainer.state.step + 1, abandons)
         self._metrics, self._profiles, self._events = self._logs = logs
         rows = read_rows(run.metrics)
         self._summary = Summary(rows)
         self._decisive = trainer.recipe.evaluate.decisive
-        self._quality = {row["step"]: row[self._decisive] for row in rows if row.get(self._decisive) is not None}
+        values = ((row["step"], number_of(row.get(self._decisive))) for row in rows)
+        self._quality = {step: value for step, value in values if value is not None}
         self._next_status, self._images_per_s = 0.0, 0.0
         for folder in (run.path, run.snapshots, run.control):
             remove_temporaries(folder)

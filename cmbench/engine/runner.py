@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from cmbench import recipe as recipes
-from cmbench.engine import checkpoint, environment, loop, trainer, watch
+from cmbench.engine import checkpoint, environment, loop, snapshot, trainer, watch
 from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
@@ -29,7 +29,8 @@ from cmbench.rundir.select import address, runs_folder
 class Runner:
     """Trains in a run directory and writes everything there. Holds the run's lock until it ends.
 
-    `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them.
+    `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them;
+    `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice.
     """
 
     run: RunDir
@@ -37,12 +38,13 @@ class Runner:
     lock: filelock.BaseFileLock
     warnings: Sequence[str] = ()
     ahead: Sequence[Row] = ()
+    abandoned: Sequence[int] | None = None
     stop_requested: str = ""
     exit_code: int = 0
 
     def __post_init__(self) -> None:
         """Open the run's logs and say that the run is live."""
-        self.recorder = Recorder(self.run, self.trainer)
+        self.recorder = Recorder(self.run, self.trainer, abandons=self.abandoned is not None)
         self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
         self._requests = Requests(self, self.ahead)
         list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
@@ -57,7 +59,9 @@ class Runner:
         journal = self.recorder.event
         try:
             self.recorder.show("running")
-            yield journal("started" if self.recorder.segment == 1 else "resumed", **environment.here(self.trainer))
+            chosen = {} if self.abandoned is None else {"chosen": True, "abandoned": list(self.abandoned)}
+            how = "started" if self.recorder.segment == 1 else "resumed"
+            yield journal(how, **chosen, **environment.here(self.trainer))
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
             for line in self.warnings:
@@ -179,20 +183,28 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     return runner
 
 
-def resume(run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any] | None = None) -> Runner:
+def resume(
+    run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any] | None = None, step: int | None = None
+) -> Runner:
     """Take a run up from its newest whole checkpoint, or from its first step where it has none yet.
 
     Settings that it was given while it trained are part of it: those up to the checkpoint are in force, later ones
     are made again at their steps.
 
+    With a `step` it is taken up from that checkpoint, and what lies past it is abandoned: rows are superseded as after
+    a crash, later settings are not made again, now or by any later resume, and later checkpoints and snapshots go to
+    folders named abandoned, where neither `latest` nor a resume looks. An abandoned checkpoint is removed once the run
+    has a checkpoint of its step or past it.
+
     Args:
         run: the run.
         runs_dir: where its teacher's run is looked for.
         changes: settings such as {"optimizer.lr": 1e-4} from the next step on, also in place of later ones.
+        step: of the checkpoint to go back to; None takes the newest and abandons nothing.
 
     Raises:
         ConflictError: the run is live, or finished.
-        NotFoundError: every checkpoint is damaged.
+        NotFoundError: every checkpoint is damaged, or that of `step` is damaged or not there.
         UsageError: the run cannot be written, or a change is not allowed.
     """
     lock = _locked(run)
@@ -208,9 +220,15 @@ def resume(run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any]
         built.steered(changes or {}, run.name)
         with writing(run.path):
             checkpoint.recover(run)
-            damaged = _load_newest(run, built)
-            ahead = _steer_as_before(run, built, changes or {})
-            return Runner(run, built, lock, warnings=[*damaged, *environment.differences(meta, built)], ahead=ahead)
+            if step is None:
+                damaged = _load_newest(run, built)
+            else:
+                damaged = []
+                built.state.load(step, checkpoint.load(run, step))
+            ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
+            abandoned = None if step is None else _abandon(run, step)
+            warnings = [*damaged, *environment.differences(meta, built)]
+            return Runner(run, built, lock, warnings, ahead, abandoned)
     except BaseException:
         lock.release()
         raise
@@ -219,7 +237,7 @@ def resume(run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any]
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
     if not layout.steps_of_checkpoints(run):
-        if any(row["kind"] == "checkpoint" for row in read_rows(run.events)):
+        if any(row.get("kind") == "checkpoint" for row in read_rows(run.events)):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
         return []
     step, groups, damaged = checkpoint.newest(run)
@@ -228,10 +246,17 @@ def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     return [f"{line}; the checkpoint of step {step} is used" for line in damaged]
 
 
-def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any]) -> list[Row]:
+def _abandon(run: RunDir, step: int) -> list[int]:
+    """Set aside what lies past a step, and return the steps of its checkpoints."""
+    snapshot.abandon_after(run, step)
+    return checkpoint.abandon_after(run, step)
+
+
+def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], abandons: bool) -> list[Row]:
     """Put the settings in force that led to the checkpoint, and return those to come: earlier ones, then `changes`."""
     step = built.state.step
-    made, ahead = settings.at(Tail(run.events).read(), step)
+    rows = Tail(run.events).read()
+    made, ahead = settings.at([*rows, {"first_step": step + 1, "abandons": True}] if abandons else rows, step)
     for row in made:
         built.steer(row["settings"], f"{run.events}, step {row['step']}")
     ahead = [{**row, "replayed": True} for row in ahead]

@@ -30,6 +30,14 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
     return names
 
 
+def abandon_after(run: RunDir, step: int) -> None:
+    """Move the snapshots after `step` to snapshots/abandoned/: what the run draws from now on may be at other steps."""
+    for path in run.snapshots.glob("[0-9]*_*step.*"):
+        if int(path.name.split("_")[0]) > step:
+            run.abandoned_snapshots.mkdir(exist_ok=True)
+            path.replace(run.abandoned_snapshots / path.name)
+
+
 def is_pictures(x: Tensor) -> bool:
     """Return whether samples are pictures (n, 1 or 3, H, W) that a PNG can hold."""
     return x.ndim == 4 and x.shape[1] in (1, 3)

@@ -15,6 +15,7 @@ from cmbench.errors import UsageError
 Distance = Callable[[Tensor, Tensor], Tensor]
 DistanceName = Literal["l2", "norm", "pseudo_huber", "lpips"]
 
+_LARGEST_C = 1e18  # whose square is a float32
 _LPIPS_SIZE = 224  # smaller pictures are enlarged to this, as in Song et al. 2023, app. C
 
 
@@ -81,11 +82,14 @@ def named(kind: DistanceName, shape: tuple[int, ...], huber_c: float) -> Distanc
     """Return the distance that a recipe names, for samples of `shape`; a huber_c of 0 means the published one.
 
     Raises:
-        UsageError: lpips is asked for data that are not pictures of one or three colours.
+        UsageError: the square of huber_c is no float32, or lpips is asked for data that are not pictures of one or
+            three colours.
     """
     if kind in ("l2", "norm"):
         return l2 if kind == "l2" else norm
     if kind == "pseudo_huber":
+        if huber_c > _LARGEST_C:
+            raise UsageError(f"objective.huber_c: found {huber_c:g}, allowed: up to {_LARGEST_C:g}")
         return partial(pseudo_huber, c=huber_c or pseudo_huber_c(math.prod(shape)))
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UsageError(

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.config import Curvature, Fraction, NonNegative
 from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -28,7 +28,7 @@ class Config(BaseConfig):
     N: int = Field(18, ge=2, description="points of the Karras grid")
     solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
     mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")
-    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
     weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")

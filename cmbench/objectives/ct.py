@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.config import Curvature, Fraction, NonNegative
 from cmbench.equations import distance, ema, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -26,7 +26,7 @@ class Config(BaseConfig):
     s_0: int = Field(2, ge=2, description="grid points at the first step, N(0)")
     s_1: int = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
     mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")
-    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
     weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")

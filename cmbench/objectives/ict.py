@@ -4,15 +4,18 @@ L = E[ lambda d( f_theta(x_0 + t_{n+1} eps, t_{n+1}),  sg f_theta(x_0 + t_n eps,
 n from a discretised log-normal on the N(k)-point Karras grid, N(k) doubling; lambda = 1 / (t_{n+1} - t_n)
 """
 
+import math
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import NonNegative, Positive
+from cmbench.config import Curvature, NonNegative, Positive
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
+from cmbench.errors import UsageError
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Terms, weighted
 from cmbench.randomness import StepRandom
@@ -23,7 +26,7 @@ class Config(BaseConfig):
 
     s_0: int = Field(10, ge=1, description="intervals of the grid at the first step")
     s_1: int = Field(1280, ge=1, description="intervals of the grid at most")
-    rho: Positive = Field(7.0, description="curvature of the Karras grid")
+    rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     P_mean: float = Field(-1.1, description="mean of log sigma in the proposal of n")
     P_std: Positive = Field(2.0, description="standard deviation of log sigma in the proposal of n")
     distance: DistanceName = Field("pseudo_huber", description="d(x, y): pseudo_huber, norm, l2 or lpips")
@@ -50,6 +53,11 @@ class Objective(nn.Module):
         self.config, self.K = config, steps
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
+        if timesteps.discretised_log_normal(self._grid(2), config.P_mean, config.P_std).isnan().any():
+            ends = f"log sigma between {math.log(self.sigma_min):.3g} and {math.log(self.sigma_max):.3g}"
+            raise UsageError(
+                f"objective.P_mean: found {config.P_mean:g}, allowed: near {ends}, where the proposal lies"
+            )
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""

@@ -61,5 +61,5 @@ def group_of(ema: str) -> str:
 
 def _best(run: RunDir, steps: list[int]) -> int | None:
     """Return the step that the journal called the best last, among those that are there."""
-    rows = [row for row in read_rows(run.events) if row["kind"] == "checkpoint" and row.get("best")]
+    rows = [row for row in read_rows(run.events) if row.get("kind") == "checkpoint" and row.get("best")]
     return next((row["step"] for row in reversed(rows) if row["step"] in steps), None)

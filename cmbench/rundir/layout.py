@@ -85,9 +85,19 @@ class RunDir:
         return self.checkpoints / f"{step:08d}"
 
     @property
+    def abandoned_checkpoints(self) -> Path:
+        """Those past a checkpoint from which the run was taken up by choice."""
+        return self.checkpoints / "abandoned"
+
+    @property
     def snapshots(self) -> Path:
         """Pictures and points."""
         return self.path / "snapshots"
+
+    @property
+    def abandoned_snapshots(self) -> Path:
+        """Those of steps that were abandoned."""
+        return self.snapshots / "abandoned"
 
     @property
     def samples(self) -> Path:

@@ -1,7 +1,8 @@
 """Append-only JSON lines: one writer, any number of readers that follow it as it grows.
 
 A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}. Rows of earlier segments at or past its
-first step were trained again, and readers drop them.
+first step were trained again, and readers drop them. With "abandons": true they are not to come again: the run was
+taken up from an earlier checkpoint by choice, and settings of those steps are not made again.
 """
 
 import errno
@@ -27,12 +28,13 @@ class Log:
 
     def last_segment(self) -> int:
         """Return the number of the newest segment, or 0."""
-        return max((row["segment"] for row in _rows(self.path) if "first_step" in row), default=0)
+        found = (row.get("segment") for row in _rows(self.path) if "first_step" in row)
+        return max((segment for segment in found if isinstance(segment, int)), default=0)
 
-    def open_segment(self, segment: int, first_step: int) -> None:
-        """Begin a segment, whose rows start with `first_step`."""
+    def open_segment(self, segment: int, first_step: int, abandons: bool = False) -> None:
+        """Begin a segment, whose rows start with `first_step`; `abandons` says that earlier ones come no more."""
         self.segment = segment
-        self._write({"segment": segment, "first_step": first_step})
+        self._write({"segment": segment, "first_step": first_step, **({"abandons": True} if abandons else {})})
 
     def append(self, row: Row) -> None:
         """Write one row, whole or not at all as far as any reader sees."""
@@ -79,12 +81,14 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def without_superseded(rows: Iterable[Row]) -> list[Row]:
-    """Drop the rows that a later segment trained again, and the lines that open segments."""
+    """Drop the rows that a later segment trained again, the lines that open segments, and what is damaged: each row
+    that is kept has a step.
+    """
     kept: list[Row] = []
     for row in rows:
-        if "first_step" in row:
-            kept = [r for r in kept if r["step"] < row["first_step"]]
-        else:
+        if isinstance(first_step := row.get("first_step"), int):
+            kept = [r for r in kept if r["step"] < first_step]
+        elif isinstance(row.get("step"), int):
             kept.append(row)
     return kept
 

@@ -24,6 +24,7 @@ CHUNK = 1 << 20  # bytes read at once: a reader in a thread lets others go on in
 PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
+_LARGEST = float(np.finfo(np.float32).max)
 _NO_CURVES = {"step", "time", "segment", "images", "nonfinite"}
 _FIELDS = {
     "step": np.int64,
@@ -66,8 +67,7 @@ class Curve:
         self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64], bad: NDArray[np.bool_]
     ) -> None:
         """Take in rows, each array (n,); `bad` marks values that were not finite."""
-        with np.errstate(over="ignore"):  # beyond a float32 a value is as good as infinite
-            finite = np.where(bad, np.nan, value).astype(np.float32)
+        finite = _as_float32(np.where(bad, np.nan, value))
         rows = Points(step, time, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
         self.version += 1
         while len(rows):
@@ -104,6 +104,11 @@ class Curve:
         merged = _merged(Points(**self._buckets), 2)
         self._n, self._rows = 0, 2 * self._rows
         self._put(merged)
+
+
+def _as_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return float32, of what is beyond it its end: that is finite too, and must not be taken for what is not."""
+    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
 
 
 def _part(points: Points, start: int, stop: int) -> Points:
@@ -274,7 +279,7 @@ class Profiles:
 def _bins(value: object) -> NDArray[np.float32] | None:
     """Return the bins of a profile, nan where there is no number; None where it is none."""
     try:
-        bins = np.array(value if isinstance(value, list) else [], np.float32)
+        bins = _as_float32(np.array(value if isinstance(value, list) else [], np.float64))
     except (TypeError, ValueError):
         return None
     return bins if bins.ndim == 1 and len(bins) else None

@@ -5,13 +5,25 @@ and hold from the step after theirs.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from cmbench.rundir.log import Row, without_superseded
 
 
 def is_setting(row: Row) -> bool:
     """Return whether a row of the journal is a setting that was made."""
-    return row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
+    made = row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
+    return made and isinstance(row.get("settings"), dict) and "id" in row
+
+
+def in_force(rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the settings of a run that differ from its recipe by now, such as {"optimizer.lr": 1e-4}.
+
+    Args:
+        rows: of the journal, with those that were superseded and those that open segments.
+    """
+    made = filter(is_setting, without_superseded(rows))
+    return {key: value for row in made for key, value in row["settings"].items()}
 
 
 def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
@@ -22,11 +34,16 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
         step: from which the run is resumed.
 
     Returns:
-        Both in the order in which they are made. A setting that has been made in several segments is there once.
+        Both in the order in which they are made. A setting that has been made in several segments is there once, one
+        of steps that a later segment abandons not at all.
     """
     rows = list(rows)
     made: dict[tuple[str, int], Row] = {}
-    for row in filter(is_setting, rows):
+    for row in rows:
+        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+            made = {key: other for key, other in made.items() if other["step"] < first_step}
+        if not is_setting(row):
+            continue
         if not row.get("replayed"):
             made = {_key(other): other for other in without_keys_of(row, made.values())}
         made[_key(row)] = row  # one that was made before keeps its place

@@ -1,10 +1,10 @@
 """Last and best of each metric: what `ls`, `show` and status.json tell of a run."""
 
-import math
 from typing import Any
 
 from cmbench.measures import Better, better
 from cmbench.rundir.log import Row
+from cmbench.rundir.overview import number_of
 
 NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
 
@@ -24,7 +24,7 @@ class Summary:
     def add(self, row: Row) -> None:
         """Take in one row of metrics.jsonl."""
         for key, value in row.items():
-            if key in NOT_METRICS or value is None or not math.isfinite(value):
+            if key in NOT_METRICS or number_of(value) is None:
                 continue
             self.last[key] = value
             if (way := better(key)) and (key not in self.best or _beats(value, self.best[key]["value"], way)):

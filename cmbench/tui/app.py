@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding
-from textual.dom import DOMNode
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
@@ -44,7 +43,7 @@ class CmbenchApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
-        Binding("q", "quit", "Leave; the run goes on", id="app.quit"),
+        Binding("q", "quit", "Leave", tooltip="the run goes on", id="app.quit"),
         Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
@@ -134,19 +133,6 @@ class CmbenchApp(App[None]):
         """End where the terminal has gone without a signal: with SIGHUP ignored nothing else would say so."""
         if not self.is_headless and self.is_web is False and not _terminal_is_there():
             os._exit(128 + signal.SIGHUP)
-
-
-def actions() -> Iterator[str]:
-    """Yield the names of all actions that keys can be given to."""
-    from cmbench.tui.screens import all_screens
-    from cmbench.tui.widgets import all_widgets
-
-    named: list[type[DOMNode]] = [CmbenchApp, *all_widgets(), *all_screens()]
-    holders = {base for each in named for base in each.__mro__ if base.__module__.startswith("cmbench.")}
-    for holder in holders:
-        for binding in vars(holder).get("BINDINGS", ()):
-            if isinstance(binding, Binding) and binding.id:
-                yield binding.id
 
 
 def _browser() -> "type[RunsScreen]":

@@ -11,11 +11,11 @@ from cmbench.measures import quality_keys, sampler_steps
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Kind, duration, number
 from cmbench.tui.system import Load
 from cmbench.tui.text import short
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import Line
 from cmbench.tui.widgets.line import Part
 
 Row = list[Part]
@@ -113,13 +113,18 @@ def _coarse(seconds: float) -> str:
 
 
 def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
-    """Return a bar of use and a bar of memory for each device."""
+    """Return a bar of use and a bar of memory for each device, as far as it tells."""
     rows: list[Row] = []
     for load in loads:
-        rows.append([(f"{load.name:<6}", "strong"), *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
-        share = load.memory / max(1, load.memory_total)
-        taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
-        rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
+        name = (f"{load.name:<6}", "strong")
+        if load.used is None:
+            rows.append([name, (" use not known", "muted")])
+        else:
+            rows.append([name, *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
+        if load.memory is not None:
+            share = load.memory / max(1, load.memory_total)
+            taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
+            rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
         if load.more:
             rows.append([("       " + load.more, "muted")])
     return rows
@@ -174,7 +179,7 @@ def said(row: JournalRow) -> str:
         "diverged": f"the {row.get('what')} of the next step is not finite",
         "stopped": row.get("reason"),
         "failed": row.get("error"),
-        "resumed": "",
+        "resumed": _abandoned(row),
     }
     text = f"{row.get('step', '?')} {kind} {details.get(kind) or ''}".rstrip()
     return text + (" (replayed)" if row.get("replayed") else "")
@@ -182,6 +187,12 @@ def said(row: JournalRow) -> str:
 
 def _settings(settings: object) -> str:
     return " ".join(f"{k}={v}" for k, v in settings.items()) if isinstance(settings, dict) else ""
+
+
+def _abandoned(row: JournalRow) -> str:
+    steps = row.get("abandoned")
+    kept = f": checkpoints {', '.join(map(str, steps))}" if isinstance(steps, list) and steps else ""
+    return f"by choice, the rest abandoned{kept}" if row.get("chosen") is True else ""
 
 
 def _loudness(row: JournalRow) -> str:

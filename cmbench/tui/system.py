@@ -1,9 +1,12 @@
 """What the machine does: the GPUs by NVML where there are some, else processors and memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -12,15 +15,15 @@ class Load:
 
     Attributes:
         name: what it is called.
-        used: share of its time, 0 to 1.
-        memory: bytes taken.
+        used: share of its time, 0 to 1; None where the device does not tell.
+        memory: bytes taken; None where the device does not tell.
         memory_total: bytes there are.
         more: what else is known, e.g. temperature and power.
     """
 
     name: str
-    used: float
-    memory: int
+    used: float | None
+    memory: int | None
     memory_total: int
     more: str = ""
 
@@ -45,15 +48,27 @@ class System:
         """Return the load of each GPU, and of the processors."""
         memory = psutil.virtual_memory()
         processors = Load("CPU", psutil.cpu_percent() / 100, memory.total - memory.available, memory.total)
-        return [*(load for i, gpu in enumerate(self._gpus) if (load := self._gpu(i, gpu))), processors]
+        return [*(self._gpu(i, gpu) for i, gpu in enumerate(self._gpus)), processors]
 
-    def _gpu(self, index: int, gpu: Any) -> Load | None:
+    def _gpu(self, index: int, gpu: Any) -> Load:
         nvml = self._nvml
+        used = self._asked(nvml.nvmlDeviceGetUtilizationRates, gpu)
+        memory = self._asked(nvml.nvmlDeviceGetMemoryInfo, gpu)
+        degrees = self._asked(nvml.nvmlDeviceGetTemperature, gpu, nvml.NVML_TEMPERATURE_GPU)
+        milliwatts = self._asked(nvml.nvmlDeviceGetPowerUsage, gpu)
+        more = [] if degrees is None else [f"{degrees} °C"]
+        more += [] if milliwatts is None else [f"{milliwatts / 1000:.0f} W"]
+        return Load(
+            f"GPU {index}",
+            None if used is None else used.gpu / 100,
+            None if memory is None else memory.used,
+            0 if memory is None else memory.total,
+            " ".join(more),
+        )
+
+    def _asked(self, question: Callable[..., T], *arguments: Any) -> T | None:
+        """Return an answer of the driver; None where the device has none: a slice of one, a passive or lost one."""
         try:
-            used = nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100
-            memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-            degrees = nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)
-            watts = nvml.nvmlDeviceGetPowerUsage(gpu) / 1000
-        except nvml.NVMLError:
+            return question(*arguments)
+        except self._nvml.NVMLError:
             return None
-        return Load(f"GPU {index}", used, memory.used, memory.total, f"{degrees} °C {watts:.0f} W")

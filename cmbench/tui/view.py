@@ -16,7 +16,7 @@ from cmbench.rundir import status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.series import Points, Series
-from cmbench.tui.widgets.chart import Line, Mark
+from cmbench.tui.chart_lines import Line, Mark
 
 AXES = ("step", "images", "time")
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown

@@ -31,6 +31,20 @@ RECIPES = {
     "steps 0": (["train.steps=0"], 2, ["tiny.toml", "train.steps", "found 0", "1"]),
     "out of range": (["profile.bins=1000"], 2, ["tiny.toml", "profile.bins", "1000", "512"]),
     "not finite": (["optimizer.lr=inf"], 2, ["tiny.toml", "optimizer.lr", "inf", "finite"]),
+    "a rate beyond float32": (["optimizer.lr=1e38"], 2, ["tiny.toml", "optimizer.lr", "1e+38", "up to", "3.4e+37"]),
+    "a decay beyond float32": (["optimizer.weight_decay=1e39"], 2, ["tiny.toml", "weight_decay", "1e+39", "3.4e+38"]),
+    "noise beyond float32": (["path.sigma_data=1e38"], 2, ["tiny.toml", "path.sigma_data", "1e+38", "1000000000"]),
+    "a grid beyond the floats": (["objective.rho=1e-40"], 2, ["tiny.toml", "objective.rho", "1e-40", "0.1"]),
+    "a square beyond float32": (
+        ["objective.distance=pseudo_huber", "objective.huber_c=1e300"],
+        2,
+        ["huber_c", "1e+18"],
+    ),
+    "a proposal beside the noise levels": (
+        ["objective={kind='ict'}", "objective.P_mean=-40"],
+        2,
+        ["objective.P_mean", "found -40", "between -6.21 and 4.38"],
+    ),
     "bad literal": (["path.kind=edmm"], 2, ["tiny.toml", "path.kind", "'edmm'", "'trigflow'", "did you mean 'edm'?"]),
     "path kind that is no text": (["path.kind=[1]"], 2, ["tiny.toml", "path.kind", "[1]", "'trigflow'"]),
     "a table in the place of a path": (["path={kind={a=1}}"], 2, ["tiny.toml", "path.kind", "'trigflow'"]),
@@ -374,6 +388,7 @@ SETTINGS = {
     "wrong type": ("log.every=often", ["log.every", "'often'", "integer"]),
     "out of range": ("log.every=0", ["log.every", "found 0", "1"]),
     "not finite": ("optimizer.lr=nan", ["optimizer.lr", "nan", "finite"]),
+    "beyond float32": ("optimizer.lr=1e38", ["optimizer.lr", "1e+38", "up to", "3.4e+37"]),
     "beyond 63 bits": ("log.every=99999999999999999999", ["log.every", "99999999999999999999", "9223372036854775807"]),
     "another number of averages": ("ema.lengths=[0.5]", ["ema.lengths", "[0.5]", "as many as before, 2"]),
 }
@@ -388,6 +403,20 @@ def test_a_setting_that_a_run_cannot_be_given(complains, trained, case):
     status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
     complains("resume", trained.name, "--set", change, code=2, mentions=[trained.name, *mentions])
     complains("resume", trained.name, "--set", "log.every", code=2, mentions=["--set 'log.every'", "table.key=value"])
+
+
+def test_a_checkpoint_that_a_run_cannot_be_resumed_from(complains, trained):
+    complains("resume", trained.name, "--checkpoint", 5, code=5, mentions=[trained.name, "already finished"])
+    status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
+    mentions = [trained.name, "no checkpoint at step 7", "10, 12"]
+    complains("resume", trained.name, "--checkpoint", 7, code=4, mentions=mentions)
+    complains(
+        "resume", trained.name, "--checkpoint", "bset", code=2, mentions=["--checkpoint", "'bset'", "a step, best"]
+    )
+    (checkpoint.folder_of(trained, 10) / "model.safetensors").write_bytes(b"")
+    complains("resume", trained.name, "--checkpoint", 10, "--foreground", code=4, mentions=["00000010", "checksum"])
+    shutil.rmtree(trained.checkpoints)
+    complains("resume", trained.name, "--checkpoint", "best", code=4, mentions=[trained.name, "no checkpoint yet"])
 
 
 def test_a_live_run_is_not_resumed(complains, trained):

@@ -319,6 +319,16 @@ def test_resume_in_this_process(cmbench, home, trained):
     assert status.read(trained)["segment"] == 2
 
 
+def test_resume_from_a_chosen_checkpoint(cmbench, home, trained):
+    status.write(trained, {**(read_json(trained.status) or {}), "state": "stopped"})
+    outcome = cmbench("resume", trained.name, "--checkpoint", "10", "--set", "optimizer.lr=0.001")
+    assert outcome.code == 0
+    assert "step 10  resumed after step 10 by choice; " in outcome.out
+    assert "checkpoints 12 kept in checkpoints/abandoned" in outcome.out
+    assert "step 10  request set optimizer.lr=0.001: done" in outcome.out
+    assert answer(cmbench("show", trained.name, "--json"))["settings"] == {"optimizer.lr": 0.001}
+
+
 def test_lines():
     row = {"step": 200, "loss": 0.0231049, "grad_norm": 0.61, "lr": 1e-4, "N": 12, "images_per_s": 912.4, "time": 1.0}
     assert metrics_line(row, 4000, 10) == "step 200/4000  loss 0.0231  grad_norm 0.61  N 12  912 images/s  eta 0:42"
@@ -448,6 +458,32 @@ def test_lines_pass_over_a_journal_that_others_wrote(cmbench, home):
     add(run.events, event(41, "warning"), event(42, "snapshot", files=3), event(43, "initialised", source="x", error=1))
     lines = cmbench("watch", run.name, "--plain", "-n", 3).out.splitlines()
     assert lines[1:4] == ["step 41  warning", "step 42  snapshot", "step 43  initialised"]
+
+
+DAMAGED = [
+    {"segment": 1, "time": 1.0, "loss": 0.5},  # without a step
+    {"segment": 1, "step": "41", "time": 1.0, "loss": 0.5},
+    {"segment": "x", "step": 41, "time": "x", "loss": "x", "images_per_s": [], "nonfinite": 3},
+    {"step": None, "first_step": None},
+    b'[1, 2]\n"x"\n3\nnull\n',  # no objects
+    {},
+]
+
+
+@pytest.mark.parametrize("n", [5, 1000])
+def test_lines_pass_over_damaged_rows(cmbench, home, n):
+    run = live_run(home / "runs", state="finished")
+    whole = cmbench("watch", run.name, "--plain", "-n", n)
+    add(run.metrics, *DAMAGED, {"segment": 2, "first_step": 42}, metrics(42, loss=0.0625, sw_1step=None))
+    add(run.events, *DAMAGED)
+    outcome = cmbench("watch", run.name, "--plain", "-n", n)
+    assert (whole.code, outcome.code, outcome.err) == (0, 0, "")
+    before, after = whole.out.splitlines(), outcome.out.splitlines()
+    assert [line for line in after if line.startswith("step 42/1000  loss 0.0625  ")]
+    others = [line for line in after if line not in before and not line.startswith("step 42")]
+    assert set(others) <= {"step 41/1000", "step 41  ?"}  # what there is of the one with a step
+    assert cmbench("watch", run.name, "--json", "-n", n).code == 0
+    assert cmbench("ls").code == cmbench("show", run.name).code == 0
 
 
 def test_one_run_is_followed_by_lines(complains_of_two):

@@ -1,7 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cmbench.engine.optimizer import build, learning_rate, load_state_tensors, state_tensors
 from cmbench.tables import Optimizer
@@ -63,6 +65,24 @@ def test_settings_reach_torch():
     assert [settings[key] for key in ("lr", "betas", "eps", "weight_decay")] == [0.3, (0.5, 0.6), 1e-3, 0.2]
     assert type(build(Optimizer(kind="radam"), model())) is torch.optim.RAdam
     assert type(build(Optimizer(kind="adam"), model())) is torch.optim.Adam
+
+
+@pytest.mark.parametrize("kind", ["radam", "adam", "adamw"])
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.999999])
+def test_torch_takes_every_learning_rate_up_to_the_largest(kind, beta):
+    """Beyond it Adam's first step raises: value cannot be converted to type float without overflow."""
+    largest = float(np.finfo(np.float32).max) * (1 - beta)
+    for lr in (0.99999 * largest, 1.0):
+        weight_decay = 3.4e38 if lr == 1.0 else 0.0
+        config = Optimizer(kind=kind, lr=lr, betas=(beta, 0.95), weight_decay=weight_decay)
+        net = model()
+        optimizer = build(config, net)
+        for k in range(8):
+            step(net, optimizer, k)
+    with pytest.raises(ValidationError, match="lr: found"):
+        Optimizer(kind=kind, lr=1.00001 * largest, betas=(beta, 0.95))
+    with pytest.raises(ValidationError, match="weight_decay: found"):
+        Optimizer(kind=kind, weight_decay=3.5e38)
 
 
 def test_parameters_that_want_no_gradient_are_left_out():

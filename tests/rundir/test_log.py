@@ -83,6 +83,14 @@ def test_lines_that_are_no_rows_are_passed_over(path):
     assert steps(read_rows(path)) == steps(Tail(path).read()) == [1, 2]
 
 
+def test_rows_without_a_step_are_passed_over(path):
+    damaged = b'{"step":1}\n{"loss":1}\n{"step":"2"}\n{"step":null}\n{"first_step":"x"}\n{"step":3}\n'
+    path.write_bytes(damaged + b'{"segment":2,"first_step":3}\n{"step":4}\n')
+    assert [row["step"] for row in read_rows(path)] == [1, 4]
+    assert write(path, 5, 5).segment == 3
+    assert [row["step"] for row in read_rows(path)] == [1, 4, 5]
+
+
 def test_rows_at_or_past_the_first_step_of_a_later_segment_are_dropped(path):
     write(path, 1, 2, 4, 6, 8, 10)
     second = write(path, 5, 6, 8)

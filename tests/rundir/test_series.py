@@ -78,6 +78,21 @@ def test_long_curves_keep_every_spike_in_bounded_memory(monkeypatch, n):
     assert points.time[-1] == n + 0.5
 
 
+def test_finite_values_beyond_float32_stay_finite(run, monkeypatch):
+    monkeypatch.setattr(series, "CAPACITY", 4)
+    log(run, [row(k, loss=(-1) ** k * 1e300) for k in range(1, 17)])
+    log(run, [row(1, loss=[1e300, None, -1e39, 1.0])], stream="profiles")
+    found = read(run)
+    points, (_, bins) = found.metrics.curves["loss"].points(), found.profiles.rows["loss"][0]
+    assert points.count.tolist() == [4, 4, 4, 4]
+    assert not points.bad.any()
+    assert all(np.isfinite(part).all() for part in (points.low, points.high, points.mean))
+    assert (points.low.min(), points.high.max()) == (-series._LARGEST, series._LARGEST)
+    assert bins.dtype == points.low.dtype == np.float32
+    np.testing.assert_array_equal(bins, np.float32([series._LARGEST, np.nan, -series._LARGEST, 1.0]))
+    assert found.metrics.last == {"loss": 1e300}
+
+
 def test_what_was_not_finite_is_counted_in_merged_buckets(monkeypatch):
     monkeypatch.setattr(series, "CAPACITY", 4)
     curve, bad = Curve(), np.arange(16) % 5 == 0

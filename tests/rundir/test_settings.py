@@ -71,7 +71,42 @@ def test_one_made_again_replaces_nothing():
     assert split(rows, 8) == ([("a", 7, {"lr": 1.0})], [("b", 9, {"lr": 2.0})])
 
 
+def abandons(first_step: int) -> dict:
+    return {**opens(first_step), "abandons": True}
+
+
+def test_what_a_later_segment_abandons_is_not_made_again():
+    rows = [opens(1), given("a", 4, lr=1.0), given("b", 5, lr=2.0), given("c", 6, lr=3.0), given("d", 9, lr=4.0)]
+    assert split([*rows, abandons(6)], 5) == ([("a", 4, {"lr": 1.0}), ("b", 5, {"lr": 2.0})], [])
+    later = [*rows, abandons(6), opens(6), given("e", 7, lr=5.0), opens(6)]
+    assert split(later, 5) == ([("a", 4, {"lr": 1.0}), ("b", 5, {"lr": 2.0})], [("e", 7, {"lr": 5.0})])
+
+
+def test_one_that_was_still_to_be_made_again_at_the_checkpoint_itself_is_not_abandoned():
+    rows = [opens(1), given("a", 9, lr=1.0), opens(6), abandons(10)]
+    assert split(rows, 9) == ([], [("a", 9, {"lr": 1.0})])
+
+
 def test_two_of_one_name_are_two():
     """A script that asks by hand may call its file the same each time."""
     rows = [opens(1), given("1", 4, lr=1.0), given("1", 9, every=2.0)]
     assert split(rows, 5) == ([("1", 4, {"lr": 1.0})], [("1", 9, {"every": 2.0})])
+
+
+def test_what_is_in_force_by_now():
+    rows = [
+        opens(1),
+        given("a", 4, lr=1.0, every=3.0),
+        given("b", 9, lr=2.0),
+        given("c", 9, result="refused: so", lr=5),
+    ]
+    assert settings.in_force(rows) == {"lr": 2.0, "every": 3.0}
+    assert settings.in_force([*rows, opens(6)]) == {"lr": 1.0, "every": 3.0}
+    assert settings.in_force([*rows, opens(6), given("b", 9, lr=2.0, replayed=True)]) == {"lr": 2.0, "every": 3.0}
+    assert settings.in_force([]) == {}
+
+
+def test_a_damaged_one_is_none():
+    rows = [opens(1), {**given("a", 4, lr=1.0), "settings": [1]}, {**given("b", 5), "settings": None}]
+    assert settings.in_force(rows) == {}
+    assert split(rows, 9) == ([], [])

@@ -16,7 +16,8 @@ import cmbench.tui
 from cmbench.cli import _dashboard
 from cmbench.errors import UsageError
 from cmbench.tui import settings as preferences
-from cmbench.tui.app import CmbenchApp, actions
+from cmbench.tui.app import CmbenchApp
+from cmbench.tui.keys import actions
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
 from cmbench.tui.screens.dashboard import DashboardScreen
@@ -126,10 +127,12 @@ def test_ctrl_c_leaves_wherever_it_is_pressed(run):
 
 
 CONFIGS = {
-    'theme = "colour-blind"\nrate = 0.5\nascii = true\n[keys]\n"app.quit" = "x"': None,
+    'theme = "colour-blind"\nrate = 0.5\nascii = true\n[keys]\n"app.quit" = "f9"': None,
     'theme = "blue"': ["theme", "'blue'", "colour-blind"],
     "rate = 9": ["rate", "9", "4"],
     "colour = 1": ["colour", "unknown key"],
+    '[keys]\n"app.quit" = "x"': ["keys", "'x'", "app.quit", "dashboard.axis (its default)"],
+    '[keys]\n"app.quit" = "f9"\n"chart.smooth" = "f8, f9"': ["keys", "'f9'", "app.quit", "chart.smooth", "one screen"],
     '[keys]\n"app.quitt" = "x"': ["keys", "'app.quitt'", "'app.quit'?"],
     "theme = [": ["config.toml"],
     "\x00": ["config.toml"],
@@ -151,7 +154,7 @@ def test_settings_are_read_or_refused(tmp_path, monkeypatch, text, mentions):
             "colour-blind",
             2,
             True,
-            {"app.quit": "x"},
+            {"app.quit": "f9"},
         )
         return
     with pytest.raises(UsageError) as refused:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.scales import Scale
-from cmbench.tui.widgets.chart import SMOOTHINGS, Chart, Line, Mark
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.chart_keys import SMOOTHINGS
 from tests.tui_host import alone, colours_at, painted, picture
 
 RNG = np.random.default_rng(0)
@@ -159,6 +161,26 @@ def test_what_is_not_finite_breaks_the_line_and_is_marked():
         assert any(row[-2] != " " for row in rows)
 
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("size", [(60, 16), (24, 8), (160, 16)])
+def test_marks_leave_the_labels_of_the_axis_readable(size, ascii):
+    """Each mark is seen, in its column; a label has at least a space at each side of it."""
+
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(1001), np.ones(1001))])
+        bare, axis = below(chart), picture(chart)[-2]
+        n = len(bare)
+        for at in range(0, n, 3):
+            chart.show([Line.of("a", steps_of(1001), np.ones(1001))], [Mark(at / (n - 1) * chart._x_ends()[1], "w")])
+            assert f" {below(chart)} ".replace(" w ", "   ").strip().split() == bare.split()
+            rows = [row[LEFT:-1] for row in picture(chart)[-3:-1]]
+            assert [row[at] for row in rows].count("w") == 1, (at, rows)
+            assert (rows[1][at] == "w") == (not bare[max(0, at - 1) : at + 2].strip())
+        assert picture(chart)[-2][: LEFT - 1] == axis[: LEFT - 1]
+
+    alone(a_chart(), steps, size=size, ascii=ascii)
 
 
 def test_early_marks_of_many_are_seen_when_zoomed_to():

@@ -317,6 +317,31 @@ def test_settings_are_asked_for(run, size):
     use([run], steps, size)
 
 
+@at_both_sizes
+def test_the_learning_rate_that_is_in_force_is_offered(run, size):
+    def given(step: int, lr: float, **more: object) -> dict:
+        settings = {"optimizer.lr": lr, "log.every": 5}
+        return event(step, "request", action="set", id=f"{step}", settings=settings, result="done", **more)
+
+    async def offered(app, pilot) -> str:
+        await pilot.press("k")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        value = app.screen.query_one("Input").value
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        return value
+
+    async def steps(app, pilot):
+        add(run.events, given(40, 1.2345678e-5), {**given(41, 1.0), "result": "refused: so"})
+        assert await offered(app, pilot) == "optimizer.lr=1.2345678e-05"  # in full: enter alone changes nothing
+        add(run.events, given(60, 3e-4), {"segment": 2, "first_step": 51})
+        assert await offered(app, pilot) == "optimizer.lr=1.2345678e-05"  # superseded, and not made again yet
+        add(run.events, given(60, 3e-4, replayed=True))
+        assert await offered(app, pilot) == "optimizer.lr=0.0003"
+
+    use([run], steps, size)
+
+
 def test_settings_that_cannot_be_say_so_once_and_leave_nothing(run):
     wrong = [
         "optimizer.lr=-1",

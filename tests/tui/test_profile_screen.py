@@ -112,6 +112,35 @@ def test_the_waterfall_goes_through_the_quantities(run, size):
     show(run, steps, size)
 
 
+def test_the_waterfall_offers_the_factors_of_the_temporal_part(run):
+    factors = ["anatomy_dc_noise_dt", "anatomy_demb_dc", "anatomy_dF_demb"]
+
+    async def steps(app, pilot):
+        waterfall, order = app.screen.query_one(Waterfall), []
+        for _ in range(8):
+            await pilot.press("w")
+            order.append(waterfall.title.split(" over")[0])
+        assert order[4:] == [*factors, "tangent norm"]
+
+    add(run.profiles, profile(45, **{key: [1.0 + i for i in range(8)] for key in factors}))
+    show(run, steps)
+
+
+def test_titles_are_there_before_anything_is_read(run, monkeypatch):
+
+    async def steps(app, pilot):
+        monkeypatch.setattr(ProfileScreen, "poll", lambda self: None)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await pilot.pause()
+        text = shown(app)
+        for words in ("tangent's parts", "no anatomy in this run", "weight over t", "true error over t"):
+            assert words in text
+
+    run.profiles.unlink()
+    use([run], steps)
+
+
 @at_both_sizes
 def test_curves_and_waterfall_have_one_cursor(run, size):
     async def steps(app, pilot):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from cmbench.tui import report
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.system import Load
-from cmbench.tui.widgets.chart import Line
 
 
 def text(rows):

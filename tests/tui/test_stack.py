@@ -36,6 +36,19 @@ def test_heights_are_the_shares(ascii):
     alone(lambda: Stack("tangent"), steps, ascii=ascii)
 
 
+def test_title_and_note_are_there_without_parts():
+    async def steps(stack, pilot):
+        assert " tangent " in picture(stack)[0]
+        stack.note = "none yet"
+        stack.show([])
+        assert " tangent " in picture(stack)[0]
+        assert " none yet " in picture(stack)[-1]
+        stack.show(parts([1, 2]))
+        assert "none yet" not in picture(stack)[-1]
+
+    alone(lambda: Stack("tangent"), steps)
+
+
 @pytest.mark.parametrize("width", [22, 60, 200])
 def test_the_highest_bin_is_seen_at_any_width(width):
     async def steps(stack, pilot):

@@ -143,11 +143,15 @@ def test_rows_that_are_none_are_passed_over(run, broken):
     assert 50 not in view.line("loss", "step").x
 
 
-def test_a_value_beyond_all_floats_of_a_curve_is_no_number_in_sight(run):
-    add(run.metrics, metrics(41, loss=1e300), metrics(42))
-    line = read(run).line("loss", "step")
-    assert not np.isfinite(line.high[line.x == 41]).any()
+def test_a_value_beyond_the_floats_of_a_curve_is_finite_all_the_same(run):
+    add(run.metrics, metrics(41, loss=1e300), metrics(42, loss=None, nonfinite={"loss": "inf"}), metrics(43))
+    view = read(run)
+    line = view.line("loss", "step")
+    assert line.bad[-3:].tolist() == [False, True, False]
+    assert line.low[-3] == line.high[-3] == line.mean[-3] > 1e38
+    assert np.isfinite(line.high[-3:]).tolist() == [True, False, True]
     assert report.scale_of(line)
+    assert everything(view)
 
 
 def test_a_resumed_run_has_no_row_twice(run):

@@ -3,10 +3,11 @@
 from typing import Any
 
 from textual.screen import Screen
+from textual.widget import Widget
 
 
-def all_screens() -> list[type[Screen[Any]]]:
-    """List the screens that keys can be given to."""
+def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
+    """Return the screens that keys can be given to, each with what has keys of its own and may have the focus there."""
     from cmbench.tui.screens.compare import CompareScreen
     from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
     from cmbench.tui.screens.dashboard import DashboardScreen
@@ -14,6 +15,20 @@ def all_screens() -> list[type[Screen[Any]]]:
     from cmbench.tui.screens.recipe import RecipeScreen
     from cmbench.tui.screens.runs import RunsScreen
     from cmbench.tui.screens.snapshots import SnapshotsScreen
+    from cmbench.tui.widgets.chart import Chart
+    from cmbench.tui.widgets.metric_filter import MetricFilter
+    from cmbench.tui.widgets.run_filter import FilterBar
+    from cmbench.tui.widgets.run_table import RunTable
+    from cmbench.tui.widgets.waterfall import Waterfall
 
-    screens: list[type[Screen[Any]]] = [DashboardScreen, ProfileScreen, SnapshotsScreen, RunsScreen, CompareScreen]
-    return [*screens, RecipeScreen, Confirm, Ask, TypedConfirm]
+    return {
+        DashboardScreen: [Chart, Waterfall, MetricFilter],
+        ProfileScreen: [Chart, Waterfall],
+        SnapshotsScreen: [],
+        RunsScreen: [RunTable, FilterBar],
+        CompareScreen: [Chart],
+        RecipeScreen: [],
+        Confirm: [],
+        Ask: [],
+        TypedConfirm: [],
+    }

@@ -7,8 +7,9 @@ from textual.binding import Binding
 from cmbench import steering
 from cmbench.errors import CmbenchError
 from cmbench.recipe import Recipe
-from cmbench.rundir import control, status
+from cmbench.rundir import control, settings, status
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Tail
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.text import plain, short
@@ -59,17 +60,19 @@ class RunScreen(ReadingScreen):
             self._complain(f"{short(self.run.name)}: recipe.toml cannot be read")
             return
         question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
-        self.app.push_screen(Ask(question, f"optimizer.lr={self.recipe.optimizer.lr:g}"), self._set)
+        in_force = settings.in_force(Tail(self.run.events).read())
+        lr = in_force.get("optimizer.lr", self.recipe.optimizer.lr)
+        self.app.push_screen(Ask(question, f"optimizer.lr={lr!r}"), self._set)
 
     def _set(self, text: str | None) -> None:
         if not text or self.recipe is None:
             return
         try:
-            settings = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
+            wanted = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
         except CmbenchError as error:
             self._complain(str(error))
             return
-        self._send("set", settings=settings)
+        self._send("set", settings=wanted)
 
     def _send(self, action: str, **details: object) -> None:
         try:

@@ -7,19 +7,20 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.widgets import DataTable, Footer
+from textual.widgets import DataTable
 
 from cmbench import recipe as recipes
 from cmbench.rundir.comparison import letter
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
+from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.text import cell
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import LINES, Line
 from cmbench.tui.widgets.chart_grid import ChartGrid
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 
 _CHARTS = 4
@@ -53,7 +54,7 @@ class CompareScreen(ReadingScreen):
                 yield DataTable(id="keys", cursor_type="row", zebra_stripes=True)
                 yield DataTable(id="summary", cursor_type="row", zebra_stripes=True)
             yield self.charts
-        yield Footer()
+        yield KeyBar("tables", "snapshots", "app.back")
 
     def on_mount(self) -> None:
         """Begin to read."""

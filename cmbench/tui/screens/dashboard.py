@@ -8,18 +8,18 @@ from functools import cached_property
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
-from textual.widgets import Footer
 
 from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.report import CHARTS
 from cmbench.tui.scales import number
 from cmbench.tui.screens._run import RunScreen
 from cmbench.tui.system import Load, System
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import Line
 from cmbench.tui.widgets.chart_grid import ChartGrid
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.metric_filter import MetricFilter
 from cmbench.tui.widgets.waterfall import Waterfall
@@ -80,7 +80,7 @@ class DashboardScreen(RunScreen):
             yield Lines("system", id="system")
             yield Lines("journal", tail=True, id="journal")
         yield MetricFilter(id="filter")
-        yield Footer()
+        yield KeyBar("profile", "snapshots", "runs", "pause", "request('checkpoint')", "stop")
 
     def on_mount(self) -> None:
         """Begin to read."""

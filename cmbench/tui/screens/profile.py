@@ -6,20 +6,22 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from cmbench.tui import report
+from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.view import RunView
-from cmbench.tui.widgets.chart import Chart, Line
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.stack import Stack
 from cmbench.tui.widgets.waterfall import Waterfall
 
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
-_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS)
+_FACTORS = ("anatomy_dc_noise_dt", "anatomy_demb_dc", "anatomy_dF_demb")  # of the temporal part
+_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS, *_FACTORS)
 
 
 class ProfileScreen(ReadingScreen):
@@ -49,10 +51,11 @@ class ProfileScreen(ReadingScreen):
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
                 for key in _CURVES:
-                    yield Chart("", scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
-                yield Stack("tangent", self.t_label, id="anatomy")
+                    title = f"{report.NAMES.get(key, key)} over t"
+                    yield Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
+                yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
-        yield Footer()
+        yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
 
     def on_mount(self) -> None:
         """Show what is read, and read on."""
@@ -74,7 +77,6 @@ class ProfileScreen(ReadingScreen):
         bins = len(self.view.edges) - 1
         for key in _CURVES:
             chart = self.query_one(f"#curve-{key}", Chart)
-            chart.title = f"{report.NAMES.get(key, key)} over t"
             chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
             chart.note = f"step {rows[key][-1][0]}" if rows.get(key) else "not measured in this run"
             lines = []
@@ -91,9 +93,8 @@ class ProfileScreen(ReadingScreen):
     def _show_anatomy(self) -> None:
         rows, stack = self.view.series.profiles.rows, self.query_one("#anatomy", Stack)
         parts = [(key.removeprefix("anatomy_"), rows[key][-1][1].astype(np.float64)) for key in _PARTS if rows.get(key)]
+        stack.note = "" if parts else "no anatomy in this run"
         stack.show(parts)
-        if not parts:
-            stack.frame_title, stack.frame_note = "tangent's parts", "no anatomy in this run"
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows

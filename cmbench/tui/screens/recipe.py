@@ -11,10 +11,11 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.highlight import highlight
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.text import content, plain, short
+from cmbench.tui.widgets.key_bar import KeyBar
 
 _LONGEST = 200_000  # characters; a recipe has some thousands
 
@@ -45,7 +46,7 @@ class RecipeScreen(Screen[None]):
         yield Static(id="title")
         with VerticalScroll():
             yield Static(id="toml")
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Begin with the complete recipe."""

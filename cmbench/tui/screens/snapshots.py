@@ -10,13 +10,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points, load
+from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.picture_row import PictureRows, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
 from cmbench.tui.widgets.slider import slider
@@ -87,7 +88,7 @@ class SnapshotsScreen(Screen[None]):
             yield PictureRows(protocol)
         yield Static(id="path")
         yield Static(id="slider")
-        yield Footer(show_command_palette=False)
+        yield KeyBar(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Begin to follow the runs."""

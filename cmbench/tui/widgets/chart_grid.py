@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from textual.app import ComposeResult
 from textual.containers import Grid
 
+from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.report import scale_of, title_of
 from cmbench.tui.scales import Scale, duration, number
 from cmbench.tui.view import AXES
-from cmbench.tui.widgets.chart import Chart, Line, Mark
+from cmbench.tui.widgets.chart import Chart
 
 
 class ChartGrid(Grid):

@@ -28,6 +28,7 @@ class Stack(GridWidget):
     def __init__(self, title: str, t_label: Callable[[int], str] = str, id: str | None = None) -> None:
         super().__init__(id=id)
         self.title, self.t_label = title, t_label
+        self.note = ""  # stands in the lower frame where there are no parts
         self._parts: Sequence[tuple[str, Floats]] = ()
 
     def show(self, parts: Sequence[tuple[str, Floats]]) -> None:
@@ -38,6 +39,7 @@ class Stack(GridWidget):
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return the columns and the axes."""
         grid = Grid.blank(width, height)
+        self.frame_title, self.frame_note = self.title, self.note
         palette = [Style.null(), *(self.style(pen) for pen in ("muted", "line-0", "line-1", "line-2"))]
         columns, rows = width - _LABEL - 1, height - 1
         if columns < 4 or rows < 2 or not self._parts:

@@ -1,0 +1,202 @@
+"""What part of its lines a chart shows, and how: axes, average, zoom, cursor, and the keys and the mouse for them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from textual.binding import Binding
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.message import Message
+
+from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.scales import KINDS, Scale, grown, number
+from cmbench.tui.widgets.grid import GridWidget
+
+SMOOTHINGS = (0.0, 0.9, 0.98, 0.998)
+LABEL = 7  # characters of a number on the vertical axis
+_CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
+
+
+class ChartKeys(GridWidget, can_focus=True):
+    """A chart but for its drawing.
+
+    Args:
+        title: what stands in the frame.
+        scale: of the vertical axis.
+        x_label: of a value of x, e.g. `lambda t: f"{t:.2f}"`.
+        x_scale: of the horizontal axis; times of a profile are even in log sigma.
+        fixed_x: ends of the horizontal axis; None: from zero to where the data go.
+        smooth: whether lines can be averaged.
+    """
+
+    BINDINGS = [
+        Binding("y", "scale", "lin / log / symlog", id="chart.scale"),
+        Binding("s", "smooth", "Smooth", id="chart.smooth"),
+        Binding("left", "cursor(-1)", "Cursor", id="chart.cursor_left", show=False),
+        Binding("right", "cursor(1)", "Cursor", id="chart.cursor_right", show=False),
+        Binding("shift+left", "cursor(-10)", "Cursor by ten", id="chart.cursor_left_10", show=False),
+        Binding("shift+right", "cursor(10)", "Cursor by ten", id="chart.cursor_right_10", show=False),
+        Binding("plus,equals_sign", "zoom(0.5)", "Zoom in", id="chart.zoom_in", show=False),
+        Binding("minus", "zoom(2.0)", "Zoom out", id="chart.zoom_out", show=False),
+        Binding("less_than_sign", "pan(-0.25)", "Pan left", id="chart.pan_left", show=False),
+        Binding("greater_than_sign", "pan(0.25)", "Pan right", id="chart.pan_right", show=False),
+        Binding("up", "zoom_y(0.5)", "Zoom in vertically", id="chart.zoom_in_y", show=False),
+        Binding("down", "zoom_y(2.0)", "Zoom out vertically", id="chart.zoom_out_y", show=False),
+        Binding("0", "reset", "Whole curve", id="chart.reset", show=False),
+    ]
+
+    class CursorMoved(Message, namespace="chart"):
+        """The cursor stands at another x; None: it was put away."""
+
+        def __init__(self, chart: "ChartKeys", x: float | None) -> None:
+            super().__init__()
+            self.chart, self.x = chart, x
+
+        @property
+        def control(self) -> "ChartKeys":
+            """The chart."""
+            return self.chart
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        scale: Scale | None = None,
+        x_label: Callable[[float], str] = number,
+        x_scale: Scale | None = None,
+        fixed_x: tuple[float, float] | None = None,
+        smooth: bool = True,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(id=id, classes=classes)
+        self.title = title
+        self.scale, self.x_scale, self.x_label, self.fixed_x = scale or Scale(), x_scale or Scale(), x_label, fixed_x
+        self.smoothing = SMOOTHINGS[1] if smooth else None
+        self.cursor: float | None = None
+        self.x_end: float | None = None  # where the axis will stop at last, if that is known
+        self.note = ""  # stands in the lower frame unless the cursor does
+        self._lines: Sequence[Line] = ()
+        self._marks: Sequence[Mark] = ()
+        self._x_zoom: tuple[float, float] | None = None  # positions
+        self._y_zoom: tuple[float, float] | None = None
+        self._x_last: float | None = None
+        self._y_last: tuple[float, float] | None = None
+
+    def begin(self, title: str, scale: Scale) -> None:
+        """Begin with another quantity: its own axes, no zoom, no cursor."""
+        self.title, self.scale = title, scale
+        self._x_zoom = self._y_zoom = self._y_last = self.cursor = None
+
+    def show(self, lines: Sequence[Line], marks: Sequence[Mark] = ()) -> None:
+        """Show lines, the last on top."""
+        self._lines, self._marks = lines, marks
+        self.repaint()
+
+    def action_scale(self) -> None:
+        """Go on to the next scale of the vertical axis."""
+        kind = KINDS[(KINDS.index(self.scale.kind) + 1) % len(KINDS)]
+        sizes = np.concatenate([np.abs(line.mean) for line in self._lines] or [np.ones(1)])
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        small = max(np.quantile(sizes, 0.1), 1e-12 * sizes.max(), 1e-290) if len(sizes) else 1.0
+        self.scale = Scale(kind, float(10.0 ** np.floor(np.log10(small))))
+        self._y_last = self._y_zoom = None
+        self.repaint()
+
+    def action_smooth(self) -> None:
+        """Go on to the next length of the average."""
+        if self.smoothing is not None:
+            self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
+            self.repaint()
+
+    def forget_x(self) -> None:
+        """Begin with another horizontal axis: no zoom, no cursor, ends chosen anew."""
+        self._x_zoom = self._x_last = self.cursor = None
+
+    def action_cursor(self, columns: int) -> None:
+        """Move the cursor by columns from the newest value in sight on."""
+        low, high = self._x_ends()
+        step = (high - low) / max(1, self._plot_width - 1)
+        here = float(self.x_scale.forward(self._newest if self.cursor is None else self.cursor))
+        here = min(max(here, low), high) if np.isfinite(here) else high
+        self.set_cursor(self.x_scale.inverse(min(max(here + columns * step, low), high)))
+
+    def set_cursor(self, x: float | None, tell: bool = True) -> None:
+        """Put the cursor at an x, or away."""
+        self.cursor = x
+        self.repaint()
+        if tell:
+            self.post_message(self.CursorMoved(self, x))
+
+    def action_zoom(self, factor: float) -> None:
+        """Show a part of the horizontal axis, around the cursor, if that is in sight."""
+        low, high = self._x_ends()
+        middle = (low + high) / 2 if self.cursor is None else float(self.x_scale.forward(self.cursor))
+        if not low <= middle <= high:
+            middle = (low + high) / 2
+        whole = self._whole_x()
+        width = factor * (high - low)
+        if width <= _CLOSEST * (whole[1] - whole[0]):
+            return
+        low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
+        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
+        self.repaint()
+
+    def action_pan(self, share: float) -> None:
+        """Move the part that is shown."""
+        low, high = self._x_ends()
+        whole = self._whole_x()
+        shift = share * (high - low)
+        shift = min(max(shift, whole[0] - low), whole[1] - high)
+        if self._x_zoom is not None:
+            self._x_zoom = low + shift, high + shift
+            self.repaint()
+
+    def action_zoom_y(self, factor: float) -> None:
+        """Show a part of the vertical axis, around the newest value."""
+        low, high = self._y_zoom or self._y_last or (0.0, 1.0)
+        newest = [line.mean[np.isfinite(line.mean)] for line in self._lines]
+        ends = [self.scale.forward(mean[-1]) for mean in newest if len(mean)]
+        middle = float(np.nanmean(ends)) if ends and np.isfinite(ends).any() else (low + high) / 2
+        half = factor * (high - low) / 2
+        if max(1e-12 * abs(middle), 1e-290) < half < 1e290:
+            self._y_zoom = middle - half, middle + half
+            self.repaint()
+
+    def action_reset(self) -> None:
+        """Show everything again, without a cursor."""
+        self._x_zoom = self._y_zoom = self._y_last = None
+        self.set_cursor(None)
+
+    def on_click(self, event: Click) -> None:
+        """Put the cursor where the mouse is."""
+        column = event.get_content_offset_capture(self).x - LABEL - 2
+        if 0 <= column < self._plot_width:
+            low, high = self._x_ends()
+            self.set_cursor(self.x_scale.inverse(low + (high - low) * column / max(1, self._plot_width - 1)))
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """Zoom out."""
+        event.stop()
+        self.action_zoom(2.0)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """Zoom in."""
+        event.stop()
+        self.action_zoom(0.5)
+
+    def _whole_x(self) -> tuple[float, float]:
+        if self.fixed_x is not None:
+            return float(self.x_scale.forward(self.fixed_x[0])), float(self.x_scale.forward(self.fixed_x[1]))
+        self._x_last = grown(self._newest, self._x_last, self.x_end)
+        return 0.0, self._x_last or 1.0
+
+    @property
+    def _newest(self) -> float:
+        return max((max(0.0, float(line.x[-1])) for line in self._lines if len(line.x)), default=1.0)
+
+    def _x_ends(self) -> tuple[float, float]:
+        return self._x_zoom or self._whole_x()
+
+    @property
+    def _plot_width(self) -> int:
+        return max(1, self.inner_width - LABEL - 1)

@@ -1,0 +1,104 @@
+"""Keys that are given away: one that two actions would have at once is refused, and only that."""
+
+import pytest
+from bench import use
+from live_runs import live_run
+from textual.widgets import Input
+from tui_host import until
+
+from cmbench.errors import UsageError
+from cmbench.tui import keys
+from cmbench.tui.screens.confirm import Ask, Confirm
+from cmbench.tui.screens.dashboard import DashboardScreen
+from cmbench.tui.screens.profile import ProfileScreen
+from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.waterfall import Waterfall
+
+REFUSED = {
+    "two of a screen": ({"dashboard.axis": "f5", "dashboard.waterfall": "f5"}, "f5"),
+    "a screen's and the application's": ({"app.theme": "f5", "runs.note": "f5"}, "f5"),
+    "a widget's and its screen's": ({"chart.smooth": "f5", "compare.tables": "f5"}, "f5"),
+    "a widget's and the application's": ({"waterfall.reset": "f5", "app.quit": "f5"}, "f5"),
+    "a screen's and one that all runs have": ({"dashboard.freeze": "f5", "run.stop": "f5"}, "f5"),
+    "two of a question": ({"confirm.yes": "f5", "confirm.leave": "f5"}, "f5"),
+    "one of several": ({"dashboard.axis": "f4, f5", "dashboard.waterfall": "f5,f6"}, "f5"),
+    "one key in two spellings": ({"dashboard.axis": "ctrl+q,/", "dashboard.waterfall": "slash"}, "slash"),
+    "one that another has by default": ({"app.theme": "x"}, "x"),
+    "one that nothing may take": ({"dashboard.axis": "ctrl+c"}, "ctrl+c"),
+}
+ALLOWED = {
+    "nothing": {},
+    "on two screens": {"dashboard.axis": "f5", "compare.axis": "f5", "runs.sort": "f5", "recipe.other": "f5"},
+    "of two widgets, one of which has the focus": {"chart.smooth": "f5", "waterfall.reset": "f5"},
+    "two that changed places": {"dashboard.axis": "w", "dashboard.waterfall": "x"},
+    "one that became free": {"app.quit": "x", "dashboard.axis": "f5", "compare.axis": "f5"},
+    "shared by default": {"recipe.back": "q,escape", "app.quit": "q"},
+    "under a question": {"confirm.yes": "f5", "dashboard.axis": "f5"},
+    "empty": {"dashboard.axis": " ", "dashboard.waterfall": ",", "app.quit": ""},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_key_for_two_actions_at_once_is_refused(case):
+    given, key = REFUSED[case]
+    with pytest.raises(UsageError) as refused:
+        keys.check(given, keys.listening(), "config.toml")
+    message = str(refused.value)
+    assert message.startswith(f"config.toml: keys: found '{key}' for ")
+    assert all(name in message for name in given)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_other_keys_may_be_given(case):
+    assert set(ALLOWED[case]) <= keys.actions()
+    keys.check(ALLOWED[case], keys.listening(), "config.toml")
+
+
+def test_what_listens_at_once_is_what_textual_asks(tmp_path):
+    """Wherever the focus is, the actions that a key can reach are those of one row of the table."""
+    rows = [set(row) for row in keys.listening()]
+    seen = []
+
+    def look(app) -> None:
+        bindings = [
+            b for _, found in app.screen._modal_binding_chain for bs in found.key_to_bindings.values() for b in bs
+        ]
+        seen.append({binding.id for binding in bindings if binding.id in keys.actions()})
+        assert seen[-1] in rows, (app.screen, app.focused)
+
+    async def steps(app, pilot):
+        look(app)
+        app.screen.query_one(Waterfall).focus()
+        await pilot.pause()
+        look(app)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        look(app)
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and isinstance(app.focused, Chart))
+        look(app)
+        await pilot.press("escape", "b")
+        await pilot.pause()
+        look(app)
+
+    use([live_run(tmp_path)], steps)
+    assert len({frozenset(each) for each in seen}) == 5
+
+
+def test_the_key_that_was_given_works(tmp_path):
+    async def steps(app, pilot):
+        await pilot.press("w")
+        await pilot.pause()
+        assert app.said == ["x axis: images"]
+        assert "tangent" in app.screen.query_one(Waterfall).title
+        await pilot.press("x")
+        await pilot.pause()
+        assert "loss" in app.screen.query_one(Waterfall).title
+        await pilot.press("k")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        assert isinstance(app.focused, Input)
+
+    use([live_run(tmp_path)], steps, keys=ALLOWED["two that changed places"])
