@@ -99,6 +99,8 @@ def closing(run: RunDir) -> int:
         typer.echo(f"next: cmbench sample {address(run)} --steps 1")
     elif state == "diverged":
         typer.echo(f"diverged; the last good state is checkpoint {now['checkpoint']}: cmbench show {address(run)}")
+        again = "--checkpoint STEP --set optimizer.lr=..."
+        typer.echo(f"from an earlier one, with other settings: cmbench resume {address(run)} {again}")
     else:
         typer.echo(f"{state} at step {now['step']}: cmbench resume {address(run)}")
         if state in ("failed", "crashed"):

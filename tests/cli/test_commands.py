@@ -148,6 +148,7 @@ def test_watch_of_a_finished_run_prints_its_end(cmbench, trained):
         ("finished", 0, "next: cmbench sample"),
         ("stopped", 75, "stopped at step 12: cmbench resume"),
         ("diverged", 3, "the last good state is checkpoint 12"),
+        ("diverged", 3, "--checkpoint STEP --set"),
         ("failed", 1, "console.log"),
         ("crashed", 1, "cmbench resume"),
     ],
