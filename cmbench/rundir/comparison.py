@@ -11,7 +11,7 @@ from cmbench import recipe as recipes
 from cmbench.measures import better
 from cmbench.recipe import Recipe
 from cmbench.rundir import departure, groups, readings, snapshots
-from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.departure import Band, Departure
 from cmbench.rundir.groups import Group, Interval
 from cmbench.rundir.layout import RunDir
@@ -221,8 +221,8 @@ def _newest_profiles(members: Sequence[Member]) -> dict[str, list[tuple[int, Flo
     return {name: [_newest(member.profiles.get(name)) for member in members] for name in names}
 
 
-def _newest(rows: Mapping[int, Floats] | None) -> tuple[int, Floats] | None:
-    return (max(rows), rows[max(rows)]) if rows else None
+def _newest(rows: Profile | None) -> tuple[int, Floats] | None:
+    return (int(rows.step[-1]), rows.bins[-1]) if rows and len(rows.step) else None
 
 
 def _picture_rows(members: Sequence[Member]) -> list[PictureRow]:
