@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmbench.comparison.compare import Comparison
 from cmbench.errors import UsageError
 from cmbench.rundir.columns import Column, Floats
-from cmbench.rundir.comparison import Comparison
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import number
 from cmbench.tui.text import plain, short

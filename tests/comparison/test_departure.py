@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cmbench.rundir import departure
+from cmbench.comparison import departure
 from cmbench.rundir.columns import Column, Profile
 
 EDGES = np.geomspace(0.01, 80, 33).tolist()
