@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 
 import numpy as np
@@ -121,14 +121,18 @@ def _block(rows: Sequence[Row]) -> _Block:
 
 def _numbers(rows: Sequence[Row]) -> dict[str, Floats]:
     """Return every key of all rows, (n,), nan for what is missing or no number."""
-    alike: dict[tuple[str, ...], list[int]] = {}  # rows of the same keys, which are read as one table
-    for i, row in enumerate(rows):
-        alike.setdefault(tuple(row), []).append(i)
+    alike: dict[tuple[str, ...], list[Row]] = {}  # rows of the same keys, which are read as one table
+    places: dict[tuple[str, ...], list[int]] = {}
+    start = 0
+    for keys, group in groupby(rows, tuple):
+        stretch = list(group)
+        alike.setdefault(keys, []).extend(stretch)
+        places.setdefault(keys, []).extend(range(start, start + len(stretch)))
+        start += len(stretch)
     found = {key: np.full(len(rows), np.nan) for keys in alike for key in keys}
-    for keys, places in alike.items():
-        table = _table([rows[i] for i in places], len(keys))
-        where = np.array(places)
-        for key, column in zip(keys, table.T, strict=True):
+    for keys, own in alike.items():
+        where = np.array(places[keys])
+        for key, column in zip(keys, _table(own, len(keys)).T, strict=True):
             found[key][where] = column
     return found
 

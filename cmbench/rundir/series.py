@@ -177,7 +177,8 @@ def _is_row(row: Row) -> bool:
 
 def openings(rows: Sequence[Row]) -> list[tuple[int, int]]:
     """Return where new segments open among rows, and from which step on each trains again."""
-    return [(i, row["first_step"]) for i, row in enumerate(rows) if isinstance(row.get("first_step"), int)]
+    named = [i for i, row in enumerate(rows) if "first_step" in row]
+    return [(i, rows[i]["first_step"]) for i in named if isinstance(rows[i]["first_step"], int)]
 
 
 def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
