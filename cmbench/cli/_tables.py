@@ -17,17 +17,26 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         numeric = all(_is_number(str(row[i])) for row in rows)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     console, texts = Console(), [[str(cell) for cell in row] for row in rows]
-    if _fits([headers, *texts], console.width):  # a column is one cell of many lines, for a fifth of the time
+    if texts and _cells_stay_whole(
+        headers, texts, console.width
+    ):  # a column is one cell of many lines, for a fifth of the time
         texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
     for row in texts:
         built.add_row(*map(Text, row))
     console.print(built)
 
 
-def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Return whether every cell stands on a line of its own in so many characters."""
-    widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
-    return sum(widths) + _GAP * (len(widths) - 1) <= width and not any("\n" in cell for row in rows for cell in row)
+def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Return whether no cell is folded, though headers may be, in so many characters.
+
+    Rich makes the widest columns narrower, evenly, and the first one never: none becomes narrower than the longest cell
+    as long as that is enough.
+    """
+    cells = [cell for row in rows for cell in row]
+    longest = 1 + max(map(cell_len, cells), default=0)  # and one where it does not come out even
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    least = widths[0] + sum(min(column, longest) for column in widths[1:]) + _GAP * (len(widths) - 1)
+    return least <= width and not any("\n" in cell for cell in cells)
 
 
 def _is_number(text: str) -> bool:
