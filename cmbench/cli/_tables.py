@@ -17,9 +17,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         numeric = all(_is_number(str(row[i])) for row in rows)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     console, texts = Console(), [[str(cell) for cell in row] for row in rows]
-    if texts and _cells_stay_whole(
-        headers, texts, console.width
-    ):  # a column is one cell of many lines, for a fifth of the time
+    if texts and _cells_stay_whole(headers, texts, console.width):
+        # A column becomes one cell of many lines, for a fifth of the time.
         texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
     for row in texts:
         built.add_row(*map(Text, row))
