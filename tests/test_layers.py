@@ -20,6 +20,7 @@ LAYERS = [
     "engine",
     "rundir",
     "recipe",
+    "comparison",
     "tables",
     "steering",
     "cli",
@@ -30,16 +31,17 @@ MAY_IMPORT = {
     "objectives": {"equations", "networks"},
     "data": {"equations", "networks", "objectives"},
     "evaluation": {"equations", "networks", "objectives"},
-    "rundir": {"recipe"},
+    "rundir": set(),
     "recipe": {"tables"},
+    "comparison": {"rundir", "recipe"},
     "tables": set(),
     "steering": {"recipe", "tables"},
     "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables", "steering"},
     "cli": {
         *("equations", "networks", "objectives", "data", "evaluation", "engine"),
-        *("rundir", "recipe", "steering", "tui", "lab"),
+        *("rundir", "recipe", "comparison", "steering", "tui", "lab"),
     },
-    "tui": {"rundir", "recipe", "steering"},
+    "tui": {"rundir", "recipe", "comparison", "steering"},
     "lab": {"equations", "networks", "objectives"},
     "errors": set(),
     "measures": set(),
@@ -48,6 +50,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": set(),
 }
+TORCHLESS = {"rundir", "recipe", "comparison", "tables", "steering"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -96,7 +99,8 @@ def test_nobody_imports_the_command_line():
     [
         p
         for p in FILES
-        if layer_of(p) in ("rundir", "recipe", "tables", "steering", "tui", "config", "measures", "errors")
+        if layer_of(p)
+        in ("rundir", "recipe", "comparison", "tables", "steering", "tui", "config", "measures", "errors")
     ],
 )
 def test_views_know_no_torch(path):
@@ -114,7 +118,7 @@ def test_views_load_no_torch():
     modules = [
         "cmbench." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in FILES
-        if layer_of(path) in ("rundir", "recipe", "tables", "steering", "tui", "cli")
+        if layer_of(path) in {*TORCHLESS, "tui", "cli"}
     ]
     modules = [module.removesuffix(".__init__") for module in modules]
     script = "import importlib, sys\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmbench.comparison.compare import Comparison
 from cmbench.errors import UsageError
 from cmbench.rundir.columns import Column, Floats
-from cmbench.rundir.comparison import Comparison
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import number
 from cmbench.tui.text import plain, short
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINTS = 300  # of a curve; more rows are averaged, and what they span is shaded
+_SHADED = 8  # runs; what more of them span lies over all curves
 _WIDE = 30.0  # values that span more than this many times are seen better on a log axis
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
 _LEGEND = 0.18  # inches of a line
@@ -113,18 +114,19 @@ def _drawable(text: str) -> str:
 def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> None:
     shown = [column.finite() for column in columns if column]
     _name(axes, name, "step", np.concatenate([column.value for column in shown]))
+    axes.xaxis.set_major_formatter(lambda value, _: number(value))
     for i, column in enumerate(columns):
         if column and len(column.finite()):
-            _draw_curve(axes, i, column.finite())
+            _draw_curve(axes, i, column.finite(), shaded=len(columns) <= _SHADED)
 
 
-def _draw_curve(axes: "Axes", i: int, column: Column) -> None:
+def _draw_curve(axes: "Axes", i: int, column: Column, shaded: bool) -> None:
     starts = np.arange(n := min(_POINTS, len(column))) * len(column) // n
     counts = np.diff(starts, append=len(column))
     steps, means = (np.add.reduceat(values, starts) / counts for values in (column.step, column.value))
     marker = "o" if n == 1 else None
     axes.plot(steps, means, marker=marker, markersize=4, **_look(i))
-    if n < len(column):
+    if shaded and n < len(column):
         low, high = (ends.reduceat(column.value, starts) for ends in (np.minimum, np.maximum))
         axes.fill_between(steps, low, high, color=_look(i)["color"], alpha=0.12, linewidth=0)
 

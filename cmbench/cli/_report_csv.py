@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from cmbench.comparison.compare import Comparison
+from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
-from cmbench.rundir.comparison import Comparison
-from cmbench.rundir.readings import AXES
 from cmbench.tui.text import plain
 
 HEADERS = ("section", "name", "figure", "letter", "run", "value")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmbench.cli._report_charts import svg
 from cmbench.cli._report_sections import figures, overview
-from cmbench.rundir.comparison import Comparison, PictureRow
+from cmbench.comparison.compare import Comparison, PictureRow
 
 _TEMPLATE = Path(__file__).with_name("_report.html")
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cmbench.comparison.compare import Apart, Comparison, Figures, Metric
+from cmbench.comparison.groups import Group
+from cmbench.comparison.member import Member
+from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
-from cmbench.rundir.comparison import Apart, Comparison, Figures, Metric
 from cmbench.rundir.files import name_nonfinite, to_json
-from cmbench.rundir.groups import Group
 from cmbench.rundir.layout import SCHEMA
-from cmbench.rundir.member import Member
-from cmbench.rundir.readings import AXES
 
 
 def encoded(found: Comparison) -> bytes:

@@ -5,8 +5,8 @@ import typer
 
 from cmbench.cli._report_sections import Section, figures, overview
 from cmbench.cli._tables import table
+from cmbench.comparison.compare import Comparison
 from cmbench.rundir.columns import Floats
-from cmbench.rundir.comparison import Comparison
 from cmbench.tui.signs import number, sparkline
 from cmbench.tui.text import plain
 

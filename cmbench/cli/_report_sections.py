@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbench.cli._lines import duration, number
+from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
+from cmbench.comparison.departure import Band, Departure
+from cmbench.comparison.groups import Group
+from cmbench.comparison.readings import AXES, Axis
 from cmbench.recipe import MISSING
-from cmbench.rundir.comparison import Apart, Comparison, Figures, Goal, Metric
-from cmbench.rundir.departure import Band, Departure
-from cmbench.rundir.groups import Group
-from cmbench.rundir.readings import AXES, Axis
 from cmbench.tui.text import plain
 
 NONE = "-"

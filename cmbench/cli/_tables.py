@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_GAP = 2  # spaces between columns
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -13,9 +16,26 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for i, header in enumerate(headers):
         numeric = all(_is_number(str(row[i])) for row in rows)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        built.add_row(*(Text(str(cell)) for cell in row))
-    Console().print(built)
+    console, texts = Console(), [[str(cell) for cell in row] for row in rows]
+    if texts and _cells_stay_whole(headers, texts, console.width):
+        # A column becomes one cell of many lines, for a fifth of the time.
+        texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
+    for row in texts:
+        built.add_row(*map(Text, row))
+    console.print(built)
+
+
+def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Return whether no cell is folded, though headers may be, in so many characters.
+
+    Rich makes the widest columns narrower, evenly, and the first one never: none becomes narrower than the longest cell
+    as long as that is enough.
+    """
+    cells = [cell for row in rows for cell in row]
+    longest = 1 + max(map(cell_len, cells), default=0)  # and one where it does not come out even
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    least = widths[0] + sum(min(column, longest) for column in widths[1:]) + _GAP * (len(widths) - 1)
+    return least <= width and not any("\n" in cell for cell in cells)
 
 
 def _is_number(text: str) -> bool:

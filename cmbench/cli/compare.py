@@ -16,7 +16,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
 
 if TYPE_CHECKING:  # numpy is not for every command to load
-    from cmbench.rundir.comparison import Comparison
+    from cmbench.comparison.compare import Comparison
 
 
 def compare(
@@ -25,6 +25,10 @@ def compare(
     where: Annotated[
         str | None,
         typer.Option("--filter", metavar="WORDS", help="Of these runs, or of all: 'tag:x state:finished loss<0.1'."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of all metrics and profiles these alone: sw1, 'sw_*'; may be repeated."),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print tables.")] = False,
     json: Json = False,
@@ -50,14 +54,16 @@ def compare(
         raise UsageError("--plain, --json, --csv: found more than one, allowed: one of them")
     folder = runs_folder(runs_dir)
     chosen = _chosen(runs or [], where, folder)
-    asked = plain or json or csv or html or png or fail_if or reach
+    asked = plain or json or csv or html or png or fail_if or reach or metric
     if not asked and _dashboard.can_be_shown():
         _dashboard.show(folder, chosen, ascii_only)
         return 0
     from cmbench.cli import _interval
-    from cmbench.rundir import comparison
+    from cmbench.comparison import compare as comparison
 
-    found = _with_goals(comparison.compare(chosen, _interval.of_difference), reach or [])
+    with naming("--metric"):
+        found = comparison.compare(chosen, _interval.of_difference, metric or [])
+    found = _with_goals(found, reach or [])
     holding = _verdicts(found, fail_if) if fail_if else []
     _write(found, html, png)
     if json or csv:
@@ -91,13 +97,14 @@ def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDi
 
 def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
     """Put the levels that were asked for in place of the usual ones."""
-    from cmbench.rundir import comparison, expression
+    from cmbench.comparison import compare as comparison
+    from cmbench.comparison import expression
 
     goals = []
     for text in reach:
         name, _, level = text.partition("=")
         with naming(f"--reach {text!r}"):
-            metric = expression.metric_named(name.strip(), found.metrics)
+            metric = expression.metric_named(name.strip(), comparison.metrics_of(found.members))
             try:
                 goals.append(comparison.goal(found.members, metric, float(level)))
             except ValueError:
@@ -107,16 +114,17 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
 
 def _verdicts(found: "Comparison", text: str) -> list[str]:
     """Return a line for each run of which the condition holds."""
-    from cmbench.rundir.expression import Condition
+    from cmbench.comparison import compare as comparison
+    from cmbench.comparison import readings
+    from cmbench.comparison.expression import Condition
     from cmbench.tui.text import plain
 
-    letters = [member.letter for member in found.members]
     values = {
-        letter: {name: figures.last for name, metric in found.metrics.items() if (figures := metric.figures[i])}
-        for i, letter in enumerate(letters)
+        member.letter: {name: readings.last(column) for name, column in member.columns.items()}
+        for member in found.members
     }
     with naming("--fail-if"):
-        verdicts = Condition(text, letters, found.metrics).verdicts(values)
+        verdicts = Condition(text, values.keys(), comparison.metrics_of(found.members)).verdicts(values)
     names = {member.letter: member.run.name for member in found.members}
     return [
         f"{plain(text)}: holds of {verdict.run} ({plain(names[verdict.run])}): "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from operator import itemgetter
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.overview import number_of
-from cmbench.rundir.series import Reader
+from cmbench.rundir.series import Profiles, Reader, openings
 from cmbench.rundir.summary import NOT_METRICS
 
 Floats = NDArray[np.float64]
+_Block = dict[str, Floats]
 _PLACES = ("step", "images", "time", "segment")
 
 
@@ -44,6 +46,19 @@ class Column:
         return self.step, self.images, self.seconds, self.value
 
 
+@dataclass(frozen=True)
+class Profile:
+    """One quantity over time, a row of bins a step; the steps ascend and are different.
+
+    Attributes:
+        step: (n,).
+        bins: (n, B), nan where a bin was empty.
+    """
+
+    step: NDArray[np.int64]
+    bins: Floats
+
+
 def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
     """Return the metrics of a run by name, without rows that a later segment trained again.
 
@@ -51,38 +66,50 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
         run: whose metrics.jsonl; a missing file has no metrics.
         created: when the run began, seconds since 1970; None lets its first row be the begin.
     """
-    blocks: list[dict[str, Floats]] = []
-    for piece in _pieces(run):
-        keys = set().union(*piece)
+    blocks: list[_Block] = []
+    for piece in _pieces(Reader(run.metrics)):
         start = 0
-        for i, first in _openings(piece) if "first_step" in keys else ():
-            blocks.append(_block(piece[start:i], keys))
+        for i, first in openings(piece):
+            blocks.append(_block(piece[start:i]))
             blocks = [_where(block, block["step"] < first) for block in blocks]
             start = i + 1
-        blocks.append(_block(piece[start:], keys))
+        blocks.append(_block(piece[start:]))
     return _columns([block for block in blocks if len(block["step"])], created)
 
 
-def _pieces(run: RunDir) -> Iterator[list[Row]]:
-    reader = Reader(run.metrics)
+def _pieces(reader: Reader) -> Iterator[list[Row]]:
     yield reader.read()
     while reader.behind:
         yield reader.read()
 
 
-def _openings(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Return where segments open, and their first steps."""
-    return [(i, row["first_step"]) for i, row in enumerate(rows) if isinstance(row.get("first_step"), int)]
+def profiles(run: RunDir) -> dict[str, Profile]:
+    """Return the profiles of a run by quantity, those of a long run thinned evenly; empty where they are damaged."""
+    found = Profiles(Reader(run.profiles))
+    try:
+        found.read()
+        while found.reader.behind:
+            found.read()
+    except (KeyError, TypeError, ValueError):  # not as a trainer writes them
+        return {}
+    return {name: _profile(rows) for name, rows in found.rows.items()}
 
 
-def _block(rows: Sequence[Row], keys: set[str]) -> dict[str, Floats]:
+def _profile(rows: Sequence[tuple[int, NDArray[np.float32]]]) -> Profile:
+    newest = dict(sorted(rows, key=itemgetter(0)))  # the later of two rows of one step
+    return Profile(np.array(list(newest), np.int64), np.array(list(newest.values()), np.float64))
+
+
+def _block(rows: Sequence[Row]) -> _Block:
     """Return arrays (n,) by key, nan where a row lacks it; "there KEY" marks the rows that have one."""
-    if np.isnan(_numbers(rows, "step")).any():
-        rows = [row for row in rows if number_of(row.get("step")) is not None]
-    block = {key: _numbers(rows, key) for key in _PLACES}
-    named = [(i, row.get("nonfinite")) for i, row in enumerate(rows)] if "nonfinite" in keys else []
-    for key in sorted(keys - NOT_METRICS):
-        value = _numbers(rows, key)
+    found = _numbers(rows)
+    nowhere = np.full(len(rows), np.nan)
+    if (lost := np.isnan(found.get("step", nowhere))).any():
+        return _block([row for row, gone in zip(rows, lost, strict=True) if not gone])
+    block = {key: found.get(key, nowhere) for key in _PLACES}
+    named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if "nonfinite" in row] if "nonfinite" in found else []
+    for key in sorted(found.keys() - NOT_METRICS):
+        value = found[key]
         there = ~np.isnan(value)
         for i, names in named:
             if isinstance(names, dict) and names.get(key) in ("nan", "inf", "-inf"):
@@ -92,37 +119,59 @@ def _block(rows: Sequence[Row], keys: set[str]) -> dict[str, Floats]:
     return block
 
 
-def _numbers(rows: Sequence[Row], key: str) -> Floats:
-    """Return a key of all rows, nan for what is no number."""
+def _numbers(rows: Sequence[Row]) -> dict[str, Floats]:
+    """Return every key of all rows, (n,), nan for what is missing or no number."""
+    alike: dict[tuple[str, ...], list[Row]] = {}  # rows of the same keys, which are read as one table
+    places: dict[tuple[str, ...], list[int]] = {}
+    start = 0
+    for keys, group in groupby(rows, tuple):
+        stretch = list(group)
+        alike.setdefault(keys, []).extend(stretch)
+        places.setdefault(keys, []).extend(range(start, start + len(stretch)))
+        start += len(stretch)
+    found = {key: np.full(len(rows), np.nan) for keys in alike for key in keys}
+    for keys, own in alike.items():
+        where = np.array(places[keys])
+        for key, column in zip(keys, _table(own, len(keys)).T, strict=True):
+            found[key][where] = column
+    return found
+
+
+def _table(rows: Sequence[Row], width: int) -> Floats:
+    """Return the values of rows of the same keys, (n, width), nan for what is no number."""
     try:
-        return np.fromiter(map(itemgetter(key), rows), np.float64, len(rows))  # a third of the time of what follows
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return np.array([number_of(row.get(key)) for row in rows], np.float64)  # None becomes nan
+        return np.fromiter(chain.from_iterable(map(dict.values, rows)), np.float64).reshape(-1, width)
+    except (TypeError, ValueError, OverflowError):  # one at a time: four times as long
+        return np.array([[number_of(value) for value in row.values()] for row in rows], np.float64)  # None becomes nan
 
 
-def _where(block: dict[str, Floats], kept: NDArray[np.bool_]) -> dict[str, Floats]:
+def _where(block: _Block, kept: NDArray[np.bool_]) -> _Block:
     return block if kept.all() else {key: array[kept] for key, array in block.items()}
 
 
-def _columns(blocks: Sequence[dict[str, Floats]], created: float | None) -> dict[str, Column]:
+def _columns(blocks: Sequence[_Block], created: float | None) -> dict[str, Column]:
     if not blocks:
         return {}
     step, images, time, segment = (np.concatenate([block[key] for block in blocks]) for key in _PLACES)
     order = np.argsort(step, kind="stable")
     seconds = _training_seconds(time, segment, created)[order]
-    columns = {}
+    columns: dict[str, Column] = {}
+    shared: dict[bytes, tuple[NDArray[np.int64], Floats, Floats, Floats]] = {}  # metrics of the same rows share places
     for key in sorted(set().union(*blocks) - {*_PLACES}):
         if key.startswith("there "):
             continue
-        value, there = (_joined(blocks, name) for name in (key, f"there {key}"))
-        kept = there[order] > 0
-        rows = order[kept]
-        if len(rows):
-            columns[key] = Column(step[rows], images[rows], seconds[kept], value[rows])
+        kept = _joined(blocks, f"there {key}")[order] > 0
+        if not kept.any():
+            continue
+        if (mark := kept.tobytes()) not in shared:
+            rows = order[kept]
+            shared[mark] = rows, step[rows], images[rows], seconds[kept]
+        rows, steps, at_images, at_seconds = shared[mark]
+        columns[key] = Column(steps, at_images, at_seconds, _joined(blocks, key)[rows])
     return columns
 
 
-def _joined(blocks: Sequence[dict[str, Floats]], key: str) -> Floats:
+def _joined(blocks: Sequence[_Block], key: str) -> Floats:
     return np.concatenate([block.get(key, np.zeros(len(block["step"]))) for block in blocks])
 
 

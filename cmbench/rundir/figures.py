@@ -24,7 +24,11 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | N
         return None, None
     if not all(map(math.isfinite, values)):
         return math.nan, math.nan
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    try:
+        mean = statistics.fmean(values)
+    except OverflowError:  # of their sum, though the mean is a number
+        mean = statistics.mean(values)
+    return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
 def _value(row: Row, key: str) -> float:

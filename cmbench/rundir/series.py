@@ -10,7 +10,9 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -20,7 +22,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, parse
 
 CAPACITY = 1 << 14  # buckets of a curve
-CHUNK = 1 << 20  # bytes read at once: a reader in a thread lets others go on in between
+CHUNK = 1 << 18  # bytes read at once: rows that fit a cache, and a reader in a thread lets others go on in between
 PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
@@ -169,7 +171,7 @@ def _rows(data: bytes) -> list[Row]:
         rows = orjson.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
     except orjson.JSONDecodeError:
         return list(parse(data))
-    return [row for row in rows if isinstance(row, dict)]
+    return rows if set(map(type, rows)) <= {dict} else [row for row in rows if isinstance(row, dict)]
 
 
 def _is_row(row: Row) -> bool:
@@ -178,10 +180,10 @@ def _is_row(row: Row) -> bool:
     return type(step) is int and abs(step) < 2**63 and type(time) in (int, float)
 
 
-def _first_step(row: Row) -> int | None:
-    """Return from which step on a new segment trains again, if the row opens one."""
-    step = row.get("first_step")
-    return step if isinstance(step, int) else None
+def openings(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Return where new segments open among rows, and from which step on each trains again."""
+    named = [i for i, row in enumerate(rows) if "first_step" in row]
+    return [(i, rows[i]["first_step"]) for i in named if isinstance(rows[i]["first_step"], int)]
 
 
 def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
@@ -215,12 +217,11 @@ class Metrics:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read()
         start = 0
-        for i, row in enumerate(rows):
-            if (first_step := _first_step(row)) is not None:
-                self._extend(rows[start:i])
-                start = i + 1
-                for curve in self.curves.values():
-                    curve.drop_from(first_step)
+        for i, first_step in openings(rows):
+            self._extend(rows[start:i])
+            start = i + 1
+            for curve in self.curves.values():
+                curve.drop_from(first_step)
         self._extend(rows[start:])
         return bool(rows)
 
@@ -253,36 +254,51 @@ class Profiles:
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read()
-        for row in rows:
-            if (first_step := _first_step(row)) is not None:
-                self._drop_from(first_step)
-            elif _is_row(row):
-                for key in row:
-                    if (bins := _bins(row[key])) is not None:
-                        self._add(key, row["step"], bins)
+        start = 0
+        for i, first_step in openings(rows):
+            self._extend(rows[start:i])
+            self._drop_from(first_step)
+            start = i + 1
+        self._extend(rows[start:])
         self.version += bool(rows)
         return bool(rows)
 
-    def _add(self, key: str, step: int, bins: NDArray[np.float32]) -> None:
+    def _extend(self, rows: Sequence[Row]) -> None:
+        rows = list(filter(_is_row, rows))
+        for key in dict.fromkeys(chain.from_iterable(rows)):
+            self._take(key, [row for row in rows if isinstance(row.get(key), list)])
+
+    def _take(self, key: str, rows: Sequence[Row]) -> None:
+        """Take in a quantity of rows that have a list of it: all at once, or one by one where they are not alike."""
+        table = _table([row[key] for row in rows])
+        if table is not None:
+            self._add(key, [(row["step"], bins.copy()) for row, bins in zip(rows, table, strict=True)])
+        elif len(rows) > 1:
+            for row in rows:
+                self._take(key, [row])
+
+    def _add(self, key: str, rows: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
         kept = self.rows.get(key, [])
-        if kept and len(kept[-1][1]) != len(bins):  # other bins: those before cannot stand beside them
+        if kept and len(kept[-1][1]) != len(rows[0][1]):  # other bins: those before cannot stand beside them
             kept = []
-        kept.append((step, bins))
-        if len(kept) > 2 * PROFILES:
-            kept = kept[::2] if len(kept) % 2 else kept[1::2]  # the newest stays
+        while rows:
+            room = 2 * PROFILES + 1 - len(kept)
+            kept, rows = [*kept, *rows[:room]], rows[room:]
+            if len(kept) > 2 * PROFILES:
+                kept = kept[::2]  # of an odd number: the newest stays
         self.rows[key] = kept
 
     def _drop_from(self, first_step: int) -> None:
         self.rows = {key: [r for r in kept if r[0] < first_step] for key, kept in self.rows.items()}
 
 
-def _bins(value: object) -> NDArray[np.float32] | None:
-    """Return the bins of a profile, nan where there is no number; None where it is none."""
+def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
+    """Return the bins of profiles, (n, B), nan where there is no number; None where they are not alike, or none."""
     try:
-        bins = _as_float32(np.array(value if isinstance(value, list) else [], np.float64))
+        table = _as_float32(np.array(values, np.float64))
     except (TypeError, ValueError):
         return None
-    return bins if bins.ndim == 1 and len(bins) else None
+    return table if table.ndim == 2 and table.size else None
 
 
 @dataclass
@@ -296,7 +312,7 @@ class Journal:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read()
         for row in rows:
-            if (first_step := _first_step(row)) is not None:
+            if isinstance(first_step := row.get("first_step"), int):
                 kept = (r for r in self.rows if not isinstance(r.get("step"), int) or r["step"] < first_step)
                 self.rows = deque(kept, maxlen=JOURNAL)
             else:

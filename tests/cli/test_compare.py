@@ -136,6 +136,41 @@ def test_levels_that_are_asked_for(cmbench, runs):
     assert goals[1]["runs"]["b"]["step"] >= 2
 
 
+@pytest.mark.parametrize(
+    ("wanted", "metrics", "profiles"),
+    [
+        (["loss"], ["loss"], ["loss"]),
+        (["sw1"], ["sw_1step"], []),
+        (["sw_*"], ["sw_1step"], []),
+        (["s*", "l?ss"], ["sw_1step", "loss"], ["loss"]),
+        (["*"], ["sw_1step", "loss"], ["loss"]),
+    ],
+)
+def test_metrics_that_are_asked_for(cmbench, runs, wanted, metrics, profiles):
+    options = [part for name in wanted for part in ("--metric", name)]
+    found, whole = (json.loads(cmbench("compare", "*-run", "--json", *more).out) for more in (options, []))
+    assert list(found["metrics"]) == metrics
+    assert found["metrics"] == {name: whole["metrics"][name] for name in metrics}
+    assert list(found["profiles"]) == profiles
+    assert [goal["metric"] for goal in found["goals"]] == [name for name in metrics if name == "sw_1step"]
+    assert set(found["apart"]["c"]["metrics"]) == set(whole["apart"]["c"]["metrics"]) & set(metrics)
+    assert list(found["groups"][0]["last"]) == metrics
+    assert found["recipe"] == whole["recipe"]
+    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv", *options).out)))
+    assert {row["name"] for row in rows if row["section"] in ("metric", "apart", "seeds")} == set(metrics)
+    assert {row["name"] for row in rows if row["section"] == "profile"} == set(profiles)
+    lines = cmbench("compare", "*-run", *options).out.splitlines()
+    assert [name for name in ("sw_1step", "loss") if name in lines] == metrics
+
+
+def test_a_gate_and_a_level_may_ask_for_other_metrics(cmbench, runs):
+    options = ("--metric", "loss", "--reach", "sw1=0.8", "--fail-if", "sw1 > 1.05 * a.sw1")
+    outcome = cmbench("compare", "a-run", "b-run", "--json", *options)
+    assert (outcome.code, outcome.err.count("holds of b")) == (1, 1)
+    found = json.loads(outcome.out)
+    assert (list(found["metrics"]), [goal["metric"] for goal in found["goals"]]) == (["loss"], ["sw_1step"])
+
+
 def test_a_gate(cmbench, runs):
     outcome = cmbench("compare", "a-run", "b-run", "--fail-if", "sw1 > 1.05 * a.sw1")
     assert (outcome.code, outcome.out) == (1, "")
@@ -239,6 +274,8 @@ MISTAKES = {
     "level without a metric": (["a-run", "--reach", "sw9=1"], 2, ["--reach 'sw9=1'", "'sw9'", "'sw_1step'?"]),
     "level that is no number": (["a-run", "--reach", "sw1=low"], 2, ["--reach", "'low'", "sw1=0.06"]),
     "level without a number": (["a-run", "--reach", "sw1"], 2, ["--reach", "METRIC=LEVEL"]),
+    "unknown metric": (["a-run", "--metric", "los"], 2, ["--metric", "'los'", "allowed: sw_1step, loss", "'loss'?"]),
+    "pattern of no metric": (["a-run", "--metric", "loss", "--metric", "x*"], 2, ["--metric", "'x*'", "allowed"]),
     "gate of an unknown metric": (["a-run", "--fail-if", "los > 1"], 2, ["--fail-if", "'los'", "'loss'?"]),
     "gate of an unknown run": (["a-run", "--fail-if", "loss > b.loss"], 2, ["--fail-if", "'b'", "allowed: a"]),
     "gate that is code": (["a-run", "--fail-if", "open('x')"], 2, ["--fail-if", "open('x')", "allowed"]),

@@ -92,6 +92,13 @@ def test_snapshots_stand_in_a_row(cmbench, runs, home):
     assert sum(r.startswith("data:") for r in Page((home / "page.html").read_text()).references) == 2
 
 
+def test_charts_of_the_metrics_that_are_asked_for(cmbench, runs, home):
+    assert cmbench("compare", "*", "--html", "page.html", "--metric", "los*").code == 0
+    text = (home / "page.html").read_text()
+    assert "loss over time" in text
+    assert HOSTILE[:10] not in "".join(Page(text[text.index("<svg") : text.index("</svg>")]).texts)
+
+
 def test_the_picture(cmbench, runs, home):
     assert cmbench("compare", "*", "--png", "charts.png", "--html", "page.html", "--csv").code == 0
     picture = Image.open(io.BytesIO((home / "charts.png").read_bytes()))

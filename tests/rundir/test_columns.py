@@ -61,6 +61,48 @@ def test_steps_ascend_though_the_rows_do_not(tmp_path):
     assert columns.read(run)["loss"].value.tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("chunk", [300, 1 << 20])
+def test_rows_of_other_keys_among_them(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(series, "CHUNK", chunk)
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "step": k,
+            "time": float(k),
+            **{key: random.normal() for key in random.permutation(["a", "b", "c"]).tolist()[: k % 4]},
+        }
+        for k in range(1, 80)
+    ]
+    log = Log(tmp_path / "metrics.jsonl")
+    log.open_segment(1, first_step=1)
+    for row in rows:
+        log.append(row)
+    log.close()
+    found = columns.read(RunDir(tmp_path))
+    for key in "abc":
+        assert found[key].step.tolist() == [row["step"] for row in rows if key in row]
+        assert found[key].value.tolist() == [row[key] for row in rows if key in row]
+        assert np.isnan(found[key].images).all()
+
+
+def test_profiles_are_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(series, "CHUNK", 200)
+    log = Log(tmp_path / "profiles.jsonl")
+    log.open_segment(1, first_step=1)
+    for step in (2, 4, 6, 8):
+        log.append({"step": step, "time": 1.0, "loss": [step, 0.5, None], "weight": [1.0] if step == 4 else "none"})
+    log.open_segment(2, first_step=5)
+    for bins in ([7, 1, 2], [[1]], ["x", 2, 3], [], [9, None, 3]):
+        log.append({"step": 6, "time": 1.0, "loss": bins})
+    log.close()
+    found = columns.profiles(RunDir(tmp_path))
+    assert sorted(found) == ["loss", "weight"]
+    assert found["loss"].step.tolist() == [2, 4, 6]  # the last row of a step counts
+    assert str(found["loss"].bins.tolist()) == "[[2.0, 0.5, nan], [4.0, 0.5, nan], [9.0, nan, 3.0]]"
+    assert found["weight"].bins.tolist() == [[1.0]]
+    assert columns.profiles(RunDir(tmp_path / "nowhere")) == {}
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n\n", b'{"segment":1,"first_step":1}\n', b"\x00\xff"])
 def test_a_run_without_metrics(tmp_path, content):
     run = RunDir(tmp_path)

@@ -53,5 +53,6 @@ def test_mean_and_sample_deviation():
     assert deviation == pytest.approx(math.sqrt(((1 - 3) ** 2 + (2 - 3) ** 2 + (6 - 3) ** 2) / 2))
     assert figures.mean_and_deviation([4.0]) == (4.0, None)
     assert figures.mean_and_deviation([]) == (None, None)
+    assert figures.mean_and_deviation([1.5e308, 1.0e308, 0.5e308]) == pytest.approx((1e308, 0.5e308))
     assert all(map(math.isnan, figures.mean_and_deviation([1.0, math.inf])))
     assert to_json(figures.mean_and_deviation([math.nan, 1.0])) == b"[null,null]"

@@ -172,3 +172,10 @@ def test_a_run_without_files_has_no_curves(run):
     empty = Series(run)
     assert not empty.read()
     assert (empty.metrics.curves, empty.profiles.rows, list(empty.journal.rows)) == ({}, {}, [])
+
+
+def test_rows_of_other_bins_and_of_none_are_told_apart_in_one_piece(run):
+    rows = [[1.0, 2.0], [3.0], "text", [4.0], [], [[5.0]], [6.0, None], ["x", 1.0], [7.0, 8.0]]
+    log(run, [{"step": k, "time": 1.0, "loss": bins} for k, bins in enumerate(rows, start=1)], stream="profiles")
+    kept = read(run).profiles.rows["loss"]
+    assert str([(step, bins.tolist()) for step, bins in kept]) == "[(7, [6.0, nan]), (9, [7.0, 8.0])]"

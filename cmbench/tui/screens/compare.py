@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable
 
 from cmbench import recipe as recipes
-from cmbench.rundir.comparison import letter
+from cmbench.comparison.compare import letter
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES

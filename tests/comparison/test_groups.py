@@ -10,9 +10,9 @@ from scipy.stats import bootstrap
 from tiny import TINY
 
 from cmbench.cli import _interval
+from cmbench.comparison import groups
+from cmbench.comparison.groups import Spread
 from cmbench.recipe import Recipe
-from cmbench.rundir import groups
-from cmbench.rundir.groups import Spread
 
 
 def recipe(seed=0, lr=0.01) -> Recipe:

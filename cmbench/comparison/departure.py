@@ -19,14 +19,14 @@ Rice, "Bandwidth choice for nonparametric regression", Ann. Statist. 12, 1984.
 Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.columns import Column, Floats, Profile
 
 BLOCKS = 128
 LASTING = 3  # blocks in a row
@@ -69,7 +69,7 @@ def of_columns(a: Column, b: Column) -> Departure | None:
     return min(found, key=lambda departure: departure.step, default=None)
 
 
-def of_profiles(quantity: str, edges: Sequence[float], a: Mapping[int, Floats], b: Mapping[int, Floats]) -> Band | None:
+def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -> Band | None:
     """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
 
     The rows of the steps that both have are the blocks. Where all values are positive their logarithms are compared,
@@ -78,20 +78,20 @@ def of_profiles(quantity: str, edges: Sequence[float], a: Mapping[int, Floats], 
     Args:
         quantity: its name.
         edges: times between the bins, (B + 1,).
-        a, b: bins by step, each (B,), nan where a bin was empty.
+        a, b: its bins (B,) in rows.
     """
-    steps = sorted(a.keys() & b.keys())
-    shape = (len(edges) - 1,)
-    if len(steps) <= LASTING or any(run[step].shape != shape for run in (a, b) for step in steps):
+    steps, *places = np.intersect1d(a.step, b.step, assume_unique=True, return_indices=True)
+    shapes = {run.bins.shape[1:] for run in (a, b)}
+    if len(steps) <= LASTING or shapes != {(len(edges) - 1,)}:
         return None
-    rows = [np.array([run[step] for step in steps], np.float64) for run in (a, b)]
+    rows = [run.bins[place] for run, place in zip((a, b), places, strict=True)]
     if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in rows):
         rows = [np.log(part) for part in rows]
     z = _in_deviations(rows[0], rows[1], _noise_of_bins(rows[1] - rows[0]))
-    for i in range(len(steps) - LASTING + 1):
-        beyond = _all_beyond(z[i : i + LASTING])
-        if band := _widest(beyond):
-            return Band(quantity, steps[i], edges[band.start], edges[band.stop], float(np.median(z[i, band])))
+    beyond = _all_beyond(np.stack([z[i : len(z) - LASTING + 1 + i] for i in range(LASTING)]))
+    for i in np.flatnonzero((beyond[:, 1:] & beyond[:, :-1]).any(axis=1))[:1]:
+        band = _widest(beyond[i])
+        return Band(quantity, int(steps[i]), edges[band.start], edges[band.stop], float(np.median(z[i, band])))
     return None
 
 
@@ -151,9 +151,11 @@ def _noise_of_bins(difference: Floats) -> Floats:
     steps = np.abs(np.diff(difference, axis=0))
     padded = np.pad(steps, ((0, 0), (_NEIGHBOURS, _NEIGHBOURS)), constant_values=np.nan)
     windows = sliding_window_view(padded, 2 * _NEIGHBOURS + 1, axis=1).transpose(1, 0, 2).reshape(steps.shape[1], -1)
+    missing = np.isnan(windows)
+    some, whole = ~missing.all(axis=1), ~missing.any(axis=1)
     noise = np.full(len(windows), np.nan)
-    known = ~np.isnan(windows).all(axis=1)
-    noise[known] = np.nanmedian(windows[known], axis=1)
+    noise[whole] = np.median(windows[whole], axis=1)  # a fifth of nanmedian's time
+    noise[some & ~whole] = np.nanmedian(windows[some & ~whole], axis=1)
     return noise / _MEDIAN
 
 
@@ -165,16 +167,13 @@ def _in_deviations(a: Floats, b: Floats, noise: Floats) -> Floats:
 
 
 def _all_beyond(z: Floats) -> NDArray[np.bool_]:
-    """Return where all of a few rows (LASTING, n) lie beyond the limit on one side."""
+    """Return where all of a few rows (LASTING, ...) lie beyond the limit on one side."""
     above, below = (np.logical_and.reduce(sign * z > LIMIT, axis=0) for sign in (1, -1))
     return above | below
 
 
-def _widest(there: NDArray[np.bool_]) -> slice | None:
-    """Return the longest stretch of True, of two at least."""
+def _widest(there: NDArray[np.bool_]) -> slice:
+    """Return the longest stretch of True; there is one."""
     changes = np.flatnonzero(np.diff(there, prepend=False, append=False)).reshape(-1, 2)
-    lengths = changes[:, 1] - changes[:, 0]
-    if not len(changes) or lengths.max() < 2:
-        return None
-    first, behind = changes[np.argmax(lengths)].tolist()
+    first, behind = changes[np.argmax(changes[:, 1] - changes[:, 0])].tolist()
     return slice(first, behind)

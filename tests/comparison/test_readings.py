@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
-from cmbench.rundir import readings
+from cmbench.comparison import readings
+from cmbench.comparison.readings import Best, Reached
 from cmbench.rundir.columns import Column
-from cmbench.rundir.readings import Best, Reached
 
 
 def column(step, value, images=None, seconds=None) -> Column:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cmbench.rundir import departure
-from cmbench.rundir.columns import Column
+from cmbench.comparison import departure
+from cmbench.rundir.columns import Column, Profile
 
 EDGES = np.geomspace(0.01, 80, 33).tolist()
 
@@ -117,14 +117,10 @@ def test_too_few_rows_tell_nothing(n):
     assert departure.of_columns(column(np.zeros(n)), column(np.full(n, 9.0))) is None
 
 
-def profile_rows(seed, rows, shift=1.0, bins=slice(0, 0), after=0):
-    random = np.random.default_rng(seed)
-    found = {}
-    for i in range(rows):
-        row = np.linspace(1, 5, 32) * np.exp(0.1 * random.normal(size=32))
-        row[bins] *= shift if i >= after else 1.0
-        found[100 * (i + 1)] = row
-    return found
+def profile_rows(seed, rows, shift=1.0, bins=slice(0, 0), after=0) -> Profile:
+    found = np.linspace(1, 5, 32) * np.exp(0.1 * np.random.default_rng(seed).normal(size=(rows, 32)))
+    found[after:, bins] *= shift
+    return Profile(100 * np.arange(1, rows + 1), found)
 
 
 def test_equal_profiles_are_hardly_ever_told_apart():
@@ -147,15 +143,22 @@ def test_profiles_that_cannot_be_compared():
     assert departure.of_profiles("loss", EDGES, a, b) is not None
     assert departure.of_profiles("loss", EDGES[:-1], a, b) is None
     assert departure.of_profiles("loss", [], a, b) is None
-    assert departure.of_profiles("loss", EDGES, a, {step + 1: row for step, row in b.items()}) is None
-    assert departure.of_profiles("loss", EDGES, {}, b) is None
+    assert departure.of_profiles("loss", EDGES, a, Profile(b.step + 1, b.bins)) is None
+    assert departure.of_profiles("loss", EDGES, profile_rows(1, 0), b) is None
     one = departure.of_profiles("loss", EDGES, a, profile_rows(2, 8, 9.0, slice(4, 5)))
     assert one is None  # a single bin
 
 
 def test_empty_bins_are_passed_over():
     a, b = profile_rows(1, 8), profile_rows(2, 8, 9.0, slice(4, 12))
-    for row in (*a.values(), *b.values()):
-        row[20:] = math.nan
+    for run in (a, b):
+        run.bins[:, 20:] = math.nan
     band = departure.of_profiles("loss", EDGES, a, b)
     assert (band.low, band.high) == (EDGES[4], EDGES[12])
+
+
+def test_profiles_are_compared_at_the_steps_that_both_have():
+    a, b = profile_rows(1, 40), profile_rows(2, 40, shift=3.0, bins=slice(10, 16), after=20)
+    thinned = Profile(b.step[1::2], b.bins[1::2])
+    assert departure.of_profiles("loss", EDGES, a, thinned).step == 2200
+    assert departure.of_profiles("loss", EDGES, thinned, a).step == 2200

@@ -1,6 +1,7 @@
 """Several runs beside each other: all that a report of them tells, computed from their files alone."""
 
-from collections.abc import Mapping, Sequence
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from cmbench import recipe as recipes
+from cmbench.comparison import departure, groups, readings
+from cmbench.comparison.departure import Band, Departure
+from cmbench.comparison.expression import metric_named
+from cmbench.comparison.groups import Group, Interval
+from cmbench.comparison.member import Member
+from cmbench.comparison.readings import AXES, Axis, Best, Reached
 from cmbench.measures import better
 from cmbench.recipe import Recipe
-from cmbench.rundir import departure, groups, readings, snapshots
-from cmbench.rundir.columns import Column, Floats
-from cmbench.rundir.departure import Band, Departure
-from cmbench.rundir.groups import Group, Interval
+from cmbench.rundir import snapshots
+from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.member import Member
-from cmbench.rundir.readings import AXES, Axis, Best, Reached
 
 # What a recipe lays down or a machine makes of it: that it differs says nothing about what was learned.
 NOT_LEARNED = {"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "images_per_s"}
@@ -109,19 +112,30 @@ class Comparison:
     pictures: Sequence[PictureRow]
 
 
-def compare(runs: Sequence[RunDir], interval: Interval) -> Comparison:
+def compare(runs: Sequence[RunDir], interval: Interval, wanted: Sequence[str] = ()) -> Comparison:
     """Read runs and compare them.
 
     Args:
         runs: one or more; what cannot be read of one is not there.
         interval: of a difference of two means, see `groups`.
+        wanted: names, short forms or patterns of the metrics and profiles that are compared; all if there are none.
+
+    Raises:
+        UsageError: a name or pattern means none of them; the message names the nearest.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
-        return _compared([Member.read(run, letter(i)) for i, run in enumerate(runs)], interval)
+        return _compared([Member.read(run, letter(i)) for i, run in enumerate(runs)], interval, wanted)
 
 
-def _compared(members: Sequence[Member], interval: Interval) -> Comparison:
-    names = sorted({name for member in members for name in member.columns}, key=_rank)
+def metrics_of(members: Sequence[Member]) -> list[str]:
+    """Return the metrics of all runs together, quality first."""
+    return sorted({name for member in members for name in member.columns}, key=_rank)
+
+
+def _compared(members: Sequence[Member], interval: Interval, wanted: Sequence[str]) -> Comparison:
+    quantities = {name for member in members for name in member.profiles} - _COUNTS
+    meant = _meant(wanted, list(dict.fromkeys([*metrics_of(members), *sorted(quantities)])))
+    names, profiles = [name for name in metrics_of(members) if name in meant], sorted(quantities & meant)
     metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
     last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}
     return Comparison(
@@ -130,9 +144,9 @@ def _compared(members: Sequence[Member], interval: Interval) -> Comparison:
         environment=_differing([member.environment for member in members]),
         metrics=metrics,
         goals=_usual_goals(members, metrics),
-        apart=[_apart(members[0], member) for member in members[1:]],
+        apart=[_apart(members[0], member, metrics, profiles) for member in members[1:]],
         groups=groups.of([member.recipe for member in members], last, interval),
-        profiles=_newest_profiles(members),
+        profiles={name: [_newest(member.profiles.get(name)) for member in members] for name in profiles},
         pictures=_picture_rows(members),
     )
 
@@ -148,6 +162,14 @@ def goal(members: Sequence[Member], metric: str, level: float) -> Goal:
     return Goal(
         metric, level, [readings.reached(column, level, better(metric)) if column else None for column in found]
     )
+
+
+def _meant(wanted: Sequence[str], names: Sequence[str]) -> set[str]:
+    """Return the names that are wanted; all where nothing is."""
+    found = set() if wanted else set(names)
+    for text in wanted:
+        found.update(fnmatch.filter(names, text) or [metric_named(text, names)])
+    return found
 
 
 def _rank(metric: str) -> tuple[bool, bool, str]:
@@ -204,25 +226,20 @@ def _usual_goals(members: Sequence[Member], metrics: Mapping[str, Metric]) -> li
     return goals
 
 
-def _apart(first: Member, other: Member) -> Apart:
+def _apart(first: Member, other: Member, metrics: Collection[str], profiles: Collection[str]) -> Apart:
     found = {
         name: apart
-        for name in sorted(first.columns.keys() & other.columns.keys())
+        for name in sorted(first.columns.keys() & other.columns.keys() & set(metrics))
         if (apart := departure.of_columns(first.columns[name], other.columns[name]))
     }
-    shared = (first.profiles.keys() & other.profiles.keys()) - _COUNTS if first.edges == other.edges else set()
+    shared = first.profiles.keys() & other.profiles.keys() & set(profiles) if first.edges == other.edges else set()
     pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared)}
     bands = [band for name, pair in pairs.items() if (band := departure.of_profiles(name, first.edges, *pair))]
     return Apart(found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
 
 
-def _newest_profiles(members: Sequence[Member]) -> dict[str, list[tuple[int, Floats] | None]]:
-    names = sorted({name for member in members for name in member.profiles} - _COUNTS)
-    return {name: [_newest(member.profiles.get(name)) for member in members] for name in names}
-
-
-def _newest(rows: Mapping[int, Floats] | None) -> tuple[int, Floats] | None:
-    return (max(rows), rows[max(rows)]) if rows else None
+def _newest(rows: Profile | None) -> tuple[int, Floats] | None:
+    return (int(rows.step[-1]), rows.bins[-1]) if rows and len(rows.step) else None
 
 
 def _picture_rows(members: Sequence[Member]) -> list[PictureRow]:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from cmbench.comparison.expression import Condition, metric_named
 from cmbench.errors import UsageError
-from cmbench.rundir.expression import Condition, metric_named
 
 METRICS = ["loss", "sw_1step", "sw_2step", "true_error"]
 VALUES = {

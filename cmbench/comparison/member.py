@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, flat
 from cmbench.recipe import load as load_recipe
 from cmbench.rundir import annotations, columns, status
 from cmbench.rundir.annotations import Annotations
-from cmbench.rundir.columns import Column, Floats
+from cmbench.rundir.columns import Column, Profile
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import number_of
-from cmbench.rundir.series import Profiles, Reader
 
 # Of meta.json: what a run is, where it lies, or what follows from its recipe.
 _NOT_ENVIRONMENT = {
@@ -34,7 +31,7 @@ class Member:
         environment: what results depend on beside the recipe, by key.
         columns: its metrics.
         edges: times between the bins of its profiles, (B + 1,).
-        profiles: quantity -> step -> bins (B,).
+        profiles: its quantities over time.
         latents: equal for runs whose snapshots are drawn from the same latents; its own letter where that is not known.
     """
 
@@ -46,7 +43,7 @@ class Member:
     environment: Mapping[str, Any]
     columns: Mapping[str, Column]
     edges: list[float]
-    profiles: Mapping[str, Mapping[int, Floats]]
+    profiles: Mapping[str, Profile]
     latents: str
 
     @classmethod
@@ -62,7 +59,7 @@ class Member:
             environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
             columns=columns.read(run, number_of(meta.get("created"))),
             edges=_edges(meta),
-            profiles=_profiles(run),
+            profiles=columns.profiles(run),
             latents=f"{recipe.seed} {recipe.snapshot.n} {meta.get('shape')}" if recipe else letter,
         )
 
@@ -84,14 +81,3 @@ def _edges(meta: Mapping[str, Any]) -> list[float]:
     edges = [number_of(edge) for edge in found] if isinstance(found, list) else []
     known = [edge for edge in edges if edge is not None]
     return known if len(known) == len(edges) else []
-
-
-def _profiles(run: RunDir) -> dict[str, dict[int, Floats]]:
-    profiles = Profiles(Reader(run.profiles))
-    try:
-        profiles.read()
-        while profiles.reader.behind:
-            profiles.read()
-    except (KeyError, TypeError, ValueError):  # not as a trainer writes them
-        return {}
-    return {name: {step: bins.astype(np.float64) for step, bins in rows} for name, rows in profiles.rows.items()}

@@ -1,0 +1,45 @@
+"""Tables on the terminal."""
+
+import random
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cmbench.cli._tables import table
+
+WORDS = ["", "-", "1", "2.5", "+2.04e+08", "[b] 漢字", " y ", "a word", "at 256000000 images", "longer-than-others"]
+
+
+def drawn(capsys, draw) -> str:
+    capsys.readouterr()
+    draw()
+    return capsys.readouterr().out
+
+
+def cell_by_cell(headers, rows) -> None:
+    whole = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
+    for i, header in enumerate(headers):
+        numbers = all(row[i] in ("", "-", "1", "2.5", "+2.04e+08") for row in rows)
+        whole.add_column(header, justify="right" if numbers else "left", overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        whole.add_row(*map(Text, row))
+    Console().print(whole)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_table_is_richs_of_its_cells(capsys, monkeypatch, seed):
+    chance = random.Random(seed)
+    columns = [chance.sample(WORDS, 3) for _ in range(chance.randint(1, 6))]
+    headers = [chance.choice(WORDS) for _ in columns]
+    rows = [[chance.choice(column) for column in columns] for _ in range(chance.randint(0, 6))]
+    for width in range(12, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert drawn(capsys, lambda: table(headers, rows)) == drawn(capsys, lambda: cell_by_cell(headers, rows)), width
+
+
+def test_a_cell_of_two_lines_keeps_its_row(capsys):
+    rows = [["a", "two\nlines"], ["b", "one"]]
+    lines = drawn(capsys, lambda: table(["run", "note"], rows)).splitlines()
+    assert [line.split() for line in lines] == [["run", "note"], ["a", "two"], ["lines"], ["b", "one"]]
