@@ -14,6 +14,7 @@ from cmbench.comparison.departure import Band, Departure
 from cmbench.comparison.expression import metric_named
 from cmbench.comparison.groups import Group, Interval
 from cmbench.comparison.member import Member
+from cmbench.comparison.reading import read_all
 from cmbench.comparison.readings import AXES, Axis, Best, Reached
 from cmbench.measures import better
 from cmbench.recipe import Recipe
@@ -124,7 +125,7 @@ def compare(runs: Sequence[RunDir], interval: Interval, wanted: Sequence[str] = 
         UsageError: a name or pattern means none of them; the message names the nearest.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
-        return _compared([Member.read(run, letter(i)) for i, run in enumerate(runs)], interval, wanted)
+        return _compared(read_all(runs, [letter(i) for i in range(len(runs))]), interval, wanted)
 
 
 def metrics_of(members: Sequence[Member]) -> list[str]:

@@ -1,0 +1,47 @@
+"""Many runs read by several processes are those that one process reads, in their order."""
+
+import json
+import os
+
+import pytest
+from compared_runs import compared_run, losses
+
+from cmbench.comparison import reading
+
+NAMES = [f"many-{i:02}" for i in range(2 * reading._MANY)]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    runs = [compared_run(tmp_path / "runs", name, {"loss": losses(seed=i)}) for i, name in enumerate(NAMES)]
+    runs[3].metrics.write_bytes(b'{"step": "x"}\n\xff\n')
+    runs[5].recipe.write_text("damaged = [")
+    runs[7].meta.unlink()
+    return runs
+
+
+def test_the_same_comparison(cmbench, runs, monkeypatch):
+    def told() -> dict:
+        outcome = cmbench("compare", *(run.path for run in runs), "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    by_many = told()
+    monkeypatch.setattr(reading, "_CAN_FORK", False)
+    assert by_many == told()
+    assert [run["name"] for run in by_many["runs"]] == NAMES
+
+
+class Read:
+    @staticmethod
+    def read(run, letter):
+        return letter, os.getpid()
+
+
+def test_they_are_read_by_others(runs, monkeypatch):
+    monkeypatch.setattr(reading, "Member", Read)
+    letters = [str(i) for i in range(len(runs))]
+    by_many = reading.read_all(runs, letters)
+    assert [letter for letter, _ in by_many] == letters
+    assert os.getpid() not in {process for _, process in by_many}
+    assert reading.read_all(runs[:2], letters[:2]) == [(letter, os.getpid()) for letter in letters[:2]]
