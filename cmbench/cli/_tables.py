@@ -10,8 +10,13 @@ from rich.text import Text
 _GAP = 2  # spaces between columns
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under headers; columns whose cells look like numbers stand to the right."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int = 0) -> None:
+    """Print rows under headers; columns whose cells look like numbers stand to the right.
+
+    Where a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
+    """
+    shown = _fitting(headers, rows, spare, Console().width)
+    headers, rows = headers[:shown], [row[:shown] for row in rows]
     built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
     for i, header in enumerate(headers):
         numeric = all(_is_number(str(row[i])) for row in rows)
@@ -23,6 +28,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for row in texts:
         built.add_row(*map(Text, row))
     console.print(built)
+
+
+def _fitting(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int, width: int) -> int:
+    """Return how many columns are shown."""
+    widths = [max(cell_len(str(cell)) for cell in column) for column in zip(headers, *rows, strict=True)]
+    shown = len(widths)
+    while shown > len(widths) - spare and sum(widths[:shown]) + _GAP * (shown - 1) > width:
+        shown -= 1
+    return shown
 
 
 def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:

@@ -22,7 +22,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     if json:
         typer.echo(to_json({"schema": 1, "runs": found}))
     elif found:
-        table(["run", "state", "step", "loss", "quality", "age"], [_cells(about) for about in found])
+        table(["run", "state", "step", "loss", "quality", "age"], [_cells(about) for about in found], spare=3)
     else:
         typer.echo(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -100,6 +101,22 @@ def test_ls(cmbench, trained, teacher, home):
     assert (empty.code, empty.out) == (0, "")
     assert "no runs in" in empty.err
     assert answer(cmbench("ls", "--json"))["runs"] == []
+
+
+def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
+    def lines(width: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        return cmbench("ls").out.splitlines()
+
+    whole = lines(200)
+    head, *rest = ([part.end() for part in re.finditer(r"\S+", line)] for line in whole)
+    ends = [max(column) for column in zip(head, *rest, strict=True)]
+    headers = ["run", "state", "step", "loss", "quality", "age"]
+    for n, end in enumerate(ends, start=1):
+        if n >= 3:
+            assert lines(end)[0].split() == headers[:n]
+            assert [line.rstrip() for line in lines(end)] == [line[:end].rstrip() for line in whole]
+            assert lines(end - 1)[0].split() == headers[: max(3, n - 1)]
 
 
 def test_show(cmbench, trained):
