@@ -22,7 +22,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, parse
 
 CAPACITY = 1 << 14  # buckets of a curve
-CHUNK = 1 << 18  # bytes read at once: rows that fit a cache, and a reader in a thread lets others go on in between
+CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
 PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
