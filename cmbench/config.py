@@ -32,7 +32,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # Beyond these the squares of noise levels, and the powers of the Karras grid, leave the floats.
 NoiseLevel = Annotated[float, Field(gt=0, le=1e9)]
-Curvature = Annotated[float, Field(ge=0.1)]
+Curvature = Annotated[float, Field(ge=0.1, le=1000)]
 
 
 def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: str = "") -> AnyConfig:

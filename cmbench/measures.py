@@ -69,9 +69,9 @@ def quality_keys(keys: Iterable[str]) -> list[str]:
 
     They are those of one measure of samples, the first of OF_SAMPLES that is among them and has a better way.
     """
-    there = list(keys)
+    there = [key for key in keys if _STEPS.search(key)]
     for measure in OF_SAMPLES.values():
-        own = [key for key in there if _STEPS.sub("", key) == measure.key and sampler_steps(key)]
-        if own and measure.better:
+        own = [key for key in there if key.startswith(f"{measure.key}_") and better(key)]
+        if own:
             return sorted(own, key=lambda key: sampler_steps(key) or 0)
     return []

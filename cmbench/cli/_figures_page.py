@@ -1,5 +1,6 @@
 """The figures of `cmbench eval` as one Markdown table, a row for each run and number of sampler steps."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from cmbench.cli._figures import Asked, Subject, cell
 from cmbench.measures import MEASURES
 
 Figures = Sequence[dict[str, Any]]
+_STAMP = re.compile(r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
 _ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 
@@ -26,7 +28,7 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
 
 def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
     """Yield the name of each run's recipe, or of the run where several have one recipe."""
-    recipes = [subject.run.name.rsplit("-", 3)[0] for subject in subjects]
+    recipes = [_STAMP.sub("", subject.run.name) for subject in subjects]
     count = Counter(recipes)
     for recipe, subject in zip(recipes, subjects, strict=True):
         yield f"`{recipe if count[recipe] == 1 else subject.run.name}`"

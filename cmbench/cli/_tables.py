@@ -1,5 +1,6 @@
 """Tables on the terminal, by rich; what runs hold is shown as text, never obeyed as markup."""
 
+import os
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -14,14 +15,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int =
     """Print rows under headers; columns whose cells look like numbers stand to the right.
 
     Where a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
+    A file or another program gets every column of such a table whole.
     """
-    shown = _fitting(headers, rows, spare, Console().width)
-    headers, rows = headers[:shown], [row[:shown] for row in rows]
+    console = Console()
+    widths = [max(cell_len(str(cell)) for cell in column) for column in zip(headers, *rows, strict=True)]
+    if spare and not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = max(console.width, _width(widths))
+    while spare and _width(widths) > console.width:
+        spare, widths = spare - 1, widths[:-1]
+    headers, rows = headers[: len(widths)], [row[: len(widths)] for row in rows]
     built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
     for i, header in enumerate(headers):
         numeric = all(_is_number(str(row[i])) for row in rows)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
-    console, texts = Console(), [[str(cell) for cell in row] for row in rows]
+    texts = [[str(cell) for cell in row] for row in rows]
     if texts and _cells_stay_whole(headers, texts, console.width):
         # A column becomes one cell of many lines, for a fifth of the time.
         texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
@@ -30,13 +37,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int =
     console.print(built)
 
 
-def _fitting(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int, width: int) -> int:
-    """Return how many columns are shown."""
-    widths = [max(cell_len(str(cell)) for cell in column) for column in zip(headers, *rows, strict=True)]
-    shown = len(widths)
-    while shown > len(widths) - spare and sum(widths[:shown]) + _GAP * (shown - 1) > width:
-        shown -= 1
-    return shown
+def _width(columns: Sequence[int]) -> int:
+    """Return how many characters columns of such widths take."""
+    return sum(columns) + _GAP * (len(columns) - 1)
 
 
 def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:

@@ -30,7 +30,8 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Also compare the network with itself under torch.compile; takes minutes.")
+        bool,
+        typer.Option("--compile", help="Also compare the network with itself compiled; takes a minute or so."),
     ] = False,
     runs_dir: RunsDir = None,
     json: Json = False,

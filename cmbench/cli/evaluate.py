@@ -12,7 +12,7 @@ from cmbench.cli._options import Json, RunsDir, complete_runs
 from cmbench.errors import NotFoundError, UsageError, nearest, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
-from cmbench.rundir.files import to_json
+from cmbench.rundir.files import to_json, write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 _TRAJECTORIES = 128  # where the recipe asks for none
@@ -52,7 +52,7 @@ def evaluate(
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
         with writing(f"--markdown {markdown}"):
-            markdown.write_text(_figures_page.page(subjects, answers, asked), encoding="utf-8")
+            write_atomically(markdown, _figures_page.page(subjects, answers, asked).encode())
     if json:
         typer.echo(
             to_json({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})

@@ -1,13 +1,13 @@
 """Many runs are read by several processes at once."""
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
-import warnings
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 from cmbench.comparison.member import Member
 from cmbench.rundir.layout import RunDir
@@ -20,11 +20,29 @@ def read_all(runs: Sequence[RunDir], letters: Sequence[str]) -> list[Member]:
     """Return what a comparison reads of runs, each called by its letter."""
     if len(runs) < _MANY or not _CAN_FORK:
         return list(map(Member.read, runs, letters))
-    processes = min(len(runs), len(os.sched_getaffinity(0)))
-    quiet = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is for the command, which tells them
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: numpy's are ready for them
-        with ProcessPoolExecutor(processes, get_context("fork"), signal.signal, quiet) as pool:
-            members = pool.map(Member.read, runs, letters)
-            importlib.import_module("scipy.stats")  # the intervals'; takes as long as twenty runs, so now beside them
-            return list(members)
+    n = min(len(runs), len(os.sched_getaffinity(0)))
+    pairs = list(zip(runs, letters, strict=True))
+    readers = [_reader(pairs[i::n]) for i in range(n)]
+    importlib.import_module("scipy.stats")  # the intervals'; takes as long as twenty runs, so now beside them
+    return [next(readers[i % n], None) or Member.read(*pair) for i, pair in enumerate(pairs)]
+
+
+def _reader(pairs: Sequence[tuple[RunDir, str]]) -> Iterator[Member]:
+    """Start a process that reads runs, and return what comes of it: less if it dies, which ends its own pipe alone."""
+    receiver, sender = get_context("fork").Pipe(duplex=False)
+    get_context("fork").Process(target=_send, args=(sender, pairs), daemon=True).start()
+    sender.close()
+
+    def received() -> Iterator[Member]:
+        with receiver, contextlib.suppress(EOFError, OSError):
+            for _ in pairs:
+                yield receiver.recv()
+
+    return received()
+
+
+def _send(sender: Connection, pairs: Sequence[tuple[RunDir, str]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word; the command has its own
+    with contextlib.suppress(Exception):  # what fails here is read by the command, which says why
+        for pair in pairs:
+            sender.send(Member.read(*pair))

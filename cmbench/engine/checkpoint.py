@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -136,7 +137,7 @@ def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
         shutil.rmtree(doomed, ignore_errors=True)
     for abandoned in run.abandoned_checkpoints.glob("[0-9]*"):
-        if steps and int(abandoned.name) <= steps[-1]:
+        if steps and re.fullmatch("[0-9]{8,15}", abandoned.name) and int(abandoned.name) <= steps[-1]:
             shutil.rmtree(abandoned, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError,
 from cmbench.rundir import control, layout, settings, status
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail, read_rows
+from cmbench.rundir.log import Log, Row, Tail, read_rows
 from cmbench.rundir.select import address, runs_folder
 
 
@@ -220,6 +220,7 @@ def resume(
         built.steered(changes or {}, run.name)
         with writing(run.path):
             checkpoint.recover(run)
+            step = _unfinished(run) if step is None else step
             if step is None:
                 damaged = _load_newest(run, built)
             else:
@@ -247,9 +248,28 @@ def _load_newest(run: RunDir, built: Trainer) -> list[str]:
 
 
 def _abandon(run: RunDir, step: int) -> list[int]:
-    """Set aside what lies past a step, and return the steps of its checkpoints."""
+    """Set aside what lies past a step, and return the steps of its checkpoints.
+
+    The journal says so first: whatever is killed from here on, any later resume goes back to this step as well.
+    """
+    journal = Log(run.events)
+    journal.open_segment(journal.last_segment() + 1, step + 1, abandons=True)
+    journal.fsync()
+    journal.close()
+    abandoned = checkpoint.abandon_after(run, step)
     snapshot.abandon_after(run, step)
-    return checkpoint.abandon_after(run, step)
+    return abandoned
+
+
+def _unfinished(run: RunDir) -> int | None:
+    """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
+    step = None
+    for row in Tail(run.events).read():
+        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+            step = first_step - 1
+        elif row.get("kind") == "resumed":
+            step = None
+    return step
 
 
 def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], abandons: bool) -> list[Row]:

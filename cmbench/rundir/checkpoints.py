@@ -33,8 +33,8 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
 
 def checksums(run: RunDir, step: int) -> dict[str, str] | None:
     """Return the SHA-256 of each group of tensors of a checkpoint, or None where its state.json is broken."""
-    state = read_json(run.checkpoint(step) / "state.json")
-    return state.get("sha256") if state else None
+    found = (read_json(run.checkpoint(step) / "state.json") or {}).get("sha256")
+    return found if isinstance(found, dict) and "model" in found else None
 
 
 def averages(groups: Iterable[str]) -> list[str]:

@@ -13,7 +13,8 @@ from cmbench.rundir.log import Row, without_superseded
 def is_setting(row: Row) -> bool:
     """Return whether a row of the journal is a setting that was made."""
     made = row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
-    return made and isinstance(row.get("settings"), dict) and "id" in row
+    kinds = {"settings": dict, "id": str, "step": int}
+    return made and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
 
 
 def in_force(rows: Iterable[Row]) -> dict[str, Any]:

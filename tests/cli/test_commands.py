@@ -104,6 +104,9 @@ def test_ls(cmbench, trained, teacher, home):
 
 
 def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
+    now = status.read(trained)["heartbeat"] + 90
+    monkeypatch.setattr("time.time", lambda: now)  # or it grows older meanwhile
+
     def lines(width: int) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(width))
         return cmbench("ls").out.splitlines()
@@ -117,6 +120,21 @@ def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
             assert lines(end)[0].split() == headers[:n]
             assert [line.rstrip() for line in lines(end)] == [line[:end].rstrip() for line in whole]
             assert lines(end - 1)[0].split() == headers[: max(3, n - 1)]
+
+
+def test_ls_for_a_file_has_every_column_whole(cmbench, trained, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    renamed = trained.path.rename(trained.path.with_name("a" * 100))
+    head, row = cmbench("ls").out.splitlines()
+    assert head.split() == ["run", "state", "step", "loss", "quality", "age"]
+    assert row.split()[:3] == [renamed.name, "finished", "12/12"]
+
+
+def test_ls_of_a_damaged_status(cmbench, trained):
+    trained.status.write_bytes(b'{"state": "finished", "best": {"sw_1step": 3}, "last": [1], "of": "x"}')
+    outcome = cmbench("ls")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[1].split()[2:5] == ["0/?", "-", "-"]
 
 
 def test_show(cmbench, trained):

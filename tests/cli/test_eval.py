@@ -258,7 +258,10 @@ def test_a_page_of_several_runs(cmbench, distilled, trained, tmp_path):
     assert cells(rows[1])[2] == ""
     cmbench(*asked, trained.name, "--markdown", page)
     assert [cells(row)[0] for row in page.read_text().splitlines()[7:9]] == [f"`{trained.name}`"] * 2
-    refused = cmbench(*asked, "--markdown", tmp_path)
+    renamed = trained.path.rename(trained.path.with_name("ring-lr-1e-4"))
+    cmbench("eval", renamed, *asked[3:], "--markdown", page)
+    assert cells(page.read_text().splitlines()[3])[0] == "`ring-lr-1e-4`"
+    refused = cmbench("eval", renamed, *asked[3:], "--markdown", tmp_path)
     assert refused.code == 2
     assert refused.err == f"cmbench: --markdown {tmp_path}: cannot be written: Is a directory\n"
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 
 import pytest
 from compared_runs import compared_run, losses
 
 from cmbench.comparison import reading
 
+HERE = os.getpid()
 NAMES = [f"many-{i:02}" for i in range(2 * reading._MANY)]
 
 
@@ -45,3 +47,22 @@ def test_they_are_read_by_others(runs, monkeypatch):
     assert [letter for letter, _ in by_many] == letters
     assert os.getpid() not in {process for _, process in by_many}
     assert reading.read_all(runs[:2], letters[:2]) == [(letter, os.getpid()) for letter in letters[:2]]
+
+
+class Dying:
+    """Dies in the second run that a process of its own reads."""
+
+    @staticmethod
+    def read(run, letter):
+        if os.getpid() != HERE and int(letter) >= len(os.sched_getaffinity(0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return letter, os.getpid()
+
+
+def test_what_a_process_leaves_unread_is_read_here(runs, monkeypatch):
+    monkeypatch.setattr(reading, "Member", Dying)
+    letters = [str(i) for i in range(len(runs))]
+    found = reading.read_all(runs, letters)
+    assert [letter for letter, _ in found] == letters
+    n = len(os.sched_getaffinity(0))
+    assert all((process == HERE) == (int(letter) >= n) for letter, process in found)

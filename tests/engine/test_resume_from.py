@@ -110,3 +110,31 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_run_as_it_was(home):
             runner.resume(run, step=step)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     finish(runner.resume(run))
+
+
+@pytest.mark.parametrize("where", ["checkpoint.abandon_after", "snapshot.abandon_after", "Recorder"])
+def test_a_resume_that_is_killed_on_its_way_back_is_completed_by_any_later_one(home, monkeypatch, where):
+    run = killed(asked(create(home, *BASE, "snapshot.every=4"), STEERED), 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"cmbench.engine.runner.{where}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            killed(runner.resume(run, step=5), 6)
+    again = runner.resume(run)
+    assert again.trainer.state.step == 5
+    assert steps_of_checkpoints(run) == [5]
+    assert not [path for path in run.snapshots.glob("*_*step.*") if int(path.name[:8]) > 5]
+    finish(again)
+    assert_same_end(run, finish(asked(create(home, *BASE, "snapshot.every=4"), {3: STEERED[3]})))
+    assert runner._unfinished(run) is None
+
+
+def stopped(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kept_copy_of_an_abandoned_checkpoint_disturbs_nobody(home):
+    run = killed(create(home, *BASE), 12)
+    again = runner.resume(run, step=5)
+    (run.abandoned_checkpoints / "00000010").rename(run.abandoned_checkpoints / "00000010-keep")
+    finish(again)
+    assert abandoned(run) == ["00000010-keep"]

@@ -110,3 +110,11 @@ def test_a_damaged_one_is_none():
     rows = [opens(1), {**given("a", 4, lr=1.0), "settings": [1]}, {**given("b", 5), "settings": None}]
     assert settings.in_force(rows) == {}
     assert split(rows, 9) == ([], [])
+
+
+@pytest.mark.parametrize("damage", [{"step": None}, {"step": "3"}, {"id": []}, {"id": 7}, {"settings": [1]}])
+def test_damaged_settings_are_none(damage):
+    whole = {"kind": "request", "action": "set", "result": "done", "id": "a", "step": 3, "settings": {"log.every": 2}}
+    assert settings.at([whole], 5) == ([whole], [])
+    assert settings.at([{**whole, **damage}], 5) == ([], [])
+    assert settings.in_force([{**whole, **damage}]) == {}

@@ -33,7 +33,7 @@ class TextFile(SingleFileSnapshotExtension):
     """A text file for each picture."""
 
     _write_mode = WriteMode.TEXT
-    _file_extension = "txt"
+    file_extension = "txt"
 
     def serialize(self, data, **options):
         return data
