@@ -1,5 +1,6 @@
 """`cmbench eval`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,8 @@ def evaluate(
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""
     asked = Asked(_metrics(metrics), bool(metrics), repeats, seed, features, _figures.identity(features))
     wanted_steps = _steps(steps)
+    if markdown and (markdown.is_dir() or not os.access(markdown.parent, os.W_OK)):  # hours before it is written
+        raise UsageError(f"--markdown {markdown}: cannot be written: a folder, or in none that takes files")
     folder = runs_folder(runs_dir)
     subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
