@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cmbench.tui.screens.runs import RunsScreen
 
 
-class CmbenchApp(App[None]):
+class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below, and can be given to another action
     """Screens over run directories. It reads them, leaves requests in them, and never trains.
 
     Args:
@@ -43,11 +43,12 @@ class CmbenchApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (140, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
-        Binding("q", "quit", "Leave", tooltip="the run goes on", id="app.quit"),
+        Binding("q,ctrl+q", "quit", "Leave", tooltip="the run goes on", id="app.quit"),
         Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
         Binding("T", "theme", "Theme", id="app.theme", show=False),
+        Binding("ctrl+p", "command_palette", "Palette", tooltip="all actions by name", id="app.palette", show=False),
     ]
 
     def __init__(

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from tui_host import alone, colours_at, painted, picture
 
 from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.scales import Scale
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_keys import SMOOTHINGS
-from tests.tui_host import alone, colours_at, painted, picture
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 60, 16

@@ -3,9 +3,9 @@ import pytest
 from rich.style import Style
 from textual.color import Color
 from textual.geometry import Region
+from tui_host import alone, painted, picture
 
 from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget
-from tests.tui_host import alone, painted, picture
 
 RNG = np.random.default_rng(0)
 

@@ -3,6 +3,7 @@
 import pytest
 from bench import use
 from live_runs import live_run
+from textual.command import CommandPalette
 from textual.widgets import Input
 from tui_host import until
 
@@ -22,9 +23,10 @@ REFUSED = {
     "a screen's and one that all runs have": ({"dashboard.freeze": "f5", "run.stop": "f5"}, "f5"),
     "two of a question": ({"confirm.yes": "f5", "confirm.leave": "f5"}, "f5"),
     "one of several": ({"dashboard.axis": "f4, f5", "dashboard.waterfall": "f5,f6"}, "f5"),
-    "one key in two spellings": ({"dashboard.axis": "ctrl+q,/", "dashboard.waterfall": "slash"}, "slash"),
+    "one key in two spellings": ({"dashboard.axis": "f5,/", "dashboard.waterfall": "slash"}, "slash"),
     "one that another has by default": ({"app.theme": "x"}, "x"),
     "one that nothing may take": ({"dashboard.axis": "ctrl+c"}, "ctrl+c"),
+    "the palette's": ({"run.pause": "ctrl+p"}, "ctrl+p"),
 }
 ALLOWED = {
     "nothing": {},
@@ -32,6 +34,7 @@ ALLOWED = {
     "of two widgets, one of which has the focus": {"chart.smooth": "f5", "waterfall.reset": "f5"},
     "two that changed places": {"dashboard.axis": "w", "dashboard.waterfall": "x"},
     "one that became free": {"app.quit": "x", "dashboard.axis": "f5", "compare.axis": "f5"},
+    "the palette's, that has another": {"app.palette": "f5", "dashboard.axis": "ctrl+p"},
     "shared by default": {"recipe.back": "q,escape", "app.quit": "q"},
     "under a question": {"confirm.yes": "f5", "dashboard.axis": "f5"},
     "empty": {"dashboard.axis": " ", "dashboard.waterfall": ",", "app.quit": ""},
@@ -102,3 +105,15 @@ def test_the_key_that_was_given_works(tmp_path):
         assert isinstance(app.focused, Input)
 
     use([live_run(tmp_path)], steps, keys=ALLOWED["two that changed places"])
+
+
+def test_the_palette_opens_by_the_key_that_it_was_given(tmp_path):
+    async def steps(app, pilot):
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert app.said == ["x axis: images"]
+        assert isinstance(app.screen, DashboardScreen)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+
+    use([live_run(tmp_path)], steps, keys=ALLOWED["the palette's, that has another"])

@@ -1,8 +1,8 @@
 import pytest
+from tui_host import alone, painted, picture
 
 from cmbench.tui.widgets.grid import PENS
 from cmbench.tui.widgets.line import Lines
-from tests.tui_host import alone, painted, picture
 
 
 @pytest.mark.parametrize("title", ["", "journal"])

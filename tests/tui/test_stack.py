@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from tui_host import alone, picture
 
 from cmbench.tui.widgets.stack import Stack
-from tests.tui_host import alone, picture
 
 NAMES = ("stable", "spatial", "temporal")
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from tui_host import alone, colours_at, painted, picture
 
 from cmbench.tui.colours import LEVELS, shade_characters, shades
 from cmbench.tui.widgets.waterfall import Waterfall
-from tests.tui_host import alone, colours_at, painted, picture
 
 RNG = np.random.default_rng(0)
 LEFT = 9
