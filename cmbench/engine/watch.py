@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import median_abs_deviation
 
 _PAST = 20  # profile rows that are remembered
-_ENOUGH = 8  # rows before the first judgement
+_ENOUGH = 5  # rows before the first judgement
 _SPIKE = 8.0  # z-score from which a bin is reported
 _FLAT = 0.05  # a deviation below this share of the median counts as this share
 

@@ -48,7 +48,15 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
         Binding("T", "theme", "Theme", id="app.theme", show=False),
-        Binding("ctrl+p", "command_palette", "Palette", tooltip="all actions by name", id="app.palette", show=False),
+        Binding(
+            "ctrl+p",
+            "command_palette",
+            "Palette",
+            tooltip="all actions by name",
+            id="app.palette",
+            show=False,
+            priority=True,  # from an input line too
+        ),
     ]
 
     def __init__(

@@ -110,7 +110,7 @@ def terminal(run) -> Iterator[Callable[..., Terminal]]:
 
     def start(*before: str, size: tuple[int, int] = (160, 45)) -> Terminal:
         made.append(Terminal(*before, *COMMAND, "watch", run.name, size=size))
-        until(lambda: made[-1].shows("step 40/1,000") and made[-1].shows("^p palette"))
+        until(lambda: made[-1].shows("step 40/1,000") and made[-1].shows("^p Palette"))
         return made[-1]
 
     yield start
