@@ -32,6 +32,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # Beyond these the squares of noise levels, and the powers of the Karras grid, leave the floats.
 NoiseLevel = Annotated[float, Field(gt=0, le=1e9)]
+# Mean and standard deviation of a log noise level, whose draws stay within the floats.
+LogMean = Annotated[float, Field(ge=-21, le=21)]
+LogDeviation = Annotated[float, Field(gt=0, le=10)]
 Curvature = Annotated[float, Field(ge=0.1, le=1000)]
 
 

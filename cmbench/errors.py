@@ -17,6 +17,10 @@ class UsageError(CmbenchError):
     exit_code = 2
 
 
+class NoDerivativeError(UsageError, NotImplementedError):
+    """A network has no derivative by the method that the recipe takes."""
+
+
 class DivergedError(CmbenchError):
     """Training met a loss or gradient that is not finite."""
 

@@ -39,24 +39,35 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
     Raises:
         UsageError: the weights belong to another network, or to scalings that would turn their sign.
     """
-    if recipe.teacher is not None and recipe.teacher.initialise_student and teacher is not None:
+    wanted = recipe.teacher is not None and recipe.teacher.initialise_student
+    if wanted and teacher is not None and teacher.trained is not None:  # an oracle has no weights, and is refused
         key, trained, otherwise = "teacher.initialise_student: found true", teacher.trained, "or false"
     elif recipe.start is not None and own is not None:
         key, trained, otherwise = f"start.run: found '{recipe.start.run}'", own, "or no [start]"
     else:
         return None
-    if trained is None or _needs(trained.recipe) != _needs(recipe) or _shapes(trained.model) != _shapes(student):
-        raise UsageError(
-            f"{key}, but the [network], path.sigma_data, path.scalings, number of times or data of that run differ; "
-            f"allowed: the same (dropout may differ), {otherwise}"
-        )
+    if why := _differences(trained, student, recipe):
+        raise UsageError(f"{key}, but {why}; allowed: the same (dropout may differ), {otherwise}")
     student.load_state_dict(trained.model.state_dict())
     return Start(trained, difference(student, trained.model, of_f=trained.sampler == "consistency"))
 
 
-def _needs(recipe: Recipe) -> tuple[dict[str, Any], float, str]:
+def _differences(trained: weights.Trained, student: Model, recipe: Recipe) -> str:
+    """Say why the weights would mean something else, empty where they mean the same."""
+    theirs, ours = _needs(trained.recipe), _needs(recipe)
+    if differing := [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]:
+        both = (f"{key} is {theirs.get(key, 'absent')} there and {ours.get(key, 'absent')} here" for key in differing)
+        serves = "; scalings of another path serve this one too" if "path.scalings" in differing else ""
+        return ", ".join(both) + serves
+    if _shapes(trained.model) != _shapes(student):
+        return "its data's shape or classes, or the number of times that its network takes, differ"
+    return ""
+
+
+def _needs(recipe: Recipe) -> dict[str, Any]:
     """Return what must be equal for weights to mean the same; path, c_noise and boundary may differ at an error."""
-    return {k: v for k, v in recipe.network.items() if k != "dropout"}, recipe.path.sigma_data, recipe.path.scalings
+    network = {f"network.{key}": value for key, value in recipe.network.items() if key != "dropout"}
+    return {**network, "path.sigma_data": recipe.path.sigma_data, "path.scalings": recipe.path.scalings}
 
 
 def _shapes(model: Model) -> dict[str, torch.Size]:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from cmbench.equations import _dual_rules
 from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
+from cmbench.errors import NoDerivativeError
 
 
 def value_and_derivative(
@@ -206,8 +207,8 @@ def _tell(name: str) -> None:
 _BELOW = "works below torch's functions"
 
 
-def _refusal(name: str, why: str, allowed: str = '"jvp" or "finite_difference"') -> NotImplementedError:
-    return NotImplementedError(
+def _refusal(name: str, why: str, allowed: str = '"jvp" or "finite_difference"') -> NoDerivativeError:
+    return NoDerivativeError(
         f"no derivative beside the value: {name} {why}; allowed: objective.tangent_method = {allowed}"
     )
 

@@ -13,6 +13,7 @@ from torch.func import jvp
 
 from cmbench.equations import dual
 from cmbench.equations.gaussian_path import like
+from cmbench.errors import NoDerivativeError
 
 Method = Literal["dual", "jvp", "finite_difference"]
 Normalisation = Literal["l2", "rms", "clip", "none"]
@@ -48,6 +49,9 @@ def value_and_derivative(
             torch.func.jvp without gradient, then a plain one; "finite_difference", two passes without gradient at
             plus and minus h, then a plain one. Under every one of them dropout draws one mask.
         h: the step of the difference, in units of the tangents.
+
+    Raises:
+        NoDerivativeError: the network has no derivative by this method.
     """
     if method == "dual":
         return dual.value_and_derivative(network, primals, tangents)
@@ -76,7 +80,16 @@ def _by_jvp(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch compiles its own rules by a deprecated torch.jit
-        return jvp(function, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+        try:
+            return jvp(function, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+        except torch.OutOfMemoryError:
+            raise
+        except (NotImplementedError, RuntimeError) as error:  # as of group norms under bfloat16 on a CPU
+            why = " ".join(str(error).split())
+            raise NoDerivativeError(
+                f'no derivative by torch.func.jvp: {why}; allowed: objective.tangent_method = "dual" or '
+                '"finite_difference"'
+            ) from error
 
 
 def _by_difference(

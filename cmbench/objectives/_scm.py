@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Positive
+from cmbench.config import LogDeviation, LogMean, Positive
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import STEP, Method, Normalisation
@@ -25,8 +25,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "sct" or "scd"."""
 
-    P_mean: float = Field(-1.0, description="mean of log(sigma_data tan t) in training")
-    P_std: Positive = Field(1.4, description="standard deviation of log(sigma_data tan t) in training")
+    P_mean: LogMean = Field(-1.0, description="mean of log(sigma_data tan t) in training")
+    P_std: LogDeviation = Field(1.4, description="standard deviation of log(sigma_data tan t) in training")
     tangent: Literal["rearranged", "naive"] = Field(
         "rearranged", description="rearranged: cos t sin t inside the derivative; naive: multiplied afterwards"
     )

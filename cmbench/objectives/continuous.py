@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Positive
+from cmbench.config import LogDeviation, LogMean, Positive
 from cmbench.equations import boundary, pf_ode, tangent, timesteps, weighting
 from cmbench.equations.tangent import Method
 from cmbench.networks._model import Model
@@ -23,8 +23,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "continuous"."""
 
-    P_mean: float = Field(-1.1, description="mean of log sigma in training")
-    P_std: Positive = Field(2.0, description="standard deviation of log sigma in training")
+    P_mean: LogMean = Field(-1.1, description="mean of log sigma in training")
+    P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in training")
     form: Literal["inner_product", "residual_square"] = Field(
         "inner_product", description="inner_product, or residual_square: 1/2 ||f - sg(f - df/dt)||^2, of equal gradient"
     )

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Positive
+from cmbench.config import LogDeviation, LogMean
 from cmbench.equations import distance, timesteps, weighting
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Terms, weighted
@@ -19,8 +19,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "denoise"."""
 
-    P_mean: float = Field(-1.2, description="mean of log sigma in training")
-    P_std: Positive = Field(1.2, description="standard deviation of log sigma in training")
+    P_mean: LogMean = Field(-1.2, description="mean of log sigma in training")
+    P_std: LogDeviation = Field(1.2, description="standard deviation of log sigma in training")
     weighting: Literal["edm", "velocity"] = Field(
         "edm", description="lambda: edm, unit weight on F_theta; velocity, unit weight on dx/dt (flow matching)"
     )

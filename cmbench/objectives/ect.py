@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import NonNegative, Positive, PositiveInt
+from cmbench.config import LogDeviation, LogMean, NonNegative, Positive, PositiveInt
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.timesteps import Adjustment
@@ -22,8 +22,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ect"."""
 
-    P_mean: float = Field(-1.1, description="mean of log sigma in training")
-    P_std: Positive = Field(2.0, description="standard deviation of log sigma in training")
+    P_mean: LogMean = Field(-1.1, description="mean of log sigma in training")
+    P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in training")
     q: float = Field(2.0, gt=1, description="factor by which t - r shrinks from stage to stage")
     stages: PositiveInt = Field(8, description="stages, of equal length")
     adjustment: Adjustment = Field("sigmoid", description="n(t): sigmoid, 1 + k sigmoid(-b t), or constant, 1")
@@ -41,6 +41,7 @@ class Objective(nn.Module):
 
     With path.boundary = "zero" f is the identity at 0, as in the paper. With "sigma_min" r ends there: at r = epsilon
     the target is x_r itself, by the boundary condition; times below 2 epsilon are raised to it.
+    The authors' code trains with "zero" and samples with scalings that "sigma_min" would give; here both are one.
     """
 
     paths = ("edm",)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, NonNegative, Positive
+from cmbench.config import Curvature, LogDeviation, LogMean, NonNegative
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -27,8 +27,8 @@ class Config(BaseConfig):
     s_0: int = Field(10, ge=1, description="intervals of the grid at the first step")
     s_1: int = Field(1280, ge=1, description="intervals of the grid at most")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")
-    P_mean: float = Field(-1.1, description="mean of log sigma in the proposal of n")
-    P_std: Positive = Field(2.0, description="standard deviation of log sigma in the proposal of n")
+    P_mean: LogMean = Field(-1.1, description="mean of log sigma in the proposal of n")
+    P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in the proposal of n")
     distance: DistanceName = Field("pseudo_huber", description="d(x, y): pseudo_huber, norm, l2 or lpips")
     huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
     weighting: PairWeighting = Field("inverse_interval", description="lambda: inverse_interval, edm or uniform")

@@ -34,6 +34,11 @@ RECIPES = {
     "a rate beyond float32": (["optimizer.lr=1e38"], 2, ["tiny.toml", "optimizer.lr", "1e+38", "up to", "3.4e+37"]),
     "a decay beyond float32": (["optimizer.weight_decay=1e39"], 2, ["tiny.toml", "weight_decay", "1e+39", "3.4e+38"]),
     "noise beyond float32": (["path.sigma_data=1e38"], 2, ["tiny.toml", "path.sigma_data", "1e+38", "1000000000"]),
+    "noise levels beyond the floats": (
+        ["objective={kind='ect'}", "objective.P_mean=1000"],
+        2,
+        ["tiny.toml", "objective.P_mean", "found 1000", "21"],
+    ),
     "a grid beyond the floats": (["objective.rho=1e-40"], 2, ["tiny.toml", "objective.rho", "1e-40", "0.1"]),
     "a square beyond float32": (
         ["objective.distance=pseudo_huber", "objective.huber_c=1e300"],
@@ -41,9 +46,9 @@ RECIPES = {
         ["huber_c", "1e+18"],
     ),
     "a proposal beside the noise levels": (
-        ["objective={kind='ict'}", "objective.P_mean=-40"],
+        ["objective={kind='ict'}", "objective.P_mean=-20", "objective.P_std=1"],
         2,
-        ["objective.P_mean", "found -40", "between -6.21 and 4.38"],
+        ["objective.P_mean", "found -20", "between -6.21 and 4.38"],
     ),
     "bad literal": (["path.kind=edmm"], 2, ["tiny.toml", "path.kind", "'edmm'", "'trigflow'", "did you mean 'edm'?"]),
     "path kind that is no text": (["path.kind=[1]"], 2, ["tiny.toml", "path.kind", "[1]", "'trigflow'"]),

@@ -106,6 +106,19 @@ def test_a_gradient_is_clipped_and_its_norm_is_that_before(home, monkeypatch):
     assert row["grad_norm"] > 0.01
 
 
+@pytest.mark.parametrize("objective", ["{kind='sct'}", "{kind='scd'}"])
+def test_the_adaptive_weight_is_trained_with_the_network(home, objective):
+    path = ["path.kind=trigflow", "path.scalings=trigflow", f"objective={objective}"]
+    teacher = ["teacher.kind=oracle"] if "scd" in objective else []
+    built = build(home, *path, *teacher, *SILENT, "train.steps=3")
+    w_phi = built.objective.w_phi
+    before = {name: value.clone() for name, value in w_phi.named_parameters()}
+    for _ in loop.train(built):
+        pass
+    assert before
+    assert not any(torch.equal(value, before[name]) for name, value in w_phi.named_parameters())
+
+
 def test_averages_follow_the_weights(home):
     built = build(home, *SILENT)
     weights = {name: p.detach().clone() for name, p in built.state.model.named_parameters()}

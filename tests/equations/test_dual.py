@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cmbench.equations import _dual_layers, _dual_rules, dual
 from cmbench.equations.dual import Dual, value_and_derivative
-from cmbench.networks import mlp, unet
+from cmbench.networks import dit, mlp, unet
 
 pytestmark = pytest.mark.usefixtures("float64")
 LABELS = torch.tensor([2, 0, 1])
@@ -42,12 +42,19 @@ def u_net(**settings):
     return unet.Network(unet.Config(width=8, depth=1, **settings), (1, 4, 4), 3), (3, 1, 4, 4)
 
 
+def transformer(**settings):
+    return dit.Network(dit.Config(width=8, depth=1, heads=2, **settings), (1, 4, 4), 3), (3, 1, 4, 4)
+
+
 NETWORKS = {
     "mlp": lambda: perceptron(class_conditional=True),
     "mlp_fourier_dropout": lambda: perceptron(embedding="fourier", embedding_scale=0.2, dropout=0.4),
     "unet": lambda: u_net(class_conditional=True, multipliers=(1, 2)),
     "unet_attention": lambda: u_net(attention=(4, 2), heads=2, multipliers=(1, 2), embedding="fourier"),
     "unet_dropout": lambda: u_net(dropout=0.4, attention=(4,)),
+    "unet_adn": lambda: u_net(double_norm=True, class_conditional=True),
+    "dit": lambda: transformer(class_conditional=True, dropout=0.4),
+    "dit_adn": lambda: transformer(double_norm=True, embedding="fourier"),
     "transformer": lambda: (Transformer(), (3, 6, 8)),
 }
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from cmbench.equations import pf_ode, tangent
 from cmbench.equations.gaussian_path import TrigFlow
+from cmbench.errors import NoDerivativeError
 
 
 def exact_f(x, sigma):
@@ -88,6 +89,12 @@ def test_value_is_recorded_for_backward_and_derivative_is_not(method):
     F.sum().backward()
     expected = (torch.cos(1.5 * x * c[:, None]) * x * c[:, None]).sum()
     torch.testing.assert_close(network.weight.grad, expected, rtol=1e-12, atol=0)
+
+
+def test_a_function_without_forward_derivative_is_refused_with_the_ways_out():
+    x = torch.ones(2, 2)
+    with pytest.raises(NoDerivativeError, match=r'^no derivative by torch\.func\.jvp: .*cdist.*"dual" or "finite_diff'):
+        tangent.value_and_derivative(lambda x: torch.cdist(x, x + 1), (x,), (x,), "jvp")
 
 
 def test_central_difference_is_of_second_order():

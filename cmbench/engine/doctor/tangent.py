@@ -15,6 +15,7 @@ from cmbench.equations.tangent import Method
 from cmbench.networks._model import Model
 
 _REFERENCES: tuple[Method, ...] = ("jvp", "finite_difference")
+_WAYS_OUT: tuple[Method, ...] = ("dual", *_REFERENCES)
 _ALLOWED = {"float32": 1e-4, "bfloat16": 1e-2}  # relative error
 _ALLOWED_DIFFERENCE = 1e-2  # of the recipe's own central differences in float32: 2e-4 at best, 6e-3 at the ends of t
 _RULES_AGREE = 1e-4  # in float64: rounding alone leaves 1e-9
@@ -43,7 +44,7 @@ def _rules(built: Trainer, model: Model, at: Points) -> tuple[Check, Method | No
     needed = probe.needs_tangent(built)
     error, said = _tried(built, model, at, method)
     if error is not None:
-        way_out = next((m for m in _REFERENCES if m != method and _tried(built, model, at, m)[0] is None), None)
+        way_out = next((m for m in _WAYS_OUT if m != method and _tried(built, model, at, m)[0] is None), None)
         level: Level = "fail" if needed else "warn"
         use = "" if needed else f"; objective '{kind}' takes none, continuous-time ones do"
         advice = f"objective.tangent_method = '{way_out}' works here" if way_out else "no method works"
@@ -51,7 +52,7 @@ def _rules(built: Trainer, model: Model, at: Points) -> tuple[Check, Method | No
             advice += "; or the MATH kernel, torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
         values = {"method": method, "error": first_line(error), "way_out": way_out}
         found = f"none by '{method}': {first_line(error)}{_place(error)}{use}"
-        return Check("derivative", level, found, advice, values), "jvp" if way_out == "jvp" else None
+        return Check("derivative", level, found, advice, values), None if way_out == "finite_difference" else way_out
     heard: dict[str, Any] = {"method": method, "warnings": said}
     if said:
         advice = "training works, more slowly; compare objective.tangent_method = 'jvp'"
@@ -144,10 +145,10 @@ def _verdict(built: Trainer, bins: list[dict], errors: dict[str, Tensor], method
 
 def _how(built: Trainer) -> str:
     """Return what makes the derivative more exact."""
-    if built.recipe.train.precision == "bfloat16":
-        return "train.precision = 'float32', or a smoother time embedding"
     if probe.method_of(built) == "finite_difference":
         return "another objective.tangent_step, or tangent_method = 'dual'"
+    if built.recipe.train.precision == "bfloat16":
+        return "train.precision = 'float32', or a smoother time embedding"
     if built.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
         return "convolutions compute in TF32 here: torch.backends.cudnn.allow_tf32 = False"
     return "path.time_precision = 'float64', or a smoother time embedding"
