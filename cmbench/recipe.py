@@ -4,7 +4,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -189,10 +189,14 @@ def flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
     """Return the keys in which recipes differ, each with the value in every recipe, MISSING where it has none."""
-    flattened = [dict(flat(recipe.tables())) for recipe in recipes]
-    keys = dict.fromkeys(key for values in flattened for key in values)
-    found = {key: [values.get(key, MISSING) for values in flattened] for key in keys}
-    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+    return differing([dict(flat(recipe.tables())) for recipe in recipes])
+
+
+def differing(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the keys in which flat tables differ, as `differences` does."""
+    keys = dict.fromkeys(key for values in found for key in values)
+    rows = {key: [values.get(key, MISSING) for values in found] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
 def dumps(recipe: Recipe) -> str:

@@ -65,7 +65,7 @@ def _rest(found: Comparison) -> Iterator[_Line]:
     for goal in found.goals:
         for i, reached in enumerate(goal.reached):
             for axis in AXES if reached else ():
-                yield "until", f"{goal.metric} <= {goal.level}", axis, i, getattr(reached, axis)
+                yield "until", goal.text, axis, i, getattr(reached, axis)
     for i, apart in enumerate(found.apart, start=1):
         for name, departure in apart.metrics.items():
             yield "apart", name, "step", i, departure.step
@@ -79,7 +79,7 @@ def _rest(found: Comparison) -> Iterator[_Line]:
             yield "seeds", name, "mean", group.places[0], spread.mean
             yield "seeds", name, "deviation", group.places[0], spread.deviation
         for name, difference in group.differences.items():
-            for figure in ("mean", "low", "high"):
+            for figure in ("mean", "low", "high", "welch_low", "welch_high"):
                 yield "seeds", name, f"difference {figure}", group.places[0], getattr(difference, figure)
     for name, profiles in found.profiles.items():
         for i, profile in enumerate(profiles):

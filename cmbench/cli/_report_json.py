@@ -61,6 +61,7 @@ def _run(member: Member) -> dict[str, Any]:
         "state": member.status["state"],
         "step": member.status["step"],
         "seed": member.seed,
+        "has_recipe": member.keys is not None,
         "note": member.written.note,
         "tags": member.written.tags,
     }
@@ -81,6 +82,7 @@ def _apart(apart: Apart) -> dict[str, Any]:
     earliest = apart.earliest
     return {
         "earliest": earliest and earliest[0],
+        "judged": sorted(apart.judged),
         "metrics": {name: name_nonfinite(asdict(found)) for name, found in apart.metrics.items()},
         "band": apart.band and name_nonfinite(asdict(apart.band)),
     }

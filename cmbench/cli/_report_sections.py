@@ -31,9 +31,9 @@ def overview(found: Comparison) -> Iterator[Section]:
     letters = [member.letter for member in found.members]
     yield _runs(found)
     if len(letters) > 1:
-        yield _differing("recipe keys that differ", letters, found.recipe, "the recipes are equal")
+        yield _differing("recipe keys that differ", letters, found.recipe, _of_equal_recipes(found))
         yield _differing("environment that differs", letters, found.environment, "the environments are equal")
-        yield _apart(letters, found.apart)
+        yield _apart(found)
     if found.groups:
         yield _groups(letters, found.groups, list(found.metrics))
 
@@ -79,6 +79,11 @@ def _runs(found: Comparison) -> Section:
     return Section("runs", ["", "run", "state", "step", "seed", "tags and note"], rows)
 
 
+def _of_equal_recipes(found: Comparison) -> str:
+    unread = [member.letter for member in found.members if member.keys is None]
+    return f"not known: no recipe of {', '.join(unread)} can be read" if unread else "the recipes are equal"
+
+
 def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -> Section:
     texts = {plain(key): [value_text(value) for value in values] for key, values in table.items()}
     if len(letters) <= _COLUMNS:
@@ -92,19 +97,19 @@ def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -
     return Section(title, ["key", "value", "runs"], rows, otherwise)
 
 
-def _apart(letters: Sequence[str], found: Sequence[Apart]) -> Section:
+def _apart(found: Comparison) -> Section:
     rows = [
-        [letter, *_first_difference(apart), ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart))]
-        for letter, apart in zip(letters[1:], found, strict=True)
+        [member.letter, *_first_difference(apart), ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart))]
+        for member, apart in zip(found.members[1:], found.apart, strict=True)
     ]
     headers = ["run", "metric", "steps", "sigma", "times, from the profiles", "every metric, from step"]
-    return Section(f"apart from {letters[0]} beyond their noise", headers, rows)
+    return Section(f"apart from {found.members[0].letter} beyond the noise of their rows", headers, rows)
 
 
 def _first_difference(apart: Apart) -> list[str]:
     band = NONE if apart.band is None else _band(apart.band)
     if not apart.earliest:
-        return [NONE, NONE, NONE, band]
+        return ["none" if apart.judged else "too few rows", NONE, NONE, band]
     name, found = apart.earliest
     return [plain(name), f"{found.step} to {found.until}", f"{found.size:+.3g}", band]
 
@@ -137,14 +142,14 @@ def _goal(letters: Sequence[str], goal: Goal) -> Section:
         else [letter, NONE, NONE, NONE]
         for letter, found in zip(letters, goal.reached, strict=True)
     ]
-    return Section(f"until {plain(goal.metric)} <= {number(goal.level)}", ["run", "step", "images", "time"], rows)
+    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "time"], rows)
 
 
 def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Sequence[str]) -> Section:
     names = [" ".join(letters[i] for i in group.places) for group in groups]
     headers = ["last value", names[0]]
     for name in names[1:]:
-        headers += [name, "difference, 95% interval"]
+        headers += [name, "difference", "95% by bootstrap", "95% by Welch"]
     rows = [[plain(metric), *_over_seeds(groups, metric)] for metric in metrics]
     return Section("over seeds: mean and standard deviation", headers, [row for row in rows if set(row[1:]) != {NONE}])
 
@@ -155,5 +160,13 @@ def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:
         deviation = f" ± {spread.deviation:.2g}" if spread and spread.deviation is not None else ""
         yield f"{number(spread.mean)}{deviation}" if spread else NONE
         if i:
-            interval = difference and f"{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]"
-            yield interval or NONE
+            if difference:
+                yield f"{difference.mean:+.3g}"
+                yield _interval(difference.low, difference.high)
+                yield _interval(difference.welch_low, difference.welch_high)
+            else:
+                yield from (NONE, NONE, NONE)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.3g}, {high:+.3g}]"

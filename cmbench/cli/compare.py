@@ -1,6 +1,7 @@
 """`cmbench compare`."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,21 +55,20 @@ def compare(
         raise UsageError("--plain, --json, --csv: found more than one, allowed: one of them")
     folder = runs_folder(runs_dir)
     chosen = _chosen(runs or [], where, folder)
-    asked = plain or json or csv or html or png or fail_if or reach or metric
+    asked = plain or json or csv or html or png or fail_if is not None or reach or metric
     if not asked and _dashboard.can_be_shown():
         _dashboard.show(folder, chosen, ascii_only)
         return 0
-    from cmbench.cli import _interval
     from cmbench.comparison import compare as comparison
 
     with naming("--metric"):
-        found = comparison.compare(chosen, _interval.of_difference, metric or [])
+        found = comparison.compare(chosen, metric or [])
     found = _with_goals(found, reach or [])
-    holding = _verdicts(found, fail_if) if fail_if else []
+    holding = [] if fail_if is None else _verdicts(found, fail_if)
     _write(found, html, png)
     if json or csv:
         _print_data(found, json)
-    elif plain or not (html or png or fail_if):
+    elif plain or not (html or png or fail_if is not None):
         from cmbench.cli import _report_plain
 
         _report_plain.show(found, ascii_only)
@@ -106,9 +106,12 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
         with naming(f"--reach {text!r}"):
             metric = expression.metric_named(name.strip(), comparison.metrics_of(found.members))
             try:
-                goals.append(comparison.goal(found.members, metric, float(level)))
+                number = float(level)
             except ValueError:
-                raise UsageError(f"found no number {level!r}, allowed: METRIC=LEVEL, e.g. sw1=0.06") from None
+                number = math.nan
+            if not math.isfinite(number):
+                raise UsageError(f"found no finite number {level!r}, allowed: METRIC=LEVEL, e.g. sw1=0.06")
+            goals.append(comparison.goal(found.members, metric, number))
     return dataclasses.replace(found, goals=goals) if goals else found
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from cmbench import recipe as recipes
-from cmbench.comparison import departure, groups, readings
+from cmbench.comparison import departure, groups, interval, readings
 from cmbench.comparison.departure import Band, Departure
 from cmbench.comparison.expression import metric_named
-from cmbench.comparison.groups import Group, Interval
+from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.reading import read_all
 from cmbench.comparison.readings import AXES, Axis, Best, Reached
 from cmbench.measures import better
-from cmbench.recipe import Recipe
 from cmbench.rundir import snapshots
 from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir
@@ -67,11 +66,26 @@ class Goal:
     level: float
     reached: Sequence[Reached | None]
 
+    @property
+    def text(self) -> str:
+        """The level and its side, such as `sw_1step <= 0.06`."""
+        return f"{self.metric} {'>=' if better(self.metric) == 'higher' else '<='} {self.level:.6g}"
+
 
 @dataclass(frozen=True)
 class Apart:
-    """From where on a run is not like the first: metric by metric, and the first band of times of the profiles."""
+    """From where on a run is not like the first: metric by metric, and the first band of times of the profiles.
 
+    Measures of quality are not judged so: they are taken from the same latents each time, and differ smoothly from
+    seed to seed, by more than from one row to the next. What they differ by is a question for `groups`.
+
+    Attributes:
+        judged: metrics with enough rows to tell.
+        metrics: those of them that depart, and those that are finite in one run alone.
+        band: of the profiles.
+    """
+
+    judged: frozenset[str]
     metrics: Mapping[str, Departure]
     band: Band | None
 
@@ -113,19 +127,18 @@ class Comparison:
     pictures: Sequence[PictureRow]
 
 
-def compare(runs: Sequence[RunDir], interval: Interval, wanted: Sequence[str] = ()) -> Comparison:
+def compare(runs: Sequence[RunDir], wanted: Sequence[str] = ()) -> Comparison:
     """Read runs and compare them.
 
     Args:
         runs: one or more; what cannot be read of one is not there.
-        interval: of a difference of two means, see `groups`.
         wanted: names, short forms or patterns of the metrics and profiles that are compared; all if there are none.
 
     Raises:
         UsageError: a name or pattern means none of them; the message names the nearest.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
-        return _compared(read_all(runs, [letter(i) for i in range(len(runs))]), interval, wanted)
+        return _compared(read_all(runs, [letter(i) for i in range(len(runs))]), wanted)
 
 
 def metrics_of(members: Sequence[Member]) -> list[str]:
@@ -133,7 +146,7 @@ def metrics_of(members: Sequence[Member]) -> list[str]:
     return sorted({name for member in members for name in member.columns}, key=_rank)
 
 
-def _compared(members: Sequence[Member], interval: Interval, wanted: Sequence[str]) -> Comparison:
+def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
     quantities = {name for member in members for name in member.profiles} - _COUNTS
     meant = _meant(wanted, list(dict.fromkeys([*metrics_of(members), *sorted(quantities)])))
     names, profiles = [name for name in metrics_of(members) if name in meant], sorted(quantities & meant)
@@ -141,12 +154,12 @@ def _compared(members: Sequence[Member], interval: Interval, wanted: Sequence[st
     last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}
     return Comparison(
         members=members,
-        recipe=_recipe_differences([member.recipe for member in members]),
-        environment=_differing([member.environment for member in members]),
+        recipe=_recipe_differences([member.keys for member in members]),
+        environment=recipes.differing([member.environment for member in members]),
         metrics=metrics,
         goals=_usual_goals(members, metrics),
         apart=[_apart(members[0], member, metrics, profiles) for member in members[1:]],
-        groups=groups.of([member.recipe for member in members], last, interval),
+        groups=groups.of([member.keys for member in members], last, interval.of_difference),
         profiles={name: [_newest(member.profiles.get(name)) for member in members] for name in profiles},
         pictures=_picture_rows(members),
     )
@@ -178,21 +191,14 @@ def _rank(metric: str) -> tuple[bool, bool, str]:
     return metric in NOT_LEARNED, not better(metric), metric
 
 
-def _recipe_differences(found: Sequence[Recipe | None]) -> dict[str, list[Any]]:
+def _recipe_differences(found: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
     """Return the keys that differ; the value of a recipe that cannot be read is MISSING."""
-    readable = [i for i, recipe in enumerate(found) if recipe]
-    differences = recipes.differences([recipe for recipe in found if recipe])
+    readable = [i for i, keys in enumerate(found) if keys is not None]
     rows = {}
-    for key, values in differences.items():
+    for key, values in recipes.differing([keys for keys in found if keys is not None]).items():
         known = dict(zip(readable, values, strict=True))
         rows[key] = [known.get(i, recipes.MISSING) for i in range(len(found))]
     return rows
-
-
-def _differing(tables: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    keys = dict.fromkeys(key for table in tables for key in table)
-    rows = {key: [table.get(key, recipes.MISSING) for table in tables] for key in keys}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
 def _metric(name: str, found: Sequence[Column | None]) -> Metric:
@@ -228,15 +234,14 @@ def _usual_goals(members: Sequence[Member], metrics: Mapping[str, Metric]) -> li
 
 
 def _apart(first: Member, other: Member, metrics: Collection[str], profiles: Collection[str]) -> Apart:
-    found = {
-        name: apart
-        for name in sorted(first.columns.keys() & other.columns.keys() & set(metrics))
-        if (apart := departure.of_columns(first.columns[name], other.columns[name]))
-    }
+    names = [name for name in first.columns.keys() & other.columns.keys() & set(metrics) if not better(name)]
+    both = {name: (first.columns[name], other.columns[name]) for name in sorted(names)}
+    judged = frozenset(name for name, pair in both.items() if departure.can_be_told(*pair))
+    found = {name: apart for name, pair in both.items() if (apart := departure.of_columns(*pair))}
     shared = first.profiles.keys() & other.profiles.keys() & set(profiles) if first.edges == other.edges else set()
-    pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared)}
+    pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared) if not better(name)}
     bands = [band for name, pair in pairs.items() if (band := departure.of_profiles(name, first.edges, *pair))]
-    return Apart(found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
+    return Apart(judged, found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
 
 
 def _newest(rows: Profile | None) -> tuple[int, Floats] | None:

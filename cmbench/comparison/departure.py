@@ -2,19 +2,23 @@
 
 The method. Over the steps that two runs share, a metric is averaged in at most BLOCKS blocks of rows, the same steps
 in both: "batch means" (Law & Carson 1979), for a mean over more rows than the noise remembers is nearly independent of
-the next. The noise of the difference D of the means is taken from differences of D in turn, which cancel a trend (Rice
-1984), over LASTING blocks, for what the noise remembers; and by a median over a window, which single spikes do not move
-and which follows noise that fades with the loss (Donoho & Johnstone 1994):
+the next. Where all means are positive their logarithms are compared, whose noise stays when the loss falls or a weight
+grows. The noise of the difference D is taken from differences of D in turn, over LASTING blocks, for what the noise
+remembers: the smaller of what first differences say, which a step moves little (Rice 1984), and second ones, in which a
+straight trend cancels (Gasser, Sroka & Jennen-Steinmetz 1986). Both by a median over a window, which single spikes do
+not move and which follows noise that changes (Donoho & Johnstone 1994):
 
-    sigma_k = median |D_{j+LASTING} - D_j| / (0.6745 sqrt 2),  j in a window around k.
+    sigma_k = min(median |D_{j+LASTING} - D_j| / sqrt 2,
+                  median |D_{j+LASTING} - 2 D_j + D_{j-LASTING}| / sqrt 6) / 0.6745,  j in a window around k.
 
 The runs depart at the first of LASTING blocks in a row in all of which D lies beyond LIMIT sigma on the same side.
-Of pairs of runs that do not differ, 0.2% are said to at most where rows are independent, with normal noise and with
-Student's of 3 degrees; 1.1% where a row remembers 0.3 of the one before, 4.1% at 0.6 (8 to 1,000 rows; 1,500 pairs of
+Of pairs of runs that do not differ, 0.8% are said to at most where rows are independent, with normal noise and with
+Student's of 3 degrees; 2.0% where a row remembers 0.3 of the one before, 10.1% at 0.6 (10 to 1,000 rows; 1,500 pairs of
 each length, 400 of the longest).
 A single seed's noise is all that is known here: what another seed would do is a question for `groups`.
 
 Law & Carson, "A sequential procedure for determining the length of a steady-state simulation", Oper. Res. 27, 1979.
+Gasser, Sroka & Jennen-Steinmetz, "Residual variance and residual pattern in nonlinear regression", Biometrika 73, 1986.
 Rice, "Bandwidth choice for nonparametric regression", Ann. Statist. 12, 1984.
 Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994.
 """
@@ -31,10 +35,10 @@ from cmbench.rundir.columns import Column, Floats, Profile
 BLOCKS = 128
 LASTING = 3  # blocks in a row
 LIMIT = 3.0  # standard deviations
-_FEWEST = 8  # blocks: fewer do not tell noise from a difference
+_FEWEST = 10  # blocks: fewer do not tell noise from a difference
 _WINDOW = 32  # differences that a noise is taken from
 _ROUNDING = 1e-6  # of the values: a smaller noise is none
-_MEDIAN = 0.6745 * 2**0.5  # of the absolute difference of two values of normal noise, in standard deviations
+_MEDIAN = 0.6745  # of the absolute value of normal noise, in standard deviations
 _NEIGHBOURS = 2  # bins on either side whose noise is pooled
 
 
@@ -69,11 +73,16 @@ def of_columns(a: Column, b: Column) -> Departure | None:
     return min(found, key=lambda departure: departure.step, default=None)
 
 
+def can_be_told(a: Column, b: Column) -> bool:
+    """Return whether two runs share rows enough of a metric to tell its noise from a difference."""
+    a, b = a.finite(), b.finite()
+    return bool(len(a) and len(b)) and min(map(len, _shared_rows(a, b))) >= _FEWEST
+
+
 def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -> Band | None:
     """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
 
-    The rows of the steps that both have are the blocks. Where all values are positive their logarithms are compared,
-    whose noise is nearly the same in all rows; that of a bin is pooled with its neighbours'.
+    The rows of the steps that both have are the blocks; the noise of a bin is pooled with its neighbours'.
 
     Args:
         quantity: its name.
@@ -85,9 +94,8 @@ def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -
     if len(steps) <= LASTING or shapes != {(len(edges) - 1,)}:
         return None
     rows = [run.bins[place] for run, place in zip((a, b), places, strict=True)]
-    if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in rows):
-        rows = [np.log(part) for part in rows]
-    z = _in_deviations(rows[0], rows[1], _noise_of_bins(rows[1] - rows[0]))
+    difference = _difference(*rows)
+    z = _in_deviations(difference, _noise_of_bins(difference))
     beyond = _all_beyond(np.stack([z[i : len(z) - LASTING + 1 + i] for i in range(LASTING)]))
     for i in np.flatnonzero((beyond[:, 1:] & beyond[:, :-1]).any(axis=1))[:1]:
         band = _widest(beyond[i])
@@ -105,20 +113,23 @@ def _of_finiteness(a: Column, b: Column) -> Departure | None:
 
 
 def _of_means(a: Column, b: Column) -> Departure | None:
-    if min(len(a), len(b)) < _FEWEST:
+    if not can_be_told(a, b):
         return None
-    start, end = max(a.step[0], b.step[0]), min(a.step[-1], b.step[-1])
-    shared = [np.flatnonzero((run.step >= start) & (run.step <= end)) for run in (a, b)]
+    shared = _shared_rows(a, b)
     steps = [run.step[rows] for run, rows in zip((a, b), shared, strict=True)]
     fewer = min(steps, key=len)
-    if len(fewer) < _FEWEST:
-        return None
     ends = fewer[np.arange(1, (n := min(BLOCKS, len(fewer))) + 1) * len(fewer) // n - 1]
     counts = [np.diff(np.searchsorted(step, ends, side="right"), prepend=0) for step in steps]
     filled = np.minimum(*counts) > 0
     means = [_means(run.value[rows], count)[filled] for run, rows, count in zip((a, b), shared, counts, strict=True)]
-    starts = np.concatenate([[start], ends[:-1] + 1])
+    starts = np.concatenate([[max(a.step[0], b.step[0])], ends[:-1] + 1])
     return _first_lasting(means[0], means[1], starts[filled], ends[filled])
+
+
+def _shared_rows(a: Column, b: Column) -> list[NDArray[np.intp]]:
+    """Return the rows of each within the steps that both have been through."""
+    start, end = max(a.step[0], b.step[0]), min(a.step[-1], b.step[-1])
+    return [np.flatnonzero((run.step >= start) & (run.step <= end)) for run in (a, b)]
 
 
 def _means(values: Floats, counts: NDArray[np.int64]) -> Floats:
@@ -133,22 +144,29 @@ def _means(values: Floats, counts: NDArray[np.int64]) -> Floats:
 def _first_lasting(a: Floats, b: Floats, starts: Floats, ends: Floats) -> Departure | None:
     if len(a) < _FEWEST:
         return None
-    z = _in_deviations(a, b, _noise(b - a))
+    difference = _difference(a, b)
+    z = _in_deviations(difference, _noise(difference))
     lasting = np.flatnonzero(_all_beyond(sliding_window_view(z, LASTING).T))
     return Departure(int(starts[lasting[0]]), int(ends[lasting[0]]), float(z[lasting[0]])) if len(lasting) else None
 
 
 def _noise(difference: Floats) -> Floats:
-    """Return the noise at each block, (n,), from the differences around it."""
-    steps = np.abs(difference[LASTING:] - difference[:-LASTING])
-    windows = sliding_window_view(steps, min(_WINDOW, len(steps)))
+    """Return the noise at each block, (n,), from the differences around it; n is _FEWEST or more."""
+    first = difference[LASTING:] - difference[:-LASTING]
+    second = first[LASTING:] - first[:-LASTING]
+    return np.minimum(_around(first, len(difference)) / 2**0.5, _around(second, len(difference)) / 6**0.5) / _MEDIAN
+
+
+def _around(differences: Floats, n: int) -> Floats:
+    """Return the median size of the differences around each of n blocks, (n,)."""
+    windows = sliding_window_view(np.abs(differences), min(_WINDOW, len(differences)))
     medians = np.median(windows, axis=1)
-    return medians[np.clip(np.arange(len(difference)) - windows.shape[1] // 2, 0, len(medians) - 1)] / _MEDIAN
+    return medians[np.clip(np.arange(n) - windows.shape[1] // 2, 0, len(medians) - 1)]
 
 
 def _noise_of_bins(difference: Floats) -> Floats:
     """Return the noise of each bin, (B,), from successive rows of it and its neighbours: there are few rows."""
-    steps = np.abs(np.diff(difference, axis=0))
+    steps = np.abs(np.diff(difference, axis=0)) / 2**0.5
     padded = np.pad(steps, ((0, 0), (_NEIGHBOURS, _NEIGHBOURS)), constant_values=np.nan)
     windows = sliding_window_view(padded, 2 * _NEIGHBOURS + 1, axis=1).transpose(1, 0, 2).reshape(steps.shape[1], -1)
     missing = np.isnan(windows)
@@ -159,11 +177,18 @@ def _noise_of_bins(difference: Floats) -> Floats:
     return noise / _MEDIAN
 
 
-def _in_deviations(a: Floats, b: Floats, noise: Floats) -> Floats:
-    """Return (b - a) / noise; 0 where the values are equal but for rounding, nan where there is none."""
-    difference, rounding = b - a, _ROUNDING * np.fmax(np.abs(a), np.abs(b))
-    z = np.divide(difference, noise, out=np.copysign(np.inf, difference), where=noise > 0)
-    return np.where(np.abs(difference) <= rounding, 0.0, np.where(np.isnan(difference), np.nan, z))
+def _difference(a: Floats, b: Floats) -> Floats:
+    """Return b - a, of the logarithms where all values are positive; 0 where they are equal but for rounding."""
+    b = np.where(np.abs(b - a) <= _ROUNDING * np.fmax(np.abs(a), np.abs(b)), a, b)
+    if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in (a, b)):
+        return np.log(b) - np.log(a)
+    return b - a
+
+
+def _in_deviations(difference: Floats, noise: Floats) -> Floats:
+    """Return difference / noise, inf where there is no noise; nan where there is no difference to tell."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(difference == 0, 0.0, difference / noise)
 
 
 def _all_beyond(z: Floats) -> NDArray[np.bool_]:

@@ -73,13 +73,14 @@ class Condition:
             metrics: of all runs together.
 
         Raises:
-            UsageError: something in it is not allowed, or names what is not there.
+            UsageError: something in it is not allowed, or names what is not there, or a run is compared with itself.
         """
         self._runs, self._metrics, self._text = runs, metrics, text
         self._tree = _parsed(text)
         try:
             self._names = {ast.unparse(node): self._meant(node) for node in _references(self._tree)}
             _truth(self._tree, lambda node: 1.0, trial=True)
+            self._refuse_to_compare_with_itself()
         except RecursionError:
             raise UsageError(f"found too much in brackets or behind signs, allowed: {_ALLOWED}") from None
 
@@ -94,6 +95,11 @@ class Condition:
         bare = any(run is None for run, _ in self._names.values())
         runs = list(self._runs)
         return [self._verdict(run, values) for run in (runs[1:] or runs if bare else runs[:1])]
+
+    def _refuse_to_compare_with_itself(self) -> None:
+        named = [name for name, (run, _) in self._names.items() if run]
+        if len(self._runs) == 1 and named and len(named) < len(self._names):
+            raise UsageError(f"found one run, which {named[0]} would compare with itself, allowed: two runs or more")
 
     def _verdict(self, run: str, values: Values) -> Verdict:
         found: dict[str, float] = {}

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cmbench.recipe import Recipe, flat
 from cmbench.rundir import figures
 from cmbench.rundir.columns import Floats
 
-# Ends of an interval of mean(second) - mean(first) for each row of two arrays (metrics, seeds), each (metrics,).
-Interval = Callable[[Floats, Floats], tuple[Floats, Floats]]
+# Ends of intervals of mean(second) - mean(first) for each row of two arrays (metrics, seeds): as `interval`.
+Intervals = Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of a later group less that of the first, and an interval of it."""
+    """The mean of a later group less that of the first, and 95% intervals of it: by bootstrap, and Welch's."""
 
     mean: float
     low: float
     high: float
+    welch_low: float
+    welch_high: float
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs, by their places, that differ in their seed alone; differences are to the first group."""
+    """Runs, by their places, that differ in their seed alone, one a seed; differences are to the first group."""
 
     places: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -41,29 +43,27 @@ class Group:
     differences: Mapping[str, Difference]
 
 
-def of(recipes: Sequence[Recipe | None], last: Mapping[str, Sequence[float | None]], interval: Interval) -> list[Group]:
+def of(
+    keys: Sequence[Mapping[str, Any] | None], last: Mapping[str, Sequence[float | None]], intervals: Intervals
+) -> list[Group]:
     """Return the groups of two seeds or more, in the order of their first runs.
 
     Args:
-        recipes: one a run; None where it cannot be read.
+        keys: one a run, as of `Member`; None where its recipe cannot be read. Of runs with one seed the first counts:
+            a copy is no second draw.
         last: the last value of each metric in each run, None where it has none.
-        interval: of the difference of two means; asked only where there are two groups.
+        intervals: of the difference of two means; asked only where there are two groups.
     """
-    places: dict[str, list[int]] = {}
-    for i, recipe in enumerate(recipes):
-        if recipe:
-            same = repr(sorted((key, value) for key, value in flat(recipe.tables()) if key != "seed"))
-            places.setdefault(same, []).append(i)
-    seeds = [recipe.seed if recipe else 0 for recipe in recipes]
-    sets = [tuple(group) for group in places.values() if len({seeds[i] for i in group}) > 1]
+    found: dict[str, dict[int, int]] = {}  # what all have -> seed -> place
+    for i, own in enumerate(keys):
+        if own is not None:
+            same = repr(sorted((key, value) for key, value in own.items() if key not in ("seed", "name")))
+            found.setdefault(same, {}).setdefault(own["seed"], i)
+    sets = [(tuple(places.values()), tuple(places)) for places in found.values() if len(places) > 1]
+    first = sets[0][0] if sets else ()
     return [
-        Group(
-            group,
-            tuple(seeds[i] for i in group),
-            _spreads(group, last),
-            _differences(sets[0], group, last, interval) if group != sets[0] else {},
-        )
-        for group in sets
+        Group(places, seeds, _spreads(places, last), _differences(first, places, last, intervals) if n else {})
+        for n, (places, seeds) in enumerate(sets)
     ]
 
 
@@ -78,7 +78,7 @@ def _spreads(group: Sequence[int], last: Mapping[str, Sequence[float | None]]) -
 
 
 def _differences(
-    first: Sequence[int], group: Sequence[int], last: Mapping[str, Sequence[float | None]], interval: Interval
+    first: Sequence[int], group: Sequence[int], last: Mapping[str, Sequence[float | None]], intervals: Intervals
 ) -> dict[str, Difference]:
     """Return the differences of the metrics that are finite in every run of both groups."""
     tables = {name: np.array([values[i] for i in (*first, *group)], np.float64) for name, values in last.items()}
@@ -88,5 +88,5 @@ def _differences(
     values = np.array([tables[name] for name in names])
     x, y = values[:, : len(first)], values[:, len(first) :]
     means = y.mean(axis=1) - x.mean(axis=1)
-    rows = zip(names, means, *interval(x, y), strict=True)
-    return {name: Difference(float(mean), float(low), float(high)) for name, mean, low, high in rows}
+    rows = zip(names, means, *intervals(x, y), strict=True)
+    return {name: Difference(*map(float, numbers)) for name, *numbers in rows}

@@ -1,17 +1,18 @@
 """One of several runs that are compared: what of its files a comparison looks at."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, flat
 from cmbench.recipe import load as load_recipe
-from cmbench.rundir import annotations, columns, status
+from cmbench.rundir import annotations, columns, settings, status
 from cmbench.rundir.annotations import Annotations
 from cmbench.rundir.columns import Column, Profile
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import read_rows
 from cmbench.rundir.overview import number_of
 
 # Of meta.json: what a run is, where it lies, or what follows from its recipe.
@@ -28,6 +29,8 @@ class Member:
     Attributes:
         letter: what reports call it.
         recipe: None where it cannot be read.
+        keys: of the recipe with their values, and where one was changed while the run trained all its values, such as
+            "0.003, 0.001 from step 601"; None without a recipe.
         environment: what results depend on beside the recipe, by key.
         columns: its metrics.
         edges: times between the bins of its profiles, (B + 1,).
@@ -40,6 +43,7 @@ class Member:
     status: Mapping[str, Any]
     written: Annotations
     recipe: Recipe | None
+    keys: Mapping[str, Any] | None
     environment: Mapping[str, Any]
     columns: Mapping[str, Column]
     edges: list[float]
@@ -56,6 +60,7 @@ class Member:
             status=status.read(run),
             written=annotations.read(run),
             recipe=recipe,
+            keys=with_settings(recipe, settings.course(read_rows(run.events))) if recipe else None,
             environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
             columns=columns.read(run, number_of(meta.get("created"))),
             edges=_edges(meta),
@@ -67,6 +72,22 @@ class Member:
     def seed(self) -> int | None:
         """The recipe's seed, where it can be read."""
         return self.recipe.seed if self.recipe else None
+
+
+def with_settings(recipe: Recipe, course: Iterable[tuple[int, str, Any]]) -> dict[str, Any]:
+    """Return the keys of a recipe, those that were changed while the run trained with the course of their values.
+
+    Args:
+        recipe: as the run began with it.
+        course: as of `settings.course`.
+    """
+    keys = dict(flat(recipe.tables()))
+    now, texts = dict(keys), dict[str, str]()
+    for step, key, value in course:
+        if value != now.get(key):
+            texts[key] = f"{texts.get(key, now.get(key))}, {value} from step {step + 1}"
+            now[key] = value
+    return keys | texts
 
 
 def _recipe(run: RunDir) -> Recipe | None:

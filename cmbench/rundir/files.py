@@ -1,5 +1,6 @@
 """Writing files that matter: to a temporary name, fsynced, renamed; and JSON that knows no NaN."""
 
+import errno
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +14,12 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Replace a file so that every reader, and every crash, sees the old content or the new.
 
     What is not `durable`, such as a heartbeat, may be the old content again after a power cut.
+
+    Raises:
+        OSError: the place cannot be written, a folder among them.
     """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -23,8 +23,13 @@ def in_force(rows: Iterable[Row]) -> dict[str, Any]:
     Args:
         rows: of the journal, with those that were superseded and those that open segments.
     """
+    return {key: value for _, key, value in course(rows)}
+
+
+def course(rows: Iterable[Row]) -> list[tuple[int, str, Any]]:
+    """Return what a run was given in its order: the step after which it holds, the key, the value. Rows as above."""
     made = filter(is_setting, without_superseded(rows))
-    return {key: value for row in made for key, value in row["settings"].items()}
+    return [(row["step"], key, value) for row in made for key, value in row["settings"].items()]
 
 
 def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from compared_runs import EDGES, compared_run, losses
+from compared_runs import EDGES, compared_run, losses, write_rows
 from scipy.integrate import trapezoid
 
 from cmbench.cli import _dashboard
@@ -182,6 +182,57 @@ def test_a_gate(cmbench, runs):
     assert cmbench("compare", "a-run", "--fail-if", "sw1 > 0.4").code == 1
 
 
+def test_a_run_that_was_steered_is_no_other_seed_and_says_how(cmbench, home):
+    """Three seeds, of which one was given another learning rate, and the same rate again."""
+    folder = home / "runs"
+    for i, name in enumerate("abc"):
+        run = compared_run(folder, name, {"loss": losses(20, i)}, recipe={"seed = 3": f"seed = {i}"})
+    rows = [(1, 0.01), (6, 0.002), (9, 0.002), (12, 0.001)]
+    made = {"segment": 1, "kind": "request", "action": "set", "result": "done"}
+    write_rows(
+        run.events,
+        [{**made, "id": f"{step}", "step": step, "settings": {"optimizer.lr": lr}} for step, lr in rows],
+    )
+    found = json.loads(cmbench("compare", "a", "b", "c", "--json").out)
+    course = "0.01, 0.002 from step 7, 0.001 from step 13"
+    assert found["recipe"]["optimizer.lr"] == {"a": 0.01, "b": 0.01, "c": course}
+    assert [group["runs"] for group in found["groups"]] == [["a", "b"]]
+
+
+def test_a_recipe_that_cannot_be_read_is_not_called_equal(cmbench, runs):
+    runs[1].recipe.write_text("seed = 'no'")
+    lines = cmbench("compare", "a-run", "b-run", "--plain").out.splitlines()
+    assert "not known: no recipe of b can be read" in lines
+    assert "the recipes are equal" not in lines
+    assert [run["has_recipe"] for run in json.loads(cmbench("compare", "a-run", "b-run", "--json").out)["runs"]] == [
+        True,
+        False,
+    ]
+
+
+def test_levels_of_what_is_better_higher_say_so(cmbench, home):
+    for name in "ab":
+        compared_run(home / "runs", name, {"precision_1step": [0.1, 0.5, 0.7]})
+    assert "until precision_1step >= 0.7" in cmbench("compare", "a", "b", "--plain").out.splitlines()
+    assert "precision_1step >= 0.7" in cmbench("compare", "a", "b", "--csv").out
+
+
+def test_whether_there_are_rows_enough_to_tell_runs_apart(cmbench, home):
+    """Measures are not judged by their rows: two seeds differ smoothly in them."""
+    for n in (5, 40):
+        for i, name in enumerate("ab"):
+            compared_run(home / f"runs{n}", name, {"loss": losses(n, i), "sw_1step": np.full(n, i + 1.0)})
+        arguments = ("compare", "a", "b", "--runs-dir", f"runs{n}")
+        lines = cmbench(*arguments, "--plain").out.splitlines()
+        assert ("too few rows" in lines[lines.index("apart from a beyond the noise of their rows") + 2]) is (n == 5)
+        assert json.loads(cmbench(*arguments, "--json").out)["apart"]["b"] == {
+            "earliest": None,
+            "judged": [] if n == 5 else ["loss"],
+            "metrics": {},
+            "band": None,
+        }
+
+
 def test_snapshots_of_equal_latents_stand_together(cmbench, runs):
     for run, steps in zip(runs, ((10, 20, 40), (10, 20), (20, 30)), strict=True):
         run.snapshots.mkdir()
@@ -280,6 +331,10 @@ MISTAKES = {
     "gate of an unknown run": (["a-run", "--fail-if", "loss > b.loss"], 2, ["--fail-if", "'b'", "allowed: a"]),
     "gate that is code": (["a-run", "--fail-if", "open('x')"], 2, ["--fail-if", "open('x')", "allowed"]),
     "gate and files": (["a-run", "--html", "x.html", "--fail-if", "los > 1"], 2, ["--fail-if"]),
+    "gate that is empty": (["a-run", "b-run", "--fail-if", ""], 2, ["--fail-if", "allowed"]),
+    "gate of a run against itself": (["a-run", "a-run", "--fail-if", "sw1 > a.sw1"], 2, ["one run", "a.sw1", "two"]),
+    "level that is not finite": (["a-run", "--reach", "sw1=nan"], 2, ["--reach", "'nan'", "sw1=0.06"]),
+    "page that is a folder": (["a-run", "--html", "."], 2, [".: cannot be written: Is a directory"]),
     "page in no folder": (["a-run", "--html", "nowhere/x.html"], 2, ["nowhere/x.html"]),
 }
 
@@ -287,7 +342,7 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_are_one_line_and_write_nothing(cmbench, runs, home, case):
     arguments, code, mentions = MISTAKES[case]
-    if "nowhere/x.html" in arguments:
+    if "--html" in arguments:
         pytest.importorskip("matplotlib")
     before = sorted(home.rglob("*"))
     outcome = cmbench("compare", *arguments)
