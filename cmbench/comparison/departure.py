@@ -82,7 +82,9 @@ def can_be_told(a: Column, b: Column) -> bool:
 def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -> Band | None:
     """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
 
-    The rows of the steps that both have are the blocks; the noise of a bin is pooled with its neighbours'.
+    The rows of the steps that both have are the blocks; the noise of a bin is pooled with its neighbours'. Norms of
+    gradients remember more than that: of the 15 pairs of six seeds of ict_edm_ring (30 rows), five were said to differ
+    in theirs, none in loss, weight or tangent.
 
     Args:
         quantity: its name.
