@@ -10,13 +10,13 @@ from typing import Any
 
 import typer
 
-from cmbench.cli._lines import number
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
 from cmbench.measures import MEASURES, OF_SAMPLES
 from cmbench.rundir import evaluations
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
+from cmbench.tui.signs import four_digits
 
 Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
 
@@ -173,7 +173,7 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
 
 def cell(value: float | None) -> str:
     """Return a figure as text; None is what JSON has for nan."""
-    return "nan" if value is None else number(value)
+    return "nan" if value is None else four_digits(value)
 
 
 def _floor(figure: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.log import Row
 from cmbench.rundir.overview import number_of
+from cmbench.tui.signs import clock, four_digits
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
 
@@ -16,11 +17,13 @@ def metrics_line(row: Row, of: int, batch_size: int) -> str:
     """
     step = row["step"]
     parts = [f"step {step}/{of}"]
-    parts += [f"{key} {number(v)}" for key, v in row.items() if key.startswith(_SHOWN) and isinstance(v, int | float)]
+    parts += [
+        f"{key} {four_digits(v)}" for key, v in row.items() if key.startswith(_SHOWN) and isinstance(v, int | float)
+    ]
     nonfinite = row.get("nonfinite")
     parts += [f"{key} {kind}" for key, kind in nonfinite.items()] if isinstance(nonfinite, dict) else []
     if (rate := number_of(row.get("images_per_s"))) and isinstance(step, int):
-        parts += [f"{rate:,.0f} images/s", f"eta {duration((of - step) * batch_size / rate)}"]
+        parts += [f"{rate:,.0f} images/s", f"eta {clock((of - step) * batch_size / rate)}"]
     return "  ".join(parts)
 
 
@@ -69,16 +72,4 @@ def abandoned(row: Row) -> str:
 
 def denoiser_differs(error: float) -> str:
     """What became of the source's denoiser where its weights were taken over."""
-    return f"output differs by {number(100 * error)}%"
-
-
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, e.g. 1:02:03 or 0:42."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+    return f"output differs by {four_digits(100 * error)}%"

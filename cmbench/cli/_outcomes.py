@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
-from cmbench.cli._lines import number
 from cmbench.cli._tables import table
 from cmbench.cli._variants import ENDED, Task
 from cmbench.rundir import figures, status
 from cmbench.rundir.files import name_nonfinite, to_json
 from cmbench.rundir.log import read_rows
+from cmbench.tui.signs import four_digits
 
 
 def in_words(task: Task) -> str:
@@ -21,7 +21,7 @@ def in_words(task: Task) -> str:
     if task.run and state != "finished":
         state += f" at step {status.read(task.run)['step']}"
     quality = _figures(task)["quality"]
-    return state if quality is None else f"{state}  {_metric(task)} {number(quality)}"
+    return state if quality is None else f"{state}  {_metric(task)} {four_digits(quality)}"
 
 
 def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
@@ -87,4 +87,4 @@ def _cells(row: dict[str, Any], shown: dict[str, str]) -> list[str]:
 def _spread(mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return "-"
-    return number(mean) if deviation is None else f"{number(mean)} ± {deviation:.2g}"
+    return four_digits(mean) if deviation is None else f"{four_digits(mean)} ± {deviation:.2g}"

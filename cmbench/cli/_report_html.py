@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmbench.cli._report_charts import svg
-from cmbench.cli._report_sections import figures, overview
 from cmbench.comparison.compare import Comparison, PictureRow
+from cmbench.tui.comparison_tables import figures, overview
 
 _TEMPLATE = Path(__file__).with_name("_report.html")
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from cmbench.cli import _plots
-from cmbench.cli._lines import number
 from cmbench.cli._plots import Series
 from cmbench.cli._tables import table
+from cmbench.tui.signs import four_digits
 
 if TYPE_CHECKING:
     from cmbench.engine.schedules import OverNoise, Schedules
@@ -48,7 +48,7 @@ def show(recipes: "Sequence[Schedules]") -> None:
 
 def _constant(schedules: "Schedules", name: str) -> str:
     values = schedules.scalars.get(name, [])
-    return number(values[0]) if values and min(values) == max(values) else ""
+    return four_digits(values[0]) if values and min(values) == max(values) else ""
 
 
 def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
@@ -67,7 +67,9 @@ def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
         for s, marker in zip(recipes, _RECIPE_MARKERS, strict=False)
         if name in s.scalars
     ]
-    ends = [f"{number(s.scalars[name][0])} to {number(s.scalars[name][-1])}" for s in recipes if name in s.scalars]
+    ends = [
+        f"{four_digits(s.scalars[name][0])} to {four_digits(s.scalars[name][-1])}" for s in recipes if name in s.scalars
+    ]
     typer.echo(f"\n{name} over the {'share of the run' if shared else 'steps'}: {'; '.join(ends)}")
     quarters = [i / 4 for i in range(5)]
     typer.echo(

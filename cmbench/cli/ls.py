@@ -5,7 +5,6 @@ from typing import Any
 
 import typer
 
-from cmbench.cli._lines import duration, number
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._tables import table
 from cmbench.rundir import status
@@ -13,6 +12,7 @@ from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
+from cmbench.tui.signs import clock, four_digits
 
 
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
@@ -37,6 +37,6 @@ def _cells(look: Glance) -> list[str]:
         look.name,
         look.state,
         f"{look.step}/{'?' if look.of is None else look.of}",
-        *("-" if figure is None else number(figure) for figure in (look.loss, look.quality)),
-        duration(time.time() - look.heartbeat),
+        *("-" if figure is None else four_digits(figure) for figure in (look.loss, look.quality)),
+        clock(time.time() - look.heartbeat),
     ]

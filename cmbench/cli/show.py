@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli._lines import denoiser_differs, number
+from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.cli._tables import table
 from cmbench.rundir import settings, status
@@ -14,6 +14,7 @@ from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Tail
 from cmbench.rundir.select import runs_folder, select
+from cmbench.tui.signs import four_digits
 
 
 def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
@@ -37,7 +38,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     ]
     table(["", ""], facts)
     rows = [
-        (key, number(value), _best(now, key), _floor(key, meta.get("floor", {})))
+        (key, four_digits(value), _best(now, key), _floor(key, meta.get("floor", {})))
         for key, value in now.get("last", {}).items()
         if value is not None
     ]
@@ -84,9 +85,9 @@ def _first_weights(about: dict[str, Any]) -> str:
 
 def _best(now: dict[str, Any], key: str) -> str:
     best = now.get("best", {}).get(key)
-    return f"{number(best['value'])} at step {best['step']}" if best else "-"
+    return f"{four_digits(best['value'])} at step {best['step']}" if best else "-"
 
 
 def _floor(key: str, floors: dict[str, float | None]) -> str:
     floor = floors.get(re.sub(r"_\d+step$", "", key))
-    return "-" if floor is None else number(floor)
+    return "-" if floor is None else four_digits(floor)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -19,7 +20,7 @@ _CAN_FORK = sys.platform == "linux"  # a process that begins anew takes longer t
 
 def read_all(runs: Sequence[RunDir], letters: Sequence[str]) -> list[Member]:
     """Return what a comparison reads of runs, each called by its letter."""
-    if len(runs) < _MANY or not _CAN_FORK:
+    if len(runs) < _MANY or not _CAN_FORK or threading.active_count() > 1:  # a fork of many threads may hang
         return list(map(Member.read, runs, letters))
     n = min(len(runs), len(os.sched_getaffinity(0)))
     pairs = list(zip(runs, letters, strict=True))

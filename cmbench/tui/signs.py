@@ -35,6 +35,18 @@ def number(value: float | None) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
+def four_digits(value: float) -> str:
+    """Return 0.0231, 1.234, 1.2e-05: four significant digits as tables and lines of text have them."""
+    return f"{value:.4g}"
+
+
+def clock(seconds: float) -> str:
+    """Return hours, minutes and seconds, such as 1:02:03 or 0:42."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
 def count(value: int) -> str:
     """Return 9999 as it is, 184320 as 184k, 94371840 as 94M."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):

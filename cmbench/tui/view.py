@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from cmbench.comparison.member import with_settings
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
-from cmbench.rundir import status
+from cmbench.rundir import settings, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.series import Points, Series
@@ -112,6 +113,11 @@ class RunView:
     def alerts(self) -> int:
         """Warnings and divergences in the journal."""
         return sum(row.get("kind") in ("warning", "diverged", "failed") for row in list(self.series.journal.rows))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys of the recipe, those that were changed while the run trained with all their values."""
+        return with_settings(self.recipe, settings.course(list(self.series.journal.rows))) if self.recipe else {}
 
     @property
     def last(self) -> dict[str, float]:

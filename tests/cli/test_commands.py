@@ -16,13 +16,14 @@ from safetensors.numpy import load_file
 from tiny import TINY
 
 from cmbench.cli import _follow, _train
-from cmbench.cli._lines import duration, event_line, metrics_line
+from cmbench.cli._lines import event_line, metrics_line
 from cmbench.engine import checkpoint, weights
 from cmbench.equations import sampling
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.log import Log, read_rows
 from cmbench.rundir.select import all_runs
+from cmbench.tui.signs import clock
 
 
 def answer(outcome) -> dict:
@@ -370,8 +371,8 @@ def test_lines():
     assert metrics_line(row, 4000, 10) == "step 200/4000  loss 0.0231  grad_norm 0.61  N 12  912 images/s  eta 0:42"
     broken = {"step": 5, "loss": None, "nonfinite": {"loss": "nan"}}
     assert metrics_line(broken, 10, 1) == "step 5/10  loss nan"
-    assert duration(42.4) == "0:42"
-    assert duration(3723) == "1:02:03"
+    assert clock(42.4) == "0:42"
+    assert clock(3723) == "1:02:03"
     assert event_line({"step": 3, "kind": "something_new"}) == "step 3  something_new"
     assert event_line({"step": 3, "kind": "diverged", "what": "loss"}).startswith("step 3  diverged: the loss")
 

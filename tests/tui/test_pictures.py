@@ -108,3 +108,12 @@ def test_runs_compared(runs, picture, size):
         assert await at_rest(app, pilot, "loss") == picture
 
     use(runs, steps, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+def test_the_report_of_a_comparison(runs, picture, size):
+    async def steps(app, pilot):
+        await pilot.press("r")
+        assert await at_rest(app, pilot, "apart from a") == picture
+
+    use(runs, steps, size)

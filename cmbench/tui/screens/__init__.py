@@ -9,6 +9,7 @@ from textual.widget import Widget
 def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     """Return the screens that keys can be given to, each with what has keys of its own and may have the focus there."""
     from cmbench.tui.screens.compare import CompareScreen
+    from cmbench.tui.screens.compare_report import CompareReportScreen
     from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
     from cmbench.tui.screens.dashboard import DashboardScreen
     from cmbench.tui.screens.profile import ProfileScreen
@@ -27,6 +28,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
         SnapshotsScreen: [],
         RunsScreen: [RunTable, FilterBar],
         CompareScreen: [Chart],
+        CompareReportScreen: [],
         RecipeScreen: [],
         Confirm: [],
         Ask: [],

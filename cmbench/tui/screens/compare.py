@@ -35,6 +35,7 @@ class CompareScreen(ReadingScreen):
         Binding("right_square_bracket", "page(1)", "More charts", id="compare.page_after"),
         Binding("enter", "enlarge", "Enlarge", id="compare.enlarge", show=False),
         Binding("d", "tables", "Tables", id="compare.tables"),
+        Binding("r", "report", "Report", id="compare.report"),
         Binding("i", "snapshots", "Snapshots", id="compare.snapshots"),
         Binding("b", "app.back", "Runs", id="compare.runs"),
     ]
@@ -54,7 +55,7 @@ class CompareScreen(ReadingScreen):
                 yield DataTable(id="keys", cursor_type="row", zebra_stripes=True)
                 yield DataTable(id="summary", cursor_type="row", zebra_stripes=True)
             yield self.charts
-        yield KeyBar("tables", "snapshots", "app.back")
+        yield KeyBar("tables", "report", "snapshots", "app.back")
 
     def on_mount(self) -> None:
         """Begin to read."""
@@ -111,8 +112,8 @@ class CompareScreen(ReadingScreen):
         ]
 
     def _show_keys(self) -> None:
-        known = [view.recipe for view in self.views if view.recipe]
-        rows = {key: [_shown(v) for v in values] for key, values in recipes.differences(known).items()}
+        known = [view.settings for view in self.views if view.recipe]
+        rows = {key: [_shown(v) for v in values] for key, values in recipes.differing(known).items()}
         letters = [_letter(i) for i, view in enumerate(self.views) if view.recipe]
         self._fill("#keys", ["key", *letters], rows)
 
@@ -168,6 +169,12 @@ class CompareScreen(ReadingScreen):
             self.call_after_refresh(self.query_one("#keys").focus)
         else:
             self.charts.turn_to(1)
+
+    def action_report(self) -> None:
+        """Open all tables of a report."""
+        from cmbench.tui.screens.compare_report import CompareReportScreen
+
+        self.app.push_screen(CompareReportScreen([view.run for view in self.views]))
 
     def action_snapshots(self) -> None:
         """Open the pictures of the first two runs."""

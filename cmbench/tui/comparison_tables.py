@@ -1,18 +1,22 @@
-"""A comparison as tables of text, for the terminal and for a page. What a name or a note holds is shown, not obeyed."""
+"""A comparison as tables of text, for screen, terminal and page. What a name or a note holds is shown, not obeyed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cmbench.cli._lines import duration, number
+import numpy as np
+
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.departure import Band, Departure
 from cmbench.comparison.groups import Group
 from cmbench.comparison.readings import AXES, Axis
 from cmbench.recipe import MISSING
+from cmbench.rundir.columns import Floats
+from cmbench.tui.signs import clock, four_digits, sparkline
 from cmbench.tui.text import plain
 
 NONE = "-"
+_WIDTH = 32  # characters of a profile
 _COLUMNS = 6  # runs that have a column each; of more, equal values stand together
 
 
@@ -24,6 +28,11 @@ class Section:
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     otherwise: str = ""
+
+
+def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
+    """Return all tables of a comparison, profiles as lines of blocks or of ASCII."""
+    return [*overview(found), *figures(found), *_profiles(found, ascii_only), *_pictures(found)]
 
 
 def overview(found: Comparison) -> Iterator[Section]:
@@ -49,14 +58,14 @@ def figures(found: Comparison) -> Iterator[Section]:
 
 def cell(value: float | None) -> str:
     """Return a number as text, a dash where there is none."""
-    return NONE if value is None else number(value)
+    return NONE if value is None else four_digits(value)
 
 
 def place(axis: Axis, value: float | None) -> str:
     """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20`."""
     if value is None:
         return f"equal {axis}"
-    return {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": duration(value)}[axis]
+    return {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": clock(value)}[axis]
 
 
 def value_text(value: Any) -> str:
@@ -115,7 +124,7 @@ def _first_difference(apart: Apart) -> list[str]:
 
 
 def _band(band: Band) -> str:
-    return f"{plain(band.quantity)}, t {number(band.low)} to {number(band.high)}, step {band.step}"
+    return f"{plain(band.quantity)}, t {four_digits(band.low)} to {four_digits(band.high)}, step {band.step}"
 
 
 def _in_order(apart: Apart) -> list[tuple[str, Departure]]:
@@ -131,13 +140,13 @@ def _metric(letters: Sequence[str], name: str, metric: Metric) -> Section:
 
 
 def _figures(figures: Figures) -> list[str]:
-    best = [number(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
+    best = [four_digits(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
     return [cell(figures.last), *best, cell(figures.area), *(cell(figures.at[axis]) for axis in AXES)]
 
 
 def _goal(letters: Sequence[str], goal: Goal) -> Section:
     rows = [
-        [letter, str(found.step), NONE if found.images is None else str(found.images), duration(found.seconds)]
+        [letter, str(found.step), NONE if found.images is None else str(found.images), clock(found.seconds)]
         if found
         else [letter, NONE, NONE, NONE]
         for letter, found in zip(letters, goal.reached, strict=True)
@@ -158,7 +167,7 @@ def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:
     for i, group in enumerate(groups):
         spread, difference = group.spreads.get(metric), group.differences.get(metric)
         deviation = f" ± {spread.deviation:.2g}" if spread and spread.deviation is not None else ""
-        yield f"{number(spread.mean)}{deviation}" if spread else NONE
+        yield f"{four_digits(spread.mean)}{deviation}" if spread else NONE
         if i:
             if difference:
                 yield f"{difference.mean:+.3g}"
@@ -170,3 +179,37 @@ def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:
 
 def _interval(low: float, high: float) -> str:
     return f"[{low:+.3g}, {high:+.3g}]"
+
+
+def _profiles(found: Comparison, ascii_only: bool) -> list[Section]:
+    """Return a table for each quantity: the newest profile of each run as a line of blocks, early times on the left."""
+    return [
+        Section(
+            f"profile of {plain(name)} over time",
+            ["run", "step", "lowest", "", "highest"],
+            [
+                [member.letter, str(profile[0]), *_course(profile[1], ascii_only)]
+                for member, profile in zip(found.members, profiles, strict=True)
+                if profile and np.isfinite(profile[1]).any()
+            ],
+            "no values",
+        )
+        for name, profiles in found.profiles.items()
+    ]
+
+
+def _course(bins: Floats, ascii_only: bool) -> list[str]:
+    parts = [part[np.isfinite(part)] for part in np.array_split(bins, min(_WIDTH, len(bins)))]
+    means = [float(part.mean()) if len(part) else None for part in parts]
+    return [four_digits(float(np.nanmin(bins))), sparkline(means, ascii_only), four_digits(float(np.nanmax(bins)))]
+
+
+def _pictures(found: Comparison) -> list[Section]:
+    return [
+        Section(
+            f"snapshots in {row.sampler_steps} step{'s' * (row.sampler_steps > 1)}, from the same latents",
+            ["run", "step", "file"],
+            [[found.members[i].letter, str(shown.step), plain(shown.path)] for i, shown in row.pictures.items()],
+        )
+        for row in found.pictures
+    ]
