@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cmbench.equations import boundary, tangent
-from cmbench.equations.boundary import NoiseName, Parameterisation, ScalingsName
+from cmbench.equations.boundary import NoiseName, Parameterisation, Scalings, ScalingsName
 from cmbench.equations.gaussian_path import GaussianPath, like
 from cmbench.equations.tangent import Method
 
@@ -59,17 +59,15 @@ class Model(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return f_theta(x_t, t) = c_skip x_t + c_out F_theta(c_in x_t, c_noise)."""
-        return boundary.combined(self.parameterisation.of_f(t), x_t, self.F(x_t, t, labels))
+        return self._combined(self.parameterisation.of_f(t), x_t, t, labels)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return D_theta(x_t, t), the estimate of E[x_0 | x_t]."""
-        return boundary.combined(self.parameterisation.of_D(t), x_t, self.F(x_t, t, labels))
+        return self._combined(self.parameterisation.of_D(t), x_t, t, labels)
 
     def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
         """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two, or 0."""
-        with self.precision(x_t):
-            F = self.F_theta(like(self.parameterisation.c_in(t), x_t) * x_t, self._c_noise(t, r), labels)
-        return self._recorded(F).to(x_t.dtype)
+        return self._F(self.parameterisation.c_in(t), x_t, t, labels, r)
 
     def F_and_derivative(  # noqa: N802
         self,
@@ -116,6 +114,16 @@ class Model(nn.Module):
     def on_edm_path(self) -> "OnEDMPath":
         """Return the same functions of x_0 + sigma eps and sigma, whatever the model's own path."""
         return OnEDMPath(self)
+
+    def _combined(self, scalings: Scalings, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        return boundary.combined(scalings, x_t, self._F(scalings.c_in, x_t, t, labels))
+
+    def _F(  # noqa: N802
+        self, c_in: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None
+    ) -> Tensor:
+        with self.precision(x_t):
+            F = self.F_theta(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
+        return self._recorded(F).to(x_t.dtype)
 
     def _c_noise(self, t: Tensor, r: Tensor | None) -> Tensor:
         c_noise = self.parameterisation.c_noise(t)

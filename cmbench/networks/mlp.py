@@ -59,5 +59,6 @@ class Network(nn.Module):
             h = h + self.label(labels)
         h = self.dropout(silu(h))
         for layer in self.hidden:
-            h = self.dropout(silu(layer(h)))
+            h = layer(h)  # on a line of its own: the tangent beside the h before is freed here, not after silu
+            h = self.dropout(silu(h))
         return self.output(h)
