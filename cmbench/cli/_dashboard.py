@@ -37,7 +37,7 @@ def settings() -> "Settings":
     Raises:
         UsageError: they cannot be used.
     """
-    if "SSH_CONNECTION" in os.environ:  # 256 colours take half the bytes of all of them
+    if os.environ.get("SSH_CONNECTION"):  # 256 colours take half the bytes of all of them
         os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "256")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # Textual reads both when it is imported
     from cmbench.tui import settings as preferences

@@ -21,7 +21,7 @@ def look() -> Terminal:
     width, height = shutil.get_terminal_size()
     encoding = (sys.stdout.encoding or "ascii").lower()
     around = [
-        name for name, key in (("tmux", "TMUX"), ("screen", "STY"), ("ssh", "SSH_CONNECTION")) if key in os.environ
+        name for name, key in (("tmux", "TMUX"), ("screen", "STY"), ("ssh", "SSH_CONNECTION")) if os.environ.get(key)
     ]
     term = os.environ.get("TERM", "")
     console = Console()

@@ -29,7 +29,7 @@ class Settings(Config):
     @property
     def poll_seconds(self) -> float:
         """Seconds between looks at the files."""
-        return 1 / (self.rate or (1.0 if "SSH_CONNECTION" in os.environ else 2.0))
+        return 1 / (self.rate or (1.0 if os.environ.get("SSH_CONNECTION") else 2.0))
 
 
 def path() -> Path:

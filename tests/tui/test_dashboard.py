@@ -1,6 +1,7 @@
 """The dashboard: each key at both sizes, requests, hostile text, damaged files, and nothing drawn without a reason."""
 
 import shutil
+import time
 
 import pytest
 from bench import HARMLESS, HOSTILE, on_screen, requests, settle, titles, use
@@ -591,5 +592,21 @@ def test_the_newest_lines_are_seen_at_any_size(run):
             await pilot.pause()
             assert "99 request" in shown(app)
             assert ("90 request" in shown(app)) == (size[1] == 60)
+
+    use([run], steps)
+
+
+@pytest.mark.parametrize(("state", "looks"), [("running", 6), ("paused", 2)])
+def test_a_run_that_is_still_is_looked_at_seldom(run, monkeypatch, state, looks):
+    write_status(run, state=state)
+
+    async def steps(app, pilot):
+        found, now = [], time.monotonic()
+        with monkeypatch.context() as clock:
+            clock.setattr(app.screen, "poll", lambda: found.append(0))
+            for i in range(6):  # half a second apart
+                clock.setattr(time, "monotonic", lambda i=i: now + 100 + i / 2)
+                app.screen._look_again()
+        assert len(found) == looks
 
     use([run], steps)

@@ -1,5 +1,6 @@
 """What screens have in common: the application by its own type, and files read beside it."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, cast
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
 
 P = ParamSpec("P")
+
+_SELDOM = 1.9  # seconds: every fourth look of two a second
 
 
 class BenchScreen(Screen[None]):
@@ -25,10 +28,23 @@ class BenchScreen(Screen[None]):
 class ReadingScreen(BenchScreen):
     """A screen that looks at files again and again, in a thread, while it is seen."""
 
+    _next_look = 0.0
+
+    @property
+    def is_still(self) -> bool:
+        """Whether no news are expected."""
+        return False
+
     def follow(self) -> None:
         """Begin to look."""
         self.poll()
-        self.set_interval(self.bench.poll_seconds, self.poll)
+        self.set_interval(self.bench.poll_seconds, self._look_again)
+
+    def _look_again(self) -> None:
+        """Look, but seldom where nothing moves: a look takes two milliseconds of a processor."""
+        if not self.is_still or time.monotonic() > self._next_look:
+            self._next_look = time.monotonic() + _SELDOM
+            self.poll()
 
     def poll(self) -> None:
         """Look at the files, unless the last look still goes on or nobody sees this screen."""

@@ -61,6 +61,11 @@ class DashboardScreen(RunScreen):
         self._rate, self._next_system = 0.0, 0.0
 
     @property
+    def is_still(self) -> bool:
+        """Whether the run is paused or over."""
+        return self.view.is_still
+
+    @property
     def recipe(self) -> Recipe | None:
         """The run's recipe."""
         return self.view.recipe

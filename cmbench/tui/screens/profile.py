@@ -45,6 +45,11 @@ class ProfileScreen(ReadingScreen):
         self.of = 0
         self._version = -1  # of the profiles that are shown
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the run is paused or over."""
+        return self.view.is_still
+
     def compose(self) -> ComposeResult:
         """Curves at the left, the waterfall at the right; below each other where it is narrow."""
         yield Lines(id="header", whole=True)
