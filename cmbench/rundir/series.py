@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, parse
+from cmbench.rundir.settings import is_setting
 
 CAPACITY = 1 << 14  # buckets of a curve
 CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
@@ -303,10 +304,11 @@ def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
 
 @dataclass
 class Journal:
-    """events.jsonl: the newest rows."""
+    """events.jsonl: the newest rows, and all settings that the run was given."""
 
     reader: Reader
     rows: deque[Row] = field(default_factory=lambda: deque(maxlen=JOURNAL))
+    settings: list[Row] = field(default_factory=list)
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
@@ -315,8 +317,10 @@ class Journal:
             if isinstance(first_step := row.get("first_step"), int):
                 kept = (r for r in self.rows if not isinstance(r.get("step"), int) or r["step"] < first_step)
                 self.rows = deque(kept, maxlen=JOURNAL)
+                self.settings = [setting for setting in self.settings if setting["step"] < first_step]
             else:
                 self.rows.append(row)
+                self.settings += [row] if is_setting(row) else []
         return bool(rows)
 
 

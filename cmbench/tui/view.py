@@ -117,7 +117,7 @@ class RunView:
     @property
     def settings(self) -> dict[str, Any]:
         """The keys of the recipe, those that were changed while the run trained with all their values."""
-        return with_settings(self.recipe, settings.course(list(self.series.journal.rows))) if self.recipe else {}
+        return with_settings(self.recipe, settings.course(list(self.series.journal.settings))) if self.recipe else {}
 
     @property
     def last(self) -> dict[str, float]:

@@ -168,6 +168,17 @@ def test_profiles_and_journal_drop_what_was_trained_again(run):
     assert [r["step"] for r in found.journal.rows] == [2, 5]
 
 
+def test_settings_stay_however_long_the_journal_becomes_unless_they_were_abandoned(run):
+    made = {"kind": "request", "action": "set", "result": "done", "settings": {"optimizer.lr": 1e-3}}
+    rows = [{"step": step, **made, "id": str(step)} for step in (1, 3)]
+    log(run, [*rows, *({"step": 4, "kind": "checkpoint"} for _ in range(series.JOURNAL + 5))], stream="events")
+    found = read(run).journal
+    assert len(found.rows) == series.JOURNAL
+    assert [row["id"] for row in found.settings] == ["1", "3"]
+    log(run, [], first_step=3, segment=2, stream="events")
+    assert [row["id"] for row in read(run).journal.settings] == ["1"]
+
+
 def test_a_run_without_files_has_no_curves(run):
     empty = Series(run)
     assert not empty.read()
