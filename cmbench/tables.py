@@ -195,6 +195,9 @@ class Evaluate(Config):
     true_error_n: int = Field(
         128, ge=0, description="exact trajectories for the true consistency error, where there is an oracle; 0: none"
     )
+    self_error_n: int = Field(
+        0, ge=0, description="trajectories of a teacher that denoises for the self-consistency error; 0: none"
+    )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Evaluate":

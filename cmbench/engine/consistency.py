@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from cmbench.networks._model import Model
 from cmbench.randomness import StepRandom
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+COMPARED = (0.04, 10.0)  # noise levels over sigma_data: .02 to 5 for pictures, which every recipe's range holds
+_LEVELS = 33  # of them, evenly in their log
 
 
 class Starts(NamedTuple):
@@ -30,6 +34,22 @@ def draw_starts(data: Any, n: int, device: torch.device, seed: int, conditional:
     return Starts(x_0, labels if conditional else None, noise)
 
 
+def compared_levels(sigma_data: float) -> Tensor:
+    """Return the noise levels over which a figure of the whole function is a mean, ascending, evenly in their log.
+
+    They depend on the data alone: runs whose objectives have bins and ranges of their own can be compared.
+    """
+    return torch.tensor(np.geomspace(*COMPARED, _LEVELS) * sigma_data)
+
+
+class TrueErrors(NamedTuple):
+    """The mean over `compared_levels`, at sigma_max, and in each bin of the profile."""
+
+    mean: float
+    at_sigma_max: float
+    bins: list[float]
+
+
 class Truth:
     """The distance to the true consistency function at the middle of each bin and at sigma_max.
 
@@ -41,8 +61,9 @@ class Truth:
     """
 
     def __init__(self, model: Model, denoise: Denoise, edges: Tensor, starts: Starts) -> None:
-        levels, self._labels = _levels(model, edges), starts.labels
+        levels, self._labels = model.path.noise_level(edges.double()), starts.labels
         middles = (levels[1:] * levels[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
+        self._weights = _interpolating(middles, compared_levels(model.sigma_data))
         self._errors = TrueConsistencyError(
             lambda x, sigma: denoise(x, sigma, starts.labels),
             starts.x_0,
@@ -57,25 +78,41 @@ class Truth:
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
+    def mean(self, each: Tensor) -> Tensor:
+        """Return the mean over `compared_levels` of what `each` returns, interpolated in the log of the level. (n,)."""
+        return self._weights.to(each) @ each[:-1]
+
+    def figures(self, model: Model) -> TrueErrors:
+        """Return the means over the trajectories."""
+        each = self.each(model)
+        *bins, at_sigma_max = each.mean(dim=1).tolist()
+        return TrueErrors(float(self.mean(each).mean()), at_sigma_max, bins)
+
 
 class Constancy:
-    """How far f moves within each bin, between its edges, on trajectories of the teacher. Arguments as of `Truth`."""
+    """How far f moves between neighbours of `compared_levels`, on trajectories of the teacher.
 
-    def __init__(self, model: Model, denoise: Denoise, edges: Tensor, starts: Starts) -> None:
-        levels, self._labels = _levels(model, edges).clamp(model.sigma_min, model.sigma_max), starts.labels
+    Arguments as of `Truth`; levels beyond the range of f are those at its ends.
+    """
+
+    def __init__(self, model: Model, denoise: Denoise, starts: Starts) -> None:
+        self._labels, self.levels = starts.labels, compared_levels(model.sigma_data)
+        asked = self.levels.clamp(model.sigma_min, model.sigma_max).flip(0).tolist()
         self._errors = SelfConsistencyError(
-            lambda x, sigma: denoise(x, sigma, starts.labels), starts.x_0, levels.flip(0).tolist(), starts.noise
+            lambda x, sigma: denoise(x, sigma, starts.labels), starts.x_0, asked, starts.noise
         )
 
     def each(self, model: Model) -> Tensor:
-        """Return the change on each trajectory in each bin, ascending, (bins, n)."""
+        """Return the change on each trajectory between two levels, ascending, (levels - 1, n)."""
         with _evaluating(model):
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
 
-def _levels(model: Model, edges: Tensor) -> Tensor:
-    return model.path.noise_level(edges.double())
+def _interpolating(at: list[float], levels: Tensor) -> Tensor:
+    """Return the weights (m,) with which values known `at` m ascending levels make the mean over other levels."""
+    known, wanted = np.log(at), levels.log().numpy()
+    return torch.tensor([np.interp(wanted, known, one).mean() for one in np.eye(len(at))])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cmbench.engine import build, features, weights
-from cmbench.engine.consistency import Constancy, Truth, draw_starts
+from cmbench.engine.consistency import Constancy, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.teacher import load_teacher
@@ -89,24 +89,31 @@ class Evaluation:
                 yield name, steps, {**answer, "values": own}
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:
-        """Return a measure of the consistency function, in bins with their noise levels, from n trajectories.
+        """Return a measure of the consistency function, its mean and in bins, from n trajectories.
 
-        The spread is the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
+        The mean is over noise levels that depend on the data alone; the bins lie between "noise_levels". The spread is
+        the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
         {"why_not": reason} where the measure is not defined for this run.
         """
         if reason := self._why_not(name):
             return {"why_not": reason}
-        model, is_truth = self._trained.model, name == "consistency_error"
-        edges = torch.tensor((read_json(self._run.meta) or {})["profile_edges"], dtype=torch.float64)
         starts = draw_starts(self._data, n, self._device, seed, self._conditional)
-        denoise = self._data.oracle().denoise if is_truth else self._teacher.denoiser.denoise
-        errors = (Truth if is_truth else Constancy)(model, denoise, edges, starts).each(model).double()
-        bins = errors[: len(edges) - 1]
-        each = bins.mean(dim=0)
-        answer = {"value": float(each.mean()), "spread": float(each.std() / n**0.5), "floor": None}
+        return self._true_error(starts) if name == "consistency_error" else self._self_error(starts)
+
+    def _true_error(self, starts: Starts) -> Answer:
+        model = self._trained.model
+        edges = torch.tensor((read_json(self._run.meta) or {})["profile_edges"], dtype=torch.float64)
+        truth = Truth(model, self._data.oracle().denoise, edges, starts)
+        errors = truth.each(model).double()
+        *bins, at_sigma_max = errors.mean(dim=1).tolist()
         levels = model.path.noise_level(edges).tolist()
-        at_sigma_max = {"at_sigma_max": float(errors[-1].mean())} if is_truth else {}
-        return {**answer, **at_sigma_max, "bins": bins.mean(dim=1).tolist(), "noise_levels": levels}
+        return {**_mean(truth.mean(errors)), "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
+
+    def _self_error(self, starts: Starts) -> Answer:
+        constancy = Constancy(self._trained.model, self._teacher.denoiser.denoise, starts)
+        errors = constancy.each(self._trained.model).double()
+        bins, levels = errors.mean(dim=1).tolist(), constancy.levels.tolist()
+        return {**_mean(errors.mean(dim=0)), "bins": bins, "noise_levels": levels}
 
     def _why_not(self, name: str) -> str:
         objective, _ = build.component("objective", self._recipe.objective["kind"])
@@ -130,6 +137,10 @@ class Evaluation:
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
         labels = round_robin_labels(n, trained.classes) if self._conditional else None
         return draw(trained.model, trained.sampler, n, sigmas, seed, labels)
+
+
+def _mean(each: Tensor) -> Answer:
+    return {"value": float(each.mean()), "spread": float(each.std() / len(each) ** 0.5), "floor": None}
 
 
 def _seeds(seed: int, repeats: int) -> list[int]:

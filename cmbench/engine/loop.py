@@ -155,12 +155,13 @@ def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
 
 def _evaluated(trainer: Trainer) -> Evaluated:
     spent = trainer.compute.so_far(trainer.state.step * trainer.recipe.train.batch_size)
-    values, errors = {**trainer.evaluate(), **spent}, trainer.true_error()
-    if not errors:
-        return Evaluated(trainer.state.step, values, {})
-    *bins, at_sigma_max = errors
-    values |= {"true_error": sum(bins) / len(bins), "true_error_1step": at_sigma_max}
-    return Evaluated(trainer.state.step, values, {"true_error": bins})
+    values, profile = {**trainer.evaluate(), **spent}, {}
+    if (error := trainer.self_error()) is not None:
+        values["self_error"] = error
+    if (errors := trainer.true_error()) is not None:
+        values |= {"true_error": errors.mean, "true_error_1step": errors.at_sigma_max}
+        profile["true_error"] = errors.bins
+    return Evaluated(trainer.state.step, values, profile)
 
 
 def _due(every: int, step: int, steps: int) -> bool:

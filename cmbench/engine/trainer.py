@@ -14,7 +14,7 @@ from cmbench import steering
 from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
-from cmbench.engine.consistency import Truth, draw_starts
+from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, draw_starts
 from cmbench.engine.judge import Judge
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
@@ -22,7 +22,7 @@ from cmbench.engine.start import Start
 from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained, sigma_lowest
-from cmbench.errors import naming
+from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
@@ -93,14 +93,16 @@ class Trainer:
         judge = self._judge()
         return {OF_SAMPLES[name].key: judge.floor(name) for name in self.recipe.evaluate.metrics}
 
-    def true_error(self) -> list[float]:
-        """Return the mean distance to the true consistency function in each time bin, and at sigma_max as the last.
+    def true_error(self) -> TrueErrors | None:
+        """Return the distance to the true consistency function.
 
-        Empty where the objective trains no consistency function, or the data have no oracle.
+        None where the objective trains no consistency function, or the data have no oracle.
         """
-        if self._truth is None:
-            return []
-        return self._truth.each(self.sampling_model).mean(dim=1).tolist()
+        return None if self._truth is None else self._truth.figures(self.sampling_model)
+
+    def self_error(self) -> float | None:
+        """Return the change of f on trajectories of the teacher, between noise levels; None where it is not wanted."""
+        return None if self._constancy is None else float(self._constancy.each(self.sampling_model).mean())
 
     def _judge(self) -> Judge:
         return Judge(self.data, self.recipe.evaluate.n)
@@ -111,8 +113,18 @@ class Trainer:
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
             return None
-        starts = draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)
-        return Truth(self.state.model, self.data.oracle().denoise, self.state.profile.edges, starts)
+        return Truth(self.state.model, self.data.oracle().denoise, self.state.profile.edges, self._starts(n))
+
+    @cached_property
+    def _constancy(self) -> Constancy | None:
+        """Trajectories of the teacher, integrated when they are first wanted."""
+        n = self.recipe.evaluate.self_error_n
+        if not n or self.teacher is None:
+            return None
+        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n))
+
+    def _starts(self, n: int) -> Starts:
+        return draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)
 
 
 def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | None = None) -> Trainer:
@@ -152,6 +164,9 @@ def from_recipe(
             recipe = recipe.model_copy(update={"start": table})
         started = starts.start(model, recipe, teacher, source)
         cls, settings = build.settings("objective", recipe)
+        if recipe.evaluate.self_error_n and (teacher is None or cls.teacher == "consistency"):
+            found = recipe.evaluate.self_error_n
+            raise UsageError(f"evaluate.self_error_n: found {found}, allowed without a teacher that denoises: 0")
         objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
         trained = teacher.trained if teacher else None
         forwards = compute.per_image(objective.forwards, model, trained.model if trained else None)

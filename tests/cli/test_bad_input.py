@@ -77,6 +77,11 @@ RECIPES = {
         2,
         ["tiny.toml", "evaluate.metrics", "'nearest_neighbour' as the first", "coverage"],
     ),
+    "self-consistency without a teacher": (
+        ["evaluate.self_error_n=8"],
+        2,
+        ["tiny.toml", "self_error_n", "8", "teacher"],
+    ),
     "a measure of no samples": (["evaluate.metrics=['consistency_error']"], 2, ["metrics", "'consistency_error'"]),
     "measures that are no list": (["evaluate.metrics=recall"], 2, ["tiny.toml", "evaluate.metrics", "'recall'"]),
     "objective kind": (["objective.kind=ctt"], 2, ["tiny.toml", "objective.kind", "'ctt'", "denoise", "'ct'?"]),

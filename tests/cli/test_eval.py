@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -52,9 +53,14 @@ def test_every_measure_with_spread_and_floor(cmbench, distilled):
             assert figure["spread"] == pytest.approx(statistics.stdev(figure["values"]))
             assert figure["floor"] is not None
         else:
-            assert figure["value"] == pytest.approx(statistics.fmean(figure["bins"]), rel=1e-5)
-            assert len(figure["noise_levels"]) == len(figure["bins"]) + 1 == 5
+            assert min(figure["bins"]) < figure["value"] < max(figure["bins"])
+            assert len(figure["noise_levels"]) == len(figure["bins"]) + 1
             assert figure["floor"] is None
+    constancy = found["self_consistency", None]
+    assert constancy["value"] == pytest.approx(statistics.fmean(constancy["bins"]), rel=1e-5)
+    levels = constancy["noise_levels"]
+    assert [levels[0], levels[-1]] == pytest.approx([0.02, 5])
+    assert [b / a for a, b in pairwise(levels)] == pytest.approx([250 ** (1 / 32)] * 32)
     text = cmbench("eval", distilled.name, *FEW, "--steps", "1,3").out
     assert text.startswith(f"{distilled.name}, checkpoint 12, ema 0.9: 2 sets of 32 samples, seed 0, features pixels\n")
     assert text.splitlines()[1].split() == ["metric", "steps", "value", "spread", "floor", "better"]
@@ -69,6 +75,16 @@ def test_the_first_set_is_that_of_the_evaluation_while_it_trained(cmbench, train
         assert found["sliced_wasserstein", steps]["values"][0] == pytest.approx(row[f"sw_{steps}step"], rel=1e-6)
     assert found["consistency_error", None]["value"] == pytest.approx(row["true_error"], rel=1e-4)
     assert found["consistency_error", None]["at_sigma_max"] == pytest.approx(row["true_error_1step"], rel=1e-4)
+
+
+def test_self_consistency_is_measured_on_a_schedule(cmbench, home, put_back):
+    overrides = [*DISTILL[:2], "teacher.kind=oracle", "evaluate.self_error_n=128", "snapshot.every=0"]
+    made = runner.create(home / "tiny.toml", overrides, None, [])
+    list(made.records())
+    rows = [row["self_error"] for row in read_rows(made.run.metrics) if "self_error" in row]
+    assert len(rows) == 2
+    found = figures(cmbench("eval", made.run.name, *FEW, "--seed", "3", "--metrics", "self_consistency", "--json"))
+    assert found["self_consistency", None]["value"] == pytest.approx(rows[-1], rel=1e-4)
 
 
 def test_the_floor_is_training_data_in_the_place_of_samples(cmbench, home, put_back):

@@ -100,25 +100,36 @@ def exactly(built: Trainer, monkeypatch, shift=None) -> None:
 def test_the_exact_flow_has_no_true_error(home, monkeypatch, overrides):
     built = build(home, *overrides, "evaluate.true_error_n=12")
     trained = built.true_error()
-    assert len(trained) == 5
-    assert min(trained) > 1e-4
+    assert len(trained.bins) == 4
+    assert min(*trained.bins, trained.mean, trained.at_sigma_max) > 1e-4
     exactly(built, monkeypatch)
-    assert max(built.true_error()) < 2e-5
+    exact = built.true_error()
+    assert max(*exact.bins, exact.mean, exact.at_sigma_max) < 2e-5
 
 
 def test_true_errors_are_of_the_middles_of_the_bins_and_of_sigma_max_at_last(home, monkeypatch):
     built = build(home, "evaluate.true_error_n=6")
     exactly(built, monkeypatch, shift=math.log10)
     edges = built.state.profile.edges.tolist()
-    sigmas = [math.sqrt(a * b) for a, b in pairwise(edges)] + [80.0]
-    assert built.true_error() == pytest.approx([abs(math.log10(sigma)) for sigma in sigmas], abs=1e-4)
+    sigmas = [math.sqrt(a * b) for a, b in pairwise(edges)]
+    errors = built.true_error()
+    assert errors.bins == pytest.approx([abs(math.log10(sigma)) for sigma in sigmas], abs=1e-4)
+    assert errors.at_sigma_max == pytest.approx(math.log10(80), abs=1e-4)
+
+
+@pytest.mark.parametrize("overrides", [[], ["objective.kind=ict"], [*SCT]], ids=["karras", "log", "trigflow"])
+def test_the_mean_true_error_is_over_the_same_noise_levels_whatever_the_bins(home, monkeypatch, overrides):
+    """An error of log10 sigma + 3 from .02 to 5: its mean over the log is 3 + (log10 .02 + log10 5) / 2."""
+    built = build(home, *overrides, "profile.bins=64", "evaluate.true_error_n=3")
+    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma))
+    assert built.true_error().mean == pytest.approx(3 + (math.log10(0.02) + math.log10(5)) / 2, abs=3e-3)
 
 
 def test_true_error_is_written_beside_the_distance_of_samples(home):
     for event in events(build(home, "evaluate.true_error_n=6"), loop.Evaluated):
         bins = event.profile["true_error"]
         assert len(bins) == 4
-        assert event.values["true_error"] == pytest.approx(sum(bins) / 4)
+        assert min(bins) < event.values["true_error"] < max(bins)
         assert event.values["true_error_1step"] > 0
         assert event.values["sw_1step"] > 0
 
@@ -126,7 +137,7 @@ def test_true_error_is_written_beside_the_distance_of_samples(home):
 @pytest.mark.parametrize("overrides", [["evaluate.true_error_n=0"], ["objective={kind='denoise'}"]])
 def test_there_is_no_true_error_where_it_is_not_wanted_or_means_nothing(home, overrides):
     built = build(home, *overrides)
-    assert built.true_error() == []
+    assert built.true_error() is None
     for event in events(built, loop.Evaluated):
         assert event.profile == {}
         assert set(event.values) == {"sw_1step", "sw_2step", "forwards", "forwards_per_image"}
