@@ -67,6 +67,7 @@ def _rest(found: Comparison) -> Iterator[_Line]:
             for axis in AXES if reached else ():
                 yield "until", goal.text, axis, i, getattr(reached, axis)
     for i, apart in enumerate(found.apart, start=1):
+        yield from (("apart", name, "judged", i, int(name in apart.judged)) for name in found.metrics)
         for name, departure in apart.metrics.items():
             yield "apart", name, "step", i, departure.step
             yield "apart", name, "sigma", i, departure.size
@@ -74,6 +75,8 @@ def _rest(found: Comparison) -> Iterator[_Line]:
             for figure in ("step", "low", "high", "size"):
                 yield "apart over time", apart.band.quantity, figure, i, getattr(apart.band, figure)
     for group in found.groups:
+        of = " ".join(found.members[i].letter for i in group.places)
+        yield "group", "runs", "", group.places[0], of
         for name, spread in group.spreads.items():
             yield "seeds", name, "n", group.places[0], spread.n
             yield "seeds", name, "mean", group.places[0], spread.mean

@@ -69,7 +69,7 @@ def _run(member: Member) -> dict[str, Any]:
 
 def _metric(metric: Metric, figures: Mapping[str, Figures | None]) -> dict[str, Any]:
     runs = {letter: _figures(found) for letter, found in figures.items() if found}
-    return {"start": metric.start, "ends": metric.ends, "runs": runs}
+    return {"start": metric.start, "ends": metric.ends, "ends_together": metric.ends_together, "runs": runs}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def _apart(apart: Apart) -> dict[str, Any]:
         "earliest": earliest and earliest[0],
         "judged": sorted(apart.judged),
         "metrics": {name: name_nonfinite(asdict(found)) for name, found in apart.metrics.items()},
+        "profiles_judged": sorted(apart.profiles_judged),
         "band": apart.band and name_nonfinite(asdict(apart.band)),
     }
 
@@ -92,6 +93,6 @@ def _group(group: Group, letters: Sequence[str]) -> dict[str, Any]:
     return {
         "runs": [letters[i] for i in group.places],
         "seeds": group.seeds,
-        "last": {name: name_nonfinite(asdict(spread)) for name, spread in group.spreads.items()},
+        "values": {name: name_nonfinite(asdict(spread)) for name, spread in group.spreads.items()},
         "differences": {name: asdict(found) for name, found in group.differences.items()},
     }

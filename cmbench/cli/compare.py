@@ -130,7 +130,7 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
         verdicts = Condition(text, values.keys(), comparison.metrics_of(found.members)).verdicts(values)
     names = {member.letter: member.run.name for member in found.members}
     return [
-        f"{plain(text)}: holds of {verdict.run} ({plain(names[verdict.run])}): "
+        f"{plain(text)}: holds{f' of {verdict.run} ({plain(names[verdict.run])})' if verdict.run else ''}: "
         + ", ".join(f"{name} = {value:.6g}" for name, value in verdict.values.items())
         for verdict in verdicts
         if verdict.holds

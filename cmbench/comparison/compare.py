@@ -51,11 +51,20 @@ class Metric:
         figures: one a run; None of those that do not have it.
         start: the first step that all who have it share.
         ends: the furthest place that they share, by axis; None where there is none.
+        ends_together: whether the last row of each is of one step.
     """
 
     figures: Sequence[Figures | None]
     start: float | None
     ends: Mapping[Axis, float | None]
+    ends_together: bool
+
+    @property
+    def comparable(self) -> list[float | None]:
+        """A value of each run after as many steps: the last, or that at the last step that they share."""
+        return [
+            None if found is None else found.last if self.ends_together else found.at["step"] for found in self.figures
+        ]
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,13 @@ class Apart:
     Attributes:
         judged: metrics with enough rows to tell.
         metrics: those of them that depart, and those that are finite in one run alone.
+        profiles_judged: quantities over time with equal bins and enough shared rows to tell.
         band: of the profiles.
     """
 
     judged: frozenset[str]
     metrics: Mapping[str, Departure]
+    profiles_judged: frozenset[str]
     band: Band | None
 
     @property
@@ -151,7 +162,7 @@ def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
     meant = _meant(wanted, list(dict.fromkeys([*metrics_of(members), *sorted(quantities)])))
     names, profiles = [name for name in metrics_of(members) if name in meant], sorted(quantities & meant)
     metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
-    last = {name: [figures.last if figures else None for figures in metric.figures] for name, metric in metrics.items()}
+    values = {name: metric.comparable for name, metric in metrics.items()}
     return Comparison(
         members=members,
         recipe=_recipe_differences([member.keys for member in members]),
@@ -159,7 +170,7 @@ def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
         metrics=metrics,
         goals=_usual_goals(members, metrics),
         apart=[_apart(members[0], member, metrics, profiles) for member in members[1:]],
-        groups=groups.of([member.keys for member in members], last, interval.of_difference),
+        groups=groups.of([member.keys for member in members], values, interval.of_difference),
         profiles={name: [_newest(member.profiles.get(name)) for member in members] for name in profiles},
         pictures=_picture_rows(members),
     )
@@ -205,7 +216,8 @@ def _metric(name: str, found: Sequence[Column | None]) -> Metric:
     there = [column.finite() for column in found if column and len(column.finite())]
     ends = {axis: _shared_end(there, axis) for axis in AXES}
     start = max((column.step[0] for column in there), default=None)
-    return Metric([_figures(name, column, start, ends) if column else None for column in found], start, ends)
+    figures = [_figures(name, column, start, ends) if column else None for column in found]
+    return Metric(figures, start, ends, len({column.step[-1] for column in found if column}) < 2)
 
 
 def _shared_end(there: Sequence[Column], axis: Axis) -> float | None:
@@ -240,8 +252,9 @@ def _apart(first: Member, other: Member, metrics: Collection[str], profiles: Col
     found = {name: apart for name, pair in both.items() if (apart := departure.of_columns(*pair))}
     shared = first.profiles.keys() & other.profiles.keys() & set(profiles) if first.edges == other.edges else set()
     pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared) if not better(name)}
-    bands = [band for name, pair in pairs.items() if (band := departure.of_profiles(name, first.edges, *pair))]
-    return Apart(judged, found, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
+    over_time = frozenset(name for name, pair in pairs.items() if departure.can_be_told_over_time(first.edges, *pair))
+    bands = [b for name in sorted(over_time) if (b := departure.of_profiles(name, first.edges, *pairs[name]))]
+    return Apart(judged, found, over_time, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
 
 
 def _newest(rows: Profile | None) -> tuple[int, Floats] | None:

@@ -79,6 +79,12 @@ def can_be_told(a: Column, b: Column) -> bool:
     return bool(len(a) and len(b)) and min(map(len, _shared_rows(a, b))) >= _FEWEST
 
 
+def can_be_told_over_time(edges: Sequence[float], a: Profile, b: Profile) -> bool:
+    """Return whether two profiles have these bins and share rows enough."""
+    shared = np.intersect1d(a.step, b.step, assume_unique=True)
+    return len(shared) > LASTING and {run.bins.shape[1:] for run in (a, b)} == {(len(edges) - 1,)}
+
+
 def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -> Band | None:
     """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
 
@@ -91,10 +97,9 @@ def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -
         edges: times between the bins, (B + 1,).
         a, b: its bins (B,) in rows.
     """
-    steps, *places = np.intersect1d(a.step, b.step, assume_unique=True, return_indices=True)
-    shapes = {run.bins.shape[1:] for run in (a, b)}
-    if len(steps) <= LASTING or shapes != {(len(edges) - 1,)}:
+    if not can_be_told_over_time(edges, a, b):
         return None
+    steps, *places = np.intersect1d(a.step, b.step, assume_unique=True, return_indices=True)
     rows = [run.bins[place] for run, place in zip((a, b), places, strict=True)]
     difference = _difference(*rows)
     z = _in_deviations(difference, _noise_of_bins(difference))

@@ -8,7 +8,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cmbench.errors import UsageError, nearest
@@ -41,9 +41,9 @@ Values = Mapping[str, Mapping[str, float | None]]  # letter of a run -> metric -
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a condition says of a run, by its letter, and the values that it looked at."""
+    """What a condition says of a run, by its letter, or of all at once, and the values that it looked at."""
 
-    run: str
+    run: str | None
     holds: bool
     values: dict[str, float]
 
@@ -85,26 +85,34 @@ class Condition:
             raise UsageError(f"found too much in brackets or behind signs, allowed: {_ALLOWED}") from None
 
     def verdicts(self, values: Values) -> list[Verdict]:
-        """Return what it says of each run after the first, or of the only one; of the first if it names its run always.
+        """Return what it says of each run after the first, or of the only one; once for all if it names its run always.
 
-        A value that is not finite lets the condition hold: a run that diverged passes no gate.
+        Where a metric is compared with that of a named run, that run is left out and the first is not: none is
+        compared with itself. A value that is not finite lets the condition hold: a run that diverged passes no gate.
 
         Raises:
             UsageError: a run lacks a metric that is asked of it, or a number is divided by zero.
         """
-        bare = any(run is None for run, _ in self._names.values())
+        return [self._verdict(run, values) for run in self._judged()]
+
+    def _judged(self) -> Sequence[str | None]:
+        """Return the runs that a metric without a run stands for; None alone where every metric has one."""
+        bare = {metric for run, metric in self._names.values() if run is None}
+        if not bare:
+            return [None]
+        against = {run for run, metric in self._names.values() if run and metric in bare}
         runs = list(self._runs)
-        return [self._verdict(run, values) for run in (runs[1:] or runs if bare else runs[:1])]
+        return [run for run in runs if run not in against] if against else runs[1:] or runs
 
     def _refuse_to_compare_with_itself(self) -> None:
-        named = [name for name, (run, _) in self._names.items() if run]
-        if len(self._runs) == 1 and named and len(named) < len(self._names):
-            raise UsageError(f"found one run, which {named[0]} would compare with itself, allowed: two runs or more")
+        if not self._judged():
+            named = next(name for name, (run, _) in self._names.items() if run)
+            raise UsageError(f"found no run that {named} would not compare with itself, allowed: two runs or more")
 
-    def _verdict(self, run: str, values: Values) -> Verdict:
+    def _verdict(self, run: str | None, values: Values) -> Verdict:
         found: dict[str, float] = {}
         for name, (of, metric) in self._names.items():
-            value = values[of or run].get(metric)
+            value = values[of or str(run)].get(metric)
             if value is None:
                 raise UsageError(f"run {of or run} has no {metric}")
             found[name] = value
@@ -114,7 +122,7 @@ class Condition:
         try:
             holds = _truth(self._tree, lambda node: found[ast.unparse(node)])
         except ZeroDivisionError:
-            raise UsageError(f"{self._text}: divides by zero for run {run}") from None
+            raise UsageError(f"{self._text}: divides by zero{f' for run {run}' if run else ''}") from None
         return Verdict(run, holds, shown)
 
     def _meant(self, node: ast.expr) -> tuple[str | None, str]:

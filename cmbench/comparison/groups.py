@@ -44,14 +44,14 @@ class Group:
 
 
 def of(
-    keys: Sequence[Mapping[str, Any] | None], last: Mapping[str, Sequence[float | None]], intervals: Intervals
+    keys: Sequence[Mapping[str, Any] | None], values: Mapping[str, Sequence[float | None]], intervals: Intervals
 ) -> list[Group]:
     """Return the groups of two seeds or more, in the order of their first runs.
 
     Args:
         keys: one a run, as of `Member`; None where its recipe cannot be read. Of runs with one seed the first counts:
             a copy is no second draw.
-        last: the last value of each metric in each run, None where it has none.
+        values: of each metric in each run, after as many steps; None where it has none.
         intervals: of the difference of two means; asked only where there are two groups.
     """
     found: dict[str, dict[int, int]] = {}  # what all have -> seed -> place
@@ -62,15 +62,15 @@ def of(
     sets = [(tuple(places.values()), tuple(places)) for places in found.values() if len(places) > 1]
     first = sets[0][0] if sets else ()
     return [
-        Group(places, seeds, _spreads(places, last), _differences(first, places, last, intervals) if n else {})
+        Group(places, seeds, _spreads(places, values), _differences(first, places, values, intervals) if n else {})
         for n, (places, seeds) in enumerate(sets)
     ]
 
 
-def _spreads(group: Sequence[int], last: Mapping[str, Sequence[float | None]]) -> dict[str, Spread]:
+def _spreads(group: Sequence[int], values: Mapping[str, Sequence[float | None]]) -> dict[str, Spread]:
     spreads = {}
-    for metric, values in last.items():
-        there = [value for i in group if (value := values[i]) is not None]
+    for metric, of_runs in values.items():
+        there = [value for i in group if (value := of_runs[i]) is not None]
         mean, deviation = figures.mean_and_deviation(there)
         if mean is not None:
             spreads[metric] = Spread(len(there), mean, deviation)
@@ -78,15 +78,15 @@ def _spreads(group: Sequence[int], last: Mapping[str, Sequence[float | None]]) -
 
 
 def _differences(
-    first: Sequence[int], group: Sequence[int], last: Mapping[str, Sequence[float | None]], intervals: Intervals
+    first: Sequence[int], group: Sequence[int], values: Mapping[str, Sequence[float | None]], intervals: Intervals
 ) -> dict[str, Difference]:
     """Return the differences of the metrics that are finite in every run of both groups."""
-    tables = {name: np.array([values[i] for i in (*first, *group)], np.float64) for name, values in last.items()}
-    names = [name for name, values in tables.items() if np.isfinite(values).all()]
+    tables = {name: np.array([own[i] for i in (*first, *group)], np.float64) for name, own in values.items()}
+    names = [name for name, table in tables.items() if np.isfinite(table).all()]
     if not names:
         return {}
-    values = np.array([tables[name] for name in names])
-    x, y = values[:, : len(first)], values[:, len(first) :]
+    whole = np.array([tables[name] for name in names])
+    x, y = whole[:, : len(first)], whole[:, len(first) :]
     means = y.mean(axis=1) - x.mean(axis=1)
     rows = zip(names, means, *intervals(x, y), strict=True)
     return {name: Difference(*map(float, numbers)) for name, *numbers in rows}

@@ -1,14 +1,15 @@
 """A comparison as tables of text, for screen, terminal and page. What a name or a note holds is shown, not obeyed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
-from cmbench.comparison.departure import Band, Departure
+from cmbench.comparison.departure import Departure
 from cmbench.comparison.groups import Group
+from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES, Axis
 from cmbench.recipe import MISSING
 from cmbench.rundir.columns import Floats
@@ -44,7 +45,7 @@ def overview(found: Comparison) -> Iterator[Section]:
         yield _differing("environment that differs", letters, found.environment, "the environments are equal")
         yield _apart(found)
     if found.groups:
-        yield _groups(letters, found.groups, list(found.metrics))
+        yield _groups(letters, found.groups, found.metrics)
 
 
 def figures(found: Comparison) -> Iterator[Section]:
@@ -108,22 +109,32 @@ def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -
 
 def _apart(found: Comparison) -> Section:
     rows = [
-        [member.letter, *_first_difference(apart), ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart))]
+        [
+            member.letter,
+            *_first_difference(apart, found.members[0], member),
+            ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart)),
+        ]
         for member, apart in zip(found.members[1:], found.apart, strict=True)
     ]
     headers = ["run", "metric", "steps", "sigma", "times, from the profiles", "every metric, from step"]
     return Section(f"apart from {found.members[0].letter} beyond the noise of their rows", headers, rows)
 
 
-def _first_difference(apart: Apart) -> list[str]:
-    band = NONE if apart.band is None else _band(apart.band)
+def _first_difference(apart: Apart, first: Member, other: Member) -> list[str]:
+    band = _band(apart, first, other)
     if not apart.earliest:
         return ["none" if apart.judged else "too few rows", NONE, NONE, band]
     name, found = apart.earliest
     return [plain(name), f"{found.step} to {found.until}", f"{found.size:+.3g}", band]
 
 
-def _band(band: Band) -> str:
+def _band(apart: Apart, first: Member, other: Member) -> str:
+    if not (first.profiles and other.profiles):
+        return NONE
+    if not apart.profiles_judged:
+        return "too few rows" if first.edges == other.edges else "other bins of time"
+    if (band := apart.band) is None:
+        return "none"
     return f"{plain(band.quantity)}, t {four_digits(band.low)} to {four_digits(band.high)}, step {band.step}"
 
 
@@ -154,13 +165,18 @@ def _goal(letters: Sequence[str], goal: Goal) -> Section:
     return Section(f"until {plain(goal.text)}", ["run", "step", "images", "time"], rows)
 
 
-def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Sequence[str]) -> Section:
+def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Mapping[str, Metric]) -> Section:
     names = [" ".join(letters[i] for i in group.places) for group in groups]
     headers = ["last value", names[0]]
     for name in names[1:]:
         headers += [name, "difference", "95% by bootstrap", "95% by Welch"]
-    rows = [[plain(metric), *_over_seeds(groups, metric)] for metric in metrics]
+    rows = [[_after_as_many_steps(name, metric), *_over_seeds(groups, name)] for name, metric in metrics.items()]
     return Section("over seeds: mean and standard deviation", headers, [row for row in rows if set(row[1:]) != {NONE}])
+
+
+def _after_as_many_steps(name: str, metric: Metric) -> str:
+    end = metric.ends["step"]
+    return plain(name) if metric.ends_together or end is None else f"{plain(name)} at step {end:.0f}"
 
 
 def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:

@@ -70,7 +70,7 @@ def test_everything_as_json(cmbench, runs):
     assert found["profile_edges"]["a"] == EDGES
     (group,) = found["groups"]
     assert (group["runs"], group["seeds"]) == (["a", "b"], [3, 4])
-    assert group["last"]["sw_1step"]["mean"] == pytest.approx(0.55)
+    assert group["values"]["sw_1step"]["mean"] == pytest.approx(0.55)
 
 
 def test_csv_tells_the_same(cmbench, runs):
@@ -154,7 +154,7 @@ def test_metrics_that_are_asked_for(cmbench, runs, wanted, metrics, profiles):
     assert list(found["profiles"]) == profiles
     assert [goal["metric"] for goal in found["goals"]] == [name for name in metrics if name == "sw_1step"]
     assert set(found["apart"]["c"]["metrics"]) == set(whole["apart"]["c"]["metrics"]) & set(metrics)
-    assert list(found["groups"][0]["last"]) == metrics
+    assert list(found["groups"][0]["values"]) == metrics
     assert found["recipe"] == whole["recipe"]
     rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv", *options).out)))
     assert {row["name"] for row in rows if row["section"] in ("metric", "apart", "seeds")} == set(metrics)
@@ -229,8 +229,33 @@ def test_whether_there_are_rows_enough_to_tell_runs_apart(cmbench, home):
             "earliest": None,
             "judged": [] if n == 5 else ["loss"],
             "metrics": {},
+            "profiles_judged": [],
             "band": None,
         }
+
+
+def test_why_no_times_are_named(cmbench, home):
+    """Other bins and too few rows are not taken for no difference."""
+    rows = {step: {"loss": [1.0, 2.0, 3.0, 4.0]} for step in range(1, 13)}
+    compared_run(home / "runs", "a", {"loss": losses()}, profiles=rows)
+    compared_run(home / "runs", "b", {"loss": losses()}, profiles=rows)
+    compared_run(home / "runs", "c", {"loss": losses()}, profiles={1: rows[1]})
+    compared_run(home / "runs", "d", {"loss": losses()}, profiles=rows, meta={"profile_edges": [1.0, 2, 3, 4, 5]})
+    outcome = json.loads(cmbench("compare", "a", "b", "c", "d", "--json").out)
+    assert [outcome["apart"][letter]["profiles_judged"] for letter in "bcd"] == [["loss"], [], []]
+    lines = cmbench("compare", "a", "b", "c", "d", "--plain").out.splitlines()
+    below = lines[lines.index("apart from a beyond the noise of their rows") + 2 :][:3]
+    assert [why in line for why, line in zip(("none ", "too few rows", "other bins"), below, strict=True)] == [True] * 3
+
+
+def test_seeds_are_compared_after_as_many_steps(cmbench, home):
+    """One seed stopped early: its last value is no draw of what the others came to."""
+    compared_run(home / "runs", "a", {"loss": [4.0, 3.0, 2.0, 1.0]})
+    compared_run(home / "runs", "b", {"loss": [5.0, 4.0]}, recipe={"seed = 3": "seed = 4"})
+    found = json.loads(cmbench("compare", "a", "b", "--json").out)
+    assert found["metrics"]["loss"]["ends_together"] is False
+    assert found["groups"][0]["values"]["loss"]["mean"] == pytest.approx(3.5)
+    assert "loss at step 2" in cmbench("compare", "a", "b", "--plain").out
 
 
 def test_snapshots_of_equal_latents_stand_together(cmbench, runs):
@@ -332,7 +357,7 @@ MISTAKES = {
     "gate that is code": (["a-run", "--fail-if", "open('x')"], 2, ["--fail-if", "open('x')", "allowed"]),
     "gate and files": (["a-run", "--html", "x.html", "--fail-if", "los > 1"], 2, ["--fail-if"]),
     "gate that is empty": (["a-run", "b-run", "--fail-if", ""], 2, ["--fail-if", "allowed"]),
-    "gate of a run against itself": (["a-run", "a-run", "--fail-if", "sw1 > a.sw1"], 2, ["one run", "a.sw1", "two"]),
+    "gate of a run against itself": (["a-run", "a-run", "--fail-if", "sw1 > a.sw1"], 2, ["no run", "a.sw1", "two"]),
     "level that is not finite": (["a-run", "--reach", "sw1=nan"], 2, ["--reach", "'nan'", "sw1=0.06"]),
     "page that is a folder": (["a-run", "--html", "."], 2, [".: cannot be written: Is a directory"]),
     "page in no folder": (["a-run", "--html", "nowhere/x.html"], 2, ["nowhere/x.html"]),

@@ -33,8 +33,10 @@ def holds(text, values=VALUES):
         "max(loss, sw1, 1) == 1": {"b": False, "c": True},
         "min(loss, 1) != 1": {"b": False, "c": True},
         "-loss + 2 * 3 / 2 - 1 == 0": {"b": True, "c": False},
-        "b.loss > a.loss": {"a": True},
-        "1 > 2": {"a": False},
+        "b.loss > a.loss": {None: True},
+        "loss > 1.05 * b.loss": {"a": False, "c": False},
+        "loss >= c.loss": {"a": True, "b": True},
+        "sw1 > a.sw1 or b.loss > 9": {"b": True, "c": False},
         "(((loss)) > 1)": {"b": True, "c": False},
     }.items(),
 )
