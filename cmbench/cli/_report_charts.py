@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmbench.comparison.compare import Comparison
+from cmbench.comparison.member import Member
 from cmbench.errors import UsageError
 from cmbench.rundir.columns import Column, Floats
 from cmbench.tui.colours import line_colours
@@ -132,15 +133,25 @@ def _draw_curve(axes: "Axes", i: int, column: Column, shaded: bool) -> None:
 
 
 def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:
-    profiles = found.profiles[name]
-    _name(axes, f"{name} over time, newest", "t", np.concatenate([shown[1] for shown in profiles if shown]))
-    edges = [edge for member in found.members for edge in member.edges]
-    if edges and min(edges) > 0 and max(edges) > _WIDE * min(edges):
+    profiles, (x, edges) = found.profiles[name], _edges(found.members)
+    _name(axes, f"{name} over time, newest", x, np.concatenate([shown[1] for shown in profiles if shown]))
+    ends = [end for own in edges if own for end in (own[0], own[-1])]
+    if ends and min(ends) > 0 and max(ends) > _WIDE * min(ends):
         axes.set_xscale("log")
         _plain_ticks(axes.xaxis)
-    for i, (member, shown) in enumerate(zip(found.members, profiles, strict=True)):
-        if shown and len(member.edges) == len(shown[1]) + 1:
-            axes.stairs(shown[1], member.edges, baseline=None, **_look(i))
+    for i, (own, shown) in enumerate(zip(edges, profiles, strict=True)):
+        if shown and len(own) == len(shown[1]) + 1:
+            axes.stairs(shown[1], own, baseline=None, **_look(i))
+
+
+def _edges(members: Sequence[Member]) -> tuple[str, list[list[float]]]:
+    """Return what the bins of each run lie over: time, or the noise level where the times of their paths differ."""
+    with_bins = [member for member in members if member.edges]
+    if len({tuple(member.edges) for member in with_bins}) < 2:
+        return "t", [member.edges for member in members]
+    if all(member.levels for member in with_bins):
+        return "noise level", [member.levels for member in members]
+    return "t, of each run its own", [member.edges for member in members]
 
 
 def _plain_ticks(axis: "Axis") -> None:

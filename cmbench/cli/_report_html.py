@@ -34,7 +34,7 @@ def encoded(found: Comparison) -> bytes:
         overview=list(overview(found)),
         figures=list(figures(found)),
         charts=Markup(svg(found)),  # matplotlib escapes what it writes
-        pictures=[(row.sampler_steps, list(_shown(found, row))) for row in found.pictures],
+        pictures=[(row.title, list(_shown(found, row))) for row in found.pictures],
     )
     return page.encode("utf-8", "replace")
 

@@ -37,6 +37,7 @@ def encoded(found: Comparison) -> bytes:
             for name, profiles in found.profiles.items()
         },
         "profile_edges": by_letter([member.edges for member in found.members]),
+        "profile_noise_levels": by_letter([member.levels for member in found.members]),
         "snapshots": [
             {
                 "sampler_steps": row.sampler_steps,

@@ -35,7 +35,9 @@ def compare(
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one value a line.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with charts and snapshots.")] = None,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the charts as a picture.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables, charts and snapshots as a picture.")
+    ] = None,
     reach: Annotated[
         list[str] | None,
         typer.Option(metavar="METRIC=LEVEL", help="Tell when each run got there, e.g. sw1=0.06; may be repeated."),
@@ -141,10 +143,10 @@ def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
     """Write the files that were asked for."""
     if not (html or png):
         return
-    from cmbench.cli import _report_charts, _report_html
+    from cmbench.cli import _report_charts, _report_html, _report_png
 
     _report_charts.check("--html" if html else "--png")
-    for path, encode in ((html, _report_html.encoded), (png, _report_charts.png)):
+    for path, encode in ((html, _report_html.encoded), (png, _report_png.encoded)):
         if path:
             content = encode(found)
             with writing(path):

@@ -122,6 +122,12 @@ class PictureRow:
     sampler_steps: int
     pictures: Mapping[int, Picture]
 
+    @property
+    def title(self) -> str:
+        """What the row shows."""
+        latents = ", from the same latents" if len(self.pictures) > 1 else ""
+        return f"snapshots in {self.sampler_steps} step{'s' * (self.sampler_steps > 1)}{latents}"
+
 
 @dataclass(frozen=True)
 class Comparison:

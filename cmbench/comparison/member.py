@@ -18,7 +18,7 @@ from cmbench.rundir.overview import number_of
 # Of meta.json: what a run is, where it lies, or what follows from its recipe.
 _NOT_ENVIRONMENT = {
     *("schema", "created", "argv", "directory", "seed", "teacher", "start"),
-    *("shape", "classes", "parameters", "profile_edges", "floor"),
+    *("shape", "classes", "parameters", "profile_edges", "profile_noise_levels", "floor"),
 }
 
 
@@ -34,6 +34,7 @@ class Member:
         environment: what results depend on beside the recipe, by key.
         columns: its metrics.
         edges: times between the bins of its profiles, (B + 1,).
+        levels: the noise levels of these times; empty where they were not written.
         profiles: its quantities over time.
         latents: equal for runs whose snapshots are drawn from the same latents; its own letter where that is not known.
     """
@@ -47,6 +48,7 @@ class Member:
     environment: Mapping[str, Any]
     columns: Mapping[str, Column]
     edges: list[float]
+    levels: list[float]
     profiles: Mapping[str, Profile]
     latents: str
 
@@ -63,7 +65,8 @@ class Member:
             keys=with_settings(recipe, settings.course(read_rows(run.events))) if recipe else None,
             environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
             columns=columns.read(run, number_of(meta.get("created"))),
-            edges=_edges(meta),
+            edges=_numbers(meta, "profile_edges"),
+            levels=_numbers(meta, "profile_noise_levels"),
             profiles=columns.profiles(run),
             latents=f"{recipe.seed} {recipe.snapshot.n} {meta.get('shape')}" if recipe else letter,
         )
@@ -97,8 +100,8 @@ def _recipe(run: RunDir) -> Recipe | None:
         return None
 
 
-def _edges(meta: Mapping[str, Any]) -> list[float]:
-    found = meta.get("profile_edges")
-    edges = [number_of(edge) for edge in found] if isinstance(found, list) else []
-    known = [edge for edge in edges if edge is not None]
-    return known if len(known) == len(edges) else []
+def _numbers(meta: Mapping[str, Any], key: str) -> list[float]:
+    found = meta.get(key)
+    numbers = [number_of(value) for value in found] if isinstance(found, list) else []
+    known = [number for number in numbers if number is not None]
+    return known if len(known) == len(numbers) else []

@@ -50,6 +50,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "classes": built.data.classes,
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
+        "profile_noise_levels": built.state.model.path.noise_level(built.state.profile.edges.double()).tolist(),
         "floor": built.floor() if built.recipe.evaluate.every else {},
     }
 

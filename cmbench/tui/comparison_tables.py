@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich import console
+from rich.table import Table
+from rich.text import Text
 
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.departure import Departure
@@ -34,6 +37,18 @@ class Section:
 def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
     """Return all tables of a comparison, profiles as lines of blocks or of ASCII."""
     return [*overview(found), *figures(found), *_profiles(found, ascii_only), *_pictures(found)]
+
+
+def drawn(section: Section) -> console.Group:
+    """Return a table under its title, which may be the wider of the two; what it holds is text, no markup."""
+    table = Table(box=None, pad_edge=False)
+    if not section.rows:
+        table.add_column(Text(section.otherwise, style="dim"))
+    for header in section.headers if section.rows else ():
+        table.add_column(Text(header, style="dim"), no_wrap=True)
+    for row in section.rows:
+        table.add_row(*map(Text, row))
+    return console.Group(Text(section.title, style="bold", no_wrap=True), table)
 
 
 def overview(found: Comparison) -> Iterator[Section]:
@@ -202,9 +217,9 @@ def _profiles(found: Comparison, ascii_only: bool) -> list[Section]:
     return [
         Section(
             f"profile of {plain(name)} over time",
-            ["run", "step", "lowest", "", "highest"],
+            ["run", "step", "lowest", "", "highest", "t", "noise level"],
             [
-                [member.letter, str(profile[0]), *_course(profile[1], ascii_only)]
+                [member.letter, str(profile[0]), *_course(profile[1], ascii_only), *_range_of_times(member)]
                 for member, profile in zip(found.members, profiles, strict=True)
                 if profile and np.isfinite(profile[1]).any()
             ],
@@ -212,6 +227,11 @@ def _profiles(found: Comparison, ascii_only: bool) -> list[Section]:
         )
         for name, profiles in found.profiles.items()
     ]
+
+
+def _range_of_times(member: Member) -> list[str]:
+    ends = [(values[0], values[-1]) if values else None for values in (member.edges, member.levels)]
+    return [f"{four_digits(end[0])} to {four_digits(end[1])}" if end else NONE for end in ends]
 
 
 def _course(bins: Floats, ascii_only: bool) -> list[str]:
@@ -223,7 +243,7 @@ def _course(bins: Floats, ascii_only: bool) -> list[str]:
 def _pictures(found: Comparison) -> list[Section]:
     return [
         Section(
-            f"snapshots in {row.sampler_steps} step{'s' * (row.sampler_steps > 1)}, from the same latents",
+            row.title,
             ["run", "step", "file"],
             [[found.members[i].letter, str(shown.step), plain(shown.path)] for i, shown in row.pictures.items()],
         )

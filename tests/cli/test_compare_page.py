@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from compared_runs import compared_run, losses
+from compared_runs import EDGES, compared_run, losses
 from PIL import Image
 
+from cmbench.cli import _report_charts
+from cmbench.comparison.compare import compare
 from cmbench.rundir import annotations
+from cmbench.rundir.layout import RunDir
 
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)> $\\frac{$ \x1b[0m"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -104,6 +107,34 @@ def test_the_picture(cmbench, runs, home):
     picture = Image.open(io.BytesIO((home / "charts.png").read_bytes()))
     assert picture.format == "PNG"
     assert np.array(picture.convert("L")).std() > 5
+
+
+def test_the_picture_holds_tables_charts_and_snapshots(cmbench, runs, home):
+    """Beside the charts alone it is higher by the tables above and the two snapshots in red below."""
+    for run in runs:
+        (run.snapshots / "00000040_1step.png").unlink()
+    assert cmbench("compare", "*", "--png", "whole.png").code == 0
+    whole = np.array(Image.open(io.BytesIO((home / "whole.png").read_bytes())).convert("RGB")).astype(int)
+    charts = Image.open(io.BytesIO(_report_charts.png(compare(runs))))
+    assert len(whole) > charts.height + 400
+    red = (whole[..., 0] == 200) & (whole[..., 2] == 0)
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    assert len(rows) == 264
+    assert len(columns) == 2 * 264
+    assert rows[0] > charts.height
+
+
+@pytest.mark.parametrize("paths", [(False, False), (True, True), (True, False)], ids=["one path", "levels", "none"])
+def test_what_profiles_of_several_paths_lie_over(home, paths):
+    """Times of one path as they are, of several the noise levels where all tell them."""
+    edges = [EDGES, EDGES] if paths == (False, False) else [EDGES, [0.1, 0.2, 0.8, 1.4, 1.5]]
+    rows = {step: {"loss": [1.0, 2.0, 3.0, 4.0]} for step in range(1, 6)}
+    for name, own, has_levels in zip("ab", edges, paths, strict=True):
+        meta = {"profile_edges": own, **({"profile_noise_levels": EDGES} if has_levels else {})}
+        compared_run(home / "runs", name, {"loss": losses()}, meta=meta, profiles=rows)
+    text = _report_charts.svg(compare([RunDir(home / "runs" / name) for name in "ab"]))
+    axes = {(False, False): ">t<", (True, True): ">noise level<", (True, False): ">t, of each run its own<"}
+    assert [label for label in axes.values() if label in text] == [axes[paths]]
 
 
 def test_without_matplotlib_one_line(cmbench, home, monkeypatch):

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.table import Table
-from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -68,7 +66,9 @@ class CompareReportScreen(BenchScreen):
     def _show(self, sections: Sequence[Section]) -> None:
         if self.is_attached:
             self._say(f"{' '.join(short(run.path) for run in self.runs)}")
-            self.query_one(VerticalScroll).mount_all(Static(_drawn(s), classes="section") for s in sections)
+            self.query_one(VerticalScroll).mount_all(
+                Static(comparison_tables.drawn(s), classes="section") for s in sections
+            )
 
     def action_section(self, step: int) -> None:
         """Go on to the next table, or back to the one before."""
@@ -85,15 +85,3 @@ class CompareReportScreen(BenchScreen):
     def action_leave(self) -> None:
         """Go back to the curves."""
         self.dismiss()
-
-
-def _drawn(section: Section) -> Table:
-    """Return a table under its title; what it holds is text, no markup."""
-    drawn = Table(title=Text(section.title, style="bold"), title_justify="left", box=None, pad_edge=False)
-    if not section.rows:
-        drawn.add_column(Text(section.otherwise, style="dim"))
-    for header in section.headers if section.rows else ():
-        drawn.add_column(Text(header, style="dim"), no_wrap=True)
-    for row in section.rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
