@@ -8,8 +8,8 @@ import numpy as np
 from cmbench.measures import Better, better
 from cmbench.rundir.columns import Column, Floats
 
-Axis = Literal["step", "images", "seconds"]
-AXES: tuple[Axis, ...] = ("step", "images", "seconds")
+Axis = Literal["step", "images", "seconds", "forwards"]
+AXES: tuple[Axis, ...] = ("step", "images", "seconds", "forwards")
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Best:
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a measure first was as good as asked; images is None where the rows do not say."""
+    """Where a measure first was as good as asked; images and forwards are None where the rows do not say."""
 
     step: int
     images: int | None
     seconds: float
+    forwards: float | None = None
 
 
 def last(column: Column) -> float | None:
@@ -44,7 +45,7 @@ def best(name: str, column: Column) -> Best | None:
 
 
 def at(column: Column, axis: Axis, x: float) -> float | None:
-    """Return the value at a step, a number of images or seconds, on straight lines between the finite rows.
+    """Return the value at a step, after so many images, seconds or forward passes, on lines between the finite rows.
 
     None where the metric does not reach from before `x` to it: nothing is extrapolated.
     """
@@ -78,4 +79,5 @@ def reached(column: Column, level: float, way: Better = "lower") -> Reached | No
         return None
     i = good[0]
     images = int(column.images[i]) if np.isfinite(column.images[i]) else None
-    return Reached(int(column.step[i]), images, float(column.seconds[i]))
+    forwards = float(column.forwards[i]) if np.isfinite(column.forwards[i]) else None
+    return Reached(int(column.step[i]), images, float(column.seconds[i]), forwards)

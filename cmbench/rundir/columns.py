@@ -26,12 +26,14 @@ class Column:
     Attributes:
         step, images: after which the row was written; nan where a row does not say how many images.
         seconds: of training, without the time between a stop and the first row of the next segment.
+        forwards: what the run had cost then in forward passes of its network; nan where a row does not say so.
         value: nan and inf where it was not finite.
     """
 
     step: Floats
     images: Floats
     seconds: Floats
+    forwards: Floats
     value: Floats
 
     def __len__(self) -> int:
@@ -42,8 +44,8 @@ class Column:
         there = np.isfinite(self.value)
         return self if there.all() else Column(*(part[there] for part in self._parts()))
 
-    def _parts(self) -> tuple[Floats, Floats, Floats, Floats]:
-        return self.step, self.images, self.seconds, self.value
+    def _parts(self) -> tuple[Floats, ...]:
+        return self.step, self.images, self.seconds, self.forwards, self.value
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,11 @@ def _columns(blocks: Sequence[_Block], created: float | None) -> dict[str, Colum
     step, images, time, segment = (np.concatenate([block[key] for block in blocks]) for key in _PLACES)
     order = np.argsort(step, kind="stable")
     seconds = _training_seconds(time, segment, created)[order]
+    forwards = np.concatenate([block.get("forwards", np.full(len(block["step"]), np.nan)) for block in blocks])
     columns: dict[str, Column] = {}
-    shared: dict[bytes, tuple[NDArray[np.int64], Floats, Floats, Floats]] = {}  # metrics of the same rows share places
+    shared: dict[
+        bytes, tuple[NDArray[np.int64], tuple[Floats, Floats, Floats, Floats]]
+    ] = {}  # for metrics of equal rows
     for key in sorted(set().union(*blocks) - {*_PLACES}):
         if key.startswith("there "):
             continue
@@ -165,9 +170,9 @@ def _columns(blocks: Sequence[_Block], created: float | None) -> dict[str, Colum
             continue
         if (mark := kept.tobytes()) not in shared:
             rows = order[kept]
-            shared[mark] = rows, step[rows], images[rows], seconds[kept]
-        rows, steps, at_images, at_seconds = shared[mark]
-        columns[key] = Column(steps, at_images, at_seconds, _joined(blocks, key)[rows])
+            shared[mark] = rows, (step[rows], images[rows], seconds[kept], forwards[rows])
+        rows, places = shared[mark]
+        columns[key] = Column(*places, _joined(blocks, key)[rows])
     return columns
 
 

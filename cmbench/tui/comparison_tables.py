@@ -81,7 +81,8 @@ def place(axis: Axis, value: float | None) -> str:
     """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20`."""
     if value is None:
         return f"equal {axis}"
-    return {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": clock(value)}[axis]
+    words = {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": clock(value)}
+    return words.get(axis, f"{four_digits(value)} forwards")
 
 
 def value_text(value: Any) -> str:
@@ -172,12 +173,15 @@ def _figures(figures: Figures) -> list[str]:
 
 def _goal(letters: Sequence[str], goal: Goal) -> Section:
     rows = [
-        [letter, str(found.step), NONE if found.images is None else str(found.images), clock(found.seconds)]
+        [
+            *(letter, str(found.step), NONE if found.images is None else str(found.images)),
+            *(clock(found.seconds), cell(found.forwards)),
+        ]
         if found
-        else [letter, NONE, NONE, NONE]
+        else [letter, NONE, NONE, NONE, NONE]
         for letter, found in zip(letters, goal.reached, strict=True)
     ]
-    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "time"], rows)
+    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "time", "forwards"], rows)
 
 
 def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Mapping[str, Metric]) -> Section:

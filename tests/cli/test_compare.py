@@ -49,7 +49,7 @@ def test_everything_as_json(cmbench, runs):
     assert found["recipe"] == {"seed": {"a": 3, "b": 4, "c": 3}, "optimizer.lr": {"a": 0.01, "b": 0.01, "c": 0.03}}
     assert found["environment"] == {"host": {"a": "here", "b": "there", "c": "here"}}
     loss = found["metrics"]["loss"]
-    assert (loss["start"], loss["ends"]) == (2, {"step": 40, "images": 320, "seconds": 30})
+    assert (loss["start"], loss["ends"]) == (2, {"step": 40, "images": 320, "seconds": 30, "forwards": None})
     a, c = np.array(losses(40, 1)), np.array(losses(30, 3)) - 3
     assert loss["runs"]["a"]["area"] == pytest.approx(trapezoid(a[1:], np.arange(2, 41)))
     assert loss["runs"]["c"]["area"] == pytest.approx(trapezoid(c[:20], np.arange(2, 41, 2)))
@@ -208,6 +208,20 @@ def test_a_recipe_that_cannot_be_read_is_not_called_equal(cmbench, runs):
         True,
         False,
     ]
+
+
+def test_runs_are_compared_at_equal_compute(cmbench, home):
+    """b costs twice as much a step: where both have cost 40 forward passes, it stands at step 5."""
+    for name, cost in (("a", 4.0), ("b", 8.0)):
+        steps = np.arange(1, 11)
+        compared_run(home / "runs", name, {"sw_1step": 1 / steps, "forwards": cost * steps})
+    found = json.loads(cmbench("compare", "a", "b", "--json").out)
+    quality = found["metrics"]["sw_1step"]
+    assert quality["ends"]["forwards"] == 40
+    assert [quality["runs"][letter]["at_forwards"] for letter in "ab"] == pytest.approx([1 / 10, 1 / 5])
+    (goal,) = found["goals"]
+    assert [goal["runs"][letter]["forwards"] for letter in "ab"] == [40, 80]
+    assert "at 40 forwards" in cmbench("compare", "a", "b", "--plain").out
 
 
 def test_levels_of_what_is_better_higher_say_so(cmbench, home):

@@ -13,7 +13,7 @@ EDGES = np.geomspace(0.01, 80, 33).tolist()
 
 def column(value, step=None) -> Column:
     step = np.arange(1.0, len(value) + 1) if step is None else np.array(step, float)
-    return Column(step, step, step, np.array(value, float))
+    return Column(step, step, step, step, np.array(value, float))
 
 
 def noise(n, seed, size=1.0):

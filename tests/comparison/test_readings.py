@@ -17,6 +17,7 @@ def column(step, value, images=None, seconds=None) -> Column:
         step,
         8 * step if images is None else np.array(images, float),
         2 * step if seconds is None else np.array(seconds, float),
+        32 * step,
         np.array(value, float),
     )
 
@@ -73,8 +74,8 @@ def test_last_is_not_hidden_where_it_is_not_finite():
 
 def test_when_a_level_was_reached():
     found = column([5, 6, 7], [0.3, 0.1, 0.2])
-    assert readings.reached(found, 0.2) == Reached(6, 48, 12.0)
-    assert readings.reached(found, 0.1) == Reached(6, 48, 12.0)
+    assert readings.reached(found, 0.2) == Reached(6, 48, 12.0, 192.0)
+    assert readings.reached(found, 0.1) == Reached(6, 48, 12.0, 192.0)
     assert readings.reached(found, 0.09) is None
-    assert readings.reached(column([5], [0.1], images=[math.nan]), 1.0) == Reached(5, None, 10.0)
+    assert readings.reached(column([5], [0.1], images=[math.nan]), 1.0) == Reached(5, None, 10.0, 160.0)
     assert readings.reached(column([5], [math.nan]), 1.0) is None
