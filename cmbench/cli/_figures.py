@@ -169,6 +169,21 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     ]
     if rows:
         table(["metric", "steps", "value", "spread", "floor", "better"], rows)
+    if note := of_fewer(subject, figures):
+        typer.echo(note)
+
+
+def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:
+    """Return a line that says where a floor is of fewer samples than the figures; empty where none is."""
+    fewer: dict[int, list[str]] = {}
+    for figure in figures:
+        if figure.get("floor_n", subject.n) < subject.n:
+            names = fewer.setdefault(figure["floor_n"], [])
+            names += [figure["metric"]] * (figure["metric"] not in names)
+    if not fewer:
+        return ""
+    parts = "; ".join(f"{n:,} for {', '.join(names)}" for n, names in fewer.items())
+    return f"floor: of all samples that there are, {parts}; figures of {subject.n:,} may be lower by their number alone"
 
 
 def cell(value: float | None) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmbench.cli._figures import Asked, Subject, cell
+from cmbench.cli._figures import Asked, Subject, cell, of_fewer
 from cmbench.measures import MEASURES
 
 Figures = Sequence[dict[str, Any]]
@@ -23,7 +23,8 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
     sizes = ", ".join(f"{n:,}" for n in dict.fromkeys(subject.n for subject in subjects))
     made = f"{asked.repeats} sets of {sizes} samples, seed {asked.seed}, features {asked.features}."
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made]) + "\n"
+    notes = dict.fromkeys(of_fewer(*pair) for pair in zip(subjects, answers, strict=True))
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made, *filter(None, notes)]) + "\n"
 
 
 def _labels(subjects: Sequence[Subject]) -> Iterator[str]:

@@ -22,9 +22,9 @@ from cmbench.rundir.layout import RunDir
 class Evaluation:
     """Answers about one checkpoint.
 
-    An answer is {"value", "spread", "floor"} and what belongs to the measure. `value` is the mean over several sets of
-    samples, each from latents of its own, and `spread` the standard deviation of one set's figure: what another seed
-    would change. What other held-out data would change is not in it.
+    An answer is {"value", "spread", "floor"} and what belongs to the measure, as of how many samples the floor is.
+    `value` is the mean over several sets of samples, each from latents of its own, and `spread` the standard deviation
+    of one set's figure: what another seed would change. What other held-out data would change is not in it.
 
     Args:
         run: the run.
@@ -76,7 +76,8 @@ class Evaluation:
             advance: called after each figure.
         """
         judge = Judge(self._data, n, self._features)
-        floors = {name: judge.floor(name) for name in dict.fromkeys(name for name, _ in wanted)}
+        names = dict.fromkeys(name for name, _ in wanted)
+        floors = {name: {"floor": judge.floor(name), "floor_n": judge.floor_size(name)} for name in names}
         for steps in dict.fromkeys(steps for _, steps in wanted):
             values: dict[str, list[float]] = {name: [] for name, own in wanted if own == steps}
             for of_set in _seeds(seed, repeats):
@@ -85,7 +86,7 @@ class Evaluation:
                     advance()
             for name, own in values.items():
                 of_sets = torch.tensor(own, dtype=torch.float64)
-                answer = {"value": float(of_sets.mean()), "spread": float(of_sets.std()), "floor": floors[name]}
+                answer = {"value": float(of_sets.mean()), "spread": float(of_sets.std()), **floors[name]}
                 yield name, steps, {**answer, "values": own}
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:

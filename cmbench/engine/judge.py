@@ -43,9 +43,14 @@ class Judge:
 
     def floor(self, name: str) -> float:
         """Return what a perfect sampler would show."""
-        if OF_SAMPLES[name].against == "train":
-            return self._measured(name, self._held_out)
-        return self._measured(name, self._features(self._data.train_sample(self._n)))
+        return self._measured(name, self._perfect(name))
+
+    def floor_size(self, name: str) -> int:
+        """Return of how many samples the floor is: fewer than n where there are no more."""
+        return len(self._perfect(name))
+
+    def _perfect(self, name: str) -> Tensor:
+        return self._held_out if OF_SAMPLES[name].against == "train" else self._some_train
 
     def _measured(self, name: str, x: Tensor) -> float:
         real = self._train if OF_SAMPLES[name].against == "train" else self._held_out
@@ -54,6 +59,10 @@ class Judge:
     @cached_property
     def _held_out(self) -> Tensor:
         return self._features(self._data.held_out(self._n))
+
+    @cached_property
+    def _some_train(self) -> Tensor:
+        return self._features(self._data.train_sample(self._n))
 
     @cached_property
     def _train(self) -> Tensor:

@@ -17,8 +17,9 @@ Answer = dict[str, Any]
 
 def read(run: RunDir, question: Question) -> Answer | None:
     """Return the answer to a question, or None where it was not asked yet or its file is broken."""
-    stored = read_json(_path(run, question))
-    return stored["answer"] if stored and stored.get("question") == question and "answer" in stored else None
+    stored = read_json(_path(run, question)) or {}
+    answer = stored.get("answer")
+    return answer if stored.get("question") == question and _is_whole(answer) else None
 
 
 def write(run: RunDir, question: Question, answer: Answer) -> None:
@@ -31,6 +32,14 @@ def write(run: RunDir, question: Question, answer: Answer) -> None:
         run.evaluations.mkdir(exist_ok=True)
         content = {"schema": SCHEMA, "question": question, "answer": answer}
         write_atomically(_path(run, question), to_json(content, indent=True))
+
+
+def _is_whole(answer: object) -> bool:
+    """Return whether something is an answer: numbers, or null where they are not finite, or why there are none."""
+    if not isinstance(answer, dict):
+        return False
+    numbers = [answer.get(key, "missing") for key in ("value", "spread", "floor")]
+    return isinstance(answer.get("why_not"), str) or all(isinstance(n, int | float | None) for n in numbers)
 
 
 def _path(run: RunDir, question: Question) -> Path:

@@ -136,6 +136,29 @@ def test_so_is_one_of_another_version_or_whose_file_is_broken(cmbench, trained, 
     assert len(list(trained.evaluations.iterdir())) == 2
 
 
+@pytest.mark.parametrize("answer", [5, [], {}, "text", {"value": 1.0}, {"value": "1", "spread": 0.1, "floor": 0}])
+def test_a_broken_answer_is_computed_again(cmbench, trained, answer):
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "recall", "--json")
+    (first,) = figures(cmbench(*ask)).values()
+    (path,) = trained.evaluations.iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "answer": answer}))
+    assert list(figures(cmbench(*ask)).values()) == [first]
+
+
+def test_a_floor_of_fewer_samples_says_so(cmbench, home, put_back):
+    """There are 200 moons to train on and 200 others: no floor is of 300."""
+    made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
+    list(made.records())
+    names = "sliced_wasserstein,nearest_neighbour"
+    ask = ("eval", made.run.name, "--repeats", "2", "--steps", "1", "--metrics", names)
+    found = figures(cmbench(*ask, "--n", "300", "--json"))
+    assert [figure["floor_n"] for figure in found.values()] == [200, 200]
+    note = cmbench(*ask, "--n", "300", "--markdown", "page.md").out.splitlines()[-1]
+    assert note.startswith("floor: of all samples that there are, 200 for sliced_wasserstein, nearest_neighbour;")
+    assert note in (home / "page.md").read_text()
+    assert "floor:" not in cmbench(*ask, "--n", "30").out
+
+
 def test_a_kept_answer_is_read_without_torch(cmbench, trained, home):
     ask = ["eval", str(trained.path), *FEW, "--steps", "1"]
     shown = cmbench(*ask).out
