@@ -28,11 +28,16 @@ class Tanh(nn.Module):
 
 
 def model(
-    F_theta: nn.Module, path: GaussianPath, sigma_data: float, scalings: ScalingsName = "edm", noise: NoiseName = "log"
+    F_theta: nn.Module,
+    path: GaussianPath,
+    sigma_data: float,
+    scalings: ScalingsName = "edm",
+    noise: NoiseName = "log",
+    D: int = 1,
 ) -> Model:
-    """Return a model of points on the line in float64; f is the identity at zero noise."""
+    """Return a model of points of D coordinates in float64; f is the identity at zero noise."""
     return Model(
-        F_theta, (1,), path, sigma_data, 0.002, 80.0, "float32", scalings, noise, "zero", time_dtype=torch.float64
+        F_theta, (D,), path, sigma_data, 0.002, 80.0, "float32", scalings, noise, "zero", time_dtype=torch.float64
     )
 
 
@@ -52,7 +57,8 @@ def given(eps: Tensor) -> GivenNoise:
     return GivenNoise(torch.device("cpu"), 0, 0, eps)
 
 
-def gradient(terms: Terms, F_theta: nn.Module) -> Tensor:
-    """Return the gradient of a loss in all parameters, in one vector."""
-    grads = torch.autograd.grad(terms.total, list(F_theta.parameters()))
+def gradient(terms: Terms, *modules: nn.Module) -> Tensor:
+    """Return the gradient of a loss in all parameters, in one vector; zero where it does not depend on one."""
+    parameters = [p for module in modules for p in module.parameters()]
+    grads = torch.autograd.grad(terms.total, parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([grad.flatten() for grad in grads])

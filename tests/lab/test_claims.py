@@ -13,7 +13,7 @@ from cmbench.lab._claims import Claim
 
 NAMES = [claim.name for claim in _claims.all_claims()]
 SMALL = {
-    "adaptive_weight": {"samples": 20_000, "draws": 10_000},
+    "adaptive_weight": {"samples": 10_000, "draws": 5_000},
     "cd_against_ct": {"nodes": 48},
     "discretisation_error": {"grids": (65, 129, 257)},
     "ema_teacher": {"chains": 2_000},
