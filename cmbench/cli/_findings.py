@@ -12,7 +12,7 @@ from cmbench.cli._tables import table
 from cmbench.lab._claims import Claim
 from cmbench.lab._finding import Chart, Finding, Measure
 
-_MARKERS = ("o", "x", "+", "*", "#")
+_MARKERS = ("o", "x", "+", "*", "#", "@")
 _VERDICTS = ("holds", "holds in part", "fails")
 
 

@@ -34,7 +34,7 @@ def test_the_claim_holds(name):
     assert finding.verdict == ("holds in part" if finding.in_part else "holds")
     assert finding.note or not finding.in_part
     assert all(len(curve.x) == len(curve.y) > 1 for curve in finding.chart.curves)
-    assert len(finding.chart.curves) <= 5
+    assert len(finding.chart.curves) <= 6
 
 
 @pytest.mark.parametrize(
