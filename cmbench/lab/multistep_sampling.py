@@ -1,5 +1,6 @@
 """Section 1: one step or several, with an exact and with imperfect consistency functions."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,13 +30,14 @@ def measure(samples: int = 200_000) -> Finding:
         for steps in STEPS:
             sigmas = sampling.consistency_sigmas(steps, SIGMA_MIN, SIGMA_MAX)
             mean, deviation = _drawn(a, b, sigmas, samples)
-            mean_expected, expected = _on_paper(a, b, sigmas)
+            mean_expected, expected = _on_paper(a, b, _levels(steps))
             scores += [abs(mean - mean_expected) * samples**0.5 / expected]
             scores += [abs(deviation / expected - 1) * (2 * samples) ** 0.5]
             distances[name].append(((mean - TARGET[0]) ** 2 + (deviation - TARGET[1]) ** 2) ** 0.5)
     exact, high, everywhere = distances.values()
     noise = MEAN * _stretch(SIGMA_MAX) + 5 * TARGET[1] * (1.5 / samples) ** 0.5
     measures = [
+        Measure("largest gap of the noise levels to the Karras grid on paper, relative", _off_grid(), 0, 1e-12),
         Measure(f"largest of {len(scores)} z-scores of mean and deviation", max(scores), 4.5, relation="<="),
         Measure("exact: largest distance, at most what start and noise allow", max(exact), noise, relation="<="),
         Measure("wrong at high noise: 16 steps over 1", high[-1] / high[0], 0.1, relation="<="),
@@ -48,6 +50,20 @@ def measure(samples: int = 200_000) -> Finding:
         "level leaves behind; an error made at every level adds up instead, and more steps make it worse."
     )
     return Finding(measures, chart, note, in_part=True)
+
+
+def _levels(steps: int) -> list[float]:
+    """Return (80^(1/7) + i / steps (.1^(1/7) - 80^(1/7)))^7 for i from 0 to steps - 1: Karras et al. 2022, eq. 5."""
+    high, low = SIGMA_MAX ** (1 / 7), SIGMA_MIN ** (1 / 7)
+    return [(high + i / steps * (low - high)) ** 7 for i in range(steps)]
+
+
+def _off_grid() -> float:
+    """Return the largest relative gap of the package's noise levels, or infinity where their number is wrong."""
+    pairs = [(sampling.consistency_sigmas(steps, SIGMA_MIN, SIGMA_MAX), _levels(steps)) for steps in STEPS]
+    if any(len(found) != len(levels) for found, levels in pairs):
+        return math.inf
+    return max(abs(a / b - 1) for found, levels in pairs for a, b in zip(found, levels, strict=True))
 
 
 def _stretch(sigma: float) -> float:

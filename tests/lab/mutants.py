@@ -4,9 +4,9 @@ import ast
 import inspect
 import textwrap
 
-from cmbench.equations import boundary, ema, gaussian_path, oracle, pf_ode, sampling, tangent, weighting
+from cmbench.equations import boundary, ema, gaussian_path, oracle, pf_ode, sampling, tangent, timesteps, weighting
 from cmbench.equations.boundary import Parameterisation
-from cmbench.networks import _embedding, _norm
+from cmbench.networks import _embedding, _norm, dit, unet
 from cmbench.networks._model import Model
 from cmbench.objectives import _anatomy, _scm, cd, continuous, ct
 
@@ -14,6 +14,14 @@ MIXTURE = oracle.GaussianMixture
 MUTANTS = [
     ("multistep_sampling", sampling.multistep_consistency.__wrapped__, "sigma**2 - sigma_min**2", "sigma**2"),
     ("multistep_sampling", sampling.multistep_consistency.__wrapped__, "sigmas[1:]", "sigmas[:1]"),
+    (
+        "multistep_sampling",
+        sampling.consistency_sigmas,
+        "(steps + 1, sigma_min, sigma_max).flip(0)[:-1]",
+        "(steps + 2, sigma_min, sigma_max).flip(0)[:-2]",
+    ),
+    ("multistep_sampling", sampling.consistency_sigmas, "flip(0)[:-1]", "flip(0)[1:]"),
+    ("multistep_sampling", timesteps.karras_grid, "** rho\n", "** (rho - 1)\n"),
     ("ema_teacher", ema.Follower.update.__wrapped__, "get_ema_multi_avg_fn(mu)", "get_ema_multi_avg_fn(mu**2)"),
     ("ema_teacher", ema.Follower.update.__wrapped__, "get_ema_multi_avg_fn(mu)", "get_ema_multi_avg_fn(0.9 * mu)"),
     ("unbiased_score", pf_ode.score_from_denoised, ".square()", ""),
@@ -52,6 +60,10 @@ MUTANTS = [
     ("double_normalisation", _norm.pnorm, "rsqrt()", "reciprocal()"),
     ("double_normalisation", _norm.ScaleShift.pair, "pnorm(shift)", "shift"),
     ("double_normalisation", _norm.ScaleShift.pair, "if self.double_norm", "if True"),
+    ("double_normalisation", unet.Block.forward, "scale, shift =", "shift, scale ="),
+    ("double_normalisation", unet.Block.forward, "self.norm_1(h) * scale", "h * scale"),
+    ("double_normalisation", dit._modulate, "scale[:, None] + shift[", "shift[:, None] + scale["),
+    ("double_normalisation", dit.Block.forward, "self.norm_1(x), self.affine_1", "x, self.affine_1"),
     ("adaptive_weight", weighting.adaptive, "- log_weight", "- 2 * log_weight"),
     ("adaptive_weight", weighting.adaptive, "log_weight.exp()", "(2 * log_weight).exp()"),
     ("adaptive_weight", _scm.terms, "F.detach() - g)", "F.detach() - 1.1 * g)"),
