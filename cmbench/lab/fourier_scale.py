@@ -4,8 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
 
+from cmbench.equations.tangent import value_and_derivative
 from cmbench.lab import _fit
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.networks._embedding import Fourier, Positional
@@ -64,10 +64,11 @@ def _fourier(channels: int, scale: float) -> Fourier:
 
 
 def _norm(embedding: nn.Module, c: Tensor, twice: bool = False) -> float:
-    """Return the mean over c of the L2 norm of the first or second derivative."""
+    """Return the mean over c of the L2 norm of the first derivative, or of its central difference."""
+    one = (torch.ones_like(c),)
 
     def first(c: Tensor) -> Tensor:
-        return jvp(embedding, (c,), (torch.ones_like(c),))[1]
+        return value_and_derivative(embedding, (c,), one, "jvp")[1]
 
-    derivative = jvp(first, (c,), (torch.ones_like(c),))[1] if twice else first(c)
+    derivative = value_and_derivative(first, (c,), one, "finite_difference", h=1e-6)[1] if twice else first(c)
     return derivative.norm(dim=1).mean().item()

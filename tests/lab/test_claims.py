@@ -64,6 +64,12 @@ def test_texts_are_read_without_torch():
     )
 
 
+def test_forward_mode_warns_of_nothing():
+    script = "from cmbench.lab import double_normalisation as d, fourier_scale as f; d.measure(); f.measure()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_names_are_chosen_once_in_order():
     assert [c.name for c in _claims.chosen(["zero_tangent", "ema_teacher", "zero_tangent"])] == [
         "ema_teacher",
