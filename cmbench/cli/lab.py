@@ -1,6 +1,7 @@
 """`cmbench lab`."""
 
 import importlib.util
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,8 +42,7 @@ def lab(
         _list(json)
         return 0
     claims = _claims.chosen(names)
-    if png and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--png: needs the matplotlib package: pip install 'cmbench[plots]'")
+    _check_outputs(png, markdown)
     results = []
     for claim in claims:
         start = time.perf_counter()
@@ -54,13 +54,30 @@ def lab(
         if png:
             _draw(results[-1], png)
     if markdown:
-        with writing(markdown):
+        with writing(f"--markdown {markdown}"):
             markdown.write_text(_findings.page(results), encoding="utf-8")
     if json:
         typer.echo(to_json({"schema": 1, "counts": _findings.counts(results), "claims": [r.plain() for r in results]}))
     else:
         typer.echo(f"\n{_findings.summary(results)}")
     return int(any(result.finding.verdict == "fails" for result in results))
+
+
+def _check_outputs(png: Path | None, markdown: Path | None) -> None:
+    """Refuse what cannot be written before anything is measured, and make the folder of the charts.
+
+    Raises:
+        UsageError: there is no matplotlib, or a path takes no files.
+    """
+    if png and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--png: needs the matplotlib package: pip install 'cmbench[plots]'")
+    if markdown and (markdown.is_dir() or not os.access(markdown if markdown.exists() else markdown.parent, os.W_OK)):
+        raise UsageError(f"--markdown {markdown}: cannot be written: a folder, or in none that takes files")
+    if png:
+        with writing(f"--png {png}"):
+            png.mkdir(parents=True, exist_ok=True)
+        if not os.access(png, os.W_OK):
+            raise UsageError(f"--png {png}: cannot be written: a folder that takes no files")
 
 
 def _list(json: bool) -> None:
@@ -85,6 +102,5 @@ def _draw(result: "_findings.Result", folder: Path) -> None:
     axes.set(xscale="log" if chart.log_x else "linear", yscale="log" if chart.log_y else "linear")
     axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
     axes.legend(fontsize="small")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(f"--png {folder}"):
         figure.savefig(folder / f"{result.claim.name}.png")

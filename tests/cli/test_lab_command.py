@@ -78,13 +78,24 @@ def test_a_page(cmbench, measured, home):
         (["all", "nothing"], "claim: found 'nothing'"),
         (["--png", "x"], "--png: found one, allowed with claims alone"),
         (["--markdown", "x"], "--markdown: found one"),
-        (["ema_teacher", "--markdown", "no/such/folder/x.md"], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line(cmbench, measured, arguments, message):
     done = cmbench("lab", *arguments)
     assert done.code == 2
     assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--markdown", "no/such/x.md"], ["--markdown", "."], ["--png", "file/pictures"]])
+def test_what_cannot_be_written_is_said_before_anything_is_measured(cmbench, monkeypatch, home, arguments):
+    if arguments[0] == "--png":
+        pytest.importorskip("matplotlib")
+    (home / "file").touch()
+    monkeypatch.setattr(_claims, "measure", lambda claim: pytest.fail("measured"))
+    done = cmbench("lab", "ema_teacher", *arguments)
+    assert done.code == 2
+    assert f"{' '.join(arguments)}: cannot be written" in done.err
     assert done.err.count("\n") == 1
 
 
