@@ -23,6 +23,7 @@ def measure() -> Finding:
     fourier = [_norm(_fourier(4096, s), c) for s in SCALES]
     turns = [_norm(_fourier(4096, s), c, twice=True) for s in SCALES]
     per_scale = [value / (2 * math.pi * s * 2048**0.5) for value, s in zip(fourier, SCALES, strict=True)]
+    drawn = 2 * math.pi * _fourier(4096, 16.0).frequencies.norm().item()
     positional = _norm(Positional(64).double(), c)
     omega_2 = sum(10_000 ** (-2 * i / 31) for i in range(32))
     equal = positional / (2 * math.pi * 32**0.5)
@@ -31,6 +32,7 @@ def measure() -> Finding:
         Measure("power of s with which ||d emb / dc|| grows", _fit.order(SCALES, fourier), 1, 1e-6),
         Measure("power of s for the second derivative: it oscillates faster", _fit.order(SCALES, turns), 2, 1e-6),
         Measure("||d emb / dc|| over 2 pi s sqrt(channels / 2)", per_scale[0], 1, spread),
+        Measure("the same over 2 pi times the norm of the frequencies drawn", fourier[-1] / drawn, 1, 1e-6),
         Measure(
             "Fourier: derivative_norm over that by forward mode",
             _fourier(4096, 16.0).derivative_norm() / fourier[-1],

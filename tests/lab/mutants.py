@@ -51,6 +51,7 @@ MUTANTS = [
     ("discretisation_error", pf_ode.heun_step, "0.5 *", "0.501 *"),
     ("discretisation_error", cd.Objective._teacher_step.__wrapped__, "x_t, t, r)", "x_t, t, 0.9 * r)"),
     ("fourier_scale", _embedding.Fourier.forward, "2 * math.pi", "math.pi"),
+    ("fourier_scale", _embedding.Fourier.forward, "2 * math.pi", "1.999 * math.pi"),
     ("fourier_scale", _embedding.Fourier.derivative_norm, "2 * math.pi", "math.pi"),
     ("fourier_scale", _embedding._cos_and_sin, "* frequencies", "* frequencies.sign()"),
     ("time_transform", Parameterisation.dc_noise, "0.25 if", "0.26 if"),
