@@ -102,11 +102,12 @@ def _in_float32(error: dict[str, Tensor], p: _Points) -> Iterator[Measure]:
     rounding = 2**-24
     of_cos = rounding * (p.t[-1] * torch.tan(p.t[-1])).item()  # relative, for one rounding of t
     for i, name in enumerate(TENSORS):
-        what = f"float32, {name}: largest relative error"
-        yield _at_most(f"{what} below noise level 1, over 2^-24", low[i] / rounding, 16)
-        yield _at_most(f"{what} above it, over 2^-24 t tan t at sigma_max", high[i] / of_cos, 1.5)
+        error_of = f"float32, {name}: largest relative error"
+        yield _at_most(f"{error_of} below noise level 1, over 2^-24", low[i] / rounding, 16)
+        yield _at_most(f"{error_of} above it, over 2^-24 t tan t at sigma_max", high[i] / of_cos, 1.5)
     least = (high.amax(dim=1) / low.amax(dim=1)).min().item()
-    yield Measure("float32: the largest error above over that below, the least of the four", least, 5, relation=">=")
+    what = "float32: largest error above noise level 1 over that below, least of the four"
+    yield Measure(what, least, 5, relation=">=")
     whole = error["float32, t in float64"] / rounding
     yield _at_most("float32, t in float64: largest relative error of g and its parts over 2^-24", whole, 32)
 
