@@ -116,4 +116,9 @@ def _curve(look: "OverNoise", kind: str, marker: str) -> Series:
 def _outside(recipes: "Sequence[Schedules]") -> list[list[str]]:
     """Return the shares of samples and of weight that the charts do not show, at the last step."""
     rows = (("samples", 0), ("weight", 1))
-    return [[name, *(f"{s.noise[-1].outside[i]:.2%}" for s in recipes)] for name, i in rows]
+    return [[name, *(_percent(s.noise[-1].outside[i]) for s in recipes)] for name, i in rows]
+
+
+def _percent(share: float) -> str:
+    """Return a share as text; "-" where there is none, for the weight is not finite."""
+    return f"{share:.2%}" if math.isfinite(share) else "-"

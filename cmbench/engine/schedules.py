@@ -5,6 +5,7 @@ weights do not depend on them. Two kinds of weight do, and are said to: one made
 that still returns 0; a learned one, w_phi, as it begins.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class OverNoise:
         proposal: density p(log sigma) of the times that are drawn, natural logarithm.
         weight: density of the effective weight lambda(t) p(t): each bin's share of it over the bin's width.
         interval: mean of (t - r) / t in the path's own time, None where too few samples fell; empty for one time.
-        outside: share of the samples, and of the weight, below sigma_min or above sigma_max.
+        outside: share of the samples, and of the weight, below sigma_min or above sigma_max; nan of a weight that is
+            not finite.
     """
 
     step: int
@@ -88,7 +90,9 @@ def of_recipe(recipe: Recipe, where: str) -> Schedules:
     scalars = {name: [float(values[name]) for values in few] for name in few[0]}
     scalars["lr"] = [learning_rate(recipe.optimizer, step, recipe.train.steps) for step in steps]
     noise = [looked.over_noise(step) for step in sorted({0, last // 2, last})]
-    return Schedules(recipe.name, recipe.train.steps, steps, scalars, noise, looked.notes())
+    infinite = [f"{look.step:,}" for look in noise if not math.isfinite(look.outside[1])]
+    lost = [f"the weight is not finite at step {', '.join(infinite)}: such a run diverges"] if infinite else []
+    return Schedules(recipe.name, recipe.train.steps, steps, scalars, noise, [*lost, *looked.notes()])
 
 
 class _Looked:
@@ -132,7 +136,8 @@ class _Looked:
         def density(weight: Tensor) -> tuple[list[float], float]:
             total, within = weight.sum(), weight[inside]
             share = torch.zeros(BINS, dtype=torch.float64).index_add_(0, index, within) / total
-            return (share / width).tolist(), float(1 - within.sum() / total)
+            outside = float(1 - within.sum() / total) if total.isfinite() else math.nan
+            return (share / width).tolist(), outside
 
         proposal, outside = density(torch.ones_like(log_sigma))
         weight, weight_outside = density(terms.weight.double())

@@ -80,6 +80,14 @@ def ect_r(t: Tensor, stage: int, q: float, k: float, b: float, adjustment: Adjus
     return (t * (1 - n / q ** (stage + 1))).clamp_min(0)
 
 
+def shortest_interval(dtype: torch.dtype) -> float:
+    """Return the least (t - r) / t that times of a type tell apart: eight of its steps, so that t - r is known to 10%.
+
+    At half a step r = t (1 - (t - r) / t) is rounded to t, and 1 / (t - r) is infinite.
+    """
+    return 8 * torch.finfo(dtype).eps
+
+
 def warm_up(k: int, H: int) -> float:
     """Return sCM's r = min(1, k / H), 1 for H = 0 (Lu & Song 2024, algorithm 1; seed section 5.4)."""
     return min(1.0, k / H) if H else 1.0

@@ -4,6 +4,8 @@ L = E[ w d( f_theta(x_0 + t eps, t),  sg f_theta(x_0 + r eps, r) ) ],   log t ~ 
 r = max(0, t (1 - n(t) / q^(stage + 1))); at r = 0 the target is x_0, which is diffusion training
 """
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.timesteps import Adjustment
 from cmbench.equations.weighting import PairWeighting
+from cmbench.errors import UsageError
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Terms, weighted
 from cmbench.randomness import StepRandom
@@ -54,6 +57,7 @@ class Objective(nn.Module):
         self.config, self.K = config, steps
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
+        self._check_interval(model.time_dtype)
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
@@ -96,3 +100,12 @@ class Objective(nn.Module):
         """Return the other end of the interval at a step. (B,) -> (B,)."""
         cfg = self.config
         return timesteps.ect_r(t, self.stage(step), cfg.q, cfg.k, cfg.b, cfg.adjustment)
+
+    def _check_interval(self, dtype: torch.dtype) -> None:
+        """Refuse a last stage whose interval t / q^(stage + 1), that of large t, is lost in times of a type."""
+        cfg, powers, most = self.config, self.stage(self.K - 1) + 1, 1 / timesteps.shortest_interval(dtype)
+        if powers * math.log(cfg.q) > math.log(most):
+            raise UsageError(
+                f"objective.q: found {cfg.q:g}, allowed: up to {most ** (1 / powers):.4g} for {powers} stages, where "
+                f"{str(dtype).removeprefix('torch.')} still tells t from r (path.time_precision, objective.stages)"
+            )

@@ -58,6 +58,12 @@ class Objective(nn.Module):
             raise UsageError(
                 f"objective.t_prime: found {config.t_prime}, allowed: between 2 path.sigma_min and path.sigma_max"
             )
+        least = timesteps.shortest_interval(model.time_dtype)
+        if 1 - config.ratio < least:
+            raise UsageError(
+                f"objective.ratio: found {config.ratio!r}, allowed: up to 1 - {least:.2g}, where "
+                f"{str(model.time_dtype).removeprefix('torch.')} still tells t from r (path.time_precision)"
+            )
         self.config = config
         self.stage_1 = lambda x, sigma, labels: teacher(x, sigma, labels)  # no part of this module's state
         self.sigma_max = model.sigma_max

@@ -57,6 +57,14 @@ def test_the_learning_rate(schedules):
         assert lr == pytest.approx(0.01 * min(1, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / 1000)))
 
 
+def test_a_weight_that_is_not_finite_is_said_to_be(cmbench):
+    sets = set_options(["objective={kind='denoise', P_mean=-21.0, P_std=10.0}"])
+    outcome = cmbench("recipe", "show", "tiny.toml", "--schedules", *sets)
+    assert outcome.code == 0
+    assert "nan" not in outcome.out
+    assert "the weight is not finite at step 0, 5, 11: such a run diverges" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("overrides", "P_mean", "P_std"),
     [

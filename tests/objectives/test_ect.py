@@ -6,7 +6,10 @@ import torch
 import toy
 from scipy.stats import kstest
 
+from cmbench.equations import timesteps
+from cmbench.equations.gaussian_path import EDM
 from cmbench.errors import UsageError
+from cmbench.networks._model import Model
 from cmbench.objectives import continuous, ect
 
 K = 80  # steps of eight stages of ten
@@ -14,6 +17,10 @@ K = 80  # steps of eight stages of ten
 
 def build(model, steps=K, **settings):
     return ect.Objective(ect.Config(**settings), model, None, steps)
+
+
+def toy_model(time_dtype):
+    return Model(toy.Tiny(), (3,), EDM(), 0.5, 0.002, 80.0, time_dtype=time_dtype)
 
 
 def r_of_t(t, stage, q=2.0, k=8.0, b=1.0, adjustment="sigmoid"):
@@ -95,7 +102,8 @@ def test_diffusion_is_the_distance_to_the_data(tiny_model, random, x_0):
     ],
 )
 def test_r_is_the_published_one(tiny_model, q, step, t, r):
-    assert build(tiny_model(), q=q).r(torch.tensor([t]).double(), step).item() == pytest.approx(r, rel=1e-6)
+    objective = build(tiny_model(), q=q, stages=8 if q < 256 else 1)
+    assert objective.r(torch.tensor([t]).double(), step).item() == pytest.approx(r, rel=1e-6)
 
 
 def test_r_is_between_nothing_and_t_at_every_stage(tiny_model):
@@ -130,6 +138,35 @@ def test_times_are_log_normal(tiny_model, random, settings):
 
 def test_profile_is_split_evenly_in_log_sigma(tiny_model):
     np.testing.assert_allclose(build(tiny_model()).profile_edges(4), np.geomspace(0.002, 80, 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("time_dtype", "settings", "found"),
+    [
+        (torch.float32, {"q": 256.0}, "256, allowed: up to 5.657 for 8 stages, where float32"),
+        (torch.float32, {"q": 2.0, "stages": 21}, "2, allowed: up to 1.935 for 21 stages, where float32"),
+        (torch.float64, {"q": 2.0, "stages": 50}, "2, allowed: up to 1.972 for 50 stages, where float64"),
+        (torch.float64, {"q": 1e300, "stages": 3}, r"1e\+300, allowed: up to"),
+    ],
+)
+def test_an_interval_that_times_do_not_resolve_is_refused(time_dtype, settings, found):
+    """Else r is rounded to t, the weight 1 / (t - r) is infinite, and the run diverges at its last stages."""
+    with pytest.raises(UsageError, match=rf"objective\.q: found {found}"):
+        build(toy_model(time_dtype), **settings)
+
+
+@pytest.mark.parametrize("time_dtype", [torch.float32, torch.float64])
+def test_the_tightest_interval_that_is_allowed_is_known_to_a_tenth(time_dtype):
+    stages = -int(math.log2(timesteps.shortest_interval(time_dtype)))
+    objective = build(toy_model(time_dtype), q=2.0, stages=stages, adjustment="constant")
+    t = torch.logspace(-6, 2, 10_001, dtype=time_dtype)
+    interval = (t - objective.r(t, K - 1)) / t * 2**stages
+    assert objective.stage(K - 1) == stages - 1
+    assert (interval - 1).abs().max() < 0.1
+
+
+def test_stages_that_a_short_run_does_not_reach_are_not_asked_for(tiny_model):
+    assert build(tiny_model(), steps=1, q=256.0).stage(0) == 0
 
 
 def test_lpips_is_refused_for_points(tiny_model):

@@ -141,6 +141,18 @@ def test_a_boundary_outside_the_range_is_refused(build, tiny_model, t_prime):
         build(tiny_model(), t_prime=t_prime)
 
 
+def test_a_ratio_that_times_do_not_resolve_is_refused(build, tiny_model):
+    """Else r is rounded to t, and the weight 1 / (t - r) is infinite."""
+    model = tiny_model()
+    build(model, ratio=1 - 1e-14)
+    with pytest.raises(UsageError, match=r"objective\.ratio: found 0\.999999999999999, .* 1 - 1\.8e-15, where float64"):
+        build(model, ratio=1 - 1e-15)
+    model.time_dtype = torch.float32
+    build(model, ratio=1 - 1e-6)
+    with pytest.raises(UsageError, match=r"objective\.ratio: found 0\.99999999, .* up to 1 - 9\.5e-07, where float32"):
+        build(model, ratio=1 - 1e-8)
+
+
 def test_lpips_is_refused_for_points(build, tiny_model):
     with pytest.raises(UsageError, match=r"objective\.distance: found 'lpips' for data of shape"):
         build(tiny_model(), distance="lpips")
