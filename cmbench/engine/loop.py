@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cmbench.engine.optimizer import learning_rate
+from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.networks._model import Model
+from cmbench.objectives._terms import Terms
 from cmbench.randomness import StepRandom
 
 
@@ -67,7 +69,8 @@ class Diverged(Event):
 
     Attributes:
         what: "loss" or "gradient".
-        times: times of the samples whose loss is not finite.
+        times: times of the samples whose weighted loss, or gradient at F_theta's output, is not finite; none where that
+            begins in the network itself.
         tangent_norm: the largest of the batch; None where the objective has no tangent.
     """
 
@@ -101,10 +104,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
         # One number a step comes to the host: the weights must not be touched by what is not finite.
         if not torch.isfinite(terms.total + grad_norm):
-            finite = torch.isfinite(terms.loss)
-            what = "gradient" if torch.isfinite(terms.total) else "loss"
-            largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
-            yield Diverged(state.step, what, terms.t[~finite].tolist(), largest)
+            yield _diverged(terms, state)
             return
 
         if clip:
@@ -143,6 +143,16 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
                 yield CheckpointDue(state.step)
             yield Stepped(state.step)
+
+
+def _diverged(terms: Terms, state: State) -> Diverged:
+    """Say what is not finite in a step that was not taken, and at which times."""
+    what, per_sample = "loss", terms.weight * terms.loss
+    if torch.isfinite(terms.total):
+        what, gradient = "gradient", _F_gradient(state.model)
+        per_sample = terms.loss if gradient is None else gradient
+    largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
+    return Diverged(state.step, what, terms.t[~torch.isfinite(per_sample)].tolist(), largest)
 
 
 def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802

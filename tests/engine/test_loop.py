@@ -161,7 +161,11 @@ def test_a_stopped_generator_can_be_taken_up_again(home):
 
 
 def break_step(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
-    """Let the objective fail at one step: its loss is NaN for two samples, or finite with a gradient that is not."""
+    """Let the objective fail at one step.
+
+    Its loss, or its weight, is not finite for two samples; or all is finite but the gradient in two samples' outputs
+    ("gradient"), or in the weights alone ("weights").
+    """
     loss = ct.Objective.loss
 
     def broken(self: ct.Objective, model: torch.nn.Module, x_0, labels, k: int, random) -> Terms:
@@ -172,6 +176,14 @@ def break_step(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
             spoilt = terms.loss.clone()
             spoilt[[1, 4]] = float("nan")
             return dataclasses.replace(terms, total=terms.total * spoilt.mean(), loss=spoilt)
+        if what == "weight":
+            spoilt = terms.weight.clone()
+            spoilt[[1, 4]] = float("inf")
+            return dataclasses.replace(terms, total=terms.total * spoilt.mean(), weight=spoilt)
+        if what == "gradient":
+            assert model.last_F is not None
+            root = (model.last_F - model.last_F.detach())[[1, 4]].abs().sum(dim=1).sqrt().sum()
+            return dataclasses.replace(terms, total=terms.total + root)
         weight = next(p for p in model.parameters() if p.requires_grad)
         root = (weight - weight.detach()).abs().sum().sqrt()  # 0, with an infinite slope
         return dataclasses.replace(terms, total=terms.total + root)
@@ -179,8 +191,12 @@ def break_step(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
     monkeypatch.setattr(ct.Objective, "loss", broken)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_never_touches_the_state(home, monkeypatch, what):
+# What fails, what that is called, and how many times of samples are named.
+FAILURES = [("loss", "loss", 2), ("weight", "loss", 2), ("gradient", "gradient", 2), ("weights", "gradient", 0)]
+
+
+@pytest.mark.parametrize(("what", "called", "times"), FAILURES)
+def test_what_is_not_finite_never_touches_the_state(home, monkeypatch, what, called, times):
     break_step(monkeypatch, 7, what)
     built = build(home)
     last, events = None, []
@@ -189,28 +205,29 @@ def test_what_is_not_finite_never_touches_the_state(home, monkeypatch, what):
         if isinstance(event, loop.Stepped):
             last = snapshot_of(built)
     assert isinstance(events[-1], loop.Diverged)
-    assert (events[-1].step, events[-1].what) == (7, what)
-    assert len(events[-1].times) == (2 if what == "loss" else 0)
+    assert (events[-1].step, events[-1].what) == (7, called)
+    assert len(events[-1].times) == times
     assert all(0.002 < t <= 80 for t in events[-1].times)
     assert built.state.step == 7
     assert_equal(built.state.groups(), last)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_diverged_run_keeps_its_last_good_state(home, cmbench, monkeypatch, trained, what):
+@pytest.mark.parametrize(("what", "called", "times"), FAILURES)
+def test_a_diverged_run_keeps_its_last_good_state(home, cmbench, monkeypatch, trained, what, called, times):
     with monkeypatch.context() as patch:
         break_step(patch, 7, what)
         outcome = cmbench("run", "tiny.toml", "--set", "name=diverging")
     assert outcome.code == 3
-    assert f"the {what} of step 8 is not finite; the last good state is checkpoint 7" in outcome.out
+    assert f"the {called} of step 8 is not finite; the last good state is checkpoint 7" in outcome.out
     assert "Traceback" not in outcome.out + outcome.err
     (run,) = (r for r in all_runs(home / "runs") if r.name.startswith("diverging"))
     assert status.read(run)["state"] == "diverged"
     assert steps_of_checkpoints(run) == [5, 7]
     assert all(t.isfinite().all() for group in checkpoint.load(run, 7).values() for t in group.values())
     diverged = read_rows(run.events)[-1]
-    assert (diverged["kind"], diverged["step"], diverged["what"]) == ("diverged", 7, what)
-    assert len(diverged["times"]) == (2 if what == "loss" else 0)
+    assert (diverged["kind"], diverged["step"], diverged["what"]) == ("diverged", 7, called)
+    assert len(diverged["times"]) == times
+    assert bool(diverged["bins"]) == bool(times)
     assert "diverged" in cmbench("ls").out
     # With its cause out of the way the run goes on as if nothing had been.
     assert cmbench("resume", run.name).code == 0
