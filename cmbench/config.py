@@ -26,7 +26,16 @@ Floats = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
-PositiveInt = Annotated[int, Field(ge=1)]
+# Whole numbers end where no machine follows, in one line instead of an allocator's or a float's complaint.
+PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+Count = Annotated[int, Field(ge=0, le=10**12)]  # of steps: 0 means never or at once
+Samples = Annotated[int, Field(ge=1, le=10**7)]
+SamplesOrNone = Annotated[int, Field(ge=0, le=10**7)]
+Channels = Annotated[int, Field(ge=1, le=2**16)]  # of a layer, pixels of a picture, heads
+Layers = Annotated[int, Field(ge=1, le=1000)]
+# Points of a grid of noise levels; float32 tells more of them apart no longer.
+GridPoints = Annotated[int, Field(ge=1, le=10**5)]
+SamplerSteps = Annotated[tuple[GridPoints, ...], BeforeValidator(_as_tuple)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
-
 from cmbench import recipe as recipes
-from cmbench.config import Config, check
+from cmbench.config import Config, Count, check
 from cmbench.errors import UsageError, nearest
 from cmbench.recipe import Recipe, Tables
 
@@ -26,7 +24,7 @@ _LARGEST = 2**63 - 1  # what JSON's writer takes
 class _Objective(Config):
     """The steerable part of [objective], whose own Config would import torch."""
 
-    tangent_warmup: int = Field(0, ge=0)
+    tangent_warmup: Count = 0
 
 
 def steerable(recipe: Recipe) -> list[str]:

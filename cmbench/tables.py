@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbench.config import Config, Floats, Ints, NoiseLevel, NonNegative, Positive, PositiveInt, Strings
+from cmbench.config import (
+    Config,
+    Count,
+    Floats,
+    NoiseLevel,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    SamplerSteps,
+    Samples,
+    SamplesOrNone,
+    Strings,
+)
 from cmbench.errors import nearest
 from cmbench.measures import OF_SAMPLES, row_key
 
@@ -105,9 +117,9 @@ class Optimizer(Config):
     betas: Floats = Field((0.9, 0.999), description="decay of the moments")
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, L2 for the others")
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup: Count = Field(0, description="steps of linear warm-up")
     decay: Literal["none", "cosine", "inverse_sqrt"] = Field("none", description="none, cosine or inverse_sqrt")
-    decay_after: int = Field(0, ge=0, description="inverse_sqrt: constant until this step; cosine: likewise")
+    decay_after: Count = Field(0, description="inverse_sqrt: constant until this step; cosine: likewise")
     clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 
     @model_validator(mode="after")
@@ -142,7 +154,7 @@ class Train(Config):
     """[train]."""
 
     steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
-    batch_size: PositiveInt = Field(128, description="samples of a step")
+    batch_size: Samples = Field(128, description="samples of a step")
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
 
@@ -156,52 +168,46 @@ class Log(Config):
 class Profile(Config):
     """[profile]."""
 
-    every: int = Field(100, ge=0, description="steps between rows of profiles.jsonl; 0: never")
+    every: Count = Field(100, description="steps between rows of profiles.jsonl; 0: never")
     bins: int = Field(32, ge=2, le=512, description="time bins, even in the sampler's own variable")
-    anatomy_every: int = Field(20, ge=0, description="steps between looks at the tangent's terms; 0: never")
-    anatomy_n: PositiveInt = Field(32, description="samples of the batch that each such look takes")
+    anatomy_every: Count = Field(20, description="steps between looks at the tangent's terms; 0: never")
+    anatomy_n: Samples = Field(32, description="samples of the batch that each such look takes")
 
 
 class Checkpoint(Config):
     """[checkpoint]."""
 
-    every: int = Field(500, ge=0, description="steps between checkpoints; 0: at the end alone")
+    every: Count = Field(500, description="steps between checkpoints; 0: at the end alone")
     keep: PositiveInt = Field(3, description="newest that stay, beside the best of those evaluated at their own step")
 
 
 class Snapshot(Config):
     """[snapshot]."""
 
-    every: int = Field(500, ge=0, description="steps between snapshots; 0: never")
-    steps: Ints = Field((1, 2), description="sampler steps of each picture")
-    n: PositiveInt = Field(64, description="samples, from latents that never change")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> "Snapshot":
-        if any(steps < 1 for steps in self.steps):
-            raise ValueError(f"steps: found {list(self.steps)}, allowed: integers from 1")
-        return self
+    every: Count = Field(500, description="steps between snapshots; 0: never")
+    steps: SamplerSteps = Field((1, 2), description="sampler steps of each picture")
+    n: Samples = Field(64, description="samples, from latents that never change")
 
 
 class Evaluate(Config):
     """[evaluate]: measures of samples beside held-out data; distance to the true consistency function."""
 
-    every: int = Field(500, ge=0, description="steps between evaluations; 0: never")
+    every: Count = Field(500, description="steps between evaluations; 0: never")
     metrics: Strings = Field(
         ("sliced_wasserstein",), description="measures, files of cmbench/evaluation; the first decides which is best"
     )
-    steps: Ints = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
-    n: PositiveInt = Field(1000, description="samples, from latents that never change")
-    true_error_n: int = Field(
-        128, ge=0, description="exact trajectories for the true consistency error, where there is an oracle; 0: none"
+    steps: SamplerSteps = Field((1, 2), description="sampler steps; the first decides which checkpoint is best")
+    n: Samples = Field(1000, description="samples, from latents that never change")
+    true_error_n: SamplesOrNone = Field(
+        128, description="exact trajectories for the true consistency error, where there is an oracle; 0: none"
     )
-    self_error_n: int = Field(
-        0, ge=0, description="trajectories of a teacher that denoises for the self-consistency error; 0: none"
+    self_error_n: SamplesOrNone = Field(
+        0, description="trajectories of a teacher that denoises for the self-consistency error; 0: none"
     )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Evaluate":
-        if not self.steps or any(steps < 1 for steps in self.steps):
+        if not self.steps:
             raise ValueError(f"steps: found {list(self.steps)}, allowed: one or more integers from 1")
         for name in self.metrics:
             if name not in OF_SAMPLES:

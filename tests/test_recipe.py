@@ -7,6 +7,7 @@ import tomli
 from tiny import DISTILL, TINY
 
 from cmbench import recipe as recipes
+from cmbench.config import check
 from cmbench.engine import build
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, check_tables, dumps, load, read
@@ -146,6 +147,30 @@ def test_the_commented_recipe_is_the_same_and_explains_every_key(tiny, variant):
     keys = [line for line in text.splitlines() if "=" in line.partition("#")[0]]
     explained = [line for line in keys if line.partition("# ")[2].strip()]
     assert [line for line in keys if line not in explained and not line.startswith("kind = ")] == []
+
+
+def whole_numbers():
+    """Yield table and key of each field that takes an integer or a list of them; attention is held to the picture."""
+    tables = dict(TABLES)
+    for table, folder in recipes.COMPONENTS.items():
+        for kind in recipes.component_names(folder):
+            tables[f"{table}, kind {kind}"] = build.component(table, kind)[1]
+    for name, table in tables.items():
+        for key, field in table.model_fields.items():
+            if key == "attention":
+                continue
+            if type(field.default) is int or (isinstance(field.default, tuple) and "int" in str(field.annotation)):
+                yield pytest.param(table, key, isinstance(field.default, tuple), id=f"{name}: {key}")
+
+
+@pytest.mark.parametrize(("table", "key", "listed"), list(whole_numbers()))
+def test_a_whole_number_beyond_all_machines_is_refused_in_one_line(table, key, listed):
+    """Else an allocator or a float complains, deep inside and with a traceback."""
+    endless = 10**13
+    with pytest.raises(UsageError) as told:
+        check(table, {key: [endless] if listed else endless}, "x.toml")
+    assert str(told.value).startswith(f"x.toml: {key}")
+    assert "allowed: " in str(told.value)
 
 
 def test_every_field_has_a_description():

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from cmbench.config import Channels
 from cmbench.config import Config as BaseConfig
-from cmbench.config import PositiveInt
 from cmbench.data._finite import Finite
 from cmbench.errors import UsageError
 
@@ -34,7 +34,7 @@ class Config(BaseConfig):
     name: Literal["mnist", "fashion_mnist", "cifar10", "folder"] = Field("mnist", description="which pictures")
     root: str = Field("~/.cache/cmbench", description="where the files are or go; for folder: the folder itself")
     download: bool = Field(True, description="fetch what is missing (never for folder)")
-    size: PositiveInt = Field(32, description="folder only: pixels of a side, by resizing and cropping the centre")
+    size: Channels = Field(32, description="folder only: pixels of a side, by resizing and cropping the centre")
     held_out: float = Field(0.1, gt=0, lt=1, description="folder only: share of pictures that are held out")
     horizontal_flip: bool = Field(False, description="mirror each picture with probability one half")
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from sklearn.datasets import make_moons
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import NonNegative, PositiveInt
+from cmbench.config import NonNegative, Samples
 from cmbench.data._finite import Finite
 
 
@@ -16,7 +16,7 @@ class Config(BaseConfig):
     """[data] kind = "points"."""
 
     name: Literal["spirals", "moons"] = Field("spirals", description="two interleaved spirals, or two half moons")
-    size: PositiveInt = Field(2000, description="points in the training set; as many again are held out")
+    size: Samples = Field(2000, description="points in the training set; as many again are held out")
     noise: NonNegative = Field(0.05, description="standard deviation of the noise on each coordinate, before scaling")
 
 

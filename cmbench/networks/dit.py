@@ -5,8 +5,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
+from cmbench.config import Channels, Fraction, Layers, Positive
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Fraction, Positive, PositiveInt
 from cmbench.errors import UsageError
 from cmbench.networks._attention import attention
 from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
@@ -17,11 +17,11 @@ from cmbench.networks._pictures import square_pictures
 class Config(BaseConfig):
     """[network] kind = "dit"."""
 
-    width: int = Field(64, ge=4, multiple_of=4, description="channels of each token, a multiple of 4")
-    depth: PositiveInt = Field(4, description="blocks of attention and perceptron")
-    heads: PositiveInt = Field(4, description="heads of each attention, a divisor of width")
-    patch: PositiveInt = Field(2, description="side of a token's patch in pixels, a divisor of the picture's")
-    mlp_ratio: PositiveInt = Field(4, description="hidden units of a block's perceptron over width")
+    width: Channels = Field(64, ge=4, multiple_of=4, description="channels of each token, a multiple of 4")
+    depth: Layers = Field(4, description="blocks of attention and perceptron")
+    heads: Channels = Field(4, description="heads of each attention, a divisor of width")
+    patch: Channels = Field(2, description="side of a token's patch in pixels, a divisor of the picture's")
+    mlp_ratio: Channels = Field(4, description="hidden units of a block's perceptron over width")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")

@@ -4,8 +4,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from cmbench.config import Channels, Fraction, Layers, Positive
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Fraction, Positive, PositiveInt
 from cmbench.errors import UsageError
 from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 
@@ -13,10 +13,10 @@ from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, mor
 class Config(BaseConfig):
     """[network] kind = "mlp"."""
 
-    width: PositiveInt = Field(256, description="units of each hidden layer")
-    depth: PositiveInt = Field(3, description="hidden layers")
+    width: Channels = Field(256, description="units of each hidden layer")
+    depth: Layers = Field(3, description="hidden layers")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
-    embedding_channels: int = Field(64, ge=2, multiple_of=2, description="size of the time embedding, even")
+    embedding_channels: Channels = Field(64, ge=2, multiple_of=2, description="size of the time embedding, even")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
     dropout: Fraction = Field(0.0, description="share of hidden units dropped in training")
     class_conditional: bool = Field(False, description="give the network the labels")

@@ -8,25 +8,26 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from cmbench.config import Channels, Fraction, Ints, Layers, Positive
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Fraction, Ints, Positive, PositiveInt
 from cmbench.errors import UsageError
 from cmbench.networks._attention import attention
 from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 from cmbench.networks._norm import ScaleShift
 from cmbench.networks._pictures import square_pictures
 
+_LARGEST_MULTIPLIER = 64
 _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
 
 
 class Config(BaseConfig):
     """[network] kind = "unet"."""
 
-    width: int = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
+    width: Channels = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
     multipliers: Ints = Field((1, 2), description="channels of each level over width; each level halves the size")
-    depth: PositiveInt = Field(2, description="residual blocks of each level")
+    depth: Layers = Field(2, description="residual blocks of each level")
     attention: Ints = Field((), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]")
-    heads: PositiveInt = Field(1, description="heads of each attention")
+    heads: Channels = Field(1, description="heads of each attention")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
@@ -35,8 +36,9 @@ class Config(BaseConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> "Config":
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: one or more integers from 1")
+        if not self.multipliers or not all(1 <= m <= _LARGEST_MULTIPLIER for m in self.multipliers):
+            allowed = f"one or more integers from 1 to {_LARGEST_MULTIPLIER}"
+            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: {allowed}")
         if self.width % self.heads:
             raise ValueError(f"heads: found {self.heads}, allowed: a divisor of width {self.width}")
         return self

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import LogDeviation, LogMean, Positive
+from cmbench.config import Count, LogDeviation, LogMean, Positive
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import STEP, Method, Normalisation
@@ -32,7 +32,7 @@ class Config(BaseConfig):
     )
     tangent_method: Method = Field("dual", description="of the derivative: dual, jvp or finite_difference")
     tangent_step: Positive = Field(STEP, description="step of finite_difference, in units of the tangent")
-    tangent_warmup: int = Field(10_000, ge=0, description="steps over which r grows from 0 to 1; 0: r = 1 at once")
+    tangent_warmup: Count = Field(10_000, description="steps over which r grows from 0 to 1; 0: r = 1 at once")
     tangent_normalisation: Normalisation = Field("l2", description="of g: l2, rms, clip (to [-1, 1]) or none")
     tangent_c: Positive = Field(0.1, description="c of g / (||g|| + c)")
     form: Literal["residual_square", "inner_product"] = Field(

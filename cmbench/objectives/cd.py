@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, Fraction, NonNegative
+from cmbench.config import Curvature, Fraction, GridPoints, NonNegative
 from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -25,7 +25,7 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "cd"."""
 
-    N: int = Field(18, ge=2, description="points of the Karras grid")
+    N: GridPoints = Field(18, ge=2, description="points of the Karras grid")
     solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
     mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")

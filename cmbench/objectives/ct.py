@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, Fraction, NonNegative
+from cmbench.config import Curvature, Fraction, GridPoints, NonNegative
 from cmbench.equations import distance, ema, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -23,8 +23,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ct"."""
 
-    s_0: int = Field(2, ge=2, description="grid points at the first step, N(0)")
-    s_1: int = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
+    s_0: GridPoints = Field(2, ge=2, description="grid points at the first step, N(0)")
+    s_1: GridPoints = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
     mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")

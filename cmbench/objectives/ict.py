@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, LogDeviation, LogMean, NonNegative
+from cmbench.config import Curvature, GridPoints, LogDeviation, LogMean, NonNegative
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
@@ -24,8 +24,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ict"."""
 
-    s_0: int = Field(10, ge=1, description="intervals of the grid at the first step")
-    s_1: int = Field(1280, ge=1, description="intervals of the grid at most")
+    s_0: GridPoints = Field(10, description="intervals of the grid at the first step")
+    s_1: GridPoints = Field(1280, description="intervals of the grid at most")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     P_mean: LogMean = Field(-1.1, description="mean of log sigma in the proposal of n")
     P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in the proposal of n")
