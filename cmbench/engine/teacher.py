@@ -8,9 +8,12 @@ import torch
 
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
+from cmbench.randomness import forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Teacher as Config
+
+_ASKED = 5  # samples that a class of one's own must denoise; no size that data are likely to have
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,13 @@ def load_teacher(
         own_copy: where a run that is resumed kept its teacher.
 
     Raises:
-        UsageError: the teacher does not fit the data.
+        UsageError: the teacher does not fit the data, or a class of one's own makes no denoiser.
         NotFoundError: there is no such run, or it has no checkpoint.
     """
     if config.kind == "oracle":
         return Teacher(config, data.oracle())
     if config.kind != "run":
-        module, _, name = config.kind.partition(":")
-        return Teacher(config, build.imported("teacher.kind", module, name)(data))
+        return Teacher(config, _of_ones_own(config.kind, data, device, build.is_conditional(recipe)))
     if own_copy is not None:
         trained = weights.load_kept(own_copy, device)
     else:
@@ -78,3 +80,32 @@ def load_teacher(
         )
     trained.model.requires_grad_(False).eval()
     return Teacher(config, trained.model.on_edm_path(), trained)
+
+
+def _of_ones_own(kind: str, data: Any, device: torch.device, conditional: bool) -> Any:
+    """Return an instance of `module:Class`, once it has denoised some samples.
+
+    Raises:
+        UsageError: it cannot be built, has no `denoise(x, sigma, labels)`, or that raises or returns another shape.
+    """
+    module, _, name = kind.partition(":")
+    cls = build.imported("teacher.kind", module, name)
+    x, sigma = torch.zeros(_ASKED, *data.shape, device=device), torch.ones(_ASKED, device=device)
+    labels = torch.zeros(_ASKED, dtype=torch.int64, device=device) if conditional else None
+    try:
+        with torch.no_grad(), forked_seed(0, device):
+            teacher = cls(data)
+            denoised = teacher.denoise(x, sigma, labels)
+    except Exception as error:  # whatever a class of one's own does
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(
+            f"teacher.kind: found '{kind}', which fails with {why}; allowed: a class that is built with the data set "
+            "and has denoise(x, sigma, labels)"
+        ) from error
+    found = list(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
+    if found != list(x.shape):
+        raise UsageError(
+            f"teacher.kind: found '{kind}', whose denoise returns {found} for x of shape {list(x.shape)}; "
+            "allowed: the same shape"
+        )
+    return teacher

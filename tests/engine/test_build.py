@@ -53,6 +53,21 @@ class Teacher:
 
     def denoise(self, x, sigma, labels=None):
         return torch.zeros_like(x)
+
+class Deaf(Teacher):
+    denoise = None
+
+class Narrow(Teacher):
+    def denoise(self, x, sigma, labels=None):
+        return x[:, :1]
+
+class Wordy(Teacher):
+    def denoise(self, x, sigma, labels=None):
+        return "x_0"
+
+class Broken(Teacher):
+    def denoise(self, x, sigma, labels=None):
+        return x @ x
 '''
 
 
@@ -102,6 +117,16 @@ def test_a_teacher_of_ones_own(home, own):
         ("network={kind='own_parts:Network', factor=-1}", "factor: found -1"),
         ("network={kind='own_parts:Network', width=1}", "width: unknown key"),
         ("teacher.kind=own_parts:Nobody", "teacher.kind: found 'own_parts:Nobody'"),
+        ("teacher.kind=os:path", "teacher.kind: found 'os:path', which fails with TypeError: .*; allowed: a class"),
+        ("teacher.kind=builtins:list", "teacher.kind: found 'builtins:list', which fails with TypeError"),
+        ("teacher.kind=own_parts:Data", "teacher.kind: found 'own_parts:Data', which fails with TypeError"),
+        ("teacher.kind=own_parts:Deaf", "teacher.kind: found 'own_parts:Deaf', which fails with TypeError"),
+        ("teacher.kind=own_parts:Broken", "teacher.kind: found 'own_parts:Broken', which fails with RuntimeError"),
+        (
+            "teacher.kind=own_parts:Narrow",
+            r"teacher.kind: found 'own_parts:Narrow', whose denoise returns \[5, 1\] for x of shape \[5, 2\]; allowed",
+        ),
+        ("teacher.kind=own_parts:Wordy", "teacher.kind: found 'own_parts:Wordy', whose denoise returns str for"),
     ],
 )
 def test_a_component_of_ones_own_with_a_mistake(home, own, override, says):
