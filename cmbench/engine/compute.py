@@ -3,11 +3,14 @@
 Evaluations and looks at the tangent's parts are not counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cmbench.engine.teacher import Teacher
 from cmbench.networks._model import Model
 
 
@@ -29,16 +32,31 @@ class Compute:
         return {**spent, "forwards_with_teacher": spent["forwards"] + self.before} if self.before else spent
 
 
-def per_image(forwards: dict[str, float], student: Model, teacher: Model | None) -> float:
+def per_image(forwards: dict[str, float], teacher: float) -> float:
     """Return the forward-equivalents of one image.
 
     Args:
         forwards: of the objective, by who makes them.
-        student: the unit.
-        teacher: the trained model that makes the passes called "teacher"; None for an oracle, which has no network.
+        teacher: what each of those called "teacher" costs, as `of_teacher` returns it.
     """
-    own = sum(count for who, count in forwards.items() if who != "teacher")
-    return own + (forwards.get("teacher", 0.0) * relative_cost(teacher, student) if teacher else 0.0)
+    return sum(count * (teacher if who == "teacher" else 1.0) for who, count in forwards.items())
+
+
+def of_teacher(teacher: Teacher | None, student: Model, conditional: bool) -> float:
+    """Return what one call of a teacher costs, in forward passes of the student.
+
+    An oracle is a closed form and costs nothing; a trained model costs what its network does, and so does a module of
+    one's own. Any other class of one's own counts as one forward pass of the student: nobody knows what it does.
+    """
+    if teacher is None or teacher.config.kind == "oracle":
+        return 0.0
+    if teacher.trained is not None:
+        return relative_cost(teacher.trained.model, student)
+    denoise, p = teacher.denoiser.denoise, next(student.parameters())
+    if not isinstance(teacher.denoiser, nn.Module):
+        return 1.0
+    labels = torch.zeros(1, dtype=torch.int64, device=p.device) if conditional else None
+    return _operations(lambda: denoise(p.new_zeros(1, *student.shape), p.new_ones(1), labels)) / _flops(student)
 
 
 def relative_cost(model: Model, unit: Model) -> float:
@@ -46,13 +64,18 @@ def relative_cost(model: Model, unit: Model) -> float:
     return _flops(model) / _flops(unit)
 
 
-@torch.no_grad()
 def _flops(model: Model) -> int:
-    parameter = next(model.parameters())
-    x = torch.zeros(1, *model.shape, device=parameter.device, dtype=parameter.dtype)
+    p = next(model.parameters())
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False) as counter:
-        model.F(x, model.time(torch.ones(1, device=parameter.device, dtype=parameter.dtype)))
+    operations = _operations(lambda: model.F(p.new_zeros(1, *model.shape), model.time(p.new_ones(1))))
     model.train(was_training)
+    return operations
+
+
+@torch.no_grad()
+def _operations(run: Callable[[], object]) -> int:
+    """Return the floating-point operations of the matrix products and convolutions of a call."""
+    with FlopCounterMode(display=False) as counter:
+        run()
     return max(1, counter.get_total_flops())

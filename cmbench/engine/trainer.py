@@ -169,7 +169,8 @@ def from_recipe(
             raise UsageError(f"evaluate.self_error_n: found {found}, allowed without a teacher that denoises: 0")
         objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
         trained = teacher.trained if teacher else None
-        forwards = compute.per_image(objective.forwards, model, trained.model if trained else None)
+        teacher_cost = compute.of_teacher(teacher, model, build.is_conditional(recipe))
+        forwards = compute.per_image(objective.forwards, teacher_cost)
     averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)

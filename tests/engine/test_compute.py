@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import DISTILL, TEACHER
 
-from cmbench.engine import compute, runner, trainer, weights
+from cmbench.engine import compute, loop, runner, trainer, weights
 from cmbench.engine.compute import Compute
 from cmbench.rundir.log import read_rows
 
@@ -44,9 +44,9 @@ def test_passes_are_summed_and_the_teachers_weighed(home):
     teacher = build(home, "network.width=64", "network.depth=2").state.model
     forwards = {"student": 3.0, "target": 1.0, "teacher": 2.0}
     rel = multiplications(64, 2) / multiplications(16, 1)
-    assert compute.per_image(forwards, student, teacher) == pytest.approx(4 + 2 * rel)
-    assert compute.per_image(forwards, student, None) == 4
-    assert compute.per_image({"student": 3.0, "tangent": 1.0}, student, None) == 4
+    assert compute.per_image(forwards, compute.relative_cost(teacher, student)) == pytest.approx(4 + 2 * rel)
+    assert compute.per_image(forwards, 0) == 4
+    assert compute.per_image({"student": 3.0, "tangent": 1.0}, 5.0) == 4
 
 
 def test_figures_of_a_row():
@@ -80,6 +80,49 @@ def test_a_trained_teacher_costs_what_its_network_costs(home, teacher, solver, p
     rel = multiplications(16, 1) / multiplications(8, 1)
     assert built.compute.per_image == pytest.approx(4 + passes * rel)
     assert built.compute.before == pytest.approx(IMAGES * 3 * rel)
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Teacher:
+    def __init__(self, data):
+        self.passes = 0
+
+    def denoise(self, x, sigma, labels=None):
+        self.passes += 1
+        return torch.zeros_like(x)
+
+class Layer(nn.Linear):
+    def __init__(self, data):
+        super().__init__(2, 2)
+
+    def denoise(self, x, sigma, labels=None):
+        return self(x) if labels is None else self(self(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "cost"),
+    [
+        ("Teacher", [], 1),
+        ("Layer", [], 4 / multiplications(16, 1)),
+        ("Layer", ["network.class_conditional=true"], 8 / multiplications(16, 1)),
+    ],
+)
+@pytest.mark.parametrize(("solver", "calls"), [("heun", 2), ("euler", 1)])
+def test_a_teacher_of_ones_own_costs_a_forward_a_call_or_what_its_module_costs(
+    home, put_back, kind, overrides, cost, solver, calls
+):
+    (home / "own_teacher.py").write_text(OWN)
+    own = [f"teacher.kind=own_teacher:{kind}", "objective.kind=cd", f"objective.solver={solver}"]
+    built = build(home, *own, *overrides)
+    assert built.compute.per_image == pytest.approx(4 + calls * cost)
+    if kind == "Teacher":
+        before = built.teacher.denoiser.passes
+        next(loop.train(built))
+        assert built.teacher.denoiser.passes - before == calls
 
 
 def test_cost_is_written_down_and_carried_from_run_to_run(home, teacher, put_back):
