@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from cmbench.engine import build, doctor, trainer
-from cmbench.engine.doctor import compiled, cost, machine, network, probe, tangent
+from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow
 from cmbench.networks._embedding import Fourier, Positional
 from cmbench.networks._model import Model
@@ -101,6 +101,13 @@ class Counting(Network):
         self.passes += 1
         return super().forward(x, c_noise, labels)
 
+class Undistributed(Network):
+    """Knows of DDP, and will not have it."""
+    def middle(self, h):
+        if torch.distributed.is_initialized():
+            raise ValueError("one process alone")
+        return h.tanh()
+
 class CompiledOtherwise(Network):
     def middle(self, h):
         return h.tanh() * 1.01 if torch.compiler.is_compiling() else h.tanh()
@@ -125,7 +132,9 @@ def found(*overrides: str, compile: bool = False) -> dict:
 
 
 def levels(checks: dict) -> dict[str, str]:
-    return {name: check.level for name, check in checks.items() if check.level != "ok"}
+    """Return the levels of what is not well, without what was not asked for."""
+    asked = {name: check for name, check in checks.items() if check.found != "not looked at (--compile)"}
+    return {name: check.level for name, check in asked.items() if check.level != "ok"}
 
 
 GOOD = {
@@ -141,8 +150,9 @@ GOOD = {
 
 @pytest.mark.parametrize("overrides", GOOD.values(), ids=GOOD.keys())
 def test_nothing_is_said_against_what_comes_along(home, put_back, overrides):
+    """But that DDP writes to the buffers, which torch.func.jvp does not bear."""
     checks = found(*overrides)
-    assert levels(checks) == {}
+    assert levels(checks) == ({"ddp": "warn"} if "objective.tangent_method=jvp" in overrides else {})
     bins = checks["tangent"].values["bins"]
     assert len(bins) == probe.BINS
     assert bins[0]["sigma"][0] == pytest.approx(0.002)
@@ -158,7 +168,7 @@ def test_nothing_is_said_against_what_comes_along(home, put_back, overrides):
         ("NoRule", {"derivative": "warn", "tangent": "-"}),
         ("WrongRule", {"tangent": "warn", "rules": "fail"}),
         ("BatchNorm", {"batch norm": "warn", "buffers": "warn"}),
-        ("OwnMasks", {"dropout": "fail"}),
+        ("OwnMasks", {"dropout": "fail", "ddp": "warn"}),
     ],
 )
 def test_planted_faults_are_found(own, kind, wrong):
@@ -208,7 +218,7 @@ def test_a_network_that_breaks_the_graph_is_found(own, graphs_alone):
 
 def test_a_network_without_derivative_fails_where_one_is_needed(own):
     without = [f"network={{kind='{own}:NoRule'}}", *TRIG]
-    assert levels(found(*without)) == {"derivative": "fail", "tangent": "-", "step": "fail"}
+    assert levels(found(*without)) == {"derivative": "fail", "tangent": "-", "ddp": "-", "step": "fail"}
     checks = found(*without, "objective.tangent_method=finite_difference", "profile.anatomy_every=0")
     assert levels(checks) == {"rules": "-"}
     assert "error_jvp" not in checks["tangent"].values["bins"][0]
@@ -229,6 +239,37 @@ def test_buffers_that_count_and_parameters_without_gradient(own):
     assert checks["buffers"].values["buffers"] == ["passes"]
     assert checks["gradients"].level == "warn"
     assert checks["gradients"].values["parameters"] == ["spare.weight", "spare.bias"]
+
+
+def test_gradients_under_ddp_are_compared(home, put_back):
+    check = found(*TRIG, "network.dropout=0.3")["ddp"]
+    assert (check.level, check.values) == ("ok", {"error": 0.0})
+    assert not distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "way_out"),
+    [
+        ("Counting", [], {"find_unused_parameters": True}),
+        ("Network", [*TRIG, "objective.tangent_method=jvp"], {ddp._BUFFERS: False}),
+        ("Undistributed", [], None),
+    ],
+)
+def test_what_ddp_does_not_bear_is_found_with_its_way_out(own, kind, overrides, way_out):
+    check = found(f"network={{kind='{own}:{kind}'}}", *overrides)["ddp"]
+    assert check.level == "warn"
+    assert check.found.startswith("a step under DistributedDataParallel fails: ")
+    assert check.values == {"way_out": way_out}
+    advice = f"DistributedDataParallel(..., {next(iter(way_out))}=" if way_out else "train on one device"
+    assert check.advice.startswith(advice)
+    assert not distributed.is_initialized()
+
+
+def test_without_gloo_ddp_is_not_looked_at(home, put_back, monkeypatch):
+    monkeypatch.setattr(distributed, "is_available", lambda: False)
+    built = trainer.from_file("tiny.toml")
+    check = ddp.check(built, built.state.model)
+    assert (check.level, check.found) == ("-", "not looked at: this torch has no torch.distributed with gloo")
 
 
 def test_bfloat16_is_measured_not_assumed(home, put_back):

@@ -10,7 +10,7 @@ import torch
 
 from cmbench.data import _noise
 from cmbench.engine import build, environment, trainer
-from cmbench.engine.doctor import compiled, cost, machine, network, probe, tangent
+from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError, naming
@@ -50,7 +50,8 @@ def of_recipe(
         *about_distance,
         *tangent.checks(built, model, at),
         *network.checks(built, model, at),
-        *(compiled.checks(built, model, at) if compile else []),
+        ddp.check(built, model),
+        *(compiled.checks(built, model, at) if compile else [Check("compile", "-", "not looked at (--compile)")]),
     ]
     return found + cost.checks(built)
 
