@@ -1,5 +1,6 @@
 """The first weights, where they come from a run: its teacher's, or those that [start] names."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,14 @@ def load(
 
 @torch.no_grad()
 def difference(student: Model, source: Model, of_f: bool = False) -> float:
-    """Return the relative root mean square difference of two models, of f or of D, on the EDM path."""
+    """Return the relative root mean square difference of two models, of f or of D, on the EDM path.
+
+    The noise levels are even in the logarithm over the student's own range, ends included.
+    """
     device = next(student.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    sigma = torch.logspace(-2, 1, _LEVELS).repeat_interleave(_POINTS).clamp(student.sigma_min, student.sigma_max)
+    levels = torch.logspace(math.log10(student.sigma_min), math.log10(student.sigma_max), _LEVELS)
+    sigma = levels.clamp(student.sigma_min, student.sigma_max).repeat_interleave(_POINTS)  # ends rounded outwards
     x = torch.randn(len(sigma), *student.shape, generator=generator)
     x = x * (sigma.square() + student.sigma_data**2).sqrt().view(-1, *[1] * len(student.shape))
     was_training = student.training

@@ -209,6 +209,21 @@ def test_difference_is_relative_to_the_source(path):
     assert start.difference(source, source) == 0
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80.0), (0.5, 5.0), (1e-4, 1e-3)])
+def test_difference_is_looked_at_over_the_students_own_noise_levels(low, high):
+    class Watched(Model):
+        def denoise(self, x_t, t, labels=None):
+            seen.append(t)
+            return super().denoise(x_t, t, labels)
+
+    seen: list[torch.Tensor] = []
+    source = Model(Wave(3, 3), (3,), EDM(), 0.5, 0.002, 80.0)
+    start.difference(Watched(Wave(3, 3), (3,), EDM(), 0.5, low, high), source)
+    levels = seen[0].unique()
+    assert torch.allclose(levels[[0, -1]], torch.tensor([low, high]))
+    assert torch.allclose(levels.log().diff(), levels.log().diff().mean(), rtol=1e-3)
+
+
 def test_cost_of_the_source_is_carried_over(home, teacher):
     """Twelve steps of eight images, three passes each; a source that is also the teacher counts once."""
     assert weights.load(teacher, CPU).forwards == 12 * 8 * 3
