@@ -133,9 +133,3 @@ def combined(scalings: Scalings, x_t: Tensor, F: Tensor) -> Tensor:
     """Return c_skip x_t + c_out F in the type of x_t. (B, ...)."""
     c_skip, c_out = (like(c, x_t) for c in scalings[:2])
     return c_skip * x_t + c_out * F.to(x_t.dtype)
-
-
-def F_of_D(D: Tensor, x_t: Tensor, t: Tensor, to: Parameterisation) -> Tensor:  # noqa: N802
-    """Return the F that makes the denoiser D in the parameterisation `to`: (D - c_skip x_t) / c_out. (B, ...)."""
-    c_skip, c_out, _ = (like(c, x_t) for c in to.of_D(t))
-    return (D - c_skip * x_t) / c_out

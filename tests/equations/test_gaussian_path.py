@@ -55,6 +55,18 @@ def test_time_of_noise_level_inverts_noise_level(path, t):
     torch.testing.assert_close(path.noise_level(path.t_of_noise_level(n)), n, rtol=1e-10, atol=0)
 
 
+@pytest.mark.parametrize("other", [EDM(), VP(), TrigFlow(0.5), Linear()], ids=lambda p: type(p).__name__)
+def test_a_point_goes_to_another_path_and_back(path, other):
+    """x_t and t of one path as those of another, at noise levels of the whole published range and beyond."""
+    n = torch.logspace(-4, 3, 1001, dtype=torch.float64)
+    t, u = path.t_of_noise_level(n), other.t_of_noise_level(n)
+    x_t = torch.randn(len(n), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_u = like(other.s(u) / path.s(t), x_t) * x_t
+    back = path.t_of_noise_level(other.noise_level(u))
+    torch.testing.assert_close(back, t, rtol=1e-12, atol=0)
+    torch.testing.assert_close(like(path.s(back) / other.s(u), x_u) * x_u, x_t, rtol=1e-12, atol=0)
+
+
 def test_time_of_no_noise_is_zero(path):
     assert path.t_of_noise_level(torch.zeros(1)).item() == 0
 
