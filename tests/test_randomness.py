@@ -89,3 +89,32 @@ def test_forked_seed_draws_what_the_seed_draws():
     with forked_seed(3, CPU):
         inside = torch.rand(4)
     assert torch.equal(inside, torch.rand(4, generator=torch.Generator().manual_seed(3)))
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs' default generators, as torch keeps them, without a GPU; the first is the current one."""
+    generators = tuple(torch.Generator().manual_seed(seed) for seed in (21, 22))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    return generators
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_the_gpu_s_default_generator_is_seeded_and_put_back_too(gpus, device, index):
+    """Defect 1: public code restores the CPU's alone, so that student and target have different masks on a GPU."""
+    own, other = gpus[index], gpus[1 - index]
+    before = own.get_state(), other.get_state()
+    drawn = []
+    for _ in range(2):
+        with StepRandom(torch.device(device), 1, 2).dropout():
+            drawn.append(torch.rand(4, generator=own))
+            assert torch.equal(other.get_state(), before[1])
+        assert torch.equal(own.get_state(), before[0])
+        torch.rand(3, generator=own)
+        before = own.get_state(), other.get_state()
+    assert torch.equal(*drawn)
+    with pytest.raises(ZeroDivisionError), forked_seed(3, torch.device(device)):
+        1 // int(0 * torch.rand(1, generator=own))
+    assert torch.equal(own.get_state(), before[0])

@@ -9,6 +9,8 @@ import torch
 import toy
 from scipy.stats import kstest
 
+from cmbench import recipe
+from cmbench.engine import build as engine
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import TrigFlow
 from cmbench.equations.oracle import FinitePoints
@@ -323,3 +325,27 @@ def test_norm_of_the_whole_sample_and_of_its_mean_square():
     g = torch.tensor([[3.0, 0.0, 4.0]], dtype=torch.float64)
     torch.testing.assert_close(tangent.normalised(g, "l2", 0.1), g / 5.1)
     torch.testing.assert_close(tangent.normalised(g, "rms", 0.1), g / (5 / math.sqrt(3) + 0.1))
+
+
+# Of the stabilisations: the keys that each switch changes, the values of Lu & Song 2024 and those without.
+TAKEN_AWAY = {
+    "identity_time": {"path.c_noise": ("identity", "log")},
+    "low_frequency": {"network.embedding": ("positional", "fourier"), "network.embedding_scale": (1.0, 16.0)},
+    "adn": {"network.double_norm": (True, False)},
+    "tangent_warmup": {"objective.tangent_warmup": (10_000, 0)},
+    "tangent_norm": {"objective.tangent_normalisation": ("l2", "none")},
+    "rearranged": {"objective.tangent": ("rearranged", "naive")},
+    "residual_square": {"objective.form": ("residual_square", "inner_product")},
+    "adaptive": {"objective.weighting": ("adaptive", "uniform")},
+}
+
+
+@pytest.mark.parametrize(("name", "warmup"), [("sct_trigflow_cifar10", 10_000), ("sct_trigflow", 500)])
+@pytest.mark.parametrize("switch", TAKEN_AWAY)
+def test_a_switch_takes_its_stabilisation_away_and_nothing_else(switch, name, warmup):
+    """A short run has its warm-up shortened with it."""
+    assert set(TAKEN_AWAY) == set(_scm.SWITCHES)
+    file = recipe.PACKAGE.parent / "recipes" / f"{name}.toml"
+    whole, without = (engine.complete(recipe.load(file, given), "x") for given in ((), _scm.SWITCHES[switch]))
+    changed = {key: tuple(values) for key, values in recipe.differences([whole, without]).items()}
+    assert changed == (TAKEN_AWAY[switch] if switch != "tangent_warmup" else {"objective.tangent_warmup": (warmup, 0)})

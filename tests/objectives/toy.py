@@ -110,15 +110,15 @@ def pair_weight(kind, t, r):
     return {"uniform": torch.ones_like(t), "edm": 1 / t**2 + 4, "inverse_interval": 1 / (t - r)}[kind]
 
 
-def assert_terms(terms, model, weights, total, rtol=1e-9, **parts):
+def assert_terms(terms, model, weights, total, **parts):
     """Terms, and the gradient of their total in the toy's weights, are those of a formula in `weights`."""
     (expected,) = torch.autograd.grad(total, weights)
-    torch.testing.assert_close(terms.total, total, rtol=rtol, atol=0)
+    torch.testing.assert_close(terms.total, total, rtol=1e-9, atol=0)
     for name, value in parts.items():
-        torch.testing.assert_close(getattr(terms, name), value.detach(), rtol=rtol, atol=1e-12)
+        torch.testing.assert_close(getattr(terms, name), value.detach(), rtol=1e-9, atol=1e-12)
     model.zero_grad()
     terms.total.backward()
-    torch.testing.assert_close(model.F_theta.weights.grad, expected, rtol=rtol, atol=1e-12)
+    torch.testing.assert_close(model.F_theta.weights.grad, expected, rtol=1e-9, atol=1e-12)
 
 
 class Gaussian:

@@ -1,0 +1,73 @@
+"""No key of a network is ignored, and none is forgotten here: each changes the output from one seed."""
+
+import pytest
+import torch
+from tiny import TINY
+
+from cmbench.engine import build
+from cmbench.engine.doctor import probe
+from cmbench.networks import dit, mlp, unet
+from cmbench.recipe import load
+
+MODULES = {"mlp": mlp, "unet": unet, "dit": dit}
+DATA = {"mlp": "{kind='mixtures'}", "unet": "{kind='digits'}", "dit": "{kind='digits'}"}
+SHAPES = {"mlp": (2,), "unet": (1, 8, 8), "dit": (1, 8, 8)}
+SHARED = {
+    "embedding": ("fourier", {}),
+    "embedding_scale": (3.0, {}),
+    "dropout": (0.5, {}),
+    "class_conditional": (True, {}),
+}
+
+# Every key, another value for it, and what else must be set for the key to matter.
+OTHER = {
+    "mlp": {"width": (32, {}), "depth": (2, {}), "embedding_channels": (32, {}), **SHARED},
+    "unet": {
+        "width": (16, {}),
+        "multipliers": ([1], {}),
+        "depth": (2, {}),
+        "attention": ([4], {}),
+        "heads": (2, {"attention": [4]}),
+        "double_norm": (True, {}),
+        **SHARED,
+    },
+    "dit": {
+        "width": (32, {}),
+        "depth": (2, {}),
+        "heads": (2, {}),
+        "patch": (4, {}),
+        "mlp_ratio": (2, {}),
+        "double_norm": (True, {}),
+        **SHARED,
+    },
+}
+SMALL = {"mlp": {"width": 16, "depth": 1}, "unet": {"width": 8, "depth": 1}, "dit": {"width": 16, "depth": 1}}
+KEYS = [pytest.param(kind, key, id=f"{kind}-{key}") for kind in OTHER for key in OTHER[kind]]
+
+
+def output(folder, kind, times, settings):
+    """Return F of a fresh network in training mode, its weights and dropout drawn from fixed seeds."""
+    objective = ["objective={kind='meanflow'}", "path.kind=linear"] if times == 2 else []
+    (folder / "tiny.toml").write_text(TINY)
+    given = load(folder / "tiny.toml", [f"data={DATA[kind]}", f"network.kind={kind}", *objective])
+    given = given.model_copy(update={"network": {"kind": kind, **SMALL[kind], **settings}})
+    model = build.model(build.complete(given, "x"), SHAPES[kind], 3, torch.device("cpu"))
+    model = probe.copied(model).train()  # weights that begin at zero hide what lies before them
+    x = torch.randn(3, *SHAPES[kind], generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    labels = torch.arange(3) if build.is_conditional(given) else None
+    return model.F(x, model.time(torch.tensor([0.1, 0.5, 3.0])), labels).detach()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("kind", "key"), KEYS)
+def test_no_key_of_a_network_is_ignored(tmp_path, kind, key, times):
+    value, given = OTHER[kind][key]
+    before = output(tmp_path, kind, times, given)
+    assert torch.equal(before, output(tmp_path, kind, times, given))
+    assert not torch.allclose(before, output(tmp_path, kind, times, {**given, key: value}), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_no_key_of_a_network_is_forgotten_here(kind):
+    assert set(OTHER[kind]) == set(MODULES[kind].Config.model_fields)
