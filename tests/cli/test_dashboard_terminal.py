@@ -34,16 +34,19 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Terminal:
-    """A command as the leader of a session on a terminal of its own."""
+    """A command as the leader of a session on a terminal of its own.
 
-    def __init__(self, *command: str, size: tuple[int, int] = (160, 45)) -> None:
+    With `answers` it says when asked that it can tell its size as input; Textual then wants the mouse in pixels.
+    """
+
+    def __init__(self, *command: str, size: tuple[int, int] = (160, 45), answers: bool = False) -> None:
         self.end, self.slave = pty.openpty()
         self.resize(*size)
         self.modes = termios.tcgetattr(self.slave)
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), self.slave)
         environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(command, **streams, env=environment, preexec_fn=self._lead)
-        self.sent = b""
+        self.sent, self.answers = b"", answers
         self.screen = pyte.Screen(*(size if all(size) else (80, 24)))
         self._stream = pyte.ByteStream(self.screen)
 
@@ -61,6 +64,9 @@ class Terminal:
         while select.select([self.end], [], [], seconds)[0]:
             new += os.read(self.end, 1 << 16)
         self.sent += new
+        if self.answers and b"\x1b[?2048$p" in self.sent:
+            self.answers = False
+            self.type(b"\x1b[?2048;2$y")
         self._stream.feed(new.replace(b"\x1b[?u", b"").replace(b"\x1b[>1u", b"").replace(b"\x1b[<u", b""))
         return new
 
@@ -108,8 +114,8 @@ def run(home, monkeypatch):
 def terminal(run) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def start(*before: str, size: tuple[int, int] = (160, 45)) -> Terminal:
-        made.append(Terminal(*before, *COMMAND, "watch", run.name, size=size))
+    def start(*before: str, **options: object) -> Terminal:
+        made.append(Terminal(*before, *COMMAND, "watch", run.name, **options))
         until(lambda: made[-1].shows("step 40/1,000") and made[-1].shows("^p Palette"))
         return made[-1]
 
@@ -125,12 +131,13 @@ def switches(sent: bytes) -> dict[int, bool]:
 
 
 def is_sane(terminal: Terminal) -> bool:
-    """Whether modes are as they were: of the line, the screen, the cursor, mouse, focus, pasting and keyboard."""
+    """Whether modes are as they were: of line, screen, cursor, wrapping, mouse, focus, pasting, sizes and keyboard."""
     terminal.drain()
     now = switches(terminal.sent)
     asked = terminal.sent.count(b"\x1b[>1u"), terminal.sent.count(b"\x1b[<u")
-    wrong = [mode for mode in (1049, 1000, 1002, 1003, 1006, 1015, 1004, 2004) if now.get(mode)]
-    return termios.tcgetattr(terminal.slave) == terminal.modes and now[25] and not wrong and asked[0] <= asked[1]
+    wrong = [mode for mode in (1049, 1000, 1002, 1003, 1006, 1015, 1016, 1004, 2004, 2048) if now.get(mode)]
+    wrong += [mode for mode in (25, 7) if not now[mode]]
+    return termios.tcgetattr(terminal.slave) == terminal.modes and not wrong and asked[0] <= asked[1]
 
 
 @pytest.mark.parametrize(
@@ -138,10 +145,10 @@ def is_sane(terminal: Terminal) -> bool:
     [(signal.SIGHUP, 129), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
 )
 def test_a_signal_ends_the_viewer_and_leaves_the_terminal_as_it_was(terminal, number, code):
-    shown = terminal()
+    shown = terminal(answers=True)
     assert termios.tcgetattr(shown.slave) != shown.modes
+    until(lambda: not shown.drain() and {1049, 1016, 2048} <= {mode for mode, on in switches(shown.sent).items() if on})
     assert not is_sane(shown)
-    assert switches(shown.sent)[1049]
     shown.process.send_signal(number)
     assert shown.end_code() == code
     assert is_sane(shown)
@@ -159,7 +166,8 @@ def test_a_viewer_that_is_killed_under_a_shell_leaves_the_terminal_as_it_was(ter
 
 @pytest.mark.parametrize("keys", [b"q", b"\x03"])
 def test_a_key_ends_it(terminal, keys):
-    shown = terminal(size=(80, 24))
+    shown = terminal(size=(80, 24), answers=True)
+    until(lambda: not shown.drain() and switches(shown.sent).get(1016))
     shown.type(keys)
     assert shown.end_code() == 0
     assert is_sane(shown)
