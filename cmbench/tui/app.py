@@ -6,18 +6,20 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.filter import Monochrome, NoColor
+from textual.keys import format_key
 from textual.screen import Screen
 
 from cmbench.rundir.layout import RunDir
+from cmbench.tui import palette
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
 from cmbench.tui.output import Ascii, lean
 from cmbench.tui.settings import Settings
@@ -126,6 +128,18 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
     def action_theme(self) -> None:
         """Choose a theme."""
         self.search_themes()
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Yield what the palette lists: the actions that have keys, and what Textual can do beside them."""
+        own = list(palette.commands(self, screen))
+        names = {command.title for command in own}
+        return [*own, *(command for command in super().get_system_commands(screen) if command.title not in names)]
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Return a key as it is shown: by its name where the terminal does not have its sign."""
+        shown, key = super().get_key_display(binding), binding.parse_key()[1]
+        sign = format_key(key)
+        return shown if binding.key_display or sign.isascii() or not self.ascii else shown.replace(sign, key)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Send what Textual wants to show in fewer bytes; see `output`."""
