@@ -8,7 +8,7 @@ from cmbench.measures import quality_keys
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.scales import number
-from cmbench.tui.text import plain
+from cmbench.tui.text import ascii_alone, plain
 from cmbench.tui.view import RunView
 
 WIDTH = 80
@@ -16,7 +16,7 @@ _HEIGHT = 9
 _EVENTS = 5
 
 
-def card(run: RunDir) -> list[str]:
+def card(run: RunDir, ascii_only: bool = False) -> list[str]:
     """Return the lines of a card, each at most 80 columns."""
     view = RunView(run)
     while view.read() and view.series.behind:
@@ -29,7 +29,8 @@ def card(run: RunDir) -> list[str]:
     last = view.last
     lines += [_line(f"  {report.title_of([key]):<24}{number(last[key]):>12}") for key in view.keys if key in last]
     rows = report.journal(list(view.series.journal.rows)[-_EVENTS:])
-    return [*lines, "", *(_line("".join(text for text, _ in row)) for row in rows)]
+    lines += ["", *(_line("".join(text for text, _ in row)) for row in rows)]
+    return [ascii_alone(line) for line in lines] if ascii_only else lines
 
 
 def _line(text: str) -> str:

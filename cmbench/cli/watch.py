@@ -33,7 +33,7 @@ def watch(
         from cmbench.cli import _card
 
         for run in chosen or [select("@latest", folder)]:
-            typer.echo("\n".join(_card.card(run)))
+            typer.echo("\n".join(_card.card(run, ascii_only)))
 
 
 def _follow_one(run: RunDir, past: int, json: bool) -> None:

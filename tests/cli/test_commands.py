@@ -477,6 +477,9 @@ def test_without_a_terminal_watch_is_a_card(cmbench, home, rows):
     assert lines[0].startswith("␛[2J[red]x␇ 北京long")
     assert any(line.split() == ["own", "2"] for line in lines)
     assert "40 failed ␛[2J[red]x␇ 北京" in outcome.out
+    plain = cmbench("watch", "--ascii").out
+    assert plain.isascii()
+    assert list(map(len, plain.splitlines())) == list(map(cell_len, lines))
 
 
 def test_a_card_of_nothing_but_a_recipe(cmbench, home):

@@ -90,5 +90,8 @@ def test_keys_are_shown_in_ascii_where_there_is_no_more(tmp_path, ascii, sign):
         await pilot.press("b")
         await settle(app, pilot)
         await until(pilot, lambda: f" {sign} Open" in shown(app))
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: "Search for commands" in shown(app))
+        assert "??" not in shown(app)
 
     use([live_run(tmp_path)], steps, ascii=ascii)
