@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from rich.style import Style
 from textual.color import Color
 from textual.geometry import Region
 from tui_host import alone, painted, picture
 
-from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget
+from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget, cut, laid_out
 
 RNG = np.random.default_rng(0)
 
@@ -34,8 +35,86 @@ def test_writing_stays_within_the_edges():
         grid.write(x, y, text, 1)
     assert ["".join(row) for row in grid.characters] == ["cdef", "   x"]
     assert grid.styles.tolist() == [[1, 1, 1, 1], [0, 0, 0, 1]]
-    grid.write(0, 0, "a数e\u0301", 0)
-    assert "".join(grid.characters[0]) == "a?e?"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a数é", "a数é"),
+        ("ae\u0301q\u0301", "aéq?"),  # of the second letter and its mark there is no single character
+        ("モデ\u30c6\u3099", "モデデ"),  # as macOS writes names
+        ("\u1112\u1161\u11ab", "한"),
+        ("👍🏽⚠\ufe0f", "👍?⚠"),
+        ("\0a\x1b\u202e\u2066\x9b", "a????"),
+        ("数" * 20, "数" * 6),
+    ],
+)
+def test_what_stands_in_the_cells(text, shown):
+    grid = Grid.blank(12, 1)
+    grid.write(0, 0, text, 0)
+    assert "".join(grid.characters[0]).rstrip() == shown
+    assert cell_len("".join(grid.characters[0])) == 12
+    assert len(laid_out(text)) >= cell_len(shown)
+    grid.make_ascii()
+    row = "".join(grid.characters[0])
+    assert row.isascii()
+    assert len(row) == 12
+
+
+def test_no_half_of_a_wide_character_is_left():
+    grid = Grid.blank(9, 1)
+    for x, text, shown in (
+        (-1, "数数", " 数      "),
+        (6, "数数", " 数   数 "),
+        (2, "x", "  x   数 "),
+        (7, "x", "  x    x "),
+        (0, "数数数", "数数数 x "),
+        (1, "数", " 数 数 x "),
+        (-1, "数", " 数 数 x "),
+        (8, "数", " 数 数 x "),
+    ):
+        grid.write(x, 0, text, 0)
+        assert "".join(grid.characters[0]) == shown
+    assert cut(laid_out("a数b"), 1, 2) == cut(laid_out("a数b"), 2, 3) == " "
+
+
+def is_cut(grid, region):
+    """Whether an edge of a region lies in a wide character."""
+    row = grid.characters[region.y]
+    return any(0 < x < len(row) and not row[x] for x in (region.x, region.right))
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_wide_characters_are_painted_whole(framed):
+    async def steps(board, pilot):
+        board.repaint()
+        for _ in range(150):
+            before, place = board._grid, (int(RNG.integers(-1, 60)), int(RNG.integers(0, 3)))
+            board.cells.pop(place, None)
+            board.cells[place] = ("".join(RNG.choice(list("数モab "), int(RNG.integers(1, 9)))), 0)
+            with painted(board) as regions:
+                board.repaint()
+            after = board._grid
+            assert {cell_len(row) for row in picture(board)} == {60}
+            assert not any(is_cut(grid, region) for grid in (before, after) for region in regions)
+            differs = zip(*np.nonzero(before.characters != after.characters), strict=True)
+            assert {(int(x), int(y)) for y, x in differs} <= covered(regions)
+
+    alone(lambda: Board(framed), steps)
+
+
+def test_a_frame_has_wide_titles():
+    async def steps(board, pilot):
+        board.frame_title, board.frame_note = "モデル" * 9, "数" * 9
+        for columns in range(1, 40):
+            await pilot.resize_terminal(columns, 4)
+            await pilot.pause()
+            board.repaint()
+            rows = picture(board)
+            assert [cell_len(row) for row in rows] == [columns] * 4
+            assert columns < 4 or (rows[0][0], rows[0][-1], rows[-1][0], rows[-1][-1]) == tuple("╭╮╰╯")
+
+    alone(lambda: Board(True), steps)
 
 
 def test_labels_are_written_where_they_have_room():

@@ -1,5 +1,7 @@
 """A widget of characters in cells that tells Textual which cells changed, and nothing where none did."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +19,12 @@ from textual.widget import Widget
 from cmbench.tui.text import plain
 
 _NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
+
+_SECOND = "\0"  # stands in the second cell of a wide character; in an array of characters it is the empty one
+_EMOJI_STYLE = "\ufe0f"  # makes the sign before it as wide as the terminal likes
+
+# Nearly all that is drawn, each of one cell: Latin, Greek, Cyrillic, lines, blocks and braille.
+_NARROW = re.compile("[ -~\xa1-\xac\xae-\u02ff\u0370-\u0482\u2500-\u25fc\u2800-\u28ff]*")
 
 _ASCII = {"·": "-", "°": "'", "±": "~"}
 
@@ -38,6 +46,7 @@ class Grid:
 
     characters: NDArray[np.str_]
     styles: NDArray[np.int32]
+    has_wide: bool = False  # whether a character of two cells was written
 
     @classmethod
     def blank(cls, width: int, height: int) -> "Grid":
@@ -45,29 +54,61 @@ class Grid:
         return cls(np.full((height, width), " ", "U1"), np.zeros((height, width), np.int32))
 
     def write(self, x: int, y: int, text: str, style: int) -> None:
-        """Put a text into a row, cut off at the edges. What takes two cells, or none, is shown as ?."""
+        """Put a text into a row, cut off at the edges. No wide character keeps one half of its two cells."""
         height, width = self.characters.shape
         if not 0 <= y < height:
             return
-        text = "".join(c if cell_len(c) == 1 else "?" for c in text[max(0, -x) : max(0, width - x)])
+        cells = cut(laid_out(text), max(0, -x), max(0, width - x))
         x = max(0, x)
-        if text:
-            self.characters[y, x : x + len(text)] = list(text)
-            self.styles[y, x : x + len(text)] = style
+        stop = x + len(cells)
+        if cells:
+            if self.has_wide:
+                self._blank_halves(x, y)
+                self._blank_halves(stop, y)
+            self.has_wide = self.has_wide or _SECOND in cells
+            self.characters[y, x:stop] = list(cells)
+            self.styles[y, x:stop] = style
+
+    def _blank_halves(self, x: int, y: int) -> None:
+        """Put spaces in place of a wide character that lies across the left edge of a cell."""
+        if x < self.characters.shape[1] and not self.characters[y, x]:
+            self.characters[y, x - 1 : x + 1] = " "
 
     def write_apart(self, x: int, y: int, labels: Iterable[tuple[int, str]], style: int) -> None:
         """Put labels (column from `x` on, text) into a row where each has room, a space between them at least."""
         columns, free = self.characters.shape[1] - x, 0
         for column, label in labels:
-            start = min(column, columns - len(label))
+            needed = len(laid_out(label))
+            start = min(column, columns - needed)
             if start >= free:
                 self.write(x + start, y, label, style)
-                free = start + len(label) + 1
+                free = start + needed + 1
 
     def make_ascii(self) -> None:
         """Put plain characters in place of others: names and units may hold any."""
+        self.characters[self.characters == ""] = "?"
         for place in zip(*np.nonzero(self.characters > "\x7f"), strict=True):
             self.characters[place] = _ASCII.get(str(self.characters[place]), "?")
+
+
+def laid_out(text: str) -> str:
+    """Return a text with one character a cell, as `Grid.write` puts it: for its length, and to cut it.
+
+    A letter and its mark become one character where there is such a one, and a wide character is followed by _SECOND.
+    What has no cell of its own, as control characters have not, is shown as ?.
+    """
+    if _NARROW.fullmatch(text):
+        return text
+    one_each = unicodedata.normalize("NFC", text.replace(_SECOND, "").replace(_EMOJI_STYLE, ""))
+    return "".join(("?", c, c + _SECOND)[cell_len(c)] for c in one_each)
+
+
+def cut(cells: str, start: int, stop: int) -> str:
+    """Return cells from `start` to `stop` of a text that is laid out, with a space for half a wide character."""
+    part = cells[start:stop]
+    if part.startswith(_SECOND):
+        part = " " + part[1:]
+    return part[:-1] + " " if part and cells[stop : stop + 1] == _SECOND else part
 
 
 class GridWidget(Widget):
@@ -134,6 +175,7 @@ class GridWidget(Widget):
     def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
         width, height = self.size
         grid, frame = Grid.blank(width, height), len(palette)
+        grid.has_wide = inner.has_wide
         if width < 4 or height < 2:
             return grid, palette
         grid.characters[1:-1, 1:-1], grid.styles[1:-1, 1:-1] = inner.characters, inner.styles
@@ -145,7 +187,7 @@ class GridWidget(Widget):
             grid.write(0, y, down, frame)
             grid.write(width - 1, y, down, frame)
         room = max(0, width - 6)
-        title, note = plain(self.frame_title)[:room], plain(self.frame_note)[:room]
+        title, note = (cut(laid_out(plain(text)), 0, room) for text in (self.frame_title, self.frame_note))
         if title:
             grid.write(2, 0, f" {title} ", frame + 1)
         if note:
@@ -165,6 +207,8 @@ class GridWidget(Widget):
             self.refresh()
             return
         changed = (before.characters != self._grid.characters) | (before.styles != self._grid.styles)
+        if before.has_wide or self._grid.has_wide:
+            _join_halves(changed, before, self._grid)
         regions = [
             Region(start, int(y), stop - start, 1)
             for y in np.flatnonzero(changed.any(axis=1))
@@ -217,6 +261,14 @@ def _without_needless_changes(
     own = np.where(free, 0, np.arange(len(styles)))
     source = np.maximum.accumulate(own)
     return np.where(free & bare[styles[source]], styles[source], styles)
+
+
+def _join_halves(changed: NDArray[np.bool_], *grids: Grid) -> None:
+    """Have both cells of a wide character change where one does: a terminal cannot show half of it."""
+    seconds = np.logical_or.reduce([grid.characters[:, 1:] == "" for grid in grids])
+    either = (changed[:, 1:] | changed[:, :-1]) & seconds
+    changed[:, 1:] |= either
+    changed[:, :-1] |= either
 
 
 def _spans(cells: NDArray[np.int64]) -> list[tuple[int, int]]:
