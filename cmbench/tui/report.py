@@ -30,6 +30,7 @@ NAMES = {
     "true_error": "true error",
     "sw": "sliced W2",
 }
+_NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
 _SPARE = ("true_error", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
@@ -79,29 +80,48 @@ def note_of(view: RunView, keys: Sequence[str]) -> str:
     return values if best is None else f"{values}  best {number(best[0])} @{number(best[1])}"
 
 
-def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool) -> list[Row]:
-    """Return the line on top; `rate` is what the dashboard itself sends, bytes a second."""
-    now = view.status
+def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool, width: int | None = None) -> list[Row]:
+    """Return the line on top: what matters most comes first, for a narrow screen cuts off the end.
+
+    Args:
+        view: the run.
+        rate: what the dashboard itself sends, bytes a second.
+        is_frozen: whether it does not look at the run.
+        ascii_only: whether plain characters alone may be used.
+        width: columns there are; without it the name and the steps stand in full.
+    """
+    now, live = view.status, not view.is_still
     state = now.get("state", "starting")
     sign, style = signs.sign(state, ascii_only)
-    row: Row = [(f" {short(view.run.name)} ", "strong"), (f" {sign} {state}", _PENS.get(style, "warning"))]
+    name = short(view.run.name)
+    row: Row = [(f" {name if width is None else _cut(name, width // 3, ascii_only)} ", "strong")]
+    row.append((f" {sign} {state}", _PENS.get(style, "warning")))
+    if view.alerts:
+        row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
     row += [("  frozen (z)", "warning")] if is_frozen else []
-    step, of = now.get("step") or 0, now.get("of")
-    row.append((f"  step {step:,}/{of:,} {step / of:.0%}" if of else f"  step {step:,}", ""))
-    live = not view.is_still
-    if live and now.get("images_per_s"):
-        row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
+    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), width is not None and width < _NARROW)}", ""))
+    if behind := view.series.behind:
+        row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
         row.append((f"  eta {_coarse(now['eta_s'])}", ""))
     if now.get("checkpoint") is not None:
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
-    if view.alerts:
-        row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
-    if behind := view.series.behind:
-        row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
-    if rate is not None:
+    if live and now.get("images_per_s"):
+        row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
+    if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
         row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
     return [row]
+
+
+def _cut(name: str, room: int, ascii_only: bool) -> str:
+    """Return a name in so many columns with its last four letters, by which runs of one recipe differ."""
+    return name if len(name) <= room else f"{name[: room - 5]}{'~' if ascii_only else '…'}{name[-4:]}"
+
+
+def _progress(step: int, of: int | None, is_narrow: bool) -> str:
+    if is_narrow:
+        return signs.progress(step, of or None)
+    return f"step {step:,}/{of:,} {step / of:.0%}" if of else f"step {step:,}"
 
 
 def _coarse(seconds: float) -> str:

@@ -1,16 +1,19 @@
 """What the dashboard itself sends to the terminal."""
 
+import math
 import time
 from typing import Any
 
 from textual.app import App
+
+_LENGTH = 5.0  # seconds that the average remembers
 
 
 class Traffic:
     """Counts bytes written to the terminal."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total, self._rate = 0, 0.0
         self._last = (time.monotonic(), 0)
 
     def watch(self, app: App[Any]) -> None:
@@ -27,7 +30,10 @@ class Traffic:
         driver.write = counted  # type: ignore[method-assign]
 
     def rate(self) -> float:
-        """Return bytes a second since the last call."""
-        now, before = time.monotonic(), self._last
+        """Return bytes a second over the last seconds, however often it is asked."""
+        now, (then, before) = time.monotonic(), self._last
+        passed = max(1e-3, now - then)
+        kept = math.exp(-passed / _LENGTH)
+        self._rate = kept * self._rate + (1 - kept) * (self.total - before) / passed
         self._last = (now, self.total)
-        return (self.total - before[1]) / max(1e-3, now - before[0])
+        return self._rate

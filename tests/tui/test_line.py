@@ -41,6 +41,17 @@ def test_every_pen_in_every_theme_and_any_size():
     alone(lambda: Lines("t"), steps)
 
 
+def test_rows_may_depend_on_the_columns():
+    async def steps(lines, pilot):
+        lines.show(lambda width: [[(f"{width} columns", "")]])
+        assert picture(lines)[0].strip() == "60 columns"
+        await pilot.resize_terminal(30, 5)
+        await pilot.pause()
+        assert picture(lines)[0].strip() == "30 columns"
+
+    alone(Lines, steps)
+
+
 @pytest.mark.parametrize(("whole", "row"), [(False, "12345678 0123"), (True, "12345678     ")])
 def test_parts_are_cut_or_left_out(whole, row):
     async def steps(lines, pilot):

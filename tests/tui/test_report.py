@@ -63,10 +63,9 @@ def test_log_axes_are_for_positive_values_that_are_far_apart(values, kind):
 def test_the_header(ascii):
     view = a_view(state="running", step=1500, of=3000, images_per_s=912.3, eta_s=4000, checkpoint=1000)
     view.alerts, view.series.behind = 2, 5_000_000
-    (row,) = text(report.header(view, 4100.0, True, ascii))
+    (row,) = text(report.header(view, 4100.0, False, ascii))
     for part in ("ct_edm", "running", "1,500/3,000 50%", "910 images/s", "eta 1h07m", "ckpt 1000", "5 MB", "4.1 kB/s"):
         assert part in row
-    assert "frozen" in row
     assert not ascii or row.replace("·", "").isascii()
     (row,) = text(report.header(a_view(), None, False, ascii))
     assert "starting" in row
@@ -74,6 +73,31 @@ def test_the_header(ascii):
     (row,) = text(report.header(a_view(state="finished", step=5, of=0, images_per_s=9, eta_s=9), None, False, ascii))
     assert "images/s" not in row
     assert "eta" not in row
+
+
+def test_the_header_says_what_matters_first():
+    view = a_view(state="running", step=214, of=100_000, images_per_s=912.3, eta_s=4000, checkpoint=200)
+    view.alerts = 2
+    (row,) = text(report.header(view, 4100.0, False, False, width=80))
+    assert row == " ct_edm·a3f9  ● running  ⚠ 2  214/100k  eta 1h07m  ckpt 200  910 images/s  4.1 kB/s"
+    (row,) = text(report.header(view, 4100.0, False, False, width=100))
+    assert "  step 214/100,000 0%  eta 1h07m" in row
+
+
+@pytest.mark.parametrize(("ascii", "gap"), [(False, "…"), (True, "~")])
+def test_a_long_name_keeps_the_letters_by_which_runs_differ(ascii, gap):
+    view = a_view(state="running", step=214, of=100_000)
+    view.run.name = "a_name_that_says_very_much_of_its_settings-20261122-221503-a3f9"
+    (row,) = text(report.header(view, None, False, ascii, width=80))
+    assert row.startswith(f" a_name_that_says_very{gap}a3f9  ")
+    assert "running  214/100k" in row
+
+
+@pytest.mark.parametrize(("state", "is_frozen"), [("paused", False), ("stopped", False), ("running", True)])
+def test_no_rate_is_told_where_nothing_is_sent(state, is_frozen):
+    (row,) = text(report.header(a_view(state=state), 86_100.0, is_frozen, False))
+    assert "kB/s" not in row
+    assert ("frozen" in row) == is_frozen
 
 
 @pytest.mark.parametrize("seconds", [0.4, 7, 31, 100, 299, 301, 1000, 5000, 40_000, 107_999, 200_000, 5e6])

@@ -28,7 +28,7 @@ def read(run) -> RunView:
 
 def everything(view: RunView) -> str:
     """Ask for all that screens ask for."""
-    rows = [*report.header(view, 1.0, False, False), *report.journal(list(view.series.journal.rows))]
+    rows = [*report.header(view, 1.0, False, False, 80), *report.journal(list(view.series.journal.rows))]
     rows += report.sparks(view, report.charts_of(view.keys), False)
     for axis in ("step", "images", "time"):
         view.marks(axis)

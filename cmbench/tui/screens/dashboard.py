@@ -58,7 +58,7 @@ class DashboardScreen(RunScreen):
         self.loads: list[Load] = []
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
-        self._rate, self._next_system = 0.0, 0.0
+        self._next_system = 0.0
 
     @property
     def is_still(self) -> bool:
@@ -156,8 +156,10 @@ class DashboardScreen(RunScreen):
         return number(edges[edge]) if edge < len(edges) else str(edge)
 
     def _show_header(self) -> None:
-        self._rate = 0.7 * self._rate + 0.3 * self.bench.traffic.rate()
-        self.query_one("#header", Lines).show(report.header(self.view, self._rate, self.is_frozen, self.bench.ascii))
+        rate = self.bench.traffic.rate()
+        self.query_one("#header", Lines).show(
+            lambda width: report.header(self.view, rate, self.is_frozen, self.bench.ascii, width)
+        )
 
     def _show_journal(self) -> None:
         journal = self.query_one("#journal", Lines)

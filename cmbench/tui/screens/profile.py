@@ -78,7 +78,9 @@ class ProfileScreen(ReadingScreen):
     def show(self) -> None:
         """Draw the newest profile, the reference and the history."""
         self._version, rows = self.view.series.profiles.version, self.view.series.profiles.rows
-        self.query_one("#header", Lines).show(report.header(self.view, None, False, self.bench.ascii))
+        self.query_one("#header", Lines).show(
+            lambda width: report.header(self.view, None, False, self.bench.ascii, width)
+        )
         bins = len(self.view.edges) - 1
         for key in _CURVES:
             chart = self.query_one(f"#curve-{key}", Chart)

@@ -1,6 +1,6 @@
 """Lines of text whose unchanged cells are not sent again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.style import Style
 
@@ -8,6 +8,7 @@ from cmbench.tui.text import plain
 from cmbench.tui.widgets.grid import Grid, GridWidget
 
 Part = tuple[str, str]  # text and pen
+Rows = Sequence[Sequence[Part]]
 
 
 class Lines(GridWidget):
@@ -30,18 +31,22 @@ class Lines(GridWidget):
         super().__init__(id=id, classes=classes)
         self.tail, self.whole = tail, whole
         self.frame_title, self.framed = title, bool(title)
-        self.rows: Sequence[Sequence[Part]] = ()
+        self.rows: Rows | Callable[[int], Rows] = ()
 
-    def show(self, rows: Sequence[Sequence[Part]]) -> None:
-        """Show rows from the top."""
+    def show(self, rows: Rows | Callable[[int], Rows]) -> None:
+        """Show rows from the top; where what they say depends on the columns there are, a function of them."""
         self.rows = rows
         self.repaint()
 
+    def rows_at(self, width: int) -> Rows:
+        """Return the rows for so many columns."""
+        return self.rows(width) if callable(self.rows) else self.rows
+
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return the rows that fit."""
-        grid = Grid.blank(width, height)
-        pens = sorted({pen for row in self.rows for _, pen in row if pen})
-        for y, row in enumerate(self.rows[-height:] if self.tail else self.rows[:height]):
+        grid, rows = Grid.blank(width, height), self.rows_at(width)
+        pens = sorted({pen for row in rows for _, pen in row if pen})
+        for y, row in enumerate(rows[-height:] if self.tail else rows[:height]):
             x = 0
             for text, pen in row:
                 shown = plain(text)
