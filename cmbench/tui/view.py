@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmbench.comparison.member import with_settings
 from cmbench.errors import UsageError
@@ -37,12 +38,14 @@ class RunView:
         meta: meta.json.
         status: status.json with the state as it truly is.
         series: curves, profiles and journal.
+        reference: the profile that later ones are compared with, by quantity its step and bins; empty for none.
     """
 
     run: RunDir
     recipe: Recipe | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, tuple[int, NDArray[np.float32]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin with nothing read."""

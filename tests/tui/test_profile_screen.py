@@ -89,6 +89,22 @@ def test_the_reference(run, size):
     show(run, steps, size)
 
 
+def test_the_reference_is_kept_when_the_screen_is_left(run):
+    async def steps(app, pilot):
+        await pilot.press("m", "p")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        add(run.profiles, profile(45))
+        await settle(app, pilot)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await settle(app, pilot)
+        assert app.screen.query_one("#curve-tangent_norm", Chart).note == "step 45, dashed: 40"
+        await pilot.press("r")
+        assert "/ step 40" in shown(app)
+
+    show(run, steps)
+
+
 @at_both_sizes
 def test_a_ratio_without_a_reference_is_to_the_first(run, size):
     async def steps(app, pilot):

@@ -41,7 +41,6 @@ class ProfileScreen(ReadingScreen):
     def __init__(self, view: RunView) -> None:
         super().__init__()
         self.view = view
-        self.reference: dict[str, tuple[int, NDArray[np.float32]]] = {}
         self.of = 0
         self._version = -1  # of the profiles that are shown
 
@@ -87,8 +86,8 @@ class ProfileScreen(ReadingScreen):
             chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
             chart.note = f"step {rows[key][-1][0]}" if rows.get(key) else "not measured in this run"
             lines = []
-            if key in self.reference:
-                step, old = self.reference[key]
+            if key in self.view.reference:
+                step, old = self.view.reference[key]
                 lines.append(self._line(f"step {step}", old, colour=1, dash="dashed"))
                 chart.note += f", dashed: {step}"
             if rows.get(key):
@@ -110,7 +109,7 @@ class ProfileScreen(ReadingScreen):
             return
         key = known[self.of % len(known)]
         waterfall.title = f"{report.NAMES.get(key, key)} over t, steps down"
-        waterfall.reference = self.reference.get(key)
+        waterfall.reference = self.view.reference.get(key)
         waterfall.show(rows[key])
 
     @staticmethod
@@ -132,12 +131,12 @@ class ProfileScreen(ReadingScreen):
         self._freeze(-1)
 
     def _freeze(self, place: int) -> None:
-        self.reference = {key: kept[place] for key, kept in dict(self.view.series.profiles.rows).items() if kept}
+        self.view.reference = {key: kept[place] for key, kept in dict(self.view.series.profiles.rows).items() if kept}
         self.show()
 
     def action_mode(self, mode: str) -> None:
         """Show values, ratios to the reference, or shares in the row's largest."""
-        if mode == "ratio" and not self.reference and self.view.series.profiles.rows:
+        if mode == "ratio" and not self.view.reference and self.view.series.profiles.rows:
             self._freeze(0)
         self.query_one(Waterfall).action_mode(mode)  # type: ignore[arg-type]
 
