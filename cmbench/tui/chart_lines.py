@@ -51,3 +51,4 @@ class Mark:
     x: float
     sign: str
     is_bad: bool = False
+    is_quiet: bool = False  # was to be expected

@@ -17,13 +17,16 @@ from cmbench.recipe import load as load_recipe
 from cmbench.rundir import settings, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row
 from cmbench.rundir.series import Points, Series
 from cmbench.tui.chart_lines import Line, Mark
 
 AXES = ("step", "images", "time")
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _TAIL = 1 << 14  # bytes of the console
-_SIGNS = {"resumed": "r", "warning": "w", "diverged": "x", "request": "!"}  # checkpoints and snapshots were due
+# What says most comes last, for of several in one place the last is seen. Snapshots were due, and are many.
+_SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
+_CHECKPOINTS = 16  # marks at most, so that an axis stays an axis
 
 
 @dataclass
@@ -163,14 +166,17 @@ class RunView:
         return float(of * (self._batch_size if axis == "images" else 1))
 
     def marks(self, axis: str) -> list[Mark]:
-        """Return what the journal says happened, along an axis; requests on top."""
+        """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
         rows = list(self.series.journal.rows)
-        return [
-            Mark(self._x_of(row, axis), sign, kind in ("diverged", "warning"))
-            for kind, sign in _SIGNS.items()
-            for row in rows
-            if row.get("kind") == kind
-        ]
+        marks = []
+        for kind, sign in _SIGNS.items():
+            found = [row for row in rows if row.get("kind") == kind]
+            is_quiet = kind == "checkpoint"
+            marks += [
+                Mark(self._x_of(row, axis), sign, kind in ("diverged", "warning"), is_quiet)
+                for row in (_thinned(found, _CHECKPOINTS) if is_quiet else found)
+            ]
+        return marks
 
     def _x(self, points: Points, axis: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         if axis == "time":
@@ -199,6 +205,14 @@ class RunView:
         changed = self._stamps.get(path) != stamp
         self._stamps[path] = stamp
         return changed
+
+
+def _thinned(rows: list[Row], most: int) -> list[Row]:
+    """Return every row, or every second, fourth and so on: those that are left out stay so when more come."""
+    every = 1
+    while len(rows) > most * every:
+        every *= 2
+    return rows[every - 1 :: every]
 
 
 def _number(value: object, otherwise: float = 0.0) -> float:

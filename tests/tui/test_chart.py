@@ -183,6 +183,20 @@ def test_marks_leave_the_labels_of_the_axis_readable(size, ascii):
     alone(a_chart(), steps, size=size, ascii=ascii)
 
 
+def test_marks_of_what_was_expected_are_as_quiet_as_the_axis():
+    async def steps(chart, pilot):
+        marks = [Mark(10.0, "c", is_quiet=True), Mark(30.0, "!"), Mark(50.0, "x", is_bad=True)]
+        chart.show([Line.of("a", steps_of(61), np.ones(61))], marks)
+        colours = {}
+        for y in (HEIGHT - 3, HEIGHT - 2):
+            for sign, (colour, _) in zip(picture(chart)[y], colours_at(chart, y), strict=True):
+                colours[sign] = colour
+        assert colours["c"] == colours["└"]
+        assert len({colours[sign] for sign in "c!x"}) == 3
+
+    alone(a_chart(), steps)
+
+
 def test_early_marks_of_many_are_seen_when_zoomed_to():
     async def steps(chart, pilot):
         y = np.ones(1000)

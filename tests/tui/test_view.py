@@ -61,7 +61,30 @@ def test_axes(run):
     assert (view.x_end("step"), view.x_end("images"), view.x_end("time")) == (1000, 32_000, None)
     add(run.events, event(40, "request", action="pause", result="done"))
     view.read()
-    assert [(mark.x, mark.sign, mark.is_bad) for mark in view.marks("images")] == [(960, "w", True), (1280, "!", False)]
+    assert [(mark.x, mark.sign, mark.is_bad) for mark in view.marks("images")] == [
+        (640, "c", False),
+        (1280, "!", False),
+        (960, "w", True),
+    ]
+
+
+def test_of_marks_in_one_place_the_one_that_says_most_comes_last(run):
+    stop = event(40, "request", action="stop", result="done")
+    add(run.events, event(40, "diverged"), stop, event(40, "checkpoint"), event(40, "resumed"), event(40, "snapshot"))
+    marks = [mark for mark in read(run).marks("step") if mark.x == 40]
+    assert "".join(mark.sign for mark in marks) == "c!rx"
+    assert [mark.is_quiet for mark in marks] == [True, False, False, False]
+
+
+def test_of_many_checkpoints_some_are_marked_and_always_the_same(run):
+    view, before = read(run), {20}
+    for step in range(41, 1000):
+        add(run.events, event(step, "checkpoint"))
+        view.read()
+        marks = {mark.x for mark in view.marks("step") if mark.sign == "c"}
+        assert 8 <= len(marks) <= 16 or step < 60
+        assert marks <= before | {step}
+        before = marks
 
 
 def test_a_recipe_that_was_half_written_is_read_again(run):
