@@ -197,6 +197,19 @@ def test_marks_of_what_was_expected_are_as_quiet_as_the_axis():
     alone(a_chart(), steps)
 
 
+def test_a_quiet_mark_leaves_the_curve_above_a_label_alone():
+    async def steps(chart, pilot):
+        line = Line.of("a", steps_of(61), np.where(steps_of(61) < 20, 1.0, 0.0))
+        chart.show([line])
+        before = picture(chart)
+        chart.show([line], [Mark(50.0, "c", is_quiet=True)])
+        assert picture(chart) == before
+        chart.show([line], [Mark(50.0, "!")])
+        assert picture(chart) != before
+
+    alone(a_chart(), steps)
+
+
 def test_early_marks_of_many_are_seen_when_zoomed_to():
     async def steps(chart, pilot):
         y = np.ones(1000)

@@ -108,8 +108,10 @@ class Chart(ChartKeys):
         labels = np.convolve(grid.characters[rows] != " ", [1, 1, 1], mode="same") > 0  # with a cell at each side
         for mark in self._marks:
             pen = _BAD if mark.is_bad else _AXIS if mark.is_quiet else _MARK
-            for x in places([mark.x]):  # above a label, which would be another number
-                grid.write(x, rows - bool(labels[x]), mark.sign, pen)
+            for x in places([mark.x]):
+                y = rows - bool(labels[x])  # above a label, which would be another number
+                if not mark.is_quiet or grid.characters[y, x] == " ":  # a curve says more
+                    grid.write(x, y, mark.sign, pen)
         for line in self._lines:
             for x in places(line.x[self._beyond(line)]):
                 grid.write(x, rows - 1, "v" if self.ascii else "▾", _AXIS)
