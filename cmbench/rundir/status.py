@@ -41,8 +41,14 @@ def write(run: RunDir, status: dict[str, Any]) -> None:
 
 
 def read(run: RunDir) -> dict[str, Any]:
-    """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost."""
-    return judged(run, read_json(run.status) or {})
+    """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost.
+
+    Where the run's whole folder is not there, or can be reached no more, the state is "gone".
+    """
+    written = read_json(run.status)
+    if written is None and not os.path.isdir(run.path):  # noqa: PTH112 - False whatever stands in the way
+        written = {"state": "gone"}
+    return judged(run, written or {})
 
 
 def judged(run: RunDir, written: dict[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool,
     sign, style = signs.sign(state, ascii_only)
     name = short(view.run.name)
     row: Row = [(f" {name if width is None else _cut(name, width // 3, ascii_only)} ", "strong")]
-    row.append((f" {sign} {state}", _PENS.get(style, "warning")))
+    row.append((f" {sign} {'folder is gone' if state == 'gone' else state}", _PENS.get(style, "warning")))
     if view.alerts:
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
     row += [("  frozen (z)", "warning")] if is_frozen else []

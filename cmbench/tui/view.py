@@ -39,7 +39,7 @@ class RunView:
         run: the run directory.
         recipe: complete; None where it cannot be read.
         meta: meta.json.
-        status: status.json with the state as it truly is.
+        status: status.json with the state as it truly is; of a run whose folder is gone, the last that was read.
         series: curves, profiles and journal.
         reference: the profile that later ones are compared with, by quantity its step and bins; empty for none.
     """
@@ -66,6 +66,8 @@ class RunView:
             self.recipe = recipe
             changed.add("recipe")
         now = status.read(self.run)
+        if now["state"] == "gone":
+            now = {**self.status, "state": "gone"}
         now.pop("heartbeat", None)
         if now != self.status:
             self.status = now

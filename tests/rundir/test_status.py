@@ -45,6 +45,13 @@ def test_a_live_process_runs_however_silent_it_is(run, judged):
     assert state(run) == judged
 
 
+def test_a_folder_that_is_not_there_is_gone(run):
+    write(run)
+    run.status.unlink()
+    assert state(run) == "starting"
+    assert state(RunDir(run.path / "none")) == "gone"
+
+
 @pytest.fixture
 def ended():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -101,7 +108,3 @@ def test_without_a_status_a_run_starts_until_it_is_too_old(run):
     run.status.unlink()
     os.utime(run.path, (time.time() - 700,) * 2)
     assert state(run) == "crashed"
-
-
-def test_a_run_that_vanishes_has_crashed(tmp_path):
-    assert state(RunDir(tmp_path / "nowhere")) == "crashed"

@@ -482,6 +482,20 @@ def test_files_may_vanish_or_be_damaged_while_they_are_seen(run, size):
     use([run], steps, size)
 
 
+@at_both_sizes
+def test_a_run_whose_folder_vanishes_stays_as_it_was_seen(run, size):
+    async def steps(app, pilot):
+        shutil.rmtree(run.path)
+        await settle(app, pilot)
+        assert "✖ folder is gone" in shown(app).split("\n")[0]
+        assert "40/1" in shown(app).split("\n")[0]
+        assert "trains on" not in shown(app)
+        await pilot.press("c")
+        assert app.said == ["live·000a is not live: gone"]
+
+    use([run], steps, size)
+
+
 def test_every_theme_has_every_colour(run):
     async def steps(app, pilot):
         chart = app.screen.query_one("#chart-0")

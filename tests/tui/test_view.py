@@ -196,9 +196,21 @@ def test_bins_of_another_length_begin_anew(run):
 def test_a_run_that_vanishes_stays_as_it_was_seen(run):
     view = read(run)
     shutil.rmtree(run.path)
-    assert "rows" not in view.read()
+    assert view.read() == {"status"}
+    assert view.read() == set()
     assert view.line("loss", "step").x[-1] == 40
-    assert "crashed" in everything(view)
+    for words in ("✖ folder is gone", "40/1k", "ckpt 20"):
+        assert words in everything(view)
+    assert (view.is_here, view.is_still, view.best("sw_1step")) == (True, True, (0.04, 20))
+
+
+def test_a_run_that_comes_back_is_seen_again(run):
+    view, elsewhere = read(run), run.path.with_name("elsewhere")
+    run.path.rename(elsewhere)
+    view.read()
+    elsewhere.rename(run.path)
+    assert "status" in view.read()
+    assert "running" in everything(view)
 
 
 def test_nothing_is_waited_for_in_a_file_that_vanishes_half_read(run):
