@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Kind, duration, number
 from cmbench.tui.system import Load
-from cmbench.tui.text import short
+from cmbench.tui.text import plain, short
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.line import Part
 
@@ -175,6 +176,25 @@ def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
     return signs.sparkline([float(part.mean()) if len(part) else None for part in parts], ascii_only)
 
 
+def lines_of(view: RunView, is_console: bool, most: int) -> list[Row]:
+    """Return the last lines of the journal, or of what the trainer printed."""
+    if is_console:
+        return [[(line, "")] for line in view.console()[-most:]]
+    return journal(list(view.series.journal.rows)[-most:])
+
+
+def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
+    """Return rows in so many columns: what is too long at the end of one goes on below, under its own beginning."""
+    found: list[Row] = []
+    for *before, (text, pen) in rows:
+        indent = sum(len(part) for part, _ in before)
+        room = max(1, width - indent)
+        first, *others = [text] if len(text) <= room else wrap(plain(text), room, drop_whitespace=False)
+        found.append([*before, (first, pen)])
+        found += [[(" " * indent, ""), (part, pen)] for part in others]
+    return found
+
+
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
     return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
@@ -193,16 +213,23 @@ def said(row: JournalRow) -> str:
     kind = str(row.get("kind", "?"))
     details: dict[str, Any] = {
         "warning": row.get("text"),
+        "request": _answer(row),
         "checkpoint": Path(str(row.get("folder", ""))).name + (" (best)" if row.get("best") else ""),
         "snapshot": ", ".join(map(str, files)) if isinstance(files := row.get("files"), list) else files,
-        "request": f"{row.get('action')} {_settings(row.get('settings'))}: {row.get('result')}".replace(" :", ":"),
         "diverged": f"the {row.get('what')} of the next step is not finite",
         "stopped": row.get("reason"),
         "failed": row.get("error"),
         "resumed": _abandoned(row),
     }
-    text = f"{row.get('step', '?')} {kind} {details.get(kind) or ''}".rstrip()
+    parts = [row.get("step", "?"), "" if kind == "request" else kind, details.get(kind)]
+    text = " ".join(str(part) for part in parts if part not in (None, ""))
     return text + (" (replayed)" if row.get("replayed") else "")
+
+
+def _answer(row: JournalRow) -> str:
+    """Return what came of a request; the settings come last, for they may be cut off."""
+    settings = _settings(row.get("settings"))
+    return f"{row.get('action')} {row.get('result')}" + (f": {settings}" if settings else "")
 
 
 def _settings(settings: object) -> str:

@@ -22,6 +22,7 @@ from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.compare_report import CompareReportScreen
 from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
 from cmbench.tui.screens.dashboard import DashboardScreen
+from cmbench.tui.screens.journal import JournalScreen
 from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.screens.recipe import RecipeScreen
 from cmbench.tui.screens.runs import RunsScreen
@@ -35,6 +36,7 @@ from cmbench.tui.widgets.waterfall import Waterfall
 FOCUSED: dict[type[DOMNode], list[type[Widget]]] = {
     DashboardScreen: [Chart, Waterfall],
     ProfileScreen: [Chart, Waterfall],
+    JournalScreen: [],
     CompareScreen: [Chart],
     CompareReportScreen: [],
     RunsScreen: [RunTable],

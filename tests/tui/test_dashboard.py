@@ -14,6 +14,7 @@ from cmbench.tui.colours import themes
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.screens.dashboard import DashboardScreen
+from cmbench.tui.screens.journal import JournalScreen
 from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.screens.recipe import RecipeScreen
 from cmbench.tui.screens.runs import RunsScreen
@@ -222,6 +223,22 @@ def test_journal_and_console(run, size):
         assert f"{HARMLESS} newest" in shown(app)
         await pilot.press("l")
         assert "newest" not in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_an_answer_is_seen_before_what_was_asked_for(run, size):
+    async def steps(app, pilot):
+        settings = {"optimizer.lr": 0.0001, "ema.lengths": [0.25, 0.75], "log.every": 50, "checkpoint.every": 1000}
+        add(run.events, event(40, "request", action="set", settings=settings, result="refused: too late"))
+        await settle(app, pilot)
+        assert "40 set refused: too late: optim" in shown(app)
+        assert "checkpoint.every=1000" not in shown(app)
+        await pilot.press("L")
+        await until(pilot, lambda: isinstance(app.screen, JournalScreen))
+        await settle(app, pilot)
+        assert "checkpoint.every=1000" in shown(app)
 
     use([run], steps, size)
 
@@ -607,8 +624,8 @@ def test_the_newest_lines_are_seen_at_any_size(run):
         for size in [(80, 24), (160, 60), (80, 24)]:
             await pilot.resize_terminal(*size)
             await pilot.pause()
-            assert "99 request" in shown(app)
-            assert ("90 request" in shown(app)) == (size[1] == 60)
+            assert "99 pause done" in shown(app)
+            assert ("90 pause done" in shown(app)) == (size[1] == 60)
 
     use([run], steps)
 

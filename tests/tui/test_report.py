@@ -143,7 +143,7 @@ def test_the_journal_in_words():
         {"kind": "warning", "step": 3, "text": "odd", "time": 0},
         {"kind": "checkpoint", "step": 4, "folder": "checkpoints/00000004", "best": True},
         {"kind": "request", "step": 5, "action": "set", "settings": {"lr": 0.1}, "result": "done"},
-        {"kind": "request", "step": 5, "action": "pause", "result": "done"},
+        {"kind": "request", "step": 5, "action": "pause", "result": "refused: no"},
         {"kind": "diverged", "step": 6, "what": "loss"},
         {"kind": "failed", "error": None, "replayed": True},
         {},
@@ -152,8 +152,8 @@ def test_the_journal_in_words():
     assert said == [
         "3 warning odd",
         "4 checkpoint 00000004 (best)",
-        "5 request set lr=0.1: done",
-        "5 request pause: done",
+        "5 set done: lr=0.1",
+        "5 pause refused: no",
         "6 diverged the loss of the next step is not finite",
         "? failed (replayed)",
         "? ?",
@@ -161,3 +161,18 @@ def test_the_journal_in_words():
     shown = report.journal(rows)
     assert text(shown)[0] == time.strftime("%H:%M:%S ", time.localtime(0)) + said[0]
     assert [row[1][1] for row in shown] == ["warning", "", "strong", "strong", "error", "error", ""]
+
+
+def test_long_lines_go_on_under_their_own_beginning():
+    rows = [[("12:00:00 ", "muted"), ("30 warning of many words\n", "warning")], [("short", "")], [("x" * 25, "")]]
+    assert text(report.wrapped(rows, 20)) == [
+        "12:00:00 30 warning ",
+        "         of many ",
+        "         words␊",
+        "short",
+        "x" * 20,
+        "x" * 5,
+    ]
+    assert report.wrapped(rows, 200) == rows
+    assert {pen for row in report.wrapped(rows, 20)[:3] for _, pen in row} == {"muted", "warning", ""}
+    assert all(len(line) <= 10 for line in text(report.wrapped(rows, 1)))

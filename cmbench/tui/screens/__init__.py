@@ -12,6 +12,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     from cmbench.tui.screens.compare_report import CompareReportScreen
     from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
     from cmbench.tui.screens.dashboard import DashboardScreen
+    from cmbench.tui.screens.journal import JournalScreen
     from cmbench.tui.screens.profile import ProfileScreen
     from cmbench.tui.screens.recipe import RecipeScreen
     from cmbench.tui.screens.runs import RunsScreen
@@ -25,6 +26,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     return {
         DashboardScreen: [Chart, Waterfall, MetricFilter],
         ProfileScreen: [Chart, Waterfall],
+        JournalScreen: [],
         SnapshotsScreen: [],
         RunsScreen: [RunTable, FilterBar],
         CompareScreen: [Chart],

@@ -48,6 +48,7 @@ class DashboardScreen(RunScreen):
         Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
         Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),
         Binding("l", "console", "Journal / console", id="dashboard.console", show=False),
+        Binding("L", "journal", "Read in full", id="dashboard.journal"),
         Binding("z", "freeze", "Freeze", id="dashboard.freeze", show=False),
     ]
 
@@ -163,12 +164,8 @@ class DashboardScreen(RunScreen):
 
     def _show_journal(self) -> None:
         journal = self.query_one("#journal", Lines)
-        if self.shows_console:
-            lines: Sequence[report.Row] = [[(line, "")] for line in self.view.console()[-_LINES:]]
-        else:
-            lines = report.journal(list(self.view.series.journal.rows)[-_LINES:])
         journal.frame_title = "console" if self.shows_console else "journal"
-        journal.show(lines)
+        journal.show(report.lines_of(self.view, self.shows_console, _LINES))
 
     def action_page(self, step: int) -> None:
         """Show other metrics; where there is room for one chart alone, the next one."""
@@ -231,6 +228,12 @@ class DashboardScreen(RunScreen):
         from cmbench.tui.screens.snapshots import SnapshotsScreen
 
         self.app.push_screen(SnapshotsScreen(self.run))
+
+    def action_journal(self) -> None:
+        """Open the journal, or what the trainer printed, over the whole screen."""
+        from cmbench.tui.screens.journal import JournalScreen
+
+        self.app.push_screen(JournalScreen(self.view, self.shows_console))
 
     def action_recipe(self) -> None:
         """Open the recipe."""

@@ -44,9 +44,14 @@ class Lines(GridWidget):
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return the rows that fit."""
-        grid, rows = Grid.blank(width, height), self.rows_at(width)
+        rows = self.rows_at(width)
+        return self.written(rows[-height:] if self.tail else rows[:height], width, height)
+
+    def written(self, rows: Rows, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
+        """Return rows as a grid and its styles."""
+        grid = Grid.blank(width, height)
         pens = sorted({pen for row in rows for _, pen in row if pen})
-        for y, row in enumerate(rows[-height:] if self.tail else rows[:height]):
+        for y, row in enumerate(rows):
             x = 0
             for text, pen in row:
                 shown = plain(text)
