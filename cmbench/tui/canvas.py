@@ -93,7 +93,7 @@ def _touch(least: Floats, most: Floats) -> None:
     least[down], most[down + 1] = np.fmin(least[down], fall), np.fmax(most[down + 1], fall)
 
 
-def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid") -> Mask:
+def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid", coarse: bool = False) -> Mask:
     """Return the dots (4 rows, width) that a line lights between two positions; nothing beyond them.
 
     Args:
@@ -101,10 +101,11 @@ def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid
         ends: positions of the lowest and the highest row of dots.
         rows: rows of cells.
         dash: a name of DASHES.
+        coarse: let a dash count cells and not dots, for characters that do not show half a cell.
     """
     height = 4 * rows
     scale = (height - 1) / (ends[1] - ends[0])
-    on = np.resize(np.array(DASHES[dash], bool), len(line.low))
+    on = np.resize(np.repeat(np.array(DASHES[dash], bool), 2 if coarse else 1), len(line.low))
     low, high = _gathered(line, np.flatnonzero(on))
     with np.errstate(invalid="ignore", over="ignore"):
         bottom = np.rint((low - ends[0]) * scale)

@@ -81,6 +81,14 @@ def test_dashes_light_their_share_of_a_flat_line(dash, share):
     assert lit.sum(axis=0).max() == 1
 
 
+@pytest.mark.parametrize("dash", ["dashed", "dotted"])
+def test_coarse_dashes_leave_whole_cells_dark(dash):
+    line = gather([0, 1], [0.5, 0.5], (0.0, 1.0), 100)
+    lit = [cells(dots(line, (0.0, 1.0), 4, dash, coarse=coarse)).any(axis=0) for coarse in (False, True)]
+    assert lit[1].mean() < lit[0].mean()
+    assert 0.4 < lit[1].mean() < 0.7
+
+
 def test_dots_count_from_the_bottom_value_to_the_top_one():
     line = Columns(np.array([0.0, 1.0, -9.0, 0.0, np.nan]), np.array([0.0, 1.0, -8.0, 9.0, np.nan]))
     lit = dots(line, (0.0, 1.0), 2)

@@ -37,7 +37,7 @@ def test_what_is_seen_first(runs, size):
         assert isinstance(app.screen, CompareScreen)
         assert titles(app) == ["loss", "tangent norm", "gradient norm", "weight"]
         assert "A ━━━━  live·000a" in shown(app)
-        assert "B ━━━━  live·000b" in shown(app)
+        assert "B ━━ ━  live·000b" in shown(app)
         assert [(line.label, line.colour, line.x[-1]) for line in app.focused._lines] == [("A", 0, 40), ("B", 1, 50)]
         assert rows(app, "#keys") == {"optimizer.lr": ["0.0002", "0.0001"]}
         summary = rows(app, "#summary")
@@ -140,6 +140,20 @@ def test_it_holds_anything_and_files_may_vanish(tmp_path, runs, size):
         assert all(line.isprintable() for line in shown(app).split("\n"))
 
     use([*runs, odd], steps, size)
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_runs_differ_without_colours_too(tmp_path, runs, ascii, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    made = [*runs, live_run(tmp_path, "live-20260101-000000-000c")]
+
+    async def steps(app, pilot):
+        assert [line.dash for line in app.focused._lines] == ["solid", "dashed", "dotted"]
+        legend = [line[3:7] for line in shown(app).split("\n")[:3]]
+        assert legend == (["----", "-- -", "- - "] if ascii else ["━━━━", "━━ ━", "━ ━ "])
+        assert len({app.screen._look(i) for i in range(24)}) == 24
+
+    use(made, steps, ascii=ascii)
 
 
 def test_many_runs_have_letters_of_their_own():

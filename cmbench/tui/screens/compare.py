@@ -24,6 +24,7 @@ from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 
 _CHARTS = 4
+_MARKS = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}  # of lines in the legend
 
 
 class CompareScreen(ReadingScreen):
@@ -82,20 +83,16 @@ class CompareScreen(ReadingScreen):
         self._show_summary()
 
     def _look(self, i: int) -> tuple[int, str]:
-        """Return the colour and the dashes of a run: eight colours, then the same ones dashed, then dotted."""
-        return i % LINES, list(DASHES)[i // LINES % len(DASHES)]
+        """Return the colour and the dashes of a run: neighbours differ in both, for not every terminal has colours."""
+        return i % LINES, list(DASHES)[i % len(DASHES)]
 
     def _show_legend(self) -> None:
         rows: list[report.Row] = []
         for i, view in enumerate(self.views):
-            dash = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}[self._look(i)[1]]
-            mark = "----" if self.bench.ascii else dash
-            rows.append(
-                [
-                    (f" {_letter(i)} {mark} ", f"line-{i % LINES}"),
-                    *report.header(view, None, False, self.bench.ascii)[0],
-                ]
-            )
+            colour, dash = self._look(i)
+            mark = _MARKS[dash].replace("━", "-" if self.bench.ascii else "━")
+            header = report.header(view, None, False, self.bench.ascii)[0]
+            rows.append([(f" {_letter(i)} {mark} ", f"line-{colour}"), *header])
         self.query_one("#legend", Lines).show(rows)
 
     def _show_charts(self) -> None:

@@ -46,7 +46,7 @@ class Chart(ChartKeys):
                     continue
                 ends = (low, high) if shadow or average is None else (average, average)
                 spread = canvas.columns(x, *ends, line.bad | np.isnan(high), x_ends, 2 * columns)
-                masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash))
+                masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash, coarse=self.ascii))
                 owners.append(_SHADOW + line.colour if shadow else _LINE + line.colour)
         if masks:
             codes, owner = canvas.layered(masks)
