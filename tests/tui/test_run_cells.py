@@ -47,6 +47,11 @@ def test_each_width_has_columns_with_room_for_the_name(width):
     assert table - sum(column.width + 2 for column in columns) - 1 >= (20 if width >= 80 else 8)
 
 
+@pytest.mark.parametrize("width", [76, 80, 99, 100, 160])
+def test_an_age_stands_where_a_curve_does(width):
+    assert [column.key for column in columns_at(width)][-2:] == ["age", "spark"]
+
+
 def test_names_are_cut_in_their_middle():
     assert fitted("short·a3f9", 10) == "short·a3f9"
     assert fitted("a_long_name·a3f9", 12) == "a_long…·a3f9"

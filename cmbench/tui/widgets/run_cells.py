@@ -10,7 +10,7 @@ from cmbench.tui import signs
 from cmbench.tui.text import cell, plain, short
 
 WIDE = 140  # columns of a terminal with room for a preview
-_TAGS_FROM, _MIDDLE, _CURVE_FROM = 150, 100, 72
+_TAGS_FROM, _MIDDLE, _MORE_FROM = 150, 100, 76
 SPARK = 10  # characters of the sparkline
 
 Sort = Callable[[Glance, float], float | str | None]
@@ -51,11 +51,11 @@ _SPARK = Column("spark", "curve", SPARK)
 
 def columns_at(width: int) -> tuple[Column, ...]:
     """Return the columns that a terminal of a width has room for."""
-    curve = (_SPARK,) if width >= _CURVE_FROM else ()
+    more = (_AGE, _SPARK) if width >= _MORE_FROM else ()
     if width < _MIDDLE:
-        return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, *curve)
+        return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, *more)
     tags = (_TAGS,) if width >= _TAGS_FROM else ()
-    return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, _AGE, *curve)
+    return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, *more)
 
 
 SORTED_BY = {column.key: column.sort for column in columns_at(_TAGS_FROM) if column.sort is not None}
