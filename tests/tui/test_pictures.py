@@ -10,9 +10,11 @@ from bench import settle, use
 from live_runs import CREATED, RECIPE, add, live_run, metrics, write_status
 from snapshot_runs import add_picture
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+from textual.strip import Strip
 from textual.widgets import Footer
 from tui_host import SIZES, shown, until
 
+from cmbench.tui.screens.confirm import Confirm, TypedConfirm
 from cmbench.tui.system import Load, System
 from cmbench.tui.traffic import Traffic
 
@@ -71,9 +73,20 @@ def runs(tmp_path, monkeypatch):
 
 def seen(app) -> str:
     """Return what is on the screen without the footer, which is Textual's and tested by its keys."""
-    below = sum(footer.region.height for footer in app.screen.query(Footer))
+    screen = app.screen_stack[-2] if app.screen.is_modal else app.screen
+    below = sum(footer.region.height for footer in screen.query(Footer))
     lines = [line.rstrip() for line in shown(app).split("\n")]
     return "\n".join(lines[: len(lines) - below]) + "\n"
+
+
+def styled(app, wanted) -> list[str]:
+    """Return what has a style, row by row, as it is sent to the terminal: after all filters."""
+    found = []
+    for line in app.screen._compositor.render_strips():
+        for each in app._filters:
+            line = Strip(line).apply_filter(each, app.screen.background_colors[1])
+        found.append("".join(text for text, style, _ in line if style and wanted(style)))
+    return [text for text in found if text.strip()]
 
 
 async def at_rest(app, pilot, last: str) -> str:
@@ -99,6 +112,55 @@ def test_a_run(runs, picture, name, size):
             await pilot.press(key)
             await settle(app, pilot)
         assert await at_rest(app, pilot, last) == picture
+
+    use(runs[:1], steps, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+def test_plain_characters(runs, picture, size):
+    async def steps(app, pilot):
+        assert await at_rest(app, pilot, "checkpoint 20 (best)") == picture
+
+    use(runs[:1], steps, size, ascii=True)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+def test_no_colours(runs, picture, size, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def steps(app, pilot):
+        assert await at_rest(app, pilot, "checkpoint 20 (best)") == picture
+        assert not styled(app, lambda style: not (style.color.is_default and style.bgcolor.is_default))
+
+    use(runs[:1], steps, size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+def test_without_colours_the_cursor_of_the_browser_is_reversed(runs, size, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def steps(app, pilot):
+        await pilot.press("b")
+        await at_rest(app, pilot, "█▃")
+        reversed_rows = styled(app, lambda style: style.reverse)
+        assert len(reversed_rows) == 1
+        assert "live·000b" in reversed_rows[0]
+
+    use(runs[:1], steps, size)
+
+
+QUESTIONS = {
+    "confirm": lambda: Confirm("Stop live-20260101-000000-000a with a checkpoint? It can be resumed.", "Stop"),
+    "typed": lambda: TypedConfirm("Move live-20260101-000000-000a to .trash? Nothing in it is deleted.", "000a"),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question(runs, picture, name, size):
+    async def steps(app, pilot):
+        app.push_screen(QUESTIONS[name]())
+        assert await at_rest(app, pilot, "live-20260101-000000-000a") == picture
 
     use(runs[:1], steps, size)
 
