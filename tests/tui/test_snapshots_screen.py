@@ -123,6 +123,17 @@ def test_blinking_with_a_pinned_step(run, size):
     drive(SnapshotsApp(run), steps, size)
 
 
+@pytest.mark.parametrize(("poll", "expected"), [(0.05, 0.5), (1.0, 1.0)])
+def test_blinking_is_no_faster_than_the_files_are_looked_at(run, poll, expected):
+    async def steps(pilot):
+        await start(pilot)
+        assert pilot.app.screen._blinker._interval == expected
+
+    app = SnapshotsApp(run)
+    app.poll_seconds = poll
+    drive(app, steps)
+
+
 def test_blinking_with_the_other_run(run, other):
     async def steps(pilot):
         await start(pilot)

@@ -92,7 +92,8 @@ class SnapshotsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to follow the runs."""
-        self._blinker = self.set_interval(_BLINK, self._flip, pause=True)
+        seldom = getattr(self.app, "poll_seconds", _BLINK)  # over a slow line pictures change no faster than figures
+        self._blinker = self.set_interval(max(_BLINK, seldom), self._flip, pause=True)
         self._arrange()
         self._follow()
 
