@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from textual import events
 from tui_host import alone, colours_at, painted, picture
 
 from cmbench.tui.chart_lines import Line, Mark
@@ -271,6 +272,92 @@ def test_zoom_and_pan_stay_within_the_axis():
         assert chart._x_ends() == whole
 
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+@pytest.fixture
+def zoomed():
+    """What lets `steps` use a chart of 0 to 100 that shows 25 to 75."""
+
+    def use(steps):
+        async def begin(chart, pilot):
+            chart.fixed_x = (0.0, 100.0)
+            chart.show([Line.of("a", steps_of(101), steps_of(101))])
+            chart.focus()
+            await pilot.press("plus")
+            assert chart._x_ends() == (25.0, 75.0)
+            await steps(chart, pilot)
+
+        alone(a_chart(), begin, size=(WIDTH, HEIGHT))
+
+    return use
+
+
+def test_the_keys_zoom_and_pan(zoomed):
+    async def steps(chart, pilot):
+        for key, ends in (
+            ("greater_than_sign", (37.5, 87.5)),
+            ("greater_than_sign", (50.0, 100.0)),
+            ("greater_than_sign", (50.0, 100.0)),
+            ("less_than_sign", (37.5, 87.5)),
+            ("plus", (50.0, 75.0)),
+            ("minus", (37.5, 87.5)),
+            ("minus", (0.0, 100.0)),
+            ("minus", (0.0, 100.0)),
+        ):
+            await pilot.press(key)
+            assert chart._x_ends() == ends, key
+        before = chart._y_last
+        await pilot.press("up", "down")
+        assert chart._y_zoom[1] - chart._y_zoom[0] == pytest.approx(before[1] - before[0])
+        await pilot.press("0")
+        assert chart._y_zoom is None
+
+    zoomed(steps)
+
+
+def test_dragging_and_the_wheel_with_shift_pan(zoomed):
+    column = 50 / (WIDTH - LEFT - 2)
+
+    async def mouse(chart, pilot, kind, x, **options):
+        await pilot._post_mouse_events([kind], chart, (x, 5), **options)
+        await pilot.pause()
+
+    async def steps(chart, pilot):
+        await mouse(chart, pilot, events.MouseDown, 30, button=1)
+        await mouse(chart, pilot, events.MouseMove, 25, button=1)
+        assert chart._x_ends()[0] == pytest.approx(25 + 5 * column)
+        await mouse(chart, pilot, events.MouseMove, 28, button=1)
+        await mouse(chart, pilot, events.MouseUp, 28, button=1)
+        await mouse(chart, pilot, events.Click, 28, button=1)
+        assert chart._x_ends()[0] == pytest.approx(25 + 2 * column)
+        assert chart.cursor is None
+        await mouse(chart, pilot, events.MouseMove, 40)
+        assert chart._x_ends()[0] == pytest.approx(25 + 2 * column)
+        await mouse(chart, pilot, events.MouseScrollDown, 28, shift=True)
+        assert chart._x_ends()[0] == pytest.approx(37.5 + 2 * column)
+        await mouse(chart, pilot, events.MouseScrollUp, 28, shift=True)
+        await mouse(chart, pilot, events.MouseScrollLeft, 28)
+        assert chart._x_ends()[0] == pytest.approx(12.5 + 2 * column)
+        await mouse(chart, pilot, events.MouseScrollRight, 28)
+        await mouse(chart, pilot, events.MouseScrollUp, 28)
+        assert chart._x_ends()[1] - chart._x_ends()[0] == 25.0
+        await mouse(chart, pilot, events.MouseScrollDown, 28)
+        assert chart._x_ends()[1] - chart._x_ends()[0] == 50.0
+        await pilot.click(chart, offset=(LEFT, 5))
+        assert chart.cursor == pytest.approx(chart._x_ends()[0])
+
+    zoomed(steps)
+
+
+def test_a_button_that_was_let_go_outside_the_terminal_holds_nothing(zoomed):
+    async def steps(chart, pilot):
+        for kind, x, button in ((events.MouseDown, 30, 1), (events.MouseMove, 20, 0), (events.MouseMove, 10, 1)):
+            await pilot._post_mouse_events([kind], chart, (x, 5), button=button)
+        await pilot.pause()
+        assert chart._x_ends() == (25.0, 75.0)
+        assert chart.app.mouse_captured is None
+
+    zoomed(steps)
 
 
 def test_the_cursor_begins_at_the_newest_value_and_stops_at_the_ends():

@@ -13,7 +13,8 @@ from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import limits, number, ticks
 from cmbench.tui.smoothing import ema
 from cmbench.tui.text import plain
-from cmbench.tui.widgets.chart_keys import LABEL, ChartKeys
+from cmbench.tui.widgets.chart_keys import LABEL
+from cmbench.tui.widgets.chart_mouse import ChartMouse
 from cmbench.tui.widgets.grid import Grid
 
 _RAW = 20  # points of a line up to which there is nothing to average: evaluations
@@ -24,7 +25,7 @@ _SHADOW = _LINE + LINES
 Drawn = tuple[Floats, Floats, Floats, Floats | None]  # positions: x, low, high, average
 
 
-class Chart(ChartKeys):
+class Chart(ChartMouse):
     """Lines with axes; arguments as `ChartKeys` takes them."""
 
     framed = True

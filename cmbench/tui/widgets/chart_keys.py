@@ -1,10 +1,9 @@
-"""What part of its lines a chart shows, and how: axes, average, zoom, cursor, and the keys and the mouse for them."""
+"""What part of its lines a chart shows, and how: axes, average, zoom, cursor, and the keys for them."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from textual.binding import Binding
-from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.message import Message
 
 from cmbench.tui.chart_lines import Line, Mark
@@ -166,23 +165,6 @@ class ChartKeys(GridWidget, can_focus=True):
         """Show everything again, without a cursor."""
         self._x_zoom = self._y_zoom = self._y_last = None
         self.set_cursor(None)
-
-    def on_click(self, event: Click) -> None:
-        """Put the cursor where the mouse is."""
-        column = event.get_content_offset_capture(self).x - LABEL - 2
-        if 0 <= column < self._plot_width:
-            low, high = self._x_ends()
-            self.set_cursor(self.x_scale.inverse(low + (high - low) * column / max(1, self._plot_width - 1)))
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Zoom out."""
-        event.stop()
-        self.action_zoom(2.0)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """Zoom in."""
-        event.stop()
-        self.action_zoom(0.5)
 
     def _whole_x(self) -> tuple[float, float]:
         if self.fixed_x is not None:
