@@ -107,6 +107,15 @@ def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
     return files
 
 
+def has_any(folder: Path) -> bool:
+    """Whether there are snapshots in a folder; no more is looked at than the first that is found."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(_NAME.fullmatch(entry.name) and entry.is_file() for entry in entries)
+    except OSError:
+        return False
+
+
 def _stamps(folder: Path) -> dict[str, _Stamp]:
     stamps = {}
     try:

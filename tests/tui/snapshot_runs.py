@@ -58,7 +58,7 @@ class SnapshotsApp(App[None]):
         self.runs, self.ascii = runs, ascii
 
     def on_mount(self) -> None:
-        self.push_screen(SnapshotsScreen(*self.runs))
+        self.push_screen(SnapshotsScreen(*self.runs, letters="ABCDE"))
 
 
 def drive(app: App, steps: Callable, size: tuple[int, int] = (160, 45)) -> None:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from bench import HARMLESS, HOSTILE, settle, titles, use
 from live_runs import RECIPE, add, live_run, metrics, write_status
+from snapshot_runs import add_picture
 from test_dashboard import drawings
 from textual.widgets import DataTable
 from tui_host import SIZES, shown, until
@@ -77,7 +78,7 @@ def test_the_keys(runs, size):
             assert app.focused.title == title
         await pilot.press("right_square_bracket")
         await pilot.pause()
-        assert titles(app)[0] == "sliced W2 1-step"
+        assert titles(app)[:2] == ["sliced W2 1-step", "sliced W2 2-step"]
         await pilot.press("left_square_bracket")
         await pilot.pause()
         if size[0] == 80:
@@ -99,6 +100,18 @@ def test_the_keys(runs, size):
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
 
     use(runs, steps, size)
+
+
+def test_the_snapshots_of_the_first_two_runs_that_have_some(tmp_path, runs):
+    made = [*runs, live_run(tmp_path, "live-20260101-000000-000c")]
+    for run in made[1:]:
+        add_picture(run, 20, 1)
+
+    async def steps(app, pilot):
+        await pilot.press("i")
+        await until(pilot, lambda: "B live·000b | C live·000c" in shown(app))
+
+    use(made, steps)
 
 
 def test_nothing_is_drawn_where_nothing_changed(runs, monkeypatch):

@@ -137,7 +137,7 @@ def test_blinking_is_no_faster_than_the_files_are_looked_at(run, poll, expected)
 def test_blinking_with_the_other_run(run, other):
     async def steps(pilot):
         await start(pilot)
-        await pilot.press("left", "k")
+        await pilot.press("left", "left", "k")
         await until(pilot, lambda: colours(pilot)[0] == colour(141, 1))
         assert captions(pilot)[0].startswith("B 1-step · 141")
         await until(pilot, lambda: colours(pilot)[0] == colour(140, 1))
@@ -146,6 +146,71 @@ def test_blinking_with_the_other_run(run, other):
         assert not pilot.app.screen.blinking
 
     drive(SnapshotsApp(run, other), steps)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_of_several_runs_the_first_two_that_have_snapshots_are_seen_and_a_key_away_the_others(tmp_path, size):
+    told = {"empty": [], "b": [10, 20], "c": [30], "d": [40], "late": []}
+    runs = [make_run(tmp_path, name, steps, [1]) for name, steps in told.items()]
+
+    def seen(title, *expected):
+        def holds():
+            return screen_text(pilots[0]).splitlines()[0].startswith(f" {title} ") and shows(pilots[0], *expected)()
+
+        return holds
+
+    pilots = []
+
+    async def steps(pilot):
+        pilots.append(pilot)
+        await until(pilot, seen("B b | C c", (20, 1)))
+        await pilot.press("l")
+        await until(pilot, seen("B b | C c", (20, 1), (30, 1)))
+        assert [caption[:1] for caption in captions(pilot)] == ["B", "C"]
+        for key, title, expected in (
+            ("n", "B b | D d", [(20, 1), (40, 1)]),
+            ("n", "B b | C c", [(20, 1), (30, 1)]),
+            ("N", "D d | C c", [(40, 1), (30, 1)]),
+            ("home", "D d | C c", [(40, 1), (30, 1)]),
+        ):
+            await pilot.press(key)
+            await until(pilot, seen(title, *expected))
+        await pilot.press("end")
+        add_picture(runs[4], 50, 1)
+        await until(pilot, lambda: 4 in pilot.app.screen.view.having)
+        await pilot.press("n")
+        await until(pilot, seen("D d | E late", (40, 1), (50, 1)))
+
+    drive(SnapshotsApp(*runs), steps, size)
+
+
+def test_steps_are_those_of_both_runs(tmp_path):
+    runs = [make_run(tmp_path, "a", [10, 20], [1]), make_run(tmp_path, "b", [20, 30], [1])]
+
+    async def steps(pilot):
+        await until(pilot, shows(pilot, (20, 1)))
+        assert "30  3/3  following" in screen_text(pilot)
+        await pilot.press("l")
+        for key, expected in (("end", (20, 30)), ("left", (20, 20)), ("left", (10, 20))):
+            await pilot.press(key)
+            await until(pilot, shows(pilot, *((step, 1) for step in expected)))
+
+    drive(SnapshotsApp(*runs), steps)
+
+
+def test_other_runs_are_offered_where_there_are_some(run, other, tmp_path):
+    async def two(pilot):
+        await start(pilot)
+        assert "other run" not in screen_text(pilot)
+
+    async def three(pilot):
+        await start(pilot)
+        assert "n other run" in screen_text(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: "no other run has snapshots" in screen_text(pilot))
+
+    drive(SnapshotsApp(run, other), two)
+    drive(SnapshotsApp(run, other, make_run(tmp_path, "none", [])), three)
 
 
 @pytest.mark.parametrize("size", SIZES)

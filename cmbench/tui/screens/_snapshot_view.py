@@ -1,10 +1,12 @@
 """What the snapshots screen shows: which run, step and number of sampler steps where, and what stands above it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cmbench.rundir.snapshots import Album, SnapshotFile
+
+_NOTHING = Album()
 
 
 class Wanted(NamedTuple):
@@ -22,25 +24,41 @@ class Wanted(NamedTuple):
 
 @dataclass
 class SnapshotView:
-    """The albums of one run or two (A and B), and where one stands in them."""
+    """The albums of the run or the two runs that are looked at, of all that there are, and where one stands in them.
+
+    Attributes:
+        names: of all runs.
+        letters: of all runs, as others call them where there are several.
+        having: numbers of the runs that have snapshots.
+        sides: numbers of the runs that are looked at: two where so many have snapshots.
+        wanted: the same as they are to be, once their files are read; empty: as they are.
+        albums: of these, by their numbers.
+        step: one of `steps`; a run that has no snapshots there is shown at its nearest step.
+    """
 
     names: Sequence[str]
+    letters: Sequence[str] = "AB"
     ascii: bool = False
-    albums: list[Album] = field(init=False)
+    having: Sequence[int] = ()
+    sides: tuple[int, ...] = ()
+    wanted: tuple[int, ...] = ()
+    albums: Mapping[int, Album] = field(default_factory=dict)
     step: int | None = None
     pinned: int | None = None
     only: int = 0
     turned: int = 0
     linked: bool = False
 
-    def __post_init__(self) -> None:
-        """Begin with nothing."""
-        self.albums = [Album() for _ in self.names]
-
     @property
     def steps(self) -> list[int]:
-        """The steps of A."""
-        return self.albums[0].steps
+        """The steps that one of the runs looked at has snapshots of."""
+        return sorted({step for run in self.sides for step in self._album(run).files})
+
+    @property
+    def titles(self) -> list[str]:
+        """What the runs that are looked at are called; while no run has snapshots, all of them."""
+        shown = self.sides or range(len(self.names))
+        return [self.names[i] if len(self.names) == 1 else f"{self.letters[i]} {self.names[i]}" for i in shown]
 
     @property
     def position(self) -> int:
@@ -50,19 +68,38 @@ class SnapshotView:
     @property
     def following(self) -> bool:
         """Whether the newest step is shown, so that the next one will be."""
-        return self.step == max(self.albums[0].files, default=None)
+        return self.step == max(self.steps, default=None)
 
     @property
     def sampler_steps(self) -> list[int]:
         """Every number of sampler steps there is."""
-        return sorted({k for album in self.albums for k in album.sampler_steps})
+        return sorted({k for run in self.sides for k in self._album(run).sampler_steps})
 
-    def take(self, albums: list[Album]) -> None:
-        """Take in what came; the newest step stays the newest."""
-        follows = self.following
-        self.albums = albums
-        if follows or self.step not in albums[0].files:
-            self.step = max(albums[0].files, default=None)
+    def choose(self, having: Sequence[int]) -> tuple[int, ...]:
+        """Return the runs to look at: those that are, while they have snapshots, and the first of the others."""
+        self.having = having
+        kept = [run for run in self.wanted or self.sides if run in having]
+        self.wanted = ()
+        return tuple([*kept, *(run for run in having if run not in kept)][:2])
+
+    def next_run(self, side: int) -> bool:
+        """Want the next run that has snapshots, in place of the first (0) or the second. Return if there is one."""
+        sides = list(self.wanted or self.sides)
+        free = [run for run in self.having if run not in sides]
+        if not free or side >= len(sides):
+            return False
+        sides[side] = next((run for run in free if run > sides[side]), free[0])
+        self.wanted = tuple(sides)
+        return True
+
+    def take(self, albums: Mapping[int, Album]) -> None:
+        """Take in what came of the runs to look at; the newest step stays the newest."""
+        follows, before = self.following, self.step
+        self.sides, self.albums = tuple(albums), albums
+        if follows or before is None or not self.steps:
+            self.step = max(self.steps, default=None)
+        else:
+            self.step = min(self.steps, key=lambda step: abs(step - before))
 
     def go_to(self, index: int) -> None:
         """Go to a step by its place, or to the end that lies there."""
@@ -84,46 +121,66 @@ class SnapshotView:
             return [self.only]
         return known if len(known) <= room else [known[(self.turned + i) % len(known)] for i in range(room)]
 
+    def at(self, side: int) -> int | None:
+        """Return the step at which the first (0) or the second run is shown."""
+        there = self.step is not None and side < len(self.sides)
+        return self._album(self.sides[side]).nearest(self.step) if there and self.step is not None else None
+
+    def pin(self) -> None:
+        """Keep the first run's step to blink with; the same again lets it go."""
+        self.pinned = None if self.pinned == self.at(0) else self.at(0)
+
     def against(self) -> tuple[int, int] | None:
         """Return run and step of what blinks with the current step: the pinned one, else the other run's; or None."""
-        if self.pinned in self.albums[0].files and self.pinned is not None and self.pinned != self.step:
-            return 0, self.pinned
-        step = self.albums[1].nearest(self.step) if len(self.albums) > 1 and self.step is not None else None
-        return None if step is None else (1, step)
+        if self._is_against_pinned and self.pinned is not None:
+            return self.sides[0], self.pinned
+        step = self.at(1)
+        return None if step is None else (self.sides[1], step)
+
+    @property
+    def _is_against_pinned(self) -> bool:
+        there = bool(self.sides) and self.pinned in self._album(self.sides[0]).files
+        return there and self.pinned != self.at(0)
 
     def rows(self, room: int, blinking: bool, flipped: bool) -> list[list[Wanted]]:
         """Return the rows of pictures to show."""
-        if self.step is None:
+        step, against = self.at(0), self.against()
+        if step is None:
             return []
-        against = self.against()
-        if self.linked and (step := self.albums[1].nearest(self.step)) is not None:
-            return [self._row(room, 0, self.step, "A"), self._row(room, 1, step, "B")]
+        first, own = self.sides[0], blinking and self._is_against_pinned
+        if self.linked and (other := self.at(1)) is not None:
+            steps = zip(self.sides, (step, other), strict=True)
+            return [self._row(room, run, at, self.letters[run]) for run, at in steps]
         if blinking and flipped and against is not None:
-            return [self._row(room, *against, "B")]
-        return [self._row(room, 0, self.step, "A" if blinking or len(self.albums) > 1 else "")]
+            return [self._row(room, *against, "B" if own else self.letters[against[0]])]
+        several = len(self.names) > 1
+        return [self._row(room, first, step, "A" if own else self.letters[first] if several else "")]
 
     def line(self, step: int) -> str:
-        """Return a step's line in the list: pinned, step, sampler steps, quality."""
-        album = self.albums[0]
+        """Return a step's line in the list: pinned, step, sampler steps, quality; of the first run that has it."""
+        album = next(self._album(run) for run in self.sides if step in self._album(run).files)
         quality = album.quality.get(step, {})
         figure = f"{quality[min(quality)]:.4g}" if quality else ""
         drawn = ("," if self.ascii else "·").join(map(str, sorted(album.files[step])))
         return f"{'B' if step == self.pinned else ' '}{step:>9,} {drawn:<7} {figure}{self._star(album, step)}"
 
     def _row(self, room: int, run: int, step: int, letter: str) -> list[Wanted]:
-        files = self.albums[run].files.get(step, {})
+        files = self._album(run).files.get(step, {})
         return [
             Wanted(self._caption(run, step, k, letter), files.get(k), f"{step:08d}_{k}step.png is missing")
             for k in self.columns(room)
         ]
 
     def _caption(self, run: int, step: int, sampler_steps: int, letter: str) -> str:
-        album = self.albums[run]
+        album = self._album(run)
         value = album.quality.get(step, {}).get(sampler_steps)
         quality = "" if value is None else f"{album.measure} {value:.4g}{self._star(album, step)}"
         name = self.names[run] if len(self.names) > 1 else ""
         parts = filter(None, [f"{sampler_steps}-step", f"{step:,}", quality, name])
         return f"{letter} ".lstrip() + (", " if self.ascii else " · ").join(parts)
+
+    def _album(self, run: int) -> Album:
+        return self.albums.get(run, _NOTHING)
 
     def _star(self, album: Album, step: int) -> str:
         return ("*" if self.ascii else "★") if step == album.best else ""

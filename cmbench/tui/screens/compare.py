@@ -98,8 +98,9 @@ class CompareScreen(ReadingScreen):
     def _show_charts(self) -> None:
         keys = sorted({key for view in self.views for key in view.keys})
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
-        # Of several qualities one: runs have the colours.
-        self.charts.show([names[:1] for names in report.charts_of(keys)], end=max(ends, default=None))
+        # A chart for each of several qualities: runs have the colours.
+        names = [[key] for group in report.charts_of(keys) for key in group]
+        self.charts.show(names, end=max(ends, default=None))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
         return [
@@ -174,10 +175,11 @@ class CompareScreen(ReadingScreen):
         self.app.push_screen(CompareReportScreen([view.run for view in self.views]))
 
     def action_snapshots(self) -> None:
-        """Open the pictures of the first two runs."""
+        """Open the pictures of the first two runs that have some; the others are a key away."""
         from cmbench.tui.screens.snapshots import SnapshotsScreen
 
-        self.app.push_screen(SnapshotsScreen(*(view.run for view in self.views[:2])))
+        letters = [_letter(i) for i in range(len(self.views))]
+        self.app.push_screen(SnapshotsScreen(*(view.run for view in self.views), letters=letters))
 
 
 def _letter(i: int) -> str:

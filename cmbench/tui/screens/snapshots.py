@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import on, work
@@ -13,7 +14,7 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.snapshots import AlbumReader
+from cmbench.rundir.snapshots import Album, AlbumReader, has_any
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points, load
@@ -36,7 +37,12 @@ def _bind(keys: str, action: str, description: str, name: str, shown_as: str = "
 
 
 class SnapshotsScreen(Screen[None]):
-    """The snapshots of a run, beside those of another one where it is given."""
+    """The snapshots of a run; of several, those of two beside each other.
+
+    Args:
+        runs: one or more; the first two that have snapshots are seen first.
+        letters: what the runs are called, where there are several.
+    """
 
     CSS = """
     SnapshotsScreen {
@@ -65,14 +71,18 @@ class SnapshotsScreen(Screen[None]):
         _bind("m", "pin", "pin", "pin", "m"),
         _bind("k", "blink", "blink", "blink", "k"),
         _bind("l", "link", "link", "link", "l"),
+        _bind("n", "next_run(1)", "other run", "next_run", "n"),
+        _bind("N", "next_run(0)", "other first run", "next_first_run"),
         _bind("o", "path", "file", "path", "o"),
         _bind("escape", "back", "back", "back", "esc"),
     ]
 
-    def __init__(self, run: RunDir, other: RunDir | None = None) -> None:
+    def __init__(self, *runs: RunDir, letters: Sequence[str] = "AB") -> None:
         super().__init__()
-        self._runs = [run] if other is None else [run, other]
-        self.view = SnapshotView([short(r.path) for r in self._runs])
+        self._runs = runs
+        self._readers = [AlbumReader(run) for run in runs]
+        self._wake = asyncio.Event()
+        self.view = SnapshotView([short(run.path) for run in runs], letters)
         self.blinking = self.flipped = False
         self._extent = EXTENT
         self._told: dict[str, tuple[str, ...]] = {}
@@ -104,13 +114,21 @@ class SnapshotsScreen(Screen[None]):
     @work(group="follow")
     async def _follow(self) -> None:
         """Look for new files, in a thread, for as long as the screen is there."""
-        readers = [AlbumReader(run) for run in self._runs]
         while True:
-            albums = await asyncio.to_thread(lambda: [reader.read() for reader in readers])
-            if albums != self.view.albums:
+            sides = self.view.choose(await asyncio.to_thread(self._having))
+            albums = await asyncio.to_thread(self._read, sides)
+            if (sides, albums) != (self.view.sides, self.view.albums):
                 self.view.take(albums)
                 self._arrange()
-            await asyncio.sleep(getattr(self.app, "poll_seconds", 1.0))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), getattr(self.app, "poll_seconds", 1.0))
+            self._wake.clear()
+
+    def _having(self) -> list[int]:
+        return [i for i, run in enumerate(self._runs) if has_any(run.snapshots)]
+
+    def _read(self, sides: Sequence[int]) -> dict[int, Album]:
+        return {run: self._readers[run].read() for run in sides}
 
     @on(OptionList.OptionSelected)
     def _choose(self, event: OptionList.OptionSelected) -> None:
@@ -147,7 +165,7 @@ class SnapshotsScreen(Screen[None]):
 
     def action_pin(self) -> None:
         """Keep the current step as B of the blink comparator; the same again lets it go."""
-        self.view.pinned = None if self.view.pinned == self.view.step else self.view.step
+        self.view.pin()
         self._arrange()
 
     def action_blink(self) -> None:
@@ -164,9 +182,16 @@ class SnapshotsScreen(Screen[None]):
         self._set_blinking(False)
         self._arrange()
 
+    def action_next_run(self, side: int) -> None:
+        """Show the next run that has snapshots, in place of the first (0) or the second."""
+        if self.view.next_run(side):
+            self._wake.set()
+        else:
+            self.notify("no other run has snapshots", timeout=3)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer a link only where there are two runs."""
-        return len(self._runs) > 1 if action == "link" else True
+        """Offer a link only where there are two runs, and other runs where there are more."""
+        return len(self._runs) >= {"link": 2, "next_run": 3}.get(action, 0)
 
     def action_path(self) -> None:
         """Show the paths of the files, or hide them."""
@@ -223,7 +248,7 @@ class SnapshotsScreen(Screen[None]):
     def _title(self) -> str:
         state = [f"B = {self.view.pinned:,}"] if self.view.pinned is not None else []
         state += ["blink"] if self.blinking else []
-        return "  ".join([" | ".join(self.view.names), "snapshots", *state])
+        return "  ".join([" | ".join(self.view.titles), "snapshots", *state])
 
     def _tell(self, name: str, *lines: str) -> None:
         """Set some lines of text, if they differ."""
