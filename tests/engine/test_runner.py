@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cmbench.engine import checkpoint, runner
+from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, NotFoundError, UsageError
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, to_json
@@ -68,9 +69,13 @@ def test_what_a_killed_writer_left_is_swept(home):
     assert not list(made.run.path.glob(".*"))
 
 
-def test_a_recipe_that_fails_before_training_leaves_nothing(home):
-    with pytest.raises((RuntimeError, MemoryError)):
-        create(home, "evaluate.n=10000000000000")
+def test_a_recipe_that_fails_before_training_leaves_nothing(home, monkeypatch):
+    def too_much(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "floor", too_much)
+    with pytest.raises(MemoryError):
+        create(home)
     assert not (home / "runs").exists()
 
 
