@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,16 @@ def more_times(times: int, kind: TimeEmbedding, channels: int, scale: float, wid
     return nn.ModuleList(
         nn.Sequential(time_embedding(kind, channels, scale), nn.Linear(channels, width)) for _ in range(times - 1)
     )
+
+
+def embeddings_of(network: nn.Module) -> list[Any]:
+    """Return the embedding of each time, as far as a network says which they are and how steep.
+
+    They are `time` and the first of each of `more_times`, where they have a derivative_norm().
+    """
+    more = getattr(network, "more_times", None)
+    found = [getattr(network, "time", None), *(layers[0] for layers in more or ())]
+    return [embedding for embedding in found if hasattr(embedding, "derivative_norm")]
 
 
 def add_times(h: Tensor, others: Sequence[Tensor], layers: nn.ModuleList) -> Tensor:

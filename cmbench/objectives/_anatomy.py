@@ -1,6 +1,6 @@
 """The tangent taken apart: which term of df/dt is large, and at which times (seed section 5.1)."""
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
+from cmbench.networks._embedding import embeddings_of
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Anatomy
 from cmbench.randomness import StepRandom
@@ -30,10 +31,7 @@ def of_f(
         stable      c_skip' x_t + c_skip dx/dt + c_out' F; on TrigFlow -cos(t)(sigma_data F - dx/dt) - sin(t) x_t
         spatial     c_out times the derivative of F through its first argument
         temporal    c_out times the derivative of F through c_noise
-    and for the temporal term the product of seed section 5.1:
-        dc_noise_dt  |c_noise'(t)|
-        demb_dc      ||d emb / d c_noise||, where the network says which module its embedding is (`time`)
-        dF_demb      ||dF/dt through c_noise|| over the two others: the network's gain on the embedding
+    and for the temporal term its `factors`.
 
     Args:
         model: the model.
@@ -61,10 +59,26 @@ def of_f(
         "stable": tangent.norm(dskip * x_t + skip * dxdt + dout * F),
         "spatial": out * tangent.norm(spatial),
         "temporal": out * tangent.norm(temporal),
-        "dc_noise_dt": dc_noise.abs(),
     }
-    embedding: Any = getattr(model.F_theta, "time", None)
-    if hasattr(embedding, "derivative_norm"):
-        demb = torch.full_like(dc_noise, embedding.derivative_norm())
-        values |= {"demb_dc": demb, "dF_demb": tangent.norm(temporal) / (dc_noise.abs() * demb)}
-    return Anatomy(t, values)
+    return Anatomy(t, values | factors(model, dc_noise, temporal))
+
+
+def factors(model: Model, dc_noise: Tensor, dF: Tensor) -> dict[str, Tensor]:
+    """Return the norms whose product is that of dF/dt through c_noise (seed section 5.1), (b,) each.
+
+        dc_noise_dt  |c_noise'(t)|
+        demb_dc      ||d emb / d c_noise||, where the network says which modules its embeddings are; of two times, both
+                     of which move with t, that of the two embeddings side by side
+        dF_demb      ||dF/dt through c_noise|| over the two others: the network's gain on the embedding
+
+    Args:
+        model: the model.
+        dc_noise: (b,), c_noise'(t).
+        dF: (b, ...), the derivative of F through c_noise.
+    """
+    embeddings = embeddings_of(model.F_theta)
+    if len(embeddings) < model.times:
+        return {"dc_noise_dt": dc_noise.abs()}
+    demb = torch.full_like(dc_noise, math.hypot(*(embedding.derivative_norm() for embedding in embeddings)))
+    gain = tangent.norm(dF) / (dc_noise.abs() * demb)
+    return {"dc_noise_dt": dc_noise.abs(), "demb_dc": demb, "dF_demb": gain}

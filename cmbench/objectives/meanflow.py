@@ -16,6 +16,7 @@ from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
 from cmbench.errors import UsageError
 from cmbench.networks._model import Model
+from cmbench.objectives import _anatomy
 from cmbench.objectives._terms import Anatomy, Terms
 from cmbench.randomness import StepRandom
 
@@ -73,7 +74,10 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
-        """Return the parts of the error u - v + (t - r) du/dt for some samples: stable u - v, spatial, temporal."""
+        """Return the parts of the error u - v + (t - r) du/dt for some samples: stable u - v, spatial, temporal.
+
+        The factors of the last are those of d_t u, without t - r; t moves c_noise = t and t - r alike, at rate 1.
+        """
         z_t, t, r, v = self._point(model, x_0, random)
         how = (self.config.tangent_method, self.config.tangent_step)
         network, interval = (z_t, torch.stack([t, t - r], dim=1), labels), t - r
@@ -88,7 +92,7 @@ class Objective(nn.Module):
             "spatial": interval * tangent.norm(spatial),
             "temporal": interval * tangent.norm(temporal),
         }
-        return Anatomy(t, values)
+        return Anatomy(t, values | _anatomy.factors(model, torch.ones_like(t), temporal))
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""

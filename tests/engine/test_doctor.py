@@ -345,6 +345,18 @@ def test_the_unit_of_the_derivative_is_that_of_the_log_noise_level(path):
     assert torch.allclose(probe.log_unit(path, t.detach()), (n * dt).detach(), rtol=1e-9)
 
 
+@pytest.mark.parametrize(("first", "second"), [(1.0, 100.0), (100.0, 1.0)])
+def test_of_two_times_the_steeper_embedding_counts(home, put_back, first, second):
+    built = trainer.from_file("tiny.toml", ["path.kind=linear", "objective={kind='meanflow'}"])
+    model = built.state.model
+    model.F_theta.time, model.F_theta.more_times[0][0] = Positional(64, first), Positional(64, second)
+    check = network._embedding(model)
+    assert check.level == "warn"
+    assert "of both times at most" in check.found
+    one = bare(Linear(), "identity", Positional(64, 100.0))
+    assert (check.values["rms"], check.values["L2"]) == pytest.approx(network.steepness(one))
+
+
 def test_fourier_features_of_scale_16_are_flagged(home, put_back):
     checks = found("network.embedding=fourier", "network.embedding_scale=16.0")
     assert levels(checks) == {"embedding": "warn"}

@@ -94,11 +94,11 @@ def test_on_trigflow_the_stable_term_is_the_paper_s(random, capture):
     torch.testing.assert_close(capture[0], -cos * (0.5 * F - v) - sin * x_t, rtol=1e-12, atol=1e-12)
 
 
-def networks():
+def networks(times=1):
     torch.manual_seed(0)
-    yield "mlp", mlp.Network(mlp.Config(width=16, embedding="fourier", embedding_scale=0.5), (3,), 0), (3,)
-    yield "unet", unet.Network(unet.Config(width=8, depth=1), (1, 4, 4), 0), (1, 4, 4)
-    yield "dit", dit.Network(dit.Config(width=16, depth=1, heads=2, patch=2), (1, 4, 4), 0), (1, 4, 4)
+    yield "mlp", mlp.Network(mlp.Config(width=16, embedding="fourier", embedding_scale=0.5), (3,), 0, times), (3,)
+    yield "unet", unet.Network(unet.Config(width=8, depth=1), (1, 4, 4), 0, times), (1, 4, 4)
+    yield "dit", dit.Network(dit.Config(width=16, depth=1, heads=2, patch=2), (1, 4, 4), 0, times), (1, 4, 4)
 
 
 @pytest.mark.parametrize("network", ["mlp", "unet", "dit"])
@@ -122,6 +122,27 @@ def test_the_temporal_term_is_a_product_of_three(network, path, random):
     torch.testing.assert_close(product, expected, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(values["demb_dc"], demb, rtol=1e-5, atol=0)
     torch.testing.assert_close(values["temporal"], p.of_f(t).c_out.abs() * expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("network", ["mlp", "unet", "dit"])
+def test_the_temporal_term_of_meanflow_is_such_a_product_too(network, objective, random):
+    """Both times move with t: the embeddings side by side, by central differences; t - r is no part of the product."""
+    net, shape = next((net, shape) for kind, net, shape in networks(times=2) if kind == network)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    made, model = objective("meanflow", net.double(), shape)
+    x_0 = torch.randn(16, *shape, dtype=torch.float64)
+    values, (z, t, r, _), h = made.anatomy(model, x_0, None, 0, random).values, made._point(model, x_0, random), 1e-5
+    times = torch.stack([t, t - r], dim=1)
+    du = (net(z, times + h) - net(z, times - h)).detach() / (2 * h)
+    sides = [(net.time, times[:, 0]), (net.more_times[0][0], times[:, 1])]
+    demb = torch.cat([(emb(c + h) - emb(c - h)) / (2 * h) for emb, c in sides], dim=1).norm(dim=1)
+    torch.testing.assert_close(values["dc_noise_dt"], torch.ones_like(t), rtol=0, atol=0)
+    torch.testing.assert_close(values["demb_dc"], demb, rtol=1e-5, atol=0)
+    expected = du.flatten(1).norm(dim=1)
+    torch.testing.assert_close(values["demb_dc"] * values["dF_demb"], expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(values["temporal"], (t - r) * expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_network_that_names_no_embedding_has_no_product(random):

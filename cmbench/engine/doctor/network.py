@@ -11,6 +11,7 @@ from cmbench.engine.doctor.probe import Points
 from cmbench.engine.trainer import Trainer
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
+from cmbench.networks._embedding import embeddings_of
 from cmbench.networks._model import Model
 from cmbench.randomness import StepRandom
 
@@ -34,21 +35,20 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
 def steepness(model: Model) -> tuple[float, float] | None:
     """Return the largest |d emb / dt| cos t sin t over TrigFlow's t: over channels the rms, and the L2 norm.
 
-    In any path's own clock that is |d emb / d ln n| with n the noise level. None where the network does not say which
-    module its embedding is. The bound of 1 on the rms is that of Lu & Song 2024, section 4.1, in numbers: their
-    positional embedding of t has .09, Fourier features of scale 16 of ln(n) / 4 about 18.
+    In any path's own clock that is |d emb / d ln n| with n the noise level; of two times it is that of the steeper one,
+    and the second, t - r, moves as t does. None where the network does not say which modules its embeddings are. The
+    bound of 1 on the rms is that of Lu & Song 2024, section 4.1, in numbers: their positional embedding of t has .09,
+    Fourier features of scale 16 of ln(n) / 4 about 18.
     """
-    embedding = probe.embedding_of(model)
-    if embedding is None:
-        return None
     n = torch.logspace(0, 1, _LEVELS, dtype=torch.float64)  # from 1 to 10, stretched to the model's range
     n = model.sigma_min * (model.sigma_max / model.sigma_min) ** torch.log10(n)
     t = model.path.t_of_noise_level(n)
-    rate = (model.parameterisation.dc_noise(t) * probe.log_unit(model.path, t)).abs().max().item()
-    L2 = rate * embedding.derivative_norm()  # type: ignore[operator]
-    parameter = next(model.parameters())
-    channels = embedding(torch.zeros(1, device=parameter.device)).shape[1]
-    return L2 / channels**0.5, L2
+    rates = [model.parameterisation.dc_noise(t), torch.ones_like(t)]
+    zero, found = torch.zeros(1, device=next(model.parameters()).device), []
+    for embedding, rate in zip(embeddings_of(model.F_theta), rates, strict=False):
+        L2 = (rate * probe.log_unit(model.path, t)).abs().max().item() * embedding.derivative_norm()
+        found.append((L2 / embedding(zero).shape[1] ** 0.5, L2))
+    return max(found, default=None)
 
 
 def _embedding(model: Model) -> Check:
@@ -57,7 +57,8 @@ def _embedding(model: Model) -> Check:
         found = "not looked at: the network has no attribute `time` with a derivative_norm()"
         return Check("embedding", "-", found)
     rms, L2 = steep
-    found = f"|d emb/dt| cos t sin t at most {rms:.3g} (rms over channels; L2 {L2:.3g}); 1 allowed"
+    of_both = "of both times " if model.times == 2 else ""
+    found = f"|d emb/dt| cos t sin t {of_both}at most {rms:.3g} (rms over channels; L2 {L2:.3g}); 1 allowed"
     values = {"rms": rms, "L2": L2}
     if rms <= 1:
         return Check("embedding", "ok", found, values=values)

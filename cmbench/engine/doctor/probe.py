@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmbench.engine import build
 from cmbench.engine.trainer import Trainer
@@ -125,9 +125,3 @@ def value_and_derivative(
         x_t, at.t, like(own, v) * v, own, at.labels, r, method=method or method_of(built), h=h
     )
     return F.detach(), dF.detach() * like(unit / own, dF)
-
-
-def embedding_of(model: Model) -> nn.Module | None:
-    """Return the network's embedding of the first time, where it says which module that is and how steep."""
-    embedding = getattr(model.F_theta, "time", None)
-    return embedding if hasattr(embedding, "derivative_norm") else None
