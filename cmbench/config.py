@@ -1,6 +1,7 @@
 """The one shape of every settings table: frozen, strict, no unknown key, each field with a line of documentation."""
 
-from typing import Annotated, Any, TypeVar, get_args
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -9,9 +10,13 @@ from cmbench.errors import UsageError, nearest
 
 
 class Config(BaseModel):
-    """A checked table of a recipe. `kind` names the component that it configures and is checked elsewhere."""
+    """A checked table of a recipe. `kind` names the component that it configures and is checked elsewhere.
+
+    `idle` names keys that do nothing beside certain values of another key: {"k": ("adjustment", ("constant",))}.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    idle: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {}
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -65,6 +70,27 @@ def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: st
         problems = error.errors()
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UsageError(f"{where}: {_explain(problems[0], config, prefix)}{more}") from None
+
+
+def refuse_idle(config: Config, table: str, spared: Collection[str] = ()) -> None:
+    """Refuse a key that is set to something and does nothing; at its default it is not set, but written out.
+
+    Args:
+        config: the table, checked.
+        table: its name.
+        spared: `table.key` of keys that may do nothing, or beside whose values others may.
+
+    Raises:
+        UsageError: one line with the key, what was found and what is allowed.
+    """
+    for key, (other, values) in config.idle.items():
+        found, default, beside = getattr(config, key), type(config).model_fields[key].default, getattr(config, other)
+        if found != default and beside in values and not {f"{table}.{key}", f"{table}.{other}"} & set(spared):
+            shown = list(beside) if isinstance(beside, tuple) else beside
+            raise UsageError(
+                f"{table}.{key}: found {found!r}, which does nothing where {table}.{other} = {shown!r}; "
+                f"allowed there: {default!r}"
+            )
 
 
 def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:

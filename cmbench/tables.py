@@ -112,6 +112,8 @@ class Start(Config):
 class Optimizer(Config):
     """[optimizer]."""
 
+    idle = {"decay_after": ("decay", ("none",))}  # noqa: RUF012
+
     kind: Literal["radam", "adam", "adamw"] = Field("radam", description="radam, adam or adamw")
     lr: Positive = Field(1e-4, description="learning rate after the warm-up")
     betas: Floats = Field((0.9, 0.999), description="decay of the moments")

@@ -74,6 +74,24 @@ def complete(given: Recipe, where: str) -> Recipe:
     return recipe.check_tables(tables, where)
 
 
+def complete_new(given: Recipe, where: str) -> Recipe:
+    """Complete the recipe of a run that is yet to be made: as `complete`, and no key may be set that does nothing.
+
+    A key is spared where a switch of the objective sets it or the one that it hangs on: an ablation leaves it behind.
+
+    Raises:
+        UsageError: as `complete`, or such a key is set.
+    """
+    whole = complete(given, where)
+    with naming(where):
+        switches = getattr(settings("objective", whole)[0], "switches", {}).values()
+        spared = {override.partition("=")[0] for overrides in switches for override in overrides}
+        for table in COMPONENTS:
+            config.refuse_idle(settings(table, whole)[1], table, spared)
+        config.refuse_idle(whole.optimizer, "optimizer", spared)
+    return whole
+
+
 def _check_objective(given: Recipe) -> None:
     kind = given.objective["kind"]
     objective, _ = component("objective", kind)

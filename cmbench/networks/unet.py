@@ -23,6 +23,8 @@ _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
 class Config(BaseConfig):
     """[network] kind = "unet"."""
 
+    idle = {"heads": ("attention", ((),))}  # noqa: RUF012
+
     width: Channels = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
     multipliers: Ints = Field((1, 2), description="channels of each level over width; each level halves the size")
     depth: Layers = Field(2, description="residual blocks of each level")

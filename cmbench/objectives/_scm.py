@@ -25,6 +25,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "sct" or "scd"."""
 
+    idle = {"tangent_step": ("tangent_method", ("dual", "jvp"))}  # noqa: RUF012
+
     P_mean: LogMean = Field(-1.0, description="mean of log(sigma_data tan t) in training")
     P_std: LogDeviation = Field(1.4, description="standard deviation of log(sigma_data tan t) in training")
     tangent: Literal["rearranged", "naive"] = Field(

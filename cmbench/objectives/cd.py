@@ -25,6 +25,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "cd"."""
 
+    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
+
     N: GridPoints = Field(18, ge=2, description="points of the Karras grid")
     solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
     mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")

@@ -23,6 +23,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "continuous"."""
 
+    idle = {"tangent_step": ("tangent_method", ("dual", "jvp"))}  # noqa: RUF012
+
     P_mean: LogMean = Field(-1.1, description="mean of log sigma in training")
     P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in training")
     form: Literal["inner_product", "residual_square"] = Field(

@@ -23,6 +23,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ct"."""
 
+    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
+
     s_0: GridPoints = Field(2, ge=2, description="grid points at the first step, N(0)")
     s_1: GridPoints = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
     mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")

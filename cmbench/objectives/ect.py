@@ -25,6 +25,12 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ect"."""
 
+    idle = {  # noqa: RUF012
+        "k": ("adjustment", ("constant",)),
+        "b": ("adjustment", ("constant",)),
+        "huber_c": ("distance", ("l2", "norm", "lpips")),
+    }
+
     P_mean: LogMean = Field(-1.1, description="mean of log sigma in training")
     P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in training")
     q: float = Field(2.0, gt=1, description="factor by which t - r shrinks from stage to stage")

@@ -24,6 +24,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "ict"."""
 
+    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
+
     s_0: GridPoints = Field(10, description="intervals of the grid at the first step")
     s_1: GridPoints = Field(1280, description="intervals of the grid at most")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")

@@ -24,6 +24,8 @@ from cmbench.randomness import StepRandom
 class Config(BaseConfig):
     """[objective] kind = "meanflow"."""
 
+    idle = {"tangent_step": ("tangent_method", ("dual", "jvp"))}  # noqa: RUF012
+
     P_mean: LogMean = Field(-0.4, description="mean of the logit of t and of r")
     P_std: LogDeviation = Field(1.0, description="standard deviation of the logit of t and of r")
     share_apart: float = Field(0.25, ge=0, le=1, description="share of the batch with r < t; the rest is flow matching")

@@ -26,6 +26,8 @@ _QUANTILES = 2**14 + 1  # points of the proposal's inverse distribution function
 class Config(BaseConfig):
     """[objective] kind = "tcm"."""
 
+    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
+
     t_prime: Positive = Field(1.0, description="noise level below which the first stage stands in")
     ratio: Fraction = Field(0.999, description="r / t for large t")
     k: NonNegative = Field(8.0, description="k of 1 + k sigmoid(-b t), which widens the interval at small t")

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from cmbench import recipe as recipes
 from cmbench.engine import build, loop, trainer, weights
 from cmbench.errors import UsageError
+from cmbench.objectives import ct
 from cmbench.recipe import load
 from cmbench.rundir.select import all_runs
 
@@ -133,6 +134,43 @@ def test_a_component_of_ones_own_with_a_mistake(home, own, override, says):
     overrides = ["objective={kind='cd'}", "teacher.kind=oracle", override]
     with pytest.raises(UsageError, match=r"^tiny\.toml: .*" + says):
         trainer.from_file("tiny.toml", overrides)
+
+
+UNET = ["data={kind='digits'}", "network={kind='unet', width=8, depth=1}"]
+IDLE = {
+    "objective.huber_c": (["objective.huber_c=0.3"], "found 0.3, .* objective.distance = 'l2'; allowed there: 0.0"),
+    "objective.k": (
+        ["objective={kind='ect', adjustment='constant', k=3.0}"],
+        "found 3.0, .* objective.adjustment = 'constant'; allowed there: 8.0",
+    ),
+    "objective.b": (["objective={kind='ect', adjustment='constant', b=3.0}"], "found 3.0, .*; allowed there: 1.0"),
+    "objective.tangent_step": (
+        ["objective={kind='continuous', tangent_step=0.1}"],
+        "found 0.1, .* objective.tangent_method = 'dual'; allowed there: 0.003",
+    ),
+    "network.heads": ([*UNET, "network.heads=2"], r"found 2, .* network.attention = \[\]; allowed there: 1"),
+    "optimizer.decay_after": (["optimizer.decay_after=5"], "found 5, .* optimizer.decay = 'none'; allowed there: 0"),
+}
+
+
+@pytest.mark.parametrize("key", IDLE)
+def test_a_key_that_does_nothing_is_refused_of_a_new_run_alone(home, key):
+    overrides, says = IDLE[key]
+    with pytest.raises(UsageError, match=rf"^tiny\.toml: {key}: {says}$"):
+        trainer.from_file("tiny.toml", overrides)
+    whole = build.complete(load(Path("tiny.toml"), overrides), "tiny.toml")
+    assert trainer.from_recipe(whole, "tiny.toml").recipe == whole
+
+
+@pytest.mark.parametrize("file", recipes.available(), ids=lambda file: file.stem)
+def test_no_recipe_sets_a_key_that_does_nothing(file):
+    build.complete_new(load(file), str(file))
+
+
+def test_a_key_that_an_ablation_leaves_behind_is_spared(home, monkeypatch):
+    overrides = ["optimizer.decay_after=5"]
+    monkeypatch.setattr(ct.Objective, "switches", {"decay": ("optimizer.decay=none",)}, raising=False)
+    assert build.complete_new(load(Path("tiny.toml"), overrides), "x").optimizer.decay_after == 5
 
 
 @pytest.mark.parametrize("kind", ["nothing", "_terms", "../ct", "ct.py", ""])
