@@ -108,7 +108,7 @@ def check(
     for name in files:
         try:
             path = recipes.find(name)
-            build.complete(recipes.load(path, overrides or ()), str(path))
+            build.complete_new(recipes.load(path, overrides or ()), str(path))
             typer.echo(f"{path}: ok")
         except UsageError as error:
             mistakes.append(str(error))
