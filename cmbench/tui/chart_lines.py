@@ -23,6 +23,7 @@ class Line:
         bad: whether one of them was not finite.
         colour: a number from 0 to LINES - 1.
         dash: a name of canvas.DASHES.
+        smooth: whether an average says something: not where neighbours are no repetition.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Line:
     bad: Mask
     colour: int = 0
     dash: str = "solid"
+    smooth: bool = True
 
     @classmethod
     def of(cls, label: str, x: Floats, y: Floats, colour: int = 0, dash: str = "solid") -> "Line":

@@ -114,8 +114,13 @@ class RunView:
     @property
     def edges(self) -> list[float]:
         """Times between the bins of the profiles."""
-        edges = self.meta.get("profile_edges")
-        return edges if isinstance(edges, list) and all(isinstance(edge, int | float) for edge in edges) else []
+        return _numbers(self.meta.get("profile_edges"))
+
+    @property
+    def noise_levels(self) -> list[float]:
+        """Noise levels at these times, where the run says them and a logarithmic axis has a place for each."""
+        levels = _numbers(self.meta.get("profile_noise_levels"))
+        return levels if all(0 < level < float("inf") for level in levels) else []
 
     @property
     def alerts(self) -> int:
@@ -219,6 +224,10 @@ def _thinned(rows: list[Row], most: int) -> list[Row]:
 
 def _number(value: object, otherwise: float = 0.0) -> float:
     return float(value) if isinstance(value, int | float) else otherwise
+
+
+def _numbers(found: object) -> list[float]:
+    return found if isinstance(found, list) and all(isinstance(each, int | float) for each in found) else []
 
 
 def _recipe(run: RunDir) -> Recipe | None:

@@ -2,14 +2,16 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from bench import HARMLESS, HOSTILE, settle, titles, use
-from live_runs import RECIPE, add, live_run, metrics, write_status
+from live_runs import BINS, CREATED, RECIPE, add, live_run, metrics, profile, write_status
 from snapshot_runs import add_picture
 from test_dashboard import drawings
 from textual.widgets import DataTable
 from tui_host import SIZES, shown, until
 
+from cmbench.rundir.files import to_json
 from cmbench.tui.screens.compare import CompareScreen, _letter
 from cmbench.tui.screens.runs import RunsScreen
 from cmbench.tui.screens.snapshots import SnapshotsScreen
@@ -98,6 +100,39 @@ def test_the_keys(runs, size):
         await until(pilot, lambda: isinstance(app.screen, CompareScreen))
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+
+    use(runs, steps, size)
+
+
+@at_both_sizes
+def test_profiles_have_pages_after_the_metrics(runs, size):
+    for run in runs:
+        levels = np.geomspace(0.01, 100, BINS + 1).tolist()
+        run.meta.write_bytes(to_json({"created": CREATED, "profile_noise_levels": levels}))
+    add(runs[0].profiles, profile(45, loss=[2.0] * BINS))
+
+    async def steps(app, pilot):
+        first = titles(app)
+        await pilot.press("left_square_bracket")
+        await pilot.pause()
+        assert titles(app)[0].endswith(" over sigma")
+        while titles(app)[0] != "loss over sigma":
+            await pilot.press("left_square_bracket")
+            await pilot.pause()
+        assert titles(app)[1] == "tangent norm over sigma"
+        chart = app.screen.query(Chart).first()
+        assert [(line.label, line.mean[0]) for line in chart._lines] == [("A", 2.0), ("B", pytest.approx(1 / 40))]
+        assert chart._x_ends() == pytest.approx((-2, 2))
+        assert chart.note == "step 45 40"
+        add(runs[1].profiles, profile(50, loss=[3.0] * BINS))
+        await settle(app, pilot)
+        assert chart._lines[1].mean[0] == 3.0
+        await pilot.press("y", "s", "x", "plus", "left", "0")
+        while titles(app) != first:
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+        assert chart._x_ends()[0] == 0.0
+        assert chart._x_ends()[1] > 40
 
     use(runs, steps, size)
 

@@ -1,4 +1,4 @@
-"""Runs beside each other: curves over one axis, the keys in which their recipes differ, last and best values."""
+"""Runs beside each other: curves and profiles over one axis, keys in which recipes differ, last and best values."""
 
 import time
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
 from cmbench.tui.chart_lines import LINES, Line
+from cmbench.tui.profile_lines import overlays
 from cmbench.tui.scales import number
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.text import cell
@@ -100,7 +101,8 @@ class CompareScreen(ReadingScreen):
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
         # A chart for each of several qualities: runs have the colours.
         names = [[key] for group in report.charts_of(keys) for key in group]
-        self.charts.show(names, end=max(ends, default=None))
+        looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
+        self.charts.show(names, end=max(ends, default=None), overlays=overlays(self.views, looks))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
         return [

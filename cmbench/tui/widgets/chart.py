@@ -75,7 +75,7 @@ class Chart(ChartMouse):
         grid.write_apart(LABEL + 1, rows, labels, _AXIS)
 
     def _x_ticks(self, ends: tuple[float, float], columns: int) -> list[tuple[float, str]]:
-        if self.x_scale.kind == "linear" and self.x_label is number:
+        if self.x_label is number:
             return ticks(*ends, self.x_scale, max(2, columns // 12))
         places = np.linspace(*ends, max(2, columns // 16))
         return [(float(p), self.x_label(self.x_scale.inverse(float(p)))) for p in places]
@@ -133,10 +133,13 @@ class Chart(ChartMouse):
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
-        if not self.smoothing or len(line.x) <= _RAW:
+        if not self.smoothing or not self._is_averaged(line):
             return None
         mean = self.scale.forward(line.mean)
         return np.where(np.isfinite(mean), ema(mean, line.count, self.smoothing), np.nan)
+
+    def _is_averaged(self, line: Line) -> bool:
+        return bool(self.smoothing) and line.smooth and len(line.x) > _RAW
 
     def _y_ends(self, drawn: Sequence[Drawn], x_ends: tuple[float, float]) -> tuple[float, float]:
         """Return the ends of what is in sight."""
@@ -155,8 +158,7 @@ class Chart(ChartMouse):
 
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
-        is_averaged = bool(self.smoothing) and any(len(line.x) > _RAW for line in self._lines)
-        smooth = f" ema {self.smoothing:g}" if is_averaged else ""
+        smooth = f" ema {self.smoothing:g}" if any(map(self._is_averaged, self._lines)) else ""
         self.frame_title = f"{self.title}{kind}{smooth}"
         self.frame_note = self._reading() if self.cursor is not None else self.note
 

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of, title_of
 from cmbench.tui.scales import Scale, duration, number
 from cmbench.tui.view import AXES
@@ -37,16 +38,45 @@ class ChartGrid(Grid):
         """Lay out the charts; the style sheet says in how many columns."""
         yield from self.charts
 
-    def show(self, names: Sequence[Sequence[str]], marks: Sequence[Mark] = (), end: float | None = None) -> None:
-        """Show this page's metrics, of those of all charts; `end` is where the axis will stop at last."""
+    def show(
+        self,
+        names: Sequence[Sequence[str]],
+        marks: Sequence[Mark] = (),
+        end: float | None = None,
+        overlays: Sequence[Overlay] = (),
+    ) -> None:
+        """Show this page.
+
+        Args:
+            names: the metrics of each chart of all pages.
+            marks: on the axis of each.
+            end: where the axis will stop at last.
+            overlays: charts over another axis, on pages of their own after these.
+        """
         n = len(self.charts)
-        self.page %= max(1, -(-len(names) // n))
-        here = [*names[self.page * n : (self.page + 1) * n], *([()] * n)]
-        for chart, keys in zip(self.charts, here, strict=False):
+        pages = -(-len(names) // n)
+        self.page %= max(1, pages - (-len(overlays) // n))
+        if self.page < pages or not overlays:
+            self._show_metrics(names[self.page * n : (self.page + 1) * n], marks, end)
+        else:
+            self._show_overlays(overlays[(self.page - pages) * n : (self.page - pages + 1) * n])
+
+    def _show_overlays(self, overlays: Sequence[Overlay]) -> None:
+        for chart, overlay in zip(self.charts, [*overlays, *([None] * len(self.charts))], strict=False):
+            title, scale = (overlay.title, overlay.scale) if overlay else ("", Scale())
+            if chart.title != title:
+                chart.begin(title, scale)
+            chart.x_label, chart.note = number, overlay.note if overlay else ""
+            chart.x_scale, chart.fixed_x = (overlay.x_scale, overlay.ends) if overlay else (Scale(), None)
+            chart.show(overlay.lines if overlay else [])
+
+    def _show_metrics(self, names: Sequence[Sequence[str]], marks: Sequence[Mark], end: float | None) -> None:
+        for chart, keys in zip(self.charts, [*names, *([()] * len(self.charts))], strict=False):
             lines = self._lines_of(keys)
             if chart.title != title_of(keys):
                 chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
             chart.x_end, chart.x_label = end, duration if self.axis == "time" else number
+            chart.x_scale, chart.fixed_x = Scale(), None
             chart.note = self._note_of(keys)
             chart.show(lines, marks)
 
