@@ -31,6 +31,7 @@ NAMES = {
     "true_error": "true error",
     "sw": "sliced W2",
 }
+_PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
@@ -81,7 +82,9 @@ def note_of(view: RunView, keys: Sequence[str]) -> str:
     return values if best is None else f"{values}  best {number(best[0])} @{number(best[1])}"
 
 
-def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool, width: int | None = None) -> list[Row]:
+def header(
+    view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool, width: int | None = None, pattern: str = ""
+) -> list[Row]:
     """Return the line on top: what matters most comes first, for a narrow screen cuts off the end.
 
     Args:
@@ -90,6 +93,7 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool,
         is_frozen: whether it does not look at the run.
         ascii_only: whether plain characters alone may be used.
         width: columns there are; without it the name and the steps stand in full.
+        pattern: what the names of the metrics that are shown were looked for with; empty for the usual ones.
     """
     now, live = view.status, not view.is_still
     state = now.get("state", "starting")
@@ -101,6 +105,8 @@ def header(view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool,
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
     row += [("  frozen (z)", "warning")] if is_frozen else []
     row.append((f"  {_progress(now.get('step') or 0, now.get('of'), width is not None and width < _NARROW)}", ""))
+    if pattern:
+        row.append((f"  /{pattern if len(pattern) <= _PATTERN else f'{pattern[: _PATTERN - 2]}..'}/", "warning"))
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
@@ -120,9 +126,9 @@ def _cut(name: str, room: int, ascii_only: bool) -> str:
 
 
 def _progress(step: int, of: int | None, is_narrow: bool) -> str:
-    if is_narrow:
-        return signs.progress(step, of or None)
-    return f"step {step:,}/{of:,} {step / of:.0%}" if of else f"step {step:,}"
+    if not of:
+        return f"step {step:,}"
+    return signs.progress(step, of) if is_narrow else f"step {step:,}/{of:,} {step / of:.0%}"
 
 
 def _coarse(seconds: float) -> str:
@@ -131,6 +137,25 @@ def _coarse(seconds: float) -> str:
         if seconds > 30 * unit:
             return duration(round(seconds / unit) * unit)
     return duration(round(seconds / 5) * 5 if seconds > 30 else round(seconds))
+
+
+def system_line(loads: Sequence[Load]) -> str:
+    """Return use and memory in a few words, the GPUs taken together, for screens without room for `system`."""
+    gpus = [load for load in loads if load.name.startswith("GPU")]
+    name = "GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
+    others = [_in_words(load.name, [load]) for load in loads if load not in gpus]
+    return "  ".join([*([_in_words(name, gpus)] if gpus else []), *others])
+
+
+def _in_words(name: str, loads: Sequence[Load]) -> str:
+    used = [load.used for load in loads if load.used is not None]
+    taken = [load.memory for load in loads if load.memory is not None]
+    text = f"{name} {sum(used) / len(used):.0%}" if used else name
+    return f"{text} {_gib(sum(taken), sum(load.memory_total for load in loads))}" if taken else text
+
+
+def _gib(taken: int, total: int) -> str:
+    return f"{taken / 2**30:.0f}/{total / 2**30:.0f} GiB"
 
 
 def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
@@ -144,8 +169,8 @@ def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
             rows.append([name, *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
         if load.memory is not None:
             share = load.memory / max(1, load.memory_total)
-            taken = f" {load.memory / 2**30:.0f}/{load.memory_total / 2**30:.0f} GiB"
-            rows.append([("memory", "muted"), *_bar(share, ascii_only), (taken, "")])
+            taken = _gib(load.memory, load.memory_total)
+            rows.append([("memory", "muted"), *_bar(share, ascii_only), (f" {taken}", "")])
         if load.more:
             rows.append([("       " + load.more, "muted")])
     return rows

@@ -19,6 +19,7 @@ from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.screens.recipe import RecipeScreen
 from cmbench.tui.screens.runs import RunsScreen
 from cmbench.tui.screens.snapshots import SnapshotsScreen
+from cmbench.tui.system import Load, System
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.grid import GridWidget
 from cmbench.tui.widgets.line import Lines
@@ -137,6 +138,7 @@ def test_metrics_are_looked_for(run, size):
         await pilot.pause()
         assert titles(app) == ["gradient norm", "tangent norm", "", "", "", ""]
         assert (chosen(app), entry.display) == ("gradient norm", False)
+        assert "  /norm$/  " in shown(app).split("\n")[0]
         await pilot.press("slash", "end", "(", "enter")
         await pilot.pause()
         assert len(app.said) == 1
@@ -149,6 +151,23 @@ def test_metrics_are_looked_for(run, size):
         await pilot.press("slash", "end", *["backspace"] * 5, "enter")
         await pilot.pause()
         assert titles(app) == FIRST
+        assert "/norm$/" not in shown(app)
+
+    use([run], steps, size)
+
+
+@at_both_sizes
+def test_a_filter_that_finds_nothing_says_so(run, size):
+    async def steps(app, pilot):
+        await pilot.press("slash", *"zzz", "enter")
+        await pilot.pause()
+        assert titles(app) == [""] * 6
+        assert "  /zzz/  " in shown(app).split("\n")[0]
+        assert "no metric matches /zzz/" in shown(app)
+        add(run.metrics, metrics(41, zzzz=1.0))
+        await settle(app, pilot)
+        assert titles(app)[0] == "zzzz"
+        assert "no metric matches" not in shown(app)
 
     use([run], steps, size)
 
@@ -437,13 +456,33 @@ def test_nothing_is_drawn_where_nothing_changed(run, size, monkeypatch):
     use([run], steps, size)
 
 
-def test_a_run_of_another_machine_has_no_load_of_this_one(tmp_path):
+@pytest.mark.parametrize("size", [*SIZES, (120, 40)])
+def test_a_run_of_another_machine_has_no_load_of_this_one(tmp_path, size):
     async def steps(app, pilot):
         assert app.screen.loads == []
         assert "CPU" not in shown(app)
-        assert "trains on elsewhere" in shown(app)
+        assert shown(app).count("trains on elsewhere") == 1
 
-    use([live_run(tmp_path, host="elsewhere")], steps)
+    use([live_run(tmp_path, host="elsewhere")], steps, size)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (120, 40)])
+def test_the_machine_is_seen_at_any_size_while_the_run_moves(run, size, monkeypatch):
+    monkeypatch.setattr(System, "look", lambda self: [Load("CPU", 0.25, 3 * 2**30, 24 * 2**30)])
+
+    async def steps(app, pilot):
+        short, long = "CPU 25% 3/24 GiB", "CPU    ━━━─────────  25%"
+        assert (short in shown(app), long in shown(app)) == (size[0] < 140, size[0] >= 140)
+        await pilot.resize_terminal(*((80, 24) if size[0] >= 140 else (160, 45)))
+        await pilot.pause()
+        await pilot.pause()
+        assert (short in shown(app), long in shown(app)) == (size[0] >= 140, size[0] < 140)
+        write_status(run, state="paused")
+        await settle(app, pilot)
+        assert "CPU" not in shown(app)
+        assert ("the run is still" in shown(app)) == (size[0] < 140)
+
+    use([run], steps, size)
 
 
 @at_both_sizes

@@ -176,3 +176,18 @@ def test_long_lines_go_on_under_their_own_beginning():
     assert report.wrapped(rows, 200) == rows
     assert {pen for row in report.wrapped(rows, 20)[:3] for _, pen in row} == {"muted", "warning", ""}
     assert all(len(line) <= 10 for line in text(report.wrapped(rows, 1)))
+
+
+def test_the_machine_in_few_words():
+    cpu, gib = Load("CPU", 0.97, 3 * 2**30, 24 * 2**30), 2**30
+    gpus = [Load("GPU 0", 0.5, 30 * gib, 80 * gib, "60 °C"), Load("GPU 1", 1.0, 50 * gib, 80 * gib)]
+    assert report.system_line([cpu]) == "CPU 97% 3/24 GiB"
+    assert report.system_line([gpus[0], cpu]) == "GPU 50% 30/80 GiB  CPU 97% 3/24 GiB"
+    assert report.system_line([*gpus, cpu]) == "2 GPUs 75% 80/160 GiB  CPU 97% 3/24 GiB"
+    assert report.system_line([Load("GPU 0", None, None, 0), cpu]) == "GPU  CPU 97% 3/24 GiB"
+    assert report.system_line([]) == ""
+
+
+def test_a_filter_is_told_in_few_columns():
+    (row,) = text(report.header(a_view(state="running"), None, False, False, 80, "^(loss|tangent_norm|weight)$"))
+    assert "  /^(loss|tangent_nor../" in row

@@ -55,7 +55,7 @@ class DashboardScreen(RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.view = RunView(run)
-        self.charts = ChartGrid(CHARTS, self._lines_of, lambda keys: report.note_of(self.view, keys), id="charts")
+        self.charts = ChartGrid(CHARTS, self._lines_of, self._note_of, id="charts")
         self.loads: list[Load] = []
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
@@ -101,10 +101,13 @@ class DashboardScreen(RunScreen):
     def read_piece(self) -> bool:
         """Read what is new, and look at the machine if it is the trainer's."""
         changed = self.view.read()
-        if time.monotonic() >= self._next_system and self.view.is_here and not self.view.is_still:
+        before = self.loads
+        if self.view.is_still or not self.view.is_here:
+            self.loads = []
+        elif time.monotonic() >= self._next_system:
             self._next_system = time.monotonic() + _SYSTEM_EVERY
-            before, self.loads = self.loads, self.system.look()
-            changed |= {"system"} if self.loads != before else set()
+            self.loads = self.system.look()
+        changed |= {"system"} if self.loads != before else set()
         if changed:
             self.tell(self.show, changed)
         return self.view.series.behind > 0
@@ -120,9 +123,7 @@ class DashboardScreen(RunScreen):
         if changed & {"rows", "console"}:
             self._show_journal()
         if changed & {"system", "status"}:
-            elsewhere: list[report.Row] = [[(f"trains on {self.view.status.get('host')}", "muted")]]
-            shown = report.system(self.loads, self.bench.ascii) if self.view.is_here else elsewhere
-            self.query_one("#system", Lines).show(shown)
+            self._show_system()
 
     def on_screen_resume(self) -> None:
         """Draw everything when the screen is seen again."""
@@ -142,6 +143,12 @@ class DashboardScreen(RunScreen):
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
         return [self.view.line(key, self.charts.axis, colour) for colour, key in enumerate(keys)]
 
+    def _note_of(self, keys: Sequence[str]) -> str:
+        """Return the last values of a chart; where the filter finds nothing, that it does not."""
+        if self.pattern and not self.names():
+            return f"no metric matches /{self.pattern}/"
+        return report.note_of(self.view, keys)
+
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
         known = [key for key in _WATERFALLS if rows.get(key)]
@@ -159,8 +166,23 @@ class DashboardScreen(RunScreen):
     def _show_header(self) -> None:
         rate = self.bench.traffic.rate()
         self.query_one("#header", Lines).show(
-            lambda width: report.header(self.view, rate, self.is_frozen, self.bench.ascii, width)
+            lambda width: report.header(self.view, rate, self.is_frozen, self.bench.ascii, width, self.pattern)
         )
+
+    def _show_system(self) -> None:
+        """Draw what the machine does; where there is no room for a panel, in the lower edge of the journal's."""
+        host = self.view.status.get("host")
+        elsewhere = "" if self.view.is_here or not host else f"trains on {host}"
+        why = elsewhere or ("not looked at: the run is still" if self.view.is_still else "")
+        rows = report.system(self.loads, self.bench.ascii) or [[(why, "muted")]]
+        self.query_one("#system", Lines).show(rows)
+        journal = self.query_one("#journal", Lines)
+        journal.frame_note = "" if self.has_class("-wide") else elsewhere or report.system_line(self.loads)
+        journal.repaint()
+
+    def on_resize(self) -> None:
+        """Tell of the machine where there is room now."""
+        self.call_after_refresh(self._show_system)
 
     def _show_journal(self) -> None:
         journal = self.query_one("#journal", Lines)
@@ -200,6 +222,7 @@ class DashboardScreen(RunScreen):
         if event.pattern is not None:
             self.pattern, self.charts.page = event.pattern, 0
             self._show_charts()
+            self._show_header()
 
     def action_waterfall(self) -> None:
         """Show the next quantity over time."""
