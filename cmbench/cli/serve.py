@@ -1,7 +1,9 @@
 """`cmbench serve`."""
 
+import errno
 import importlib.util
 import shlex
+import socket
 import sys
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -9,8 +11,10 @@ from urllib.parse import urlsplit
 import typer
 
 from cmbench.cli._options import Runs, RunsDir
-from cmbench.errors import UsageError
+from cmbench.errors import ConflictError, UsageError
 from cmbench.rundir.select import runs_folder, select
+
+_HOST = "127.0.0.1"
 
 
 def serve(
@@ -23,6 +27,7 @@ def serve(
     chosen = [str(select(run, folder).path.resolve()) for run in runs or ()]
     if importlib.util.find_spec("textual_serve") is None:
         raise UsageError("serve: textual-serve is not installed (pip install 'cmbench[serve]')")
+    _must_be_free(port)
     from aiohttp.web import HTTPForbidden
     from textual_serve.server import Server
 
@@ -36,13 +41,30 @@ def serve(
             return await super().handle_websocket(request)
 
     command = [sys.executable, "-m", "cmbench", "watch", *chosen, "--runs-dir", str(folder.resolve())]
-    LocalServer(shlex.join(command), host="127.0.0.1", port=port, title="cmbench").serve()
+    LocalServer(shlex.join(command), host=_HOST, port=port, title="cmbench").serve()
+
+
+def _must_be_free(port: int) -> None:
+    """Refuse a port that cannot be had: the server itself would say so behind its banner, and not which one.
+
+    Raises:
+        ConflictError: something else listens there.
+        UsageError: this user may not have it.
+    """
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            found.bind((_HOST, port))
+            found.listen(1)
+        except OSError as error:
+            kind = ConflictError if error.errno == errno.EADDRINUSE else UsageError
+            raise kind(f"serve: port {port} of {_HOST}: {error.strerror}; --port PORT takes another") from None
 
 
 def _is_own_page(origin: str, host: str) -> bool:
     """Return whether a request comes from the page that this server shows, under names of this machine."""
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
-        return page.port == server.port and {page.hostname, server.hostname} <= {"127.0.0.1", "localhost"}
+        return page.port == server.port and {page.hostname, server.hostname} <= {_HOST, "localhost"}
     except ValueError:  # a port that is no number
         return False

@@ -1,5 +1,6 @@
 """`cmbench serve`: the dashboard for a browser on this machine, and for nobody else."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,13 +11,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+import browsers
+import numpy as np
 import psutil
 import pytest
 from live_runs import live_run
 
 from cmbench.cli.serve import _is_own_page
-
-pytest.importorskip("textual_serve")
 
 PATIENCE = 60.0
 NAME = 'odd\'; touch pwned; $(touch pwned) `touch pwned` & "x" -rf'
@@ -82,6 +83,43 @@ def test_the_dashboard_in_a_browser(home, server):
 
     for origin in ("Origin: http://evil.example\r\n", "Origin: null\r\n", ""):
         assert websocket(port, origin, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.skipif(not browsers.CHROMIUM.exists(), reason="wants chromium")
+def test_a_browser_draws_it_and_passes_keys_on(server, tmp_path):
+    url = f"http://127.0.0.1:{server[1]}/"
+    page(server[1])
+
+    async def main() -> None:
+        async with browsers.opened(url, tmp_path) as shown:
+
+            async def is_drawn() -> bool:
+                """Whether something is seen where the page's own greeting, which lies in the middle, is not."""
+                top = (await shown.picture())[:200].reshape(-1, 3)
+                _, counts = np.unique(top, axis=0, return_counts=True)
+                return await has_class("-first-byte") and counts.max() < 0.97 * len(top)
+
+            async def has_class(name: str) -> bool:
+                return name in (await shown.value("document.body?.className") or "")
+
+            await browsers.until(is_drawn)
+            assert not await has_class("-closed")
+            await shown.type("q")
+            await browsers.until(lambda: has_class("-closed"))
+
+    asyncio.run(main())
+
+
+def test_a_port_that_is_taken_is_one_line_and_a_conflict(home, cmbench):
+    run = live_run(home / "runs")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        outcome = cmbench("serve", run.name, "--port", port)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (5, "", 1)
+    assert f"port {port} of 127.0.0.1" in outcome.err
+    assert "--port" in outcome.err
 
 
 @pytest.mark.parametrize(
