@@ -3,13 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, combinations
 
+from textual._keyboard_protocol import FUNCTIONAL_KEYS
 from textual.binding import Binding, InvalidBinding
 from textual.dom import DOMNode
+from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys, key_to_character
 from textual.screen import ModalScreen
 
-from cmbench.errors import UsageError
+from cmbench.errors import UsageError, nearest
 
 Actions = dict[str, frozenset[str]]  # the keys of each by default
+
+_MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")  # in the order in which Textual names them
+_NAMES = {each.value.rpartition("+")[2] for each in Keys if each.value.isidentifier() or "+" in each.value}
+_NAMES |= {*FUNCTIONAL_KEYS.values(), *KEY_TO_UNICODE_NAME, *REPLACED_KEYS} - {*REPLACED_KEYS.values()}
+_ALLOWED = "a character (Q, not shift+q) or a name such as enter, f5 or question_mark, also behind ctrl+, alt+, shift+"
 
 
 def listening() -> Iterator[Actions]:
@@ -34,7 +41,7 @@ def actions() -> set[str]:
 
 
 def check(given: Mapping[str, str], together: Iterable[Actions], where: str) -> None:
-    """Refuse a key that two actions would have at once: one of them could not be reached.
+    """Refuse a key that no keyboard has, and one that two actions would have at once: one could not be reached.
 
     Two that share a key by default may: the inner one is meant to come first there.
 
@@ -44,8 +51,12 @@ def check(given: Mapping[str, str], together: Iterable[Actions], where: str) -> 
         where: what messages name, the file.
 
     Raises:
-        UsageError: there is such a key; the line names both actions.
+        UsageError: there is such a key; the line names it and its actions.
     """
+    for name, text in given.items():
+        for key in filter(None, map(str.strip, text.split(","))):
+            if not _is_key(key):
+                raise UsageError(f"{where}: keys: {name}: found '{key}', allowed: {_ALLOWED}{_meant(key)}")
     own = {name: _keys(text) for name, text in given.items()}
     for defaults in together:
         now = {name: own.get(name) or keys for name, keys in defaults.items()}
@@ -65,6 +76,27 @@ def _of(holders: Iterable[type[DOMNode]]) -> Actions:
         if isinstance(binding, Binding) and binding.id:
             found[binding.id] = found.get(binding.id, frozenset()) | _keys(binding.key)
     return found
+
+
+def _is_key(key: str) -> bool:
+    """Whether Textual may call a key so. With shift alone a letter is another character: Q."""
+    if len(key) == 1:
+        return True
+    *modifiers, name = key.split("+")
+    if modifiers != [each for each in _MODIFIERS if each in modifiers]:
+        return False
+    if len(name) == 1:
+        return modifiers != ["shift"]
+    character = key_to_character(REPLACED_KEYS.get(name, name))
+    return name in _NAMES or (character is not None and character.isprintable() and _keys(character) == {name})
+
+
+def _meant(key: str) -> str:
+    """Return a question after the key that may be meant by what is none, as `nearest` puts it."""
+    *modifiers, name = key.lower().split("+")
+    before = "".join(f"{each}+" for each in _MODIFIERS if each in modifiers)
+    others = [f"{before}{each}" for each in (*sorted(_NAMES), name[:1])] + [f"{each}+{name}" for each in _MODIFIERS]
+    return nearest(key.lower(), filter(_is_key, others)) if len(name) > 1 or not before else ""
 
 
 def _keys(text: str) -> frozenset[str]:

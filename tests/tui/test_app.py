@@ -137,6 +137,7 @@ CONFIGS = {
     "colour = 1": ["colour", "unknown key"],
     '[keys]\n"app.quit" = "x"': ["keys", "'x'", "app.quit", "dashboard.axis (its default)"],
     '[keys]\n"app.quit" = "f9"\n"chart.smooth" = "f8, f9"': ["keys", "'f9'", "app.quit", "chart.smooth", "one screen"],
+    '[keys]\n"app.quit" = "qq"': ["keys", "app.quit", "'qq'", "'q'?"],
     '[keys]\n"app.quitt" = "x"': ["keys", "'app.quitt'", "'app.quit'?"],
     "theme = [": ["config.toml"],
     "\x00": ["config.toml"],

@@ -3,6 +3,8 @@
 import pytest
 from bench import use
 from live_runs import live_run
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
+from textual._keyboard_protocol import FUNCTIONAL_KEYS
 from textual.command import CommandPalette
 from textual.widgets import Input
 from tui_host import until
@@ -56,6 +58,42 @@ def test_a_key_for_two_actions_at_once_is_refused(case):
 def test_other_keys_may_be_given(case):
     assert set(ALLOWED[case]) <= keys.actions()
     keys.check(ALLOWED[case], keys.listening(), "config.toml")
+
+
+NO_KEYS = {
+    "qq": "q",
+    "f9, escpae": "escape",
+    "pgup": "pageup",
+    "F5": "f5",
+    "ctl+q": "ctrl+q",
+    "questionmark": "question_mark",
+    "shift+q": None,  # comes as Q
+    "shift+ctrl+left": "shift+left",
+    "solidus": None,  # is called slash
+    "latin_small_letter_a": None,
+    "<any>": None,
+    "ctrl": None,
+    "ctrl++": None,
+}
+
+
+@pytest.mark.parametrize("text", NO_KEYS)
+def test_a_key_that_does_not_exist_is_refused(text):
+    with pytest.raises(UsageError) as refused:
+        keys.check({"app.quit": text}, [], "config.toml")
+    message, found = str(refused.value), text.split(", ")[-1]
+    assert message.startswith(f"config.toml: keys: app.quit: found '{found}', allowed: a character")
+    assert message.endswith(f"did you mean '{NO_KEYS[text]}'?" if NO_KEYS[text] else "shift+")
+    assert "\n" not in message
+
+
+def test_every_key_that_textual_tells_of_may_be_given():
+    told = {key.value for found in ANSI_SEQUENCES_KEYS.values() if isinstance(found, tuple) for key in found}
+    told = {key for key in told if not key.startswith("<")} | {*FUNCTIONAL_KEYS.values()}
+    given = [*told, *"qQ?/+-±é数", "ctrl+x", "alt+shift+left", "slash", "plus", " ", " f5 "]
+    keys.check({str(i): key for i, key in enumerate(given)}, [], "config.toml")
+    for row in keys.listening():
+        keys.check({name: ",".join(held) for name, held in row.items()}, [], "config.toml")
 
 
 def test_what_listens_at_once_is_what_textual_asks(tmp_path):
