@@ -21,7 +21,7 @@ from cmbench.rundir.log import Row
 from cmbench.rundir.series import Points, Series
 from cmbench.tui.chart_lines import Line, Mark
 
-AXES = ("step", "images", "time")
+AXES = ("step", "images", "time", "forwards")
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _TAIL = 1 << 14  # bytes of the console
 # What says most comes last, for of several in one place the last is seen. Snapshots were due, and are many.
@@ -146,7 +146,7 @@ class RunView:
         return (value, step) if isinstance(value, int | float) and isinstance(step, int) else None
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
-        """Return a curve over steps, images or seconds since the start."""
+        """Return a curve over steps, images, seconds since the start or forward passes."""
         curve = self.series.metrics.curves.get(key)
         empty = np.empty(0)
         if curve is None:
@@ -170,7 +170,7 @@ class RunView:
         of = self.status.get("of")
         if axis == "time" or not isinstance(of, int):
             return None
-        return float(of * (self._batch_size if axis == "images" else 1))
+        return of * self._per_step(axis)
 
     def marks(self, axis: str) -> list[Mark]:
         """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
@@ -188,16 +188,18 @@ class RunView:
     def _x(self, points: Points, axis: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         if axis == "time":
             return points.time - self._start
-        return points.step.astype(np.float64) * (self._batch_size if axis == "images" else 1)
+        return points.step.astype(np.float64) * self._per_step(axis)
 
     def _x_of(self, row: dict[str, Any], axis: str) -> float:
         if axis == "time":
             return _number(row.get("time"), self._start) - self._start
-        return _number(row.get("step")) * (self._batch_size if axis == "images" else 1)
+        return _number(row.get("step")) * self._per_step(axis)
 
-    @property
-    def _batch_size(self) -> int:
-        return self.recipe.train.batch_size if self.recipe else 1
+    def _per_step(self, axis: str) -> float:
+        """Return how much of an axis a step is: itself, its images, or what they cost in forward passes."""
+        images = self.recipe.train.batch_size if self.recipe else 1
+        of_image = self.series.metrics.last.get("forwards_per_image", 1.0)
+        return {"step": 1.0, "images": images, "forwards": images * of_image}[axis]
 
     @property
     def _start(self) -> float:

@@ -346,6 +346,12 @@ def test_check_goes_on_after_a_mistake(cmbench, home):
     assert worse.startswith("cmbench: worse.toml: network.depht")
 
 
+def test_check_refuses_a_key_that_does_nothing(cmbench, home):
+    outcome = cmbench("recipe", "check", "tiny.toml", "--set", "objective.huber_c=0.3")
+    assert outcome.code == 2
+    assert "objective.huber_c: found 0.3, which does nothing where objective.distance = 'l2'" in outcome.err
+
+
 def test_resume_in_this_process(cmbench, home, trained):
     status.write(trained, {**read_json(trained.status), "state": "stopped"})
     shutil.rmtree(checkpoint.folder_of(trained, 12))

@@ -204,11 +204,16 @@ def test_the_keys_of_a_chart(run, size):
         await pilot.pause()
         assert (chart.cursor, chart._x_ends(), chart._y_zoom) == (None, whole, None)
         ends = []
-        for _ in range(3):
+        for _ in range(4):
             await pilot.press("x")
             await pilot.pause()
             ends.append((app.said[-1], float(chart._lines[0].x[-1])))
-        assert ends == [("x axis: images", 1280.0), ("x axis: time", 40.0), ("x axis: step", 40.0)]
+        assert ends == [
+            ("x axis: images", 1280.0),
+            ("x axis: time", 40.0),
+            ("x axis: forwards", 1280.0),
+            ("x axis: step", 40.0),
+        ]
 
     use([run], steps, size)
 

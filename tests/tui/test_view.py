@@ -30,7 +30,7 @@ def everything(view: RunView) -> str:
     """Ask for all that screens ask for."""
     rows = [*report.header(view, 1.0, False, False, 80), *report.journal(list(view.series.journal.rows))]
     rows += report.sparks(view, report.charts_of(view.keys), False)
-    for axis in ("step", "images", "time"):
+    for axis in ("step", "images", "time", "forwards"):
         view.marks(axis)
         view.x_end(axis)
         for key in [*view.keys, "nothing"]:
@@ -273,3 +273,13 @@ def test_a_line_waits_for_the_piece_that_is_read(run, monkeypatch):
     assert drawn.wait(60)
     for thread in threads:
         thread.join()
+
+
+def test_forward_passes_are_an_axis(tmp_path):
+    """32 images a step, 4 forward passes an image: steps of 128."""
+    run = live_run(tmp_path, rows=0)
+    add(run.metrics, *(metrics(step, forwards_per_image=4.0) for step in (1, 2)))
+    view = RunView(run)
+    view.read()
+    assert view.line("loss", "forwards").x.tolist()[-2:] == [128, 256]
+    assert view.x_end("forwards") == 128_000

@@ -144,7 +144,7 @@ class CompareScreen(ReadingScreen):
         self._shown[selector] = content
 
     def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time."""
+        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
         self.charts.next_axis()
         self._show_charts()
         self.notify(f"x axis: {self.charts.axis}", timeout=2)

@@ -207,7 +207,7 @@ class DashboardScreen(RunScreen):
         self.toggle_class("enlarged")
 
     def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time."""
+        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
         self.charts.next_axis()
         self._show_charts()
         self.notify(f"x axis: {self.charts.axis}", timeout=2)

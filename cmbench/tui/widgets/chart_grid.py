@@ -81,7 +81,7 @@ class ChartGrid(Grid):
             chart.show(lines, marks)
 
     def next_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time."""
+        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
         self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
         for chart in self.charts:
             chart.forget_x()
