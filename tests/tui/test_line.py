@@ -59,3 +59,11 @@ def test_parts_are_cut_or_left_out(whole, row):
         assert picture(lines)[:2] == [row, "a part that i"]
 
     alone(lambda: Lines(whole=whole), steps, size=(13, 3))
+
+
+def test_a_wide_name_pushes_what_follows_by_its_cells():
+    async def steps(lines, pilot):
+        lines.show([[("日本", ""), (" next", "")]])
+        assert picture(lines)[0].startswith("日本 next")
+
+    alone(Lines, steps)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rich.style import Style
 
 from cmbench.tui.text import plain
-from cmbench.tui.widgets.grid import Grid, GridWidget
+from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
 
 Part = tuple[str, str]  # text and pen
 Rows = Sequence[Sequence[Part]]
@@ -54,7 +54,7 @@ class Lines(GridWidget):
         for y, row in enumerate(rows):
             x = 0
             for text, pen in row:
-                shown = plain(text)
+                shown = laid_out(plain(text))
                 if self.whole and x and x + len(shown) > width:
                     break
                 grid.write(x, y, shown, 1 + pens.index(pen) if pen else 0)
