@@ -258,6 +258,7 @@ def test_an_answer_is_seen_before_what_was_asked_for(run, size):
         add(run.events, event(40, "request", action="set", settings=settings, result="refused: too late"))
         await settle(app, pilot)
         assert "40 set refused: too late: optim" in shown(app)
+        assert ("L Read in full" in shown(app)) == (size[0] == 160)
         assert "checkpoint.every=1000" not in shown(app)
         await pilot.press("L")
         await until(pilot, lambda: isinstance(app.screen, JournalScreen))

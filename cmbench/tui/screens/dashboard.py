@@ -86,7 +86,7 @@ class DashboardScreen(RunScreen):
             yield Lines("system", id="system")
             yield Lines("journal", tail=True, id="journal")
         yield MetricFilter(id="filter")
-        yield KeyBar("profile", "snapshots", "app.back", "pause", "request('checkpoint')", "stop")
+        yield KeyBar("profile", "snapshots", "app.back", "pause", "request('checkpoint')", "stop", "journal")
 
     def on_mount(self) -> None:
         """Begin to read."""
