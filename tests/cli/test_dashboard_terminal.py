@@ -116,7 +116,7 @@ def terminal(run) -> Iterator[Callable[..., Terminal]]:
 
     def start(*before: str, **options: object) -> Terminal:
         made.append(Terminal(*before, *COMMAND, "watch", run.name, **options))
-        until(lambda: made[-1].shows("step 40/1,000") and made[-1].shows("^p Palette"))
+        until(lambda: made[-1].shows("40/1") and made[-1].shows("^p Palette"))
         return made[-1]
 
     yield start
