@@ -12,6 +12,6 @@ def show(found: Comparison, ascii_only: bool = False) -> None:
     for section in report(found, ascii_only):
         typer.echo(f"\n{section.title}")
         if section.rows:
-            table(section.headers, section.rows)
+            table(section.headers, section.rows, section.spare)
         else:
             typer.echo(section.otherwise)

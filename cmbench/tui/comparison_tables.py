@@ -26,12 +26,16 @@ _COLUMNS = 6  # runs that have a column each; of more, equal values stand togeth
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a title; without rows, `otherwise` stands in its place."""
+    """A table with a title; without rows, `otherwise` stands in its place.
+
+    `spare` of the last columns may be left out where there is no room for all.
+    """
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     otherwise: str = ""
+    spare: int = 0
 
 
 def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
@@ -163,7 +167,7 @@ def _metric(letters: Sequence[str], name: str, metric: Metric) -> Section:
     area = "area" if start is None or end is None or end <= start else f"area {start:.0f} to {end:.0f}"
     headers = ["run", "last", "best", "best at", area, *(f"at {place(axis, metric.ends[axis])}" for axis in AXES)]
     rows = [[letter, *_figures(figures)] for letter, figures in zip(letters, metric.figures, strict=True) if figures]
-    return Section(plain(name), headers, rows)
+    return Section(plain(name), headers, rows, spare=1)
 
 
 def _figures(figures: Figures) -> list[str]:
