@@ -1,58 +1,71 @@
-# make demo    install, train consistency models on handwritten digits, draw samples
-# make test    install with the developer's tools, run the tests
-# make check   lint, types and tests: what CI runs
-# make results  every method on digits for the same time, and a table of quality (half an hour)
-# make ring     every method on the ring for 60 CPU-seconds, three seeds (half an hour)
-# make cost     what a step costs beside a plain forward and backward
+# make demo        install, train consistency models on handwritten digits, draw samples
+# make test        install with the developer's tools, run the tests
+# make check       lint, types and tests
+# make ci          what a change must pass: the oldest and the newest Python here, and the newest packages
+# make test-newest, make test-oldest    the tests with the newest and the lowest versions that pyproject.toml allows
+# make update      renew the tested versions, constraints.txt
+# make results     every method on digits for the same time, and a table of quality (half an hour)
+# make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
+# make cost        what a step costs beside a plain forward and backward
+#
+# PYTHON=python3.12    the Python to make the environment with
+# TORCH=own            keep the torch of that Python: a GPU box with a build of its own
+# VENV=folder          another place for the environment
+# TESTS="tests/tui -k chart"    what pytest is given
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH ?= tested
+TESTS ?=
 
-.PHONY: demo test lint check format clean results ring cost
-.DELETE_ON_ERROR:
+# an environment of another Python is made anew where a Python was named
+INSTALL := $(PYTHON) scripts/install.py
+INSTALL += $(if $(filter own,$(TORCH)),--own-torch) $(if $(filter-out file default,$(origin PYTHON)),--this-python)
 
-demo: $(VENV)/.installed
-	@$(BIN)/cmbench show @latest:ct_edm- --json 2>/dev/null | grep -q '"state":"finished"' \
-		|| $(BIN)/cmbench run recipes/ct_edm.toml
-	@$(BIN)/cmbench sample @latest:ct_edm- --steps 1
-	@echo "next: $(BIN)/cmbench show, $(BIN)/cmbench ls, $(BIN)/cmbench recipe list"
+.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost installed installed-dev
 
-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+demo: installed
+	@$(BIN)/python scripts/demo.py
 
-lint: $(VENV)/.installed-dev
+test: installed-dev
+	$(BIN)/python -m pytest $(TESTS)
+
+test-newest test-oldest: test-%:
+	@$(INSTALL) $(VENV)-$* --dev --packages $*
+	$(VENV)-$*/bin/python -m pytest $(TESTS)
+
+lint: installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 check: lint test
 
-format: $(VENV)/.installed-dev
+ci:
+	@.ci/run
+
+format: installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-results: $(VENV)/.installed
+update: installed-dev
+	$(BIN)/python scripts/update.py
+
+results: installed
 	$(BIN)/python benchmarks/results.py
 
-ring: $(VENV)/.installed
+ring: installed
 	$(BIN)/python benchmarks/ring.py --jobs 2
 
-cost: $(VENV)/.installed
+cost: installed
 	$(BIN)/python benchmarks/step_cost.py
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit("cmbench needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
-	$(PYTHON) -m venv $(VENV)
+installed:
+	@$(INSTALL) $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable .
-	@touch $@
-
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
+installed-dev:
+	@$(INSTALL) $(VENV) --dev
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,244 @@
+"""Make a virtual environment with cmbench in it, whole or not at all.
+
+The Makefile calls it; without make: `python3 scripts/install.py .venv`. It needs the standard library alone, and its
+syntax is Python 3.6's, so that a Python that is too old is told so.
+
+An environment made here holds a stamp that says what it was made from. Without the stamp it is half installed, and is
+made anew. An environment that somebody else made is installed into, and never removed.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT, TESTED = ROOT / "pyproject.toml", ROOT / "constraints.txt"
+# Gigabytes to download and on disk, measured on Linux x86_64, where torch comes with CUDA; elsewhere far less.
+DOWNLOAD, DISK = (3.2, 6.0) if (sys.platform, platform.machine()) == ("linux", "x86_64") else (0.5, 2.0)
+DISK_BESIDE_OWN_TORCH = 1.0
+OWN = ("torch", "torchvision", "triton", "numpy")  # built for each other: who keeps his torch keeps all of them
+NO_NETWORK = re.compile(
+    "NameResolutionError|Failed to establish a new connection|Network is unreachable|Connection refused|ProxyError"
+    "|ConnectTimeout|Read timed out|Temporary failure in name resolution|Max retries exceeded"
+)
+BIG_DOWNLOAD = re.compile(r"Downloading (?:\S*/)?([A-Za-z0-9_.]+-[0-9][^-\s]*)\S* \(([0-9.]+ GB|[0-9]{2,}\.?[0-9]* MB)\)")
+
+
+class Refused(Exception):
+    """What cannot be done, and the way out, in one line."""
+
+
+def main():
+    """Make the environment, or exit with one line that says why not."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        check_python()
+        install(arguments())
+    except Refused as refusal:
+        sys.exit("cmbench: {}".format(refusal))
+
+
+def arguments():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("venv", type=Path, help="folder of the environment")
+    parser.add_argument("--dev", action="store_true", help="add the developer's tools")
+    parser.add_argument("--own-torch", action="store_true", help="use the torch of this Python, and never replace it")
+    parser.add_argument("--this-python", action="store_true", help="remake an environment of another Python")
+    parser.add_argument(
+        "--packages",
+        choices=("tested", "newest", "oldest"),
+        default="tested",
+        help="versions: those of constraints.txt, the newest allowed, the lowest allowed",
+    )
+    return parser.parse_args()
+
+
+def check_python():
+    """Refuse a Python that is too old or cannot make environments."""
+    if sys.version_info < (3, 10):
+        newer = [name for name in map("python3.{}".format, range(20, 9, -1)) if runs(name)]
+        way_out = "make PYTHON={}".format(newer[0] if newer else "/path/to/a/newer/python3")
+        version = platform.python_version()
+        raise Refused("needs Python 3.10 or newer; {} is {}; try {}".format(sys.executable, version, way_out))
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError as error:
+        package = "python3.{}-venv".format(sys.version_info[1])
+        raise Refused("{} lacks the module {} (Debian: apt install {})".format(sys.executable, error.name, package))
+
+
+def runs(command):
+    """Return whether a command is there and runs."""
+    try:
+        return subprocess.call([command, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
+
+
+def install(asked):
+    """Make the environment, unless it is there."""
+    venv, stamp, begun = asked.venv, asked.venv / ".installed", asked.venv / ".begun"
+    made = read_stamp(stamp)
+    is_ours = made.get("ours", begun.exists() or not venv.exists())
+    if not is_ours:
+        check_others(venv, asked)
+    wanted = dict(made_from(asked, made), ours=is_ours)
+    if made == wanted or made == dict(wanted, dev=True):
+        return
+    pins = versions_of_own_torch() if asked.own_torch else []
+    check_disk(venv, DISK_BESIDE_OWN_TORCH if pins else DISK)
+    if is_ours and any(made.get(key) != wanted[key] for key in ("python", "own_torch", "packages")):
+        shutil.rmtree(str(venv), ignore_errors=True)
+    announce(venv, wanted, pins)
+    try:
+        if is_ours:
+            venv.mkdir(parents=True, exist_ok=True)
+            begun.touch()
+        if not (venv / "bin" / "python").exists():
+            call([sys.executable, "-m", "venv", str(venv)])
+        if pins:
+            share_packages(venv)
+        fill(venv, wanted, pins)
+        stamp.write_text(json.dumps(wanted))
+        if is_ours:
+            begun.unlink()
+    except KeyboardInterrupt:
+        raise Refused("interrupted; the same command goes on, and pip keeps what it has downloaded")
+    except OSError as error:
+        raise Refused("{}: {}".format(venv, error.strerror or error))
+    finally:
+        if begun.exists():
+            shutil.rmtree(str(venv), ignore_errors=True)
+
+
+def check_others(venv, asked):
+    """Refuse an environment that somebody else made and that does not serve."""
+    config = venv / "pyvenv.cfg"
+    if not config.exists():
+        raise Refused("{} is not a virtual environment: move it away, or name another by VENV=...".format(venv))
+    if asked.this_python and "version = {}".format(platform.python_version()) not in config.read_text():
+        raise Refused("{} was not made by make, and for another Python: name another by VENV=...".format(venv))
+
+
+def made_from(asked, made):
+    """Return what an environment is to be made from. Where none is named, the Python that it has is kept."""
+    content = PROJECT.read_bytes() + TESTED.read_bytes()
+    here = platform.python_version()
+    return {
+        "python": here if asked.this_python else made.get("python", here),
+        "dev": asked.dev,
+        "packages": asked.packages,
+        "own_torch": sys.executable if asked.own_torch else "",
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def read_stamp(path):
+    """Return what an environment was made from; {} where that is not known."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def versions_of_own_torch():
+    """Return pins on the torch of this Python and on what belongs to it."""
+    from importlib import metadata
+
+    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"] in OWN}
+    if "torch" not in found:
+        raise Refused("{} has no torch; name the Python that has it by PYTHON=...".format(sys.executable))
+    return ["{}==={}".format(name, found[name]) for name in sorted(found)]
+
+
+def share_packages(venv):
+    """Let an environment import what this Python can import, also where this Python is an environment itself."""
+    inside = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(subprocess.check_output([str(venv / "bin" / "python"), "-c", inside]).decode().strip())
+    folders = [folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
+    lines = ["import site; site.addsitedir({!r})\n".format(folder) for folder in folders]
+    (packages / "own_torch.pth").write_text("".join(lines))
+
+
+def check_disk(venv, needed):
+    """Refuse where the disk has too little room."""
+    place = venv.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(str(place)).free / 1e9
+    if free < needed:
+        raise Refused("{} wants {:.1f} GB of disk, and {} has {:.1f} GB free".format(venv, needed, place, free))
+
+
+def announce(venv, wanted, pins):
+    """Say what will be done and what it takes."""
+    if pins:
+        takes = "keeps {}".format(", ".join(pins))
+    else:
+        takes = "downloads up to {} GB once, takes {} GB of disk and some minutes".format(DOWNLOAD, DISK)
+    print("cmbench: installs into {} for Python {}: {}".format(venv, wanted["python"], takes), flush=True)
+
+
+def fill(venv, wanted, pins):
+    """Install cmbench and what it needs."""
+    python = str(venv / "bin" / "python")
+    constraints = venv / "constraints.txt"
+    constraints.write_text("\n".join(pins) + "\n")
+    chosen = ["--constraint", str(constraints)]
+    if wanted["packages"] == "tested" and not pins:
+        chosen = ["--constraint", str(TESTED)]
+    elif wanted["packages"] == "oldest":
+        pip(python, ["uv"])
+        lowest = [python, "-m", "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--no-annotate"]
+        call([*lowest, "--python", python, "--all-extras", "--output-file", str(constraints), str(PROJECT)])
+    pip(python, [*chosen, "--editable", str(ROOT) + ("[dev]" if wanted["dev"] else "")])
+
+
+def pip(python, arguments):
+    """Install by pip; print the large downloads only, and of an error one line."""
+    call([python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off", *arguments])
+
+
+def call(command):
+    """Run a command; print what is known to last, and of an error one line."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line.decode(errors="replace").strip())
+            if BIG_DOWNLOAD.match(lines[-1]):
+                print("  downloads {} ({})".format(*BIG_DOWNLOAD.match(lines[-1]).groups()), flush=True)
+            elif lines[-1].startswith("Installing collected packages"):
+                print("  unpacks {} packages".format(lines[-1].count(",") + 1), flush=True)
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
+    finally:
+        process.wait()
+    if process.returncode:
+        raise Refused(reason("\n".join(lines)))
+
+
+def reason(output):
+    """Say in one line why a command failed."""
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        return "the disk is full; free {:.1f} GB and call it again".format(DISK)
+    if NO_NETWORK.search(output):
+        return "the package index cannot be reached: no network, or a proxy that pip is not told of (PIP_PROXY)"
+    lines = [line for line in output.splitlines() if line and not line.startswith("WARNING")]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return (errors or lines or ["pip failed without a word"])[-1][:300]
+
+
+if __name__ == "__main__":
+    main()
