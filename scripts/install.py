@@ -28,10 +28,12 @@ NO_NETWORK = re.compile(
     "NameResolutionError|Failed to establish a new connection|Network is unreachable|Connection refused|ProxyError"
     "|ConnectTimeout|Read timed out|Temporary failure in name resolution|Max retries exceeded"
 )
-BIG_DOWNLOAD = re.compile(r"Downloading (?:\S*/)?([A-Za-z0-9_.]+-[0-9][^-\s]*)\S* \(([0-9.]+ GB|[0-9]{2,}\.?[0-9]* MB)\)")
+BIG_DOWNLOAD = re.compile(
+    r"Downloading (?:\S*/)?([A-Za-z0-9_.]+-[0-9][^-\s]*)\S* \(([0-9.]+ GB|[0-9]{2,}\.?[0-9]* MB)\)"
+)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What cannot be done, and the way out, in one line."""
 
 
@@ -42,8 +44,8 @@ def main():
     try:
         check_python()
         install(arguments())
-    except Refused as refusal:
-        sys.exit("cmbench: {}".format(refusal))
+    except RefusedError as refusal:
+        sys.exit(f"cmbench: {refusal}")
 
 
 def arguments():
@@ -68,13 +70,13 @@ def check_python():
         newer = [name for name in map("python3.{}".format, range(20, 9, -1)) if runs(name)]
         way_out = "make PYTHON={}".format(newer[0] if newer else "/path/to/a/newer/python3")
         version = platform.python_version()
-        raise Refused("needs Python 3.10 or newer; {} is {}; try {}".format(sys.executable, version, way_out))
+        raise RefusedError(f"needs Python 3.10 or newer; {sys.executable} is {version}; try {way_out}")
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError as error:
-        package = "python3.{}-venv".format(sys.version_info[1])
-        raise Refused("{} lacks the module {} (Debian: apt install {})".format(sys.executable, error.name, package))
+        package = f"python3.{sys.version_info[1]}-venv"
+        raise RefusedError(f"{sys.executable} lacks the module {error.name} (Debian: apt install {package})") from None
 
 
 def runs(command):
@@ -113,9 +115,9 @@ def install(asked):
         if is_ours:
             begun.unlink()
     except KeyboardInterrupt:
-        raise Refused("interrupted; the same command goes on, and pip keeps what it has downloaded")
+        raise RefusedError("interrupted; the same command goes on, and pip keeps what it has downloaded") from None
     except OSError as error:
-        raise Refused("{}: {}".format(venv, error.strerror or error))
+        raise RefusedError(f"{venv}: {error.strerror or error}") from None
     finally:
         if begun.exists():
             shutil.rmtree(str(venv), ignore_errors=True)
@@ -125,9 +127,9 @@ def check_others(venv, asked):
     """Refuse an environment that somebody else made and that does not serve."""
     config = venv / "pyvenv.cfg"
     if not config.exists():
-        raise Refused("{} is not a virtual environment: move it away, or name another by VENV=...".format(venv))
-    if asked.this_python and "version = {}".format(platform.python_version()) not in config.read_text():
-        raise Refused("{} was not made by make, and for another Python: name another by VENV=...".format(venv))
+        raise RefusedError(f"{venv} is not a virtual environment: move it away, or name another by VENV=...")
+    if asked.this_python and f"version = {platform.python_version()}" not in config.read_text():
+        raise RefusedError(f"{venv} was not made by make, and for another Python: name another by VENV=...")
 
 
 def made_from(asked, made):
@@ -157,8 +159,8 @@ def versions_of_own_torch():
 
     found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"] in OWN}
     if "torch" not in found:
-        raise Refused("{} has no torch; name the Python that has it by PYTHON=...".format(sys.executable))
-    return ["{}==={}".format(name, found[name]) for name in sorted(found)]
+        raise RefusedError(f"{sys.executable} has no torch; name the Python that has it by PYTHON=...")
+    return [f"{name}==={found[name]}" for name in sorted(found)]
 
 
 def share_packages(venv):
@@ -166,7 +168,7 @@ def share_packages(venv):
     inside = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(subprocess.check_output([str(venv / "bin" / "python"), "-c", inside]).decode().strip())
     folders = [folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))]
-    lines = ["import site; site.addsitedir({!r})\n".format(folder) for folder in folders]
+    lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
     (packages / "own_torch.pth").write_text("".join(lines))
 
 
@@ -177,7 +179,7 @@ def check_disk(venv, needed):
         place = place.parent
     free = shutil.disk_usage(str(place)).free / 1e9
     if free < needed:
-        raise Refused("{} wants {:.1f} GB of disk, and {} has {:.1f} GB free".format(venv, needed, place, free))
+        raise RefusedError(f"{venv} wants {needed:.1f} GB of disk, and {place} has {free:.1f} GB free")
 
 
 def announce(venv, wanted, pins):
@@ -185,7 +187,7 @@ def announce(venv, wanted, pins):
     if pins:
         takes = "keeps {}".format(", ".join(pins))
     else:
-        takes = "downloads up to {} GB once, takes {} GB of disk and some minutes".format(DOWNLOAD, DISK)
+        takes = f"downloads up to {DOWNLOAD} GB once, takes {DISK} GB of disk and some minutes"
     print("cmbench: installs into {} for Python {}: {}".format(venv, wanted["python"], takes), flush=True)
 
 
@@ -206,7 +208,8 @@ def fill(venv, wanted, pins):
 
 def pip(python, arguments):
     """Install by pip; print the large downloads only, and of an error one line."""
-    call([python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off", *arguments])
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    call([python, "-m", "pip", "install", *options, *arguments])
 
 
 def call(command):
@@ -226,13 +229,13 @@ def call(command):
     finally:
         process.wait()
     if process.returncode:
-        raise Refused(reason("\n".join(lines)))
+        raise RefusedError(reason("\n".join(lines)))
 
 
 def reason(output):
     """Say in one line why a command failed."""
     if "No space left on device" in output or "Disk quota exceeded" in output:
-        return "the disk is full; free {:.1f} GB and call it again".format(DISK)
+        return f"the disk is full; free {DISK:.1f} GB and call it again"
     if NO_NETWORK.search(output):
         return "the package index cannot be reached: no network, or a proxy that pip is not told of (PIP_PROXY)"
     lines = [line for line in output.splitlines() if line and not line.startswith("WARNING")]

@@ -4,6 +4,8 @@
 names there for Pythons that are not switched on. Those are looked for where pyenv keeps them.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

@@ -21,6 +21,18 @@ from cmbench.rundir.layout import RunDir
 gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as often as usual takes a sixth of the time
 
 
+TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
+TRAINED = {"trained", "teacher", "conditional"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains, so that `-m "not trains"` leaves it out."""
+    for item in items:
+        place = item.path.relative_to(item.config.rootpath).as_posix()
+        if place.startswith(TRAINING) or TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("trains")
+
+
 class Outcome(NamedTuple):
     """What a command came to."""
 

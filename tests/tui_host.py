@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import waiting
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
@@ -66,11 +67,19 @@ def drive(
 
 async def until(pilot: Pilot, holds: Callable[[], object]) -> None:
     """Wait for something to hold."""
-    for _ in range(500):
-        if holds():
-            return
-        await pilot.pause(0.02)
-    raise AssertionError("it never came to hold")
+    await waiting.soon(holds, lambda: shown(pilot.app))
+    await pilot.pause()
+
+
+async def comes_to_rest(pilot: Pilot, changes: list, seconds: float = 0.5) -> None:
+    """Wait until `changes`, which grows with each change, has been empty for some time. It is emptied before."""
+
+    async def is_quiet() -> bool:
+        changes.clear()
+        await pilot.pause(seconds)
+        return not changes
+
+    await waiting.soon(is_quiet, lambda: changes)
 
 
 def shown(app: App) -> str:

@@ -1,23 +1,21 @@
 """A browser without a window, told what to do over its own protocol."""
 
-import asyncio
 import base64
 import contextlib
 import io
 import os
 import signal
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 from PIL import Image
+from waiting import PATIENCE, soon
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE = 60.0  # seconds until a test gives up
 _OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -31,15 +29,6 @@ _OPTIONS = [
     "--window-size=1400,900",
     "--remote-debugging-port=0",
 ]
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
-    """Wait for something that holds, and return it."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, "nothing happened"
-        await asyncio.sleep(0.05)
-    return found
 
 
 class Page:
@@ -91,7 +80,7 @@ async def opened(url: str, profile: Path) -> AsyncIterator[Page]:
                         return pages[0]["webSocketDebuggerUrl"]
                 return None
 
-            async with session.ws_connect(await until(found), max_msg_size=0) as socket:
+            async with session.ws_connect(await soon(found), max_msg_size=0) as socket:
                 yield Page(socket)
     finally:
         with contextlib.suppress(ProcessLookupError):

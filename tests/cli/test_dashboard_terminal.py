@@ -14,23 +14,15 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 
 import psutil
 import pyte
 import pytest
 from live_runs import add, event, live_run, metrics, profile, write_status
+from waiting import until
 
-PATIENCE = 60.0  # seconds until a test gives up
 COMMAND = [sys.executable, "-m", "cmbench"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
 
 
 class Terminal:
@@ -213,10 +205,12 @@ PER_ROW = 730
 
 def test_few_bytes_for_a_row_and_none_for_nothing(run, terminal):
     shown = terminal()
-    while shown.drain(0.8):  # three looks at the files
-        pass
-    write_status(run, host="elsewhere")  # a heartbeat
-    assert shown.drain(1.5) == b""
+
+    def sends_nothing_for_a_heartbeat() -> bool:
+        write_status(run, host="elsewhere")
+        return shown.drain(1.5) == b""  # six looks at the files
+
+    until(sends_nothing_for_a_heartbeat)
     start, rows = len(shown.sent), 8
     for step in range(41, 41 + rows):
         add(run.metrics, metrics(step))
@@ -224,8 +218,6 @@ def test_few_bytes_for_a_row_and_none_for_nothing(run, terminal):
         add(run.events, event(step, "checkpoint", folder=f"checkpoints/{step}"))
         write_status(run, step=step, host="elsewhere")
         until(lambda step=step: shown.shows(f"step {step}/1,000"))
-    while shown.drain(0.8):
-        pass
+    until(sends_nothing_for_a_heartbeat)
     assert any("48 checkpoint 48" in line for line in shown.screen.display)
     assert 0 < (len(shown.sent) - start) / rows <= PER_ROW
-    assert shown.drain(1.0) == b""

@@ -8,33 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from tiny import set_options
+from tiny import TINY, set_options
+from waiting import PATIENCE, until
 
 from cmbench.engine import checkpoint, runner
 from cmbench.rundir import control, status
-from cmbench.rundir.files import read_json
+from cmbench.rundir.files import read_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
 from cmbench.rundir.select import all_runs
 
-PATIENCE = 120.0  # seconds until a test gives up
 COMMAND = [sys.executable, "-m", "cmbench"]
 LONG = ["train.steps=100000000", "log.every=10", "snapshot.every=0", "evaluate.every=0", "profile.every=0"]
 LONG += ["checkpoint.every=0"]
-
-
-def until(condition: Callable[[], object]) -> object:
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.005)
-    return value
 
 
 def start_detached(*arguments: str) -> RunDir:
@@ -76,16 +68,18 @@ class Terminal:
         self.text = ""
 
     def read_until(self, wanted: str) -> str:
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in self.text:
-            assert time.monotonic() < deadline, self.text
-            if select.select([self.end], [], [], 0.1)[0]:
-                try:
-                    self.text += os.read(self.end, 65536).decode(errors="replace")
-                except OSError:  # the other side is closed
-                    break
+        until(lambda: wanted in self.text or not self._read(), lambda: self.text)
         assert wanted in self.text
         return self.text
+
+    def _read(self) -> bool:
+        """Read what there is; return whether more may come."""
+        try:
+            if select.select([self.end], [], [], 0.1)[0]:
+                self.text += os.read(self.end, 65536).decode(errors="replace")
+        except OSError:  # the other side is closed
+            return False
+        return True
 
     def type(self, text: str) -> None:
         os.write(self.end, text.encode())
@@ -98,12 +92,35 @@ class Terminal:
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
+# Trains no further than the step in the file `held`, so that a kill never comes too late.
+HELD = """
+import time
+from pathlib import Path
+
+from cmbench.objectives import ct
+
+class Config(ct.Config):
+    pass
+
+class Held(ct.Objective):
+    def loss(self, model, x_0, labels, step, random):
+        while step >= int(Path("held").read_text()):
+            time.sleep(0.01)
+        return super().loss(model, x_0, labels, step, random)
+"""
+
+
 def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
+    (home / "own_held.py").write_text(HELD)
+    (home / "tiny.toml").write_text(TINY.replace('kind = "ct"', 'kind = "own_held:Held"'))
+    held = home / "held"
+    held.write_text("150")
     overrides = ["train.steps=150", "checkpoint.every=1", "snapshot.every=0", "evaluate.every=0", "log.every=2"]
     unbroken = runner.create(home / "tiny.toml", overrides, home / "unbroken", [])
     list(unbroken.records())
 
     chance = random.Random(0)
+    write_atomically(held, b"50")
     run = start_detached("run", "tiny.toml", *set_options(overrides))
     segments = 1
     for lowest in (1, 15, 30):
@@ -116,6 +133,7 @@ def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
         assert steps_of_checkpoints(run)[-1] < 150
         assert start_detached("resume", run.name).name == run.name
         segments += 1
+    write_atomically(held, b"150")
     until(lambda: is_at_rest(run))
     assert status.read(run)["state"] == "finished"
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -16,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 from live_runs import live_run
+from waiting import PATIENCE, soon, until
 
 from cmbench.cli.serve import _is_own_page
 
-PATIENCE = 60.0
 NAME = 'odd\'; touch pwned; $(touch pwned) `touch pwned` & "x" -rf'
 
 
@@ -43,15 +42,13 @@ def server(home, monkeypatch) -> Iterator[tuple[psutil.Process, int]]:
 
 
 def page(port: int) -> str:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
-                assert answer.status == 200
-                return answer.read().decode()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    def read() -> str:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+            assert answer.status == 200
+            return answer.read().decode()
+        return ""
+
+    return until(read)
 
 
 def websocket(port: int, origin: str, wanted: bytes) -> bytes:
@@ -102,10 +99,10 @@ def test_a_browser_draws_it_and_passes_keys_on(server, tmp_path):
             async def has_class(name: str) -> bool:
                 return name in (await shown.value("document.body?.className") or "")
 
-            await browsers.until(is_drawn)
+            await soon(is_drawn)
             assert not await has_class("-closed")
             await shown.type("q")
-            await browsers.until(lambda: has_class("-closed"))
+            await soon(lambda: has_class("-closed"))
 
     asyncio.run(main())
 

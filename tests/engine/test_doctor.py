@@ -1,6 +1,7 @@
 """What doctor says of networks whose faults are known, and of those without."""
 
 import math
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -202,6 +203,24 @@ def test_a_compiled_network_is_compared_with_itself(home, put_back, graphs_alone
         assert checks[name].values["error"] < 1e-6
         assert checks[name].values["seconds_ratio"] > 0
     assert not torch._inductor.config.fallback_random
+
+
+def test_what_the_compiler_warns_of_is_told_and_no_failure(home, put_back, monkeypatch):
+    """As torch does on Python 3.13.0; the suite, and `python -W error`, make errors of warnings."""
+
+    def compile(f, **options):
+        def compiled_f(*arguments):
+            warnings.warn("guards may run slower", RuntimeWarning, stacklevel=2)
+            return f(*arguments)
+
+        return compiled_f
+
+    monkeypatch.setattr(torch, "compile", compile)
+    checks = found(compile=True)
+    for name in ("compile", "compiled derivative"):
+        assert checks[name].level == "ok", checks[name]
+        assert checks[name].values["warnings"] == ["guards may run slower"]
+        assert checks[name].found.endswith("of the time; torch warns: guards may run slower")
 
 
 def test_what_compiling_changes_is_found(own, graphs_alone):

@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+from waiting import until
 
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
@@ -70,10 +71,7 @@ def test_a_dead_process_has_crashed(run, ended):
 def test_so_has_one_that_nobody_has_waited_for(run, ended):
     process, start = ended
     write(run, pid=process.pid, pid_start=start)
-    deadline = time.monotonic() + 60
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
     assert state(run) == "crashed"
     process.wait()
 

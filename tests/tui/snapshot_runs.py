@@ -1,11 +1,11 @@
 """Run directories with snapshots, made by hand, and an app that shows them."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import waiting
 from PIL import Image
 from safetensors.numpy import save_file
 from textual.app import App
@@ -73,10 +73,7 @@ def drive(app: App, steps: Callable, size: tuple[int, int] = (160, 45)) -> None:
 
 async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
     """Wait for a condition."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, screen_text(pilot)
-        await pilot.pause(0.01)
+    await waiting.soon(condition, lambda: screen_text(pilot))
     await pilot.pause()
 
 

@@ -618,7 +618,7 @@ def test_plain_characters_alone(tmp_path, size):
     async def steps(app, pilot):
         async def look(*keys: str) -> None:
             await pilot.press(*keys)
-            await pilot.pause(0.05)
+            await settle(app, pilot)
             text = shown(app)
             assert text.isascii(), {c for c in text if ord(c) > 127}
             widths = {len(line) for line in text.split("\n")}

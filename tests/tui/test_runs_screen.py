@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fake_runs import fake_run, write_status
 from textual.widgets import Input, Static
-from tui_host import SIZES, drive, shown, until
+from tui_host import SIZES, comes_to_rest, drive, shown, until
 
 from cmbench.rundir import annotations, launch
 from cmbench.rundir.files import read_json
@@ -261,17 +261,16 @@ def test_nothing_is_touched_where_nothing_changed_and_one_row_where_one_did(runs
 
     async def steps(app, pilot):
         await until(pilot, lambda: all(cells(app, name)["spark"] for name in runs))
-        await pilot.pause(0.2)
         monkeypatch.setattr(RunTable, "update_cell", updated)
         monkeypatch.setattr(RunTable, "refresh", repainted)
         for name in ("add_row", "clear", "sort"):
             monkeypatch.setattr(RunTable, name, None)
         app.screen._next_ages = 0
-        await pilot.pause(0.5)
-        assert touched == []
+        await comes_to_rest(pilot, touched)
         write_status(runs["e"], state="running", step=50, loss=0.3, sw=0.2)
         app.screen._wake.set()
         await until(pilot, lambda: cells(app, "e")["loss"] == ".3")
+        await until(pilot, lambda: len(touched) > 1)
         await pilot.pause(0.2)
         assert touched == ["e.loss", "[1]"]
 
@@ -498,10 +497,9 @@ def test_what_others_wrote_is_shown_and_never_obeyed(tmp_path, size):
 
     async def steps(app, pilot):
         for _ in names:
-            await pilot.pause(0.1)
+            await until(pilot, lambda: "[red]" in shown(app))
             text = shown(app)
             assert not [c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
-            assert "[red]" in text
             await pilot.press("j")
         for key in ("N", "t", "D", "v"):
             await pilot.press("home", key)
@@ -541,9 +539,11 @@ def test_a_resize_keeps_run_and_marks(runs):
         await pilot.press("j", "space")
         for width in (80, 120, 60, 160):
             await pilot.resize_terminal(width, 24)
-            await pilot.pause(0.1)
+            await until(
+                pilot,
+                lambda width=width: app.screen.size.width == width and ("run_c·000c" in shown(app) or width == 60),
+            )
             assert (letters(app), under_cursor(app), cells(app, "d")["mark"]) == ("edcba", "c", "★")
-            assert "run_c·000c" in shown(app) or width == 60
 
     browse(runs, steps)
 

@@ -25,7 +25,7 @@ class Check:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def first_line(error: Exception) -> str:
-    """Return the first sentence of an exception, short enough for a table."""
+def first_line(error: Exception | str) -> str:
+    """Return an exception or a warning as one line, short enough for a table."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -4,6 +4,7 @@ cmbench itself trains uncompiled; this is for those who compile the network in a
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from statistics import median
 
@@ -62,19 +63,26 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
 
 
 def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ...]], allowed: float) -> Check:
-    """Compare what a function and its compiled self return, and how long they take."""
+    """Compare what a function and its compiled self return, and how long they take.
+
+    What torch warns of meanwhile is part of what was found, whether this Python shows, hides or raises warnings.
+    """
     try:
         plain = run(f)
     except (NotImplementedError, RuntimeError) as reason:
         return Check(name, "-", f"not looked at: uncompiled it fails too ({first_line(reason)})")
     compiled = torch.compile(f, fullgraph=True, dynamic=False, backend=_BACKEND)
-    try:
-        difference = max(_relative(a, b) for a, b in zip(run(compiled), plain, strict=True))
-    except Exception as reason:  # a compiler raises what it likes
-        return Check(name, "warn", f"torch.compile fails: {first_line(reason)}", "leave it uncompiled")
-    ratio = _seconds(compiled, run) / _seconds(f, run)
-    values = {"error": difference, "allowed": allowed, "seconds_ratio": ratio}
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        try:
+            difference = max(_relative(a, b) for a, b in zip(run(compiled), plain, strict=True))
+        except Exception as reason:  # a compiler raises what it likes
+            return Check(name, "warn", f"torch.compile fails: {first_line(reason)}", "leave it uncompiled")
+        ratio = _seconds(compiled, run) / _seconds(f, run)
+    said = sorted({first_line(warning.message) for warning in warned})
+    values = {"error": difference, "allowed": allowed, "seconds_ratio": ratio, "warnings": said}
     found = f"one graph, differs by {difference:.1e} ({allowed:g} allowed), {ratio:.2f} of the time"
+    found += "".join(f"; torch warns: {text}" for text in said)
     if difference <= allowed:
         return Check(name, "ok", found, values=values)
     return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask are others", values)
