@@ -201,8 +201,9 @@ def fill(venv, wanted, pins):
         chosen = ["--constraint", str(TESTED)]
     elif wanted["packages"] == "oldest":
         pip(python, ["uv"])
+        extras = ["--extra", "dev"] if wanted["dev"] else []
         lowest = [python, "-m", "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--no-annotate"]
-        call([*lowest, "--python", python, "--all-extras", "--output-file", str(constraints), str(PROJECT)])
+        call([*lowest, "--python", python, *extras, "--output-file", str(constraints), str(PROJECT)])
     pip(python, [*chosen, "--editable", str(ROOT) + ("[dev]" if wanted["dev"] else "")])
 
 
