@@ -215,20 +215,18 @@ def pip(python, arguments):
 
 def call(command):
     """Run a command; print what is known to last, and of an error one line."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lines = []
-    try:
-        for line in process.stdout:
-            lines.append(line.decode(errors="replace").strip())
-            if BIG_DOWNLOAD.match(lines[-1]):
-                print("  downloads {} ({})".format(*BIG_DOWNLOAD.match(lines[-1]).groups()), flush=True)
-            elif lines[-1].startswith("Installing collected packages"):
-                print("  unpacks {} packages".format(lines[-1].count(",") + 1), flush=True)
-    except KeyboardInterrupt:
-        process.terminate()
-        raise
-    finally:
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            for line in process.stdout:
+                lines.append(line.decode(errors="replace").strip())
+                if BIG_DOWNLOAD.match(lines[-1]):
+                    print("  downloads {} ({})".format(*BIG_DOWNLOAD.match(lines[-1]).groups()), flush=True)
+                elif lines[-1].startswith("Installing collected packages"):
+                    print("  unpacks {} packages".format(lines[-1].count(",") + 1), flush=True)
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     if process.returncode:
         raise RefusedError(reason("\n".join(lines)))
 
