@@ -10,7 +10,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "randomness"}
+LEAVES = {"errors", "config", "measures", "randomness", "regular"}
 LAYERS = [
     "equations",
     "networks",
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "measures": set(),
     "config": {"errors"},
     "randomness": set(),
+    "regular": set(),
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -100,7 +101,7 @@ def test_nobody_imports_the_command_line():
         p
         for p in FILES
         if layer_of(p)
-        in ("rundir", "recipe", "comparison", "tables", "steering", "tui", "config", "measures", "errors")
+        in ("rundir", "recipe", "comparison", "tables", "steering", "tui", "config", "measures", "errors", "regular")
     ],
 )
 def test_views_know_no_torch(path):
