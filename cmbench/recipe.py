@@ -5,6 +5,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -293,12 +294,13 @@ def find(name: str) -> Path:
     Raises:
         UsageError: there is none; the message names the nearest.
     """
-    if (path := Path(name)).is_file():
-        return path
+    with suppress(OSError):  # a name that is too long for any file
+        if (path := Path(name)).is_file():
+            return path
     known = {p.stem: p for p in available()}
     if name in known:
         return known[name]
-    raise UsageError(f"{name}: no such recipe{nearest(Path(name).stem, known)} (cmbench recipe list)")
+    raise UsageError(f"{shown_key([name])}: no such recipe{nearest(Path(name).stem, known)} (cmbench recipe list)")
 
 
 def available() -> list[Path]:

@@ -62,6 +62,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a key from the next step on; may be repeated."),
 ]
+MOST_SAMPLES = 10**7  # as config.py says of recipes
+MOST_STEPS = 10**12
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="All that is drawn follows from it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[
     bool,

@@ -28,12 +28,12 @@ def ablate(
         str | None,
         typer.Option("--drop", metavar="SWITCH,...", help="Switches of the objective, each dropped by itself."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant, from the recipe's seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs of each variant, from the recipe's seed on.")] = 1,
     overrides: Overrides = None,
     name: Annotated[
         str, typer.Option(metavar="NAME", help="What the runs' names begin with; RECIPE_ablation if not given.")
     ] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainers at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="Trainers at a time.")] = 1,
     listed: Annotated[bool, typer.Option("--list", help="List the recipe's switches, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,

@@ -12,7 +12,7 @@ import torch
 
 from cmbench import config, recipe
 from cmbench.equations import gaussian_path
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, naming, shown
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
@@ -126,7 +126,7 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(DEVICE, name):
-        raise UsageError(f"{key}: found '{name}', allowed: auto, cpu, cuda or cuda:N")
+        raise UsageError(f"{key}: found {shown(name)}, allowed: auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(f"{key}: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")
