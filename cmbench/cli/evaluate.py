@@ -10,7 +10,7 @@ import typer
 from cmbench import recipe as recipes
 from cmbench.cli import _figures, _figures_page
 from cmbench.cli._figures import Asked, Subject
-from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, complete_runs
+from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
 from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
@@ -46,6 +46,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
     ] = None,
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""

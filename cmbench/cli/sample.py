@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed
+from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, shown
 from cmbench.rundir.files import to_json, write_atomically
 from cmbench.rundir.select import runs_folder, select
@@ -34,6 +34,7 @@ def sample(
     save: Annotated[Path | None, typer.Option(help="Also write the samples as safetensors.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Draw samples from a trained run, by default from the newest with a checkpoint."""
