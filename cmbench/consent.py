@@ -122,7 +122,7 @@ def ask(wanted: Mapping[str, str], where: str, folder: Path | None = None) -> No
         folder: in which a module is looked for at last; None takes the working directory.
 
     Raises:
-        UsageError: one is neither named, nor trusted as it is, nor granted by --trust.
+        UsageError: one is neither named, nor trusted as it is, nor granted by --trust; or it is not there.
     """
     with naming(where):
         for key, kind in wanted.items():
@@ -133,13 +133,15 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
     """Return the module of `module:Class`, which may be imported. `key` is what messages call it.
 
     Raises:
-        ModuleNotFoundError: there is none.
-        OSError: its file cannot be read.
-        UsageError: as `ask`.
+        UsageError: as `ask`, or there is no such module, or its file cannot be read.
     """
     if kind in _consent.granted:
         return _consent.granted[kind]
-    found = _find(kind.partition(":")[0], folder or Path.cwd())
+    try:
+        found = _find(kind.partition(":")[0], folder or Path.cwd())
+    except (ImportError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{key}: found '{kind}', which cannot be imported: {reason}") from None
     if kind not in _consent.named and not _is_trusted(kind, found):
         shown = ", ".join(file if file.isprintable() else repr(file) for file in found.files)
         if not _consent.trusting:

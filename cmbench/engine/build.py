@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from cmbench import config, consent, recipe, regular
+from cmbench import config, consent, recipe
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming, shown
 from cmbench.networks._model import Model
@@ -54,7 +54,7 @@ def imported(key: str, module: str, name: str) -> Any:
         raise
     except Exception as error:  # whatever a module of one's own does when it is imported
         reason, frame = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)[-1]
-        ours = (__file__, consent.__file__, regular.__file__)
+        ours = (__file__, consent.__file__)
         in_a_module = not frame.filename.startswith("<") and frame.filename not in ours
         where = f" ({frame.filename}:{frame.lineno})" if in_a_module else ""
         raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}{where}") from error

@@ -41,7 +41,8 @@ def server(home, monkeypatch) -> Iterator[tuple[psutil.Process, int, str]]:
     command = [sys.executable, "-m", "cmbench", "serve", str(run.path), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     printed = process.stdout.readline()
-    assert (found := re.fullmatch(rf"http://127\.0\.0\.1:{port}/\?token=([\w-]{{40,}})\n", printed)), printed
+    found = re.fullmatch(rf"http://127\.0\.0\.1:{port}/\?token=([\w-]{{40,}})\n", printed)
+    assert found, printed
     yield psutil.Process(process.pid), port, found[1]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
