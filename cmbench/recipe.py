@@ -114,14 +114,18 @@ def check_tables(tables: Tables, where: str) -> Recipe:
 def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
     """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
     tables: Tables = {}
-    for _, own in reversed(_chain(path)):
+    for _, _, own in reversed(_chain(path)):
         tables = _merged(tables, own)
     return _merged(tables, parse_overrides(overrides))
 
 
 def files(path: Path) -> list[Path]:
-    """List the files that a recipe is read from: its own, and those that it extends. Raises as `load`."""
-    return [file for file, _ in _chain(path)]
+    """List the files that a recipe is read from, with those that it extends: as named, and where links lead.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    return [file for named, found, _ in _chain(path) for file in (named, found)]
 
 
 def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
@@ -136,19 +140,19 @@ def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
     return given
 
 
-def _chain(path: Path) -> list[tuple[Path, Tables]]:
-    """Return a recipe's file with its own tables, then that which it extends, and so on."""
-    chain: list[tuple[Path, Tables]] = []
+def _chain(path: Path) -> list[tuple[Path, Path, Tables]]:
+    """Return a recipe's file, as named and where links lead, with its own tables; then that which it extends; etc."""
+    chain: list[tuple[Path, Path, Tables]] = []
     while True:
-        by = f" (extended by {chain[-1][0]})" if chain else ""
-        path = _resolved(path, by)
-        if any(path == child for child, _ in chain):
-            raise UsageError(f"{chain[-1][0]}: extends: found {path.name}, which extends this file in turn")
+        by = f" (extended by {chain[-1][1]})" if chain else ""
+        named, path = path, _resolved(path, by)
+        if any(path == child for _, child, _ in chain):
+            raise UsageError(f"{chain[-1][1]}: extends: found {path.name}, which extends this file in turn")
         if len(chain) == _LONGEST:
-            raise UsageError(f"{chain[-1][0]}: extends: found one more, allowed: {_LONGEST} recipes in a row")
+            raise UsageError(f"{chain[-1][1]}: extends: found one more, allowed: {_LONGEST} recipes in a row")
         tables = _of_file(path, by)
         parent = tables.pop("extends", None)
-        chain.append((path, tables))
+        chain.append((named, path, tables))
         if parent is None:
             return chain
         if not isinstance(parent, str):

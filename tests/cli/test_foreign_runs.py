@@ -98,6 +98,23 @@ def test_no_command_imports_what_a_foreign_run_names(cmbench, trained, home, mar
     assert str(home) not in sys.path
 
 
+@pytest.mark.parametrize("named", ["run's", "linked", "extends"])
+def test_a_link_out_of_a_run_directory_or_into_it_is_the_runs_recipe(cmbench, trained, home, mark, named):
+    write_module(home, mark)
+    now_foreign(trained)
+    if named == "linked":
+        (home / "mine.toml").symlink_to(trained.recipe)
+    else:
+        (home / "elsewhere").mkdir()
+        trained.recipe.rename(home / "elsewhere" / "r.toml")
+        trained.recipe.symlink_to(home / "elsewhere" / "r.toml")
+        (home / "mine.toml").write_text(f'extends = "{trained.recipe}"')
+    outcome = cmbench("recipe", "check", trained.recipe if named == "run's" else "mine.toml")
+    assert outcome.code == 2
+    assert "--trust" in outcome.err
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("command", ["sample", "eval", "resume", "check", "doctor"])
 def test_with_consent_it_is_imported_and_remembered_until_it_changes(cmbench, trained, home, mark, command):
     file = write_module(home, mark)
