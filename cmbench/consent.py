@@ -103,6 +103,11 @@ def named(path: Path, recipe: Recipe) -> None:
         _consent.named |= set(kinds(recipe.tables()).values())
 
 
+def ours(kind: str) -> None:
+    """Allow this process a class of cmbench's own, which stands in for what a recipe names."""
+    _consent.named.add(kind)
+
+
 def kinds(tables: Mapping[str, Any], among: Sequence[str] = (*COMPONENTS, "teacher")) -> dict[str, str]:
     """Return the classes of one's own that a recipe's tables name, such as {"network.kind": "module:Class"}."""
     found = {}
