@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, nearest, shown, shown_key
 
 
 class Config(BaseModel):
@@ -86,16 +86,16 @@ def refuse_idle(config: Config, table: str, spared: Collection[str] = ()) -> Non
     for key, (other, values) in config.idle.items():
         found, default, beside = getattr(config, key), type(config).model_fields[key].default, getattr(config, other)
         if found != default and beside in values and not {f"{table}.{key}", f"{table}.{other}"} & set(spared):
-            shown = list(beside) if isinstance(beside, tuple) else beside
+            value = list(beside) if isinstance(beside, tuple) else beside
             raise UsageError(
-                f"{table}.{key}: found {found!r}, which does nothing where {table}.{other} = {shown!r}; "
+                f"{table}.{key}: found {found!r}, which does nothing where {table}.{other} = {value!r}; "
                 f"allowed there: {default!r}"
             )
 
 
 def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     """Say what is wrong with one key, e.g. `path.sigma_min: found -1, allowed: greater than 0`."""
-    key = ".".join(str(part) for part in (*prefix.split("."), *problem["loc"]) if part != "")
+    key = shown_key(part for part in (*prefix.split("."), *problem["loc"]) if part != "")
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
         allowed = list(_table_of(config, problem["loc"]).model_fields)
@@ -112,7 +112,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     hint = ""
     if problem["type"] == "literal_error" and isinstance(found, str):
         hint = nearest(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
-    return f"{key}: found {_short(found)}, allowed: {expected}{hint}"
+    return f"{key}: found {shown(found)}, allowed: {expected}{hint}"
 
 
 def _table_of(config: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
@@ -124,8 +124,3 @@ def _table_of(config: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
             if isinstance(annotation, type) and issubclass(annotation, Config):
                 config = annotation
     return config
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

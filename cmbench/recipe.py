@@ -5,6 +5,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from cmbench.config import Config, check
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, nearest, shown, shown_key
+from cmbench.regular import read_regular
 from cmbench.tables import (
     Checkpoint,
     Ema,
@@ -34,6 +36,10 @@ PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
 
 Tables = dict[str, Any]
+LARGEST = 2**20  # bytes of a recipe's file
+_DEEPEST = 16  # tables and arrays in each other; every component's own keys lie far above
+_LONGEST = 16  # recipes that extend each other
+_INTEGERS = range(-(2**63), 2**63)  # what TOML promises, and what JSON's writer takes
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
@@ -71,7 +77,7 @@ class Recipe(Config):
             kind, names = getattr(self, table).get("kind"), component_names(folder)
             if not isinstance(kind, str) or (kind not in names and not is_own_class(kind)):
                 raise ValueError(
-                    f"{table}.kind: found {kind!r}, allowed: {', '.join(names)} or module:Class"
+                    f"{table}.kind: found {shown(kind)}, allowed: {', '.join(names)} or module:Class"
                     f"{nearest(str(kind), names)}"
                 )
         return self
@@ -96,20 +102,37 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def check_tables(tables: Tables, where: str) -> Recipe:
-    """Check plain tables; `where` is what messages name."""
+    """Check plain tables; `where` is what messages name.
+
+    Raises:
+        UsageError: they hold something that is not allowed.
+    """
+    _refuse_absurd(tables, where)
     return check(Recipe, tables, where)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
     """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
-    return _merged(_read_with_parents(path, ()), parse_overrides(overrides))
+    tables: Tables = {}
+    for _, _, own in reversed(_chain(path)):
+        tables = _merged(tables, own)
+    return _merged(tables, parse_overrides(overrides))
+
+
+def files(path: Path) -> list[Path]:
+    """List the files that a recipe is read from, with those that it extends: as named, and where links lead.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    return [file for named, found, _ in _chain(path) for file in (named, found)]
 
 
 def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
     """Turn overrides `table.key=value` into tables, unchecked; `option` is what messages call one.
 
     Raises:
-        UsageError: there is no key or no value.
+        UsageError: there is no key or no value, or one that no recipe can have.
     """
     given: Tables = {}
     for override in overrides:
@@ -117,24 +140,84 @@ def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
     return given
 
 
-def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
-    path = path.resolve()
-    if path in children:
-        raise UsageError(f"{children[-1]}: extends: found {path.name}, which extends this file in turn")
+def _chain(path: Path) -> list[tuple[Path, Path, Tables]]:
+    """Return a recipe's file, as named and where links lead, with its own tables; then that which it extends; etc."""
+    chain: list[tuple[Path, Path, Tables]] = []
+    while True:
+        by = f" (extended by {chain[-1][1]})" if chain else ""
+        named, path = path, _resolved(path, by)
+        if any(path == child for _, child, _ in chain):
+            raise UsageError(f"{chain[-1][1]}: extends: found {path.name}, which extends this file in turn")
+        if len(chain) == _LONGEST:
+            raise UsageError(f"{chain[-1][1]}: extends: found one more, allowed: {_LONGEST} recipes in a row")
+        tables = _of_file(path, by)
+        parent = tables.pop("extends", None)
+        chain.append((named, path, tables))
+        if parent is None:
+            return chain
+        if not isinstance(parent, str):
+            raise UsageError(f"{path}: extends: found {shown(parent)}, allowed: the path of a recipe")
+        path = path.parent / parent
+
+
+def _resolved(path: Path, by: str) -> Path:
     try:
-        tables = tomli.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a loop of links, a zero byte
         reason = getattr(error, "strerror", None) or error
-        by = f" (extended by {children[-1]})" if children else ""
-        raise UsageError(f"{path}: cannot be read: {reason}{by}") from None
+        raise UsageError(f"{shown(str(path), 200)}: cannot be read: {reason}{by}") from None
+
+
+def _of_file(path: Path, by: str) -> Tables:
+    try:
+        return _parsed(read_regular(path, LARGEST).decode(), str(path))
+    except OSError as error:
+        raise UsageError(f"{shown(str(path), 200)}: cannot be read: {error.strerror or error}{by}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: cannot be read: {error}{by}") from None
+
+
+def _parsed(text: str, where: str) -> Tables:
+    try:
+        tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
-    parent = tables.pop("extends", None)
-    if parent is None:
-        return tables
-    if not isinstance(parent, str):
-        raise UsageError(f"{path}: extends: found {parent!r}, allowed: the path of a recipe")
-    return _merged(_read_with_parents(path.parent / parent, (*children, path)), tables)
+        raise UsageError(f"{where}: not TOML: {error}") from None
+    except (RecursionError, ValueError) as error:
+        raise UsageError(f"{where}: {_absurd(error)}") from None
+    _refuse_absurd(tables, where)
+    return tables
+
+
+def _absurd(error: Exception) -> str:
+    """Say what of valid TOML cannot even be read: Python ends at some depth, and at integers of 4,300 digits."""
+    if isinstance(error, RecursionError):
+        return f"found tables or arrays nested without end, allowed: {_DEEPEST} levels"
+    return "found an integer of thousands of digits, allowed: 64 bits"
+
+
+def _refuse_absurd(tables: Tables, where: str) -> None:
+    """Refuse what checks, messages or writers would stumble over: their recursion ends, and their integers do."""
+    for key, value in _leaves(tables, where):
+        if isinstance(value, int) and value not in _INTEGERS:
+            allowed = f"64 bits, {_INTEGERS[0]} to {_INTEGERS[-1]}"
+            raise UsageError(f"{where}: {shown_key(key)}: found {shown(value)}, allowed: {allowed}")
+
+
+def _leaves(tables: Tables, where: str) -> list[tuple[tuple[str | int, ...], Any]]:
+    """Return every value that is no table and no array, with its key; those must not lie too deep in each other."""
+    leaves: list[tuple[tuple[str | int, ...], Any]] = []
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), tables)]
+    while left:
+        key, value = left.pop()
+        if len(key) > _DEEPEST:
+            raise UsageError(f"{where}: {shown_key(key)}: found one level more, allowed: {_DEEPEST} in each other")
+        if isinstance(value, dict):
+            left += [((*key, part), inner) for part, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [((*key, i), inner) for i, inner in enumerate(value)]
+        else:
+            leaves.append((key, value))
+    return leaves
 
 
 def _merged(base: Tables, over: Tables) -> Tables:
@@ -166,13 +249,18 @@ def _other_component(table: str, below: Tables, over: Tables) -> bool:
 def _parse_override(override: str, option: str) -> Tables:
     """Turn `a.b=c` into {"a": {"b": c}}; c is TOML, or a plain string where it is not."""
     key, equals, text = override.partition("=")
-    if not equals or not all(key.strip().split(".")) or "\n" in override:
-        raise UsageError(f"{option} {override!r}: found no key and value, allowed: table.key=value")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or "\n" in override:
+        raise UsageError(f"{option} {shown(override)}: found no key and value, allowed: table.key=value")
     try:
         value = tomli.loads(f"value = {text}")["value"]
     except tomli.TOMLDecodeError:
         value = text.strip()
-    return reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), value)
+    except (RecursionError, ValueError) as error:
+        raise UsageError(f"{option} {shown_key(parts)}: {_absurd(error)}") from None
+    tables: Tables = reduce(lambda inner, part: {part: inner}, reversed(parts), value)
+    _leaves(tables, option)
+    return tables
 
 
 MISSING = object()  # stands for the value of a key that a recipe does not have
@@ -210,12 +298,13 @@ def find(name: str) -> Path:
     Raises:
         UsageError: there is none; the message names the nearest.
     """
-    if (path := Path(name)).is_file():
-        return path
+    with suppress(OSError):  # a name that is too long for any file
+        if (path := Path(name)).is_file():
+            return path
     known = {p.stem: p for p in available()}
     if name in known:
         return known[name]
-    raise UsageError(f"{name}: no such recipe{nearest(Path(name).stem, known)} (cmbench recipe list)")
+    raise UsageError(f"{shown_key([name])}: no such recipe{nearest(Path(name).stem, known)} (cmbench recipe list)")
 
 
 def available() -> list[Path]:

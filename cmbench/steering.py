@@ -18,7 +18,6 @@ KEYS = (
     "snapshot.every",
     "evaluate.every",
 )
-_LARGEST = 2**63 - 1  # what JSON's writer takes
 
 
 class _Objective(Config):
@@ -59,8 +58,6 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str) -> Recipe:
     for key, value in settings.items():
         _check_key(recipe, key, where)
         table, name = key.split(".")
-        if isinstance(value, int) and value > _LARGEST:
-            raise UsageError(f"{where}: {key}: found {value}, allowed: up to {_LARGEST}")
         if table == "objective":
             check(_Objective, {name: value}, where, table)
         tables[table] = {**tables[table], name: value}

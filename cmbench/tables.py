@@ -22,7 +22,7 @@ from cmbench.errors import nearest
 from cmbench.measures import OF_SAMPLES, row_key
 
 _FLOAT32 = 3.4028234663852886e38  # the largest; torch refuses a factor beyond it
-DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,4})?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
 

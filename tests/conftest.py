@@ -16,6 +16,7 @@ import torch
 from tiny import TEACHER, TINY
 from torch.utils import deterministic
 
+from cmbench import consent
 from cmbench.rundir.layout import RunDir
 
 gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as often as usual takes a sixth of the time
@@ -57,6 +58,7 @@ def process_put_back() -> Iterator[None]:
         for number, handler in signals.items():
             signal.signal(number, handler)
         sys.path[:] = path
+        consent.forget()
         for name in set(sys.modules) - modules:
             if name.startswith("own_"):  # components that a test wrote
                 del sys.modules[name]
@@ -81,6 +83,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CI", "SLURM_JOB_ID", "CMBENCH_DEBUG", "CMBENCH_HANDSHAKE_FD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path.with_name(f"{tmp_path.name}-data")))
     (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
 

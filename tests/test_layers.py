@@ -10,7 +10,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "randomness"}
+LEAVES = {"errors", "config", "measures", "randomness", "regular"}
 LAYERS = [
     "equations",
     "networks",
@@ -20,6 +20,7 @@ LAYERS = [
     "engine",
     "rundir",
     "recipe",
+    "consent",
     "comparison",
     "tables",
     "steering",
@@ -33,13 +34,25 @@ MAY_IMPORT = {
     "evaluation": {"equations", "networks", "objectives"},
     "rundir": set(),
     "recipe": {"tables"},
+    "consent": {"rundir", "recipe", "tables"},
     "comparison": {"rundir", "recipe"},
     "tables": set(),
     "steering": {"recipe", "tables"},
-    "engine": {"equations", "networks", "objectives", "data", "evaluation", "rundir", "recipe", "tables", "steering"},
+    "engine": {
+        "equations",
+        "networks",
+        "objectives",
+        "data",
+        "evaluation",
+        "rundir",
+        "recipe",
+        "tables",
+        "steering",
+        "consent",
+    },
     "cli": {
         *("equations", "networks", "objectives", "data", "evaluation", "engine"),
-        *("rundir", "recipe", "comparison", "steering", "tui", "lab"),
+        *("rundir", "recipe", "comparison", "steering", "consent", "tui", "lab"),
     },
     "tui": {"rundir", "recipe", "comparison", "steering"},
     "lab": {"equations", "networks", "objectives"},
@@ -47,10 +60,11 @@ MAY_IMPORT = {
     "measures": set(),
     "config": {"errors"},
     "randomness": set(),
+    "regular": set(),
     "__main__": {"cli"},
     "__init__": set(),
 }
-TORCHLESS = {"rundir", "recipe", "comparison", "tables", "steering"}
+TORCHLESS = {"rundir", "recipe", "comparison", "tables", "steering", "consent"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -100,7 +114,19 @@ def test_nobody_imports_the_command_line():
         p
         for p in FILES
         if layer_of(p)
-        in ("rundir", "recipe", "comparison", "tables", "steering", "tui", "config", "measures", "errors")
+        in (
+            "rundir",
+            "recipe",
+            "comparison",
+            "tables",
+            "steering",
+            "tui",
+            "config",
+            "measures",
+            "errors",
+            "regular",
+            "consent",
+        )
     ],
 )
 def test_views_know_no_torch(path):

@@ -1,11 +1,12 @@
 """Arguments and options that several commands share, with their completion."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cmbench import recipe
+from cmbench import consent, recipe
 from cmbench.rundir.select import all_runs, runs_folder
 
 
@@ -19,6 +20,17 @@ def _complete_recipes(incomplete: str) -> list[str]:
     paths = [str(path) for path in recipe.available()]
     names = [path.stem for path in recipe.available()]
     return [text for text in [*names, *paths] if text.startswith(incomplete)]
+
+
+def named(path: Path, overrides: Sequence[str] | None) -> recipe.Recipe:
+    """Read the recipe of a file that the user named, whose classes may therefore be imported.
+
+    Raises:
+        UsageError: as `recipe.load`.
+    """
+    given = recipe.load(path, overrides or ())
+    consent.named(path, given)
+    return given
 
 
 RunsDir = Annotated[
@@ -61,6 +73,15 @@ Overrides = Annotated[
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a key from the next step on; may be repeated."),
+]
+MOST_SAMPLES = 10**7  # as config.py says of recipes
+MOST_STEPS = 10**12
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="All that is drawn follows from it.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", callback=consent.trust, help="Import module:Class of a run's recipe, and remember its file as it is."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -12,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
+
+from cmbench.rundir import launch
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL = 0.1  # seconds
@@ -86,7 +87,7 @@ class _Process:
         self.index, self.is_over, self._accepted = index, False, False
         self._output, self._errors = output, errors
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "cmbench", *command],
+            launch.command(*command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,

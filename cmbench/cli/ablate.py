@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _outcomes, _variants
-from cmbench.cli._options import Json, Overrides, RecipeFile, RunsDir
+from cmbench.cli._options import Json, Overrides, RecipeFile, RunsDir, Trust
 from cmbench.cli._processes import Accepted, Ended, Processes
 from cmbench.cli._tables import table
 from cmbench.cli._variants import Switch, Task
@@ -28,14 +29,15 @@ def ablate(
         str | None,
         typer.Option("--drop", metavar="SWITCH,...", help="Switches of the objective, each dropped by itself."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant, from the recipe's seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs of each variant, from the recipe's seed on.")] = 1,
     overrides: Overrides = None,
     name: Annotated[
         str, typer.Option(metavar="NAME", help="What the runs' names begin with; RECIPE_ablation if not given.")
     ] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainers at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="Trainers at a time.")] = 1,
     listed: Annotated[bool, typer.Option("--list", help="List the recipe's switches, and train nothing.")] = False,
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> int:
     """Train a recipe whole and without each of its switches, and compare. Called again, it goes on where it was left.
@@ -57,7 +59,8 @@ def ablate(
     tasks = _variants.tasks_of(path, given, whole, dropped, seeds, name, folder)
     _variants.take_up(tasks, folder)
 
-    training = _Training(path, folder, jobs, to_stderr=json)
+    consent.remember(whole)  # for runs that are taken up, whose recipe is this one
+    training = _Training(path, folder, jobs, trust, to_stderr=json)
     training.do(tasks)
     left = sum(not task.is_done for task in tasks)
     if not (training.interrupted and left):
@@ -83,8 +86,9 @@ def _list(switches: Sequence[Switch], objective: str, json: bool) -> None:
 class _Training:
     """Trains what is not done yet, and tells of it in lines."""
 
-    def __init__(self, path: Path, runs_dir: Path, jobs: int, to_stderr: bool) -> None:
+    def __init__(self, path: Path, runs_dir: Path, jobs: int, trust: bool, to_stderr: bool) -> None:
         self._path, self._runs_dir, self._jobs, self._to_stderr = path, runs_dir, jobs, to_stderr
+        self._trust = ["--trust"] if trust else []
         self.failures: list[str] = []
         self.interrupted = False
 
@@ -113,7 +117,7 @@ class _Training:
             command = ["resume", str(task.run.path.resolve())]
         else:
             command = ["run", str(self._path), *(part for o in task.overrides for part in ("--set", o))]
-        return [*command, "--runs-dir", str(self._runs_dir), "--foreground"]
+        return [*command, *self._trust, "--runs-dir", str(self._runs_dir), "--foreground"]
 
     def _accepted(self, task: Task, run: str) -> None:
         task.run = task.run or RunDir(self._runs_dir / run)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli._options import Json, Overrides, RecipeFile
+from cmbench.cli._options import MOST_STEPS, Json, Overrides, RecipeFile, Seed, Trust, named
 from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import to_json, write_atomically
 
@@ -14,10 +14,11 @@ from cmbench.rundir.files import to_json, write_atomically
 def classifier(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option(help="The .safetensors to write, for `cmbench eval --features`.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of its first weights and its batches.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Optimiser steps.")] = 1000,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     overrides: Overrides = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Train a small classifier on the data of a recipe, whose features `cmbench eval` can compare."""
@@ -28,7 +29,7 @@ def classifier(
     from cmbench.engine import build
     from cmbench.engine import classifier as classifiers
 
-    complete = build.complete(recipes.load(path, overrides or []), str(path))
+    complete = build.complete(named(path, overrides), str(path))
     data = build.data(complete, build.device_of(device, "--device"))
     trained = classifiers.train(data, steps, seed)
     accuracy = classifiers.accuracy(trained, data)

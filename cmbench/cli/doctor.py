@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cmbench import recipe as recipes
 from cmbench.cli import _terminal
-from cmbench.cli._options import Json, Overrides, RunsDir, _complete_recipes
+from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes, named
 from cmbench.cli._tables import table
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.files import to_json
@@ -34,6 +34,7 @@ def doctor(
         typer.Option("--compile", help="Also compare the network with itself compiled; takes a minute or so."),
     ] = False,
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> int:
     """Check this machine, or a recipe before it is trained. Exit code 1 if a check failed."""
@@ -60,7 +61,7 @@ def _of_machine(runs_dir: Path | None) -> "list[Check]":
 
 def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: bool) -> "list[Check]":
     path, run = _find(name, runs_dir)
-    given = recipes.load(path, overrides)
+    given = named(path, overrides) if run is None else recipes.load(path, overrides)
 
     from cmbench.engine import build
     from cmbench.engine import doctor as engine

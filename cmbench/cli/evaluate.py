@@ -1,6 +1,7 @@
 """`cmbench eval`."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,8 @@ import typer
 from cmbench import recipe as recipes
 from cmbench.cli import _figures, _figures_page
 from cmbench.cli._figures import Asked, Subject
-from cmbench.cli._options import Json, RunsDir, complete_runs
-from cmbench.errors import NotFoundError, UsageError, nearest, writing
+from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
+from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import to_json, write_atomically
@@ -29,20 +30,23 @@ def evaluate(
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Sampler steps, e.g. 1,2,4; the run's [evaluate] if not given.")] = "",
-    n: Annotated[int | None, typer.Option("--n", "-n", min=2, help="Samples of a set; likewise.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Sets of samples, for the spread.")] = 5,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help="Samples of a set; likewise.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Sets of samples, for the spread.")] = 5,
     metrics: Annotated[str, typer.Option(help="Measures with commas between; all if not given.")] = "",
     features: Annotated[
         str, typer.Option(help="What measures of samples compare: pixels, inception, or a classifier's .safetensors.")
     ] = "pixels",
     checkpoint: Annotated[str, typer.Option(help="A step, best or latest.")] = "latest",
     ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
     ] = None,
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""
@@ -82,8 +86,10 @@ def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list
 
 def _steps(text: str) -> list[int]:
     parts = text.split(",") if text else []
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 1000 for part in parts):
-        raise UsageError(f"--steps: found '{text}', allowed: integers from 1 to 1000 with commas between, e.g. 1,2,4")
+    if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= 1000 for part in parts):
+        raise UsageError(
+            f"--steps: found {shown(text)}, allowed: integers from 1 to 1000 with commas between, e.g. 1,2,4"
+        )
     return list(dict.fromkeys(map(int, parts)))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli._options import Json, Overrides, RecipeFile, _complete_recipes
+from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes, named
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
 from cmbench.rundir.files import to_json
@@ -60,6 +60,7 @@ def show(
         bool, typer.Option("--schedules", help="Draw what it does over the steps and over the noise levels instead.")
     ] = False,
     overrides: Overrides = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Print a recipe whole: every default written out, each key with its meaning."""
@@ -72,7 +73,7 @@ def show(
     from cmbench.engine import build
 
     path = recipes.find(recipe)
-    complete = build.complete(recipes.load(path, overrides or ()), str(path))
+    complete = build.complete(named(path, overrides), str(path))
     if json:
         typer.echo(to_json({"schema": 1, "recipe": complete.tables()}))
     else:
@@ -86,7 +87,7 @@ def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
     from cmbench.engine import schedules as engine
 
     paths = [recipes.find(name) for name in names]
-    found = [engine.of_recipe(build.complete(recipes.load(p, overrides), str(p)), str(p)) for p in paths]
+    found = [engine.of_recipe(build.complete(named(p, overrides), str(p)), str(p)) for p in paths]
     if json:
         typer.echo(to_json({"schema": 1, "schedules": [each.to_dict() for each in found]}))
     else:
@@ -100,6 +101,7 @@ def check(
         typer.Argument(metavar="RECIPE...", autocompletion=_complete_recipes, help="Paths or names."),
     ],
     overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
     """Check recipes: a line for each, and exit code 2 if any has a mistake."""
     from cmbench.engine import build
@@ -108,7 +110,7 @@ def check(
     for name in files:
         try:
             path = recipes.find(name)
-            build.complete_new(recipes.load(path, overrides or ()), str(path))
+            build.complete_new(named(path, overrides), str(path))
             typer.echo(f"{path}: ok")
         except UsageError as error:
             mistakes.append(str(error))

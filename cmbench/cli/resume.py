@@ -1,14 +1,16 @@
 """`cmbench resume`."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmbench import recipe, steering
+from cmbench import consent, recipe, steering
 from cmbench.cli import _train
-from cmbench.cli._options import Changes, Detach, Foreground, Run, RunsDir
+from cmbench.cli._options import Changes, Detach, Foreground, Run, RunsDir, Trust
 from cmbench.errors import ConflictError
 from cmbench.rundir import checkpoints, status
 from cmbench.rundir.files import read_json
@@ -29,6 +31,7 @@ def resume(
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
+    trust: Trust = False,
 ) -> int:
     """Take a stopped, crashed or diverged run up from its newest checkpoint, exactly as if it had never ended.
 
@@ -43,20 +46,45 @@ def resume(
         next_command = "watch" if state == "running" else "continue"
         raise ConflictError(f"{chosen.name}: is {state} (cmbench {next_command} {address(chosen)})")
     given = changes or []
-    settings = steering.parse(recipe.load(chosen.recipe), given, chosen.name)
+    whole = recipe.load(chosen.recipe)
+    settings = steering.parse(whole, given, chosen.name)
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
+    began = _began(chosen, trust)
+    for tables, where in ((whole.tables(), chosen.recipe), *_kept(chosen)):
+        consent.ask(consent.kinds(tables), str(where), began)
 
     path, runs_path = chosen.path.resolve(), runs_folder(runs_dir).resolve()
 
     def make() -> "Runner":
         from cmbench.engine import runner
 
-        # Data and modules of one's own may be named relative to where the run was started.
-        began = Path((read_json(chosen.meta) or {}).get("directory", "."))
-        os.chdir(began if began.is_dir() else ".")
+        os.chdir(began)
         return runner.resume(RunDir(path), runs_path, settings, step)
 
     arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
     arguments += [part for change in given for part in ("--set", change)]
     arguments += [] if step is None else ["--checkpoint", str(step)]
+    arguments += ["--trust"] if trust else []
     return _train.train(make, arguments, foreground, detach)
+
+
+def _began(run: RunDir, trust: bool) -> Path:
+    """Return where the run was started: data and modules of one's own may be named relative to it.
+
+    A folder that is somebody else's is entered with consent alone; without it, the run goes on from here.
+    """
+    directory = (read_json(run.meta) or {}).get("directory")
+    with suppress(OSError, ValueError):
+        began = Path(directory) if isinstance(directory, str) else Path()
+        own = trust or began.stat().st_uid == os.geteuid()
+        if began.is_absolute() and began.is_dir() and os.access(began, os.X_OK) and own:
+            return began
+    return Path.cwd()
+
+
+def _kept(run: RunDir) -> Iterator[tuple[Mapping[str, Any], Path]]:
+    """Yield the tables of the runs whose weights a run keeps, each with its file."""
+    for file in (run.teacher / "teacher.json", run.start / "teacher.json"):
+        tables = (read_json(file) or {}).get("recipe")
+        if isinstance(tables, dict):
+            yield tables, file

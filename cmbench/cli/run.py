@@ -1,11 +1,15 @@
 """`cmbench run`."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _train
-from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFile, RunsDir
+from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFile, RunsDir, Trust, named
+from cmbench.recipe import COMPONENTS, Recipe
+from cmbench.rundir.select import runs_folder, select
 
 if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
@@ -17,10 +21,12 @@ def run(
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
+    trust: Trust = False,
 ) -> int:
     """Train a recipe in a new run directory, and follow it. Closing the terminal does not stop it."""
     path = recipes.find(recipe)
-    recipes.load(path, overrides or ())  # most mistakes show here, before torch is imported
+    given = named(path, overrides)  # most mistakes show here, before torch is imported
+    _ask(path, given, runs_folder(runs_dir))
 
     def make() -> "Runner":
         from cmbench.engine import runner
@@ -29,4 +35,14 @@ def run(
 
     arguments = ["run", str(path), *(part for o in overrides or () for part in ("--set", o))]
     arguments += ["--runs-dir", str(runs_dir)] if runs_dir else []
+    arguments += ["--trust"] if trust else []
     return _train.train(make, arguments, foreground, detach)
+
+
+def _ask(path: Path, given: Recipe, runs_dir: Path) -> None:
+    """Ask for consent to classes of the recipe, and of the runs that weights come from, while somebody looks."""
+    consent.ask(consent.kinds(given.tables()), str(path))
+    for source in (given.teacher, given.start):
+        if source is not None and source.run:
+            run = select(source.run, runs_dir, with_checkpoint=True)
+            consent.ask(consent.kinds(recipes.load(run.recipe).tables(), tuple(COMPONENTS)), str(run.recipe))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli._options import Json, Run, RunsDir
-from cmbench.errors import UsageError
+from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
+from cmbench.errors import UsageError, shown
 from cmbench.rundir.files import to_json, write_atomically
 from cmbench.rundir.select import runs_folder, select
 
@@ -21,17 +21,20 @@ def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
     sigmas: Annotated[str, typer.Option(help="Noise levels instead, from the highest, e.g. 80,0.8.")] = "",
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
-    label: Annotated[int | None, typer.Option(min=0, help="Class of all samples, for a conditional run.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help="Number of samples.")] = 64,
+    seed: Seed = 0,
+    label: Annotated[
+        int | None, typer.Option(min=0, max=MOST_STEPS, help="Class of all samples, for a conditional run.")
+    ] = None,
     ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
     checkpoint: Annotated[
-        int | None, typer.Option(min=0, help="Step of the checkpoint; the newest if not given.")
+        int | None, typer.Option(min=0, max=MOST_STEPS, help="Step of the checkpoint; the newest if not given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="PNG to write; else in the run's samples/.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also write the samples as safetensors.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     runs_dir: RunsDir = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Draw samples from a trained run, by default from the newest with a checkpoint."""
@@ -89,10 +92,10 @@ def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--sigmas: found '{text}', allowed: numbers with commas between, e.g. 80,0.8") from None
+        raise UsageError(f"--sigmas: found {shown(text)}, allowed: numbers with commas between, e.g. 80,0.8") from None
     descending = all(a > b for a, b in pairwise(levels))
     if not descending or not all(low < level <= high for level in levels):
-        raise UsageError(f"--sigmas: found '{text}', allowed: descending numbers above {low:g}, up to {high:g}")
+        raise UsageError(f"--sigmas: found {shown(text)}, allowed: descending numbers above {low:g}, up to {high:g}")
     return levels
 
 

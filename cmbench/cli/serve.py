@@ -1,10 +1,13 @@
 """`cmbench serve`."""
 
 import errno
+import hmac
 import importlib.util
+import logging
+import re
+import secrets
 import shlex
 import socket
-import sys
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,9 +15,14 @@ import typer
 
 from cmbench.cli._options import Runs, RunsDir
 from cmbench.errors import ConflictError, UsageError
+from cmbench.rundir import launch
 from cmbench.rundir.select import runs_folder, select
 
 _HOST = "127.0.0.1"
+_NAMES = (_HOST, "localhost")
+# It comes with textual-serve, whose page asks a server of fonts for it.
+_FONT = '@font-face {font-family: "Roboto Mono"; src: url("/static/fonts/RobotoMono-VariableFont_wght.ttf")}'
+_CONTENT = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 
 
 def serve(
@@ -22,26 +30,83 @@ def serve(
     runs_dir: RunsDir = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
 ) -> None:
-    """Show the dashboard in a browser on this machine. From afar: ssh -L 8000:127.0.0.1:8000 HOST."""
+    """Show the dashboard in a browser on this machine, under an address that nobody else knows.
+
+    From afar: ssh -L 8000:127.0.0.1:8000 HOST, and the address that is printed there.
+    """
     folder = runs_folder(runs_dir)
     chosen = [str(select(run, folder).path.resolve()) for run in runs or ()]
     if importlib.util.find_spec("textual_serve") is None:
         raise UsageError("serve: textual-serve is not installed (pip install 'cmbench[serve]')")
     _must_be_free(port)
-    from aiohttp.web import HTTPForbidden
+    command = launch.command("watch", *chosen, "--runs-dir", str(folder.resolve()))
+    _server(shlex.join(command), port, secrets.token_urlsafe(32)).serve()
+
+
+def _server(command: str, port: int, token: str) -> Any:
+    """Return a server of the dashboard that answers who knows the token, and nobody else on this machine."""
+    from aiohttp import web
     from textual_serve.server import Server
 
-    class LocalServer(Server):
-        """Knows no passwords: nobody but this machine may reach it, and no page but its own."""
+    cookie = f"cmbench-{port}"  # browsers tell no ports apart
 
-        async def handle_websocket(self, request: Any) -> Any:
+    @web.middleware
+    async def guarded(request: web.Request, handler: Any) -> Any:
+        """Refuse whoever does not bring the token, in the address or, after the first visit, in a cookie."""
+        given = (request.query.get("token", ""), request.cookies.get(cookie, ""))
+        knows = [hmac.compare_digest(each.encode(errors="replace"), token.encode()) for each in given]
+        if not any(knows) or not _is_here(request.host):
+            raise web.HTTPForbidden(text="403: open the address that cmbench serve has printed, with its token\n")
+        return await handler(request)
+
+    class LocalServer(Server):
+        """Reached from this machine alone, with the token alone, and by no page but its own."""
+
+        async def _make_app(self) -> web.Application:
+            app = await super()._make_app()
+            app.middlewares.append(guarded)
+            return app
+
+        def initialize_logging(self) -> None:
+            """Keep addresses, which hold the token, out of what is printed."""
+            super().initialize_logging()
+            logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+        async def handle_index(self, request: web.Request) -> Any:
+            """Show the page, whose every part comes from here."""
+            page: Any = await super().handle_index(request)
+            page.text = _own_page(page.text or "", self.public_url, request.host)
+            page.headers.update(_headers(request.host))
+            page.set_cookie(cookie, token, httponly=True, samesite="Strict")
+            return page
+
+        async def handle_websocket(self, request: web.Request) -> Any:
             """Refuse pages of other sites: a browser lets each of them talk to this machine."""
-            if not _is_own_page(request.headers.get("Origin", ""), request.headers.get("Host", "")):
-                raise HTTPForbidden
+            if not _is_own_page(request.headers.get("Origin", ""), request.host):
+                raise web.HTTPForbidden
             return await super().handle_websocket(request)
 
-    command = [sys.executable, "-m", "cmbench", "watch", *chosen, "--runs-dir", str(folder.resolve())]
-    LocalServer(shlex.join(command), host=_HOST, port=port, title="cmbench").serve()
+        async def on_startup(self, app: web.Application) -> None:
+            """Say where it is."""
+            typer.echo(f"{self.public_url}/?token={token}\nCtrl+C ends it; who knows this address may steer the runs")
+
+    return LocalServer(command, host=_HOST, port=port, title="cmbench")
+
+
+def _own_page(text: str, address: str, host: str) -> str:
+    """Return the page without what it would fetch from other servers, and with addresses as the browser knows them."""
+    text = re.sub(r"<link\b[^>]*https?://(?!127\.0\.0\.1)[^>]*>", "", text)
+    text = text.replace(f"ws{address.removeprefix('http')}", f"ws://{host}").replace(address, "")
+    return text.replace("</head>", f"<style>{_FONT}</style></head>", 1)
+
+
+def _headers(host: str) -> dict[str, str]:
+    """Let the browser load nothing from elsewhere, tell nobody the address, and show the page in no other one."""
+    return {
+        "Content-Security-Policy": f"{_CONTENT}; connect-src 'self' ws://{host}; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
 
 
 def _must_be_free(port: int) -> None:
@@ -65,6 +130,12 @@ def _is_own_page(origin: str, host: str) -> bool:
     """Return whether a request comes from the page that this server shows, under names of this machine."""
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
-        return page.port == server.port and {page.hostname, server.hostname} <= {_HOST, "localhost"}
+        return page.port == server.port and page.hostname in _NAMES and _is_here(host)
     except ValueError:  # a port that is no number
         return False
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a request was sent to this machine by its own name, and not by one that was made to mean it."""
+    name, _, port = host.partition(":")
+    return name in _NAMES and (not port or re.fullmatch("[0-9]{1,5}", port) is not None)

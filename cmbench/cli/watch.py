@@ -16,7 +16,9 @@ def watch(
     runs: Runs = None,
     runs_dir: RunsDir = None,
     plain: Annotated[bool, typer.Option("--plain", help="Follow one run as log lines until it ends.")] = False,
-    past: Annotated[int, typer.Option("--past", "-n", min=0, help="With --plain: lines of what has been.")] = 10,
+    past: Annotated[
+        int, typer.Option("--past", "-n", min=0, max=10**9, help="With --plain: lines of what has been.")
+    ] = 10,
     ascii_only: Ascii = False,
     json: Json = False,
 ) -> None:

@@ -4,15 +4,14 @@ import importlib
 import re
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
 
-from cmbench import config, recipe
+from cmbench import config, consent, recipe
 from cmbench.equations import gaussian_path
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, naming, shown
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
@@ -33,9 +32,10 @@ def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
         UsageError: a module of one's own cannot be imported, or lacks the class or its Config.
     """
     module, _, name = kind.partition(":")
-    if not name:
-        module, name = f"cmbench.{COMPONENTS[table]}.{kind}", _CLASS[table]
-    cls = imported(f"{table}.kind", module, name)
+    if name:
+        cls = imported(f"{table}.kind", module, name)
+    else:
+        cls = getattr(importlib.import_module(f"cmbench.{COMPONENTS[table]}.{kind}"), _CLASS[table])
     owner = sys.modules[cls.__module__]
     if not hasattr(owner, "Config"):
         raise UsageError(f"{table}.kind: found '{kind}', but {owner.__name__} has no Config")
@@ -43,14 +43,19 @@ def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
 
 
 def imported(key: str, module: str, name: str) -> Any:
-    """Return an attribute of a module, which may lie in the working directory."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
+    """Return an attribute of a module of one's own, which may lie in the working directory.
+
+    Raises:
+        UsageError: it cannot be imported, or the user has not consented to it.
+    """
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(consent.granted(key, f"{module}:{name}").load(), name)
+    except UsageError:
+        raise
     except Exception as error:  # whatever a module of one's own does when it is imported
         reason, frame = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)[-1]
-        in_a_module = not frame.filename.startswith("<") and frame.filename != __file__
+        ours = (__file__, consent.__file__)
+        in_a_module = not frame.filename.startswith("<") and frame.filename not in ours
         where = f" ({frame.filename}:{frame.lineno})" if in_a_module else ""
         raise UsageError(f"{key}: found '{module}:{name}', which cannot be imported: {reason}{where}") from error
 
@@ -126,7 +131,7 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(DEVICE, name):
-        raise UsageError(f"{key}: found '{name}', allowed: auto, cpu, cuda or cuda:N")
+        raise UsageError(f"{key}: found {shown(name)}, allowed: auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(f"{key}: found '{name}', but torch sees {torch.cuda.device_count()} GPUs here")

@@ -3,7 +3,6 @@
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch.utils import deterministic
 
 import cmbench
+from cmbench.engine import repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
 from cmbench.rundir.layout import SCHEMA
@@ -71,7 +71,7 @@ def here(built: Trainer) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "git": _git(),
+        "git": repository.look(Path.cwd()),
     }
 
 
@@ -87,15 +87,3 @@ def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
-
-
-def _git() -> dict[str, Any] | None:
-    """Return commit and dirty flag of the working directory, or None outside a repository."""
-    try:
-        commit, changes = (
-            subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-            for args in (("rev-parse", "HEAD"), ("status", "--porcelain"))
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(changes)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import filelock
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.engine import checkpoint, environment, loop, snapshot, trainer, watch
 from cmbench.engine.recorder import Record, Recorder
@@ -180,6 +181,7 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
         layout.point_latest(run)
         undo.pop_all()
+    consent.remember(built.recipe)
     return runner
 
 

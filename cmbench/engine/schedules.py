@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmbench import consent
 from cmbench.engine import build
 from cmbench.engine.optimizer import learning_rate
 from cmbench.errors import naming
@@ -108,6 +109,7 @@ class _Looked:
         bare = recipe.model_copy(
             update={"network": _STAND_IN, "train": recipe.train.model_copy(update={"precision": "float32"})}
         )
+        consent.ours(_STAND_IN["kind"])
         self.model = build.model(bare, self.shape, 0, _CPU)
         teacher = None if recipe.teacher is None else _Teacher(recipe.path.sigma_data)
         self.objective = cls(settings, self.model, teacher, recipe.train.steps)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmbench import consent, steering
 from cmbench import recipe as recipes
-from cmbench import steering
 from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
@@ -135,6 +135,7 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
         NotFoundError: its teacher is a run that does not exist.
     """
     given = recipes.load(Path(path), overrides)
+    consent.named(Path(path), given)
     return from_recipe(build.complete_new(given, str(path)), str(path), runs_dir)
 
 

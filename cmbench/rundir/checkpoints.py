@@ -1,8 +1,9 @@
 """Which checkpoint of a run is meant, and which average of the weights in it. No torch."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from cmbench.errors import NotFoundError, UsageError
+from cmbench.errors import NotFoundError, UsageError, shown
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
@@ -18,8 +19,8 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
         NotFoundError: the run has no such checkpoint.
     """
     steps = steps_of_checkpoints(run)
-    if wanted not in ("latest", "best") and not (wanted.isascii() and wanted.isdigit()):
-        raise UsageError(f"--checkpoint: found '{wanted}', allowed: a step, best or latest")
+    if wanted not in ("latest", "best") and not re.fullmatch("[0-9]{1,18}", wanted):
+        raise UsageError(f"--checkpoint: found {shown(wanted)}, allowed: a step, best or latest")
     if not steps:
         raise NotFoundError(f"{run.name}: no checkpoint yet")
     if wanted == "latest":
@@ -50,7 +51,7 @@ def ema_name(wanted: str, lengths: Sequence[str], key: str = "--ema") -> str:
     """
     names = [*lengths, "none"]
     if wanted and wanted not in names:
-        raise UsageError(f"{key}: found '{wanted}', allowed: {', '.join(names)}")
+        raise UsageError(f"{key}: found {shown(wanted)}, allowed: {', '.join(names)}")
     return wanted or names[0]
 
 

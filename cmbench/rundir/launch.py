@@ -12,6 +12,7 @@ import orjson
 from cmbench.errors import CmbenchError
 from cmbench.rundir.layout import RunDir
 
+_MAIN = Path(__file__).absolute().parents[1] / "__main__.py"
 _HANDSHAKE = "CMBENCH_HANDSHAKE_FD"
 
 
@@ -21,6 +22,11 @@ class RefusedError(CmbenchError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def command(*arguments: str) -> list[str]:
+    """Return how to run `cmbench <arguments>` as a process: by its file, for with -m Python looks here first."""
+    return [sys.executable, str(_MAIN), *arguments]
 
 
 def start_detached(arguments: Sequence[str]) -> RunDir:
@@ -34,7 +40,7 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
     read_end, write_end = os.pipe()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cmbench", *arguments, "--foreground"],
+            command(*arguments, "--foreground"),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

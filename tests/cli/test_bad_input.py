@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
+import typer
 from tiny import TINY, set_options
 
+from cmbench.cli import main
 from cmbench.engine import checkpoint
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
@@ -217,6 +220,19 @@ FILES = {
     "extends a folder": (b'extends = "."', ["bad.toml", "cannot be read"]),
     "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path of a recipe"]),
     "extends itself": (b'extends = "bad.toml"', ["bad.toml", "extends"]),
+    "extends a device": (b'extends = "/dev/zero"', ["/dev/zero", "bad.toml", "no regular file"]),
+    "extends a name that is too long": (b'extends = "' + b"a" * 300 + b'"', ["aaa...aaa", "bad.toml", "too long"]),
+    "extends no name": (rb'extends = "\u0000"', ["bad.toml", "cannot be read", "null"]),
+    "extends without end": (b'extends = "chain/0.toml"', ["extends", "allowed: 16 recipes in a row"]),
+    "extends a loop of links": (b'extends = "loop.toml"', ["loop.toml", "cannot be read", "bad.toml"]),
+    "arrays in arrays": (b"a = " + b"[" * 500 + b"]" * 500, ["bad.toml", "without end", "16 levels"]),
+    "tables in tables": (b"a = " + b"{a = " * 900 + b"1" + b"}" * 900, ["bad.toml", "without end", "16 levels"]),
+    "a key of a thousand parts": (b".".join([b"a"] * 1000) + b" = 1", ["bad.toml", "a.a.a", "16 in each other"]),
+    "an array too deep": (b"ema.lengths = " + b"[" * 17 + b"]" * 17, ["bad.toml", "ema.lengths.0", "16 in each"]),
+    "more digits than Python reads": (b"seed = " + b"9" * 5000, ["bad.toml", "thousands of digits", "64 bits"]),
+    "more digits than Python writes": (b"seed = 0x" + b"f" * 5000, ["bad.toml", "seed", "20,000 bits", "64 bits"]),
+    "a long key": (b"a" * 5000 + b" = 1\n" + TINY.encode(), ["bad.toml", "aaa...aaa", "unknown key", "seed"]),
+    "a key on two lines": (rb'"a\nb" = 1' + b"\n" + TINY.encode(), ["bad.toml", r"'a\nb'", "unknown key"]),
     "extends in a circle": (b'extends = "circle.toml"', ["bad.toml", "extends"]),
 }
 
@@ -226,14 +242,40 @@ def test_a_file_that_is_no_recipe(complains, home, case):
     content, mentions = FILES[case]
     (home / "bad.toml").write_bytes(content)
     (home / "circle.toml").write_text('extends = "bad.toml"')
+    (home / "loop.toml").symlink_to("loop.toml")
+    (home / "chain").mkdir()
+    for i in range(20):
+        (home / f"chain/{i}.toml").write_text(f'extends = "{i + 1}.toml"')
     complains("run", "bad.toml", code=2, mentions=mentions)
     complains("recipe", "check", "bad.toml", code=2, mentions=mentions)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "huge", "socket"])
+def test_no_recipe_is_read_from_what_is_no_regular_file(cmbench, home, kind):
+    """A FIFO would be waited for, a device fill the memory."""
+    place = home / "place"
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("place")
+    else:
+        with place.open("wb") as file:
+            file.truncate(10**12)
+    (home / "bad.toml").write_text('extends = "place"')
+    mentions = ["place", "bad.toml", {"folder": "directory", "huge": "Larger than 1,048,576"}.get(kind, "no regular")]
+    outcome = cmbench("recipe", "check", "bad.toml")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert [part for part in mentions if part not in outcome.err] == []
 
 
 def test_a_recipe_that_is_not_there(complains, home):
     (home / "recipes").mkdir()
     shutil.copy("tiny.toml", "recipes/ring_of_eight.toml")
     complains("run", "ring_of_eigth", code=2, mentions=["ring_of_eigth", "'ring_of_eight'", "cmbench recipe list"])
+    complains("run", "a" * 300, code=2, mentions=["aaa...aaa", "no such recipe"])
     complains("run", "nowhere/x.toml", code=2, mentions=["nowhere/x.toml", "cmbench recipe list"])
     complains("run", "recipes", code=2, mentions=["recipes", "no such recipe"])
 
@@ -279,6 +321,16 @@ COMMANDS = {
     "steps of eval": (["eval", "--steps", "1,x"], 2, ["--steps", "'1,x'", "1,2,4"]),
     "no steps of eval": (["eval", "--steps", "0"], 2, ["--steps", "'0'", "from 1"]),
     "measure of eval": (["eval", "--metrics", "recal"], 2, ["--metrics", "'recal'", "'recall'?"]),
+    "steps of eval beyond all": (["eval", "--steps", "9" * 5000], 2, ["--steps", "999...999", "from 1"]),
+    "an override of a thousand parts": (["run", "tiny.toml", "--set", ".".join("a" * 1000) + "=1"], 2, ["--set", "16"]),
+    "an override without end": (
+        ["run", "tiny.toml", "--set", "a=" + "[" * 900 + "]" * 900],
+        2,
+        ["--set a", "16 levels"],
+    ),
+    "digits of an override": (["run", "tiny.toml", "--set", "seed=" + "9" * 5000], 2, ["--set seed", "64 bits"]),
+    "bits of an override": (["run", "tiny.toml", "--set", "seed=0x" + "f" * 5000], 2, ["tiny.toml", "seed", "20,000"]),
+    "a device of 5,000 digits": (["run", "tiny.toml", "--set", "train.device=cuda:" + "9" * 5000], 2, ["train.device"]),
     "classifier without a file": (["classifier", "tiny.toml"], 2, ["--out"]),
     "classifier in another file": (["classifier", "tiny.toml", "--out", "x.pt"], 2, ["--out", "x.pt", ".safetensors"]),
     "classifier of points": (
@@ -296,6 +348,25 @@ def test_a_command_with_a_mistake(complains, home, case):
     assert not (home / "runs").exists()
 
 
+def whole_number_options():
+    """Every option of every command that takes a whole number, with its command."""
+    found = [("", typer.main.get_command(main.app))]
+    while found:
+        path, command = found.pop()
+        found += [(f"{path} {name}".strip(), inner) for name, inner in getattr(command, "commands", {}).items()]
+        for option in command.params:
+            if option.type_descriptor.annotation in (int, int | None):
+                yield pytest.param(path, option, id=f"{path} {option.opts[0]}")
+
+
+@pytest.mark.parametrize(("command", "option"), list(whole_number_options()))
+def test_a_whole_number_of_an_option_ends(complains, command, option):
+    """Else torch, or the writer of JSON, says that it overflows."""
+    required = {"ablate": ["tiny.toml"], "classifier": ["tiny.toml", "--out", "x.safetensors"]}.get(command, [])
+    for value in (2**63, 10**30, "9" * 5000):
+        complains(*command.split(), *required, option.opts[0], value, code=2, mentions=[option.opts[0]])
+
+
 SAMPLES = {
     "sigmas that are no numbers": (["--sigmas", "80,low"], 2, ["--sigmas", "80,low", "e.g. 80,0.8"]),
     "sigmas that ascend": (["--sigmas", "0.8,80"], 2, ["--sigmas", "0.8,80", "descending", "0.002", "80"]),
@@ -305,6 +376,8 @@ SAMPLES = {
     "sigmas that are not finite": (["--sigmas", "nan"], 2, ["--sigmas", "nan", "above 0.002"]),
     "an unknown average": (["--ema", "0.7"], 2, ["ema", "'0.7'", "0.9, 0.5, none"]),
     "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
+    "a device of 5,000 digits": (["--device", "cuda:" + "9" * 5000], 2, ["--device", "999'", "cuda:N"]),
+    "sigmas of 5,000 digits": (["--sigmas", "9" * 5000], 2, ["--sigmas", "999...999", "descending"]),
     "a label of a run without labels": (["--label", "1"], 2, ["--label", "unconditional"]),
     "a picture below a file": (["--out", "tiny.toml/x.png"], 2, ["--out", "tiny.toml/x.png", "cannot be written"]),
 }
@@ -328,6 +401,7 @@ EVALS = {
     "features of pictures": (["--features", "inception"], 2, ["--features", "'inception'", "[2]", "pixels"]),
     "an unknown average": (["--ema", "0.7"], 2, ["--ema", "'0.7'", "0.9, 0.5, none"]),
     "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
+    "a checkpoint of 5,000 digits": (["--checkpoint", "9" * 5000], 2, ["--checkpoint", "999...999", "best or latest"]),
     "a word for a checkpoint": (["--checkpoint", "newest"], 2, ["--checkpoint", "'newest'", "best or latest"]),
     "a measure that it has not": (
         ["--metrics", "recall,self_consistency", "--n", "4"],

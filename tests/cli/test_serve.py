@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 
 import browsers
 import numpy as np
@@ -29,32 +32,46 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def server(home, monkeypatch) -> Iterator[tuple[psutil.Process, int]]:
+def server(home, monkeypatch) -> Iterator[tuple[psutil.Process, int, str]]:
+    """A server, its port, and the token of the address that it prints."""
     run, port = live_run(home / "runs", NAME), free_port()
     monkeypatch.setenv("CMBENCH_CONFIG", "none")
     monkeypatch.setenv("LANG", "C.UTF-8")
     command = [sys.executable, "-m", "cmbench", "serve", str(run.path), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    yield psutil.Process(process.pid), port
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    printed = process.stdout.readline()
+    found = re.fullmatch(rf"http://127\.0\.0\.1:{port}/\?token=([\w-]{{40,}})\n", printed)
+    assert found, printed
+    yield psutil.Process(process.pid), port, found[1]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
+    assert found[1] not in process.stdout.read()  # no request is logged with it
+    process.stdout.close()
     process.wait(PATIENCE)
 
 
-def page(port: int) -> str:
-    def read() -> str:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
-            assert answer.status == 200
-            return answer.read().decode()
-        return ""
+def asked(port: int, path: str, cookie: str = "", host: str = "") -> tuple[int, str, Message]:
+    """Ask as a browser would, and return the status, what came, and the headers."""
+    headers = {"Host": host or f"127.0.0.1:{port}", **({"Cookie": cookie} if cookie else {})}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
 
-    return until(read)
+    def answer() -> tuple[int, str, Message] | None:
+        try:
+            with urllib.request.urlopen(request) as got:
+                return got.status, got.read().decode(errors="replace"), got.headers
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, refused.read().decode(), refused.headers
+        except OSError:  # it says where it is before it listens
+            return None
+
+    return until(answer)
 
 
-def websocket(port: int, origin: str, wanted: bytes) -> bytes:
+def websocket(port: int, headers: str, wanted: bytes, query: str = "") -> bytes:
     """Open the page's connection as a browser would, and read until something comes."""
     request = (
-        f"GET /ws?width=100&height=30 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{origin}Upgrade: websocket\r\n"
+        f"GET /ws?width=100&height=30{query} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{headers}Upgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
@@ -66,26 +83,67 @@ def websocket(port: int, origin: str, wanted: bytes) -> bytes:
 
 
 def test_the_dashboard_in_a_browser(home, server):
-    process, port = server
-    text = page(port)
+    process, port, token = server
+    status, text, headers = asked(port, f"/?token={token}")
+    assert status == 200
     assert "cmbench" in text
     assert f"ws://127.0.0.1:{port}/ws" in text
     listening = [c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", port)]
 
-    answer = websocket(port, f"Origin: http://127.0.0.1:{port}\r\n", b"step 40/1,000")
+    cookie = f"Cookie: {headers['Set-Cookie'].partition(';')[0]}\r\n"
+    answer = websocket(port, f"Origin: http://127.0.0.1:{port}\r\n{cookie}", b"step 40/1,000")
     assert b"101 Switching Protocols" in answer
     assert b"step 40/1,000" in answer
     assert not list(home.rglob("pwned"))  # the shell that starts it took the run's name as a name
 
     for origin in ("Origin: http://evil.example\r\n", "Origin: null\r\n", ""):
-        assert websocket(port, origin, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
+        assert websocket(port, origin + cookie, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
+
+
+def test_nobody_without_the_token_is_answered(server):
+    process, port, token = server
+    everything = ["/", "/?", "/static/", "/static/js/textual.js", "/download/x", "/nowhere", "/ws"]
+    wrong = ["", "x", token[:-1], f"{token}x", token.swapcase(), "%00", "%FF", "%C3%A9"]
+    for path in everything:
+        for given in wrong:
+            status, text, headers = asked(port, f"{path}{'&' if '?' in path else '?'}token={given}")
+            assert (status, headers["Set-Cookie"]) == (403, None), path
+            assert "token" in text
+            assert asked(port, path, f"cmbench-{port}={given}")[0] == 403
+        assert asked(port, path, f"cmbench-{port + 1}={token}")[0] == 403
+        assert asked(port, f"{path}?token={token}", host="evil.example")[0] == 403  # a name made to mean this machine
+    own = f"Origin: http://127.0.0.1:{port}\r\n"
+    assert websocket(port, own, b"\r\n\r\n").startswith(b"HTTP/1.1 403")
+    assert websocket(port, own, b"\r\n\r\n", f"&token={token[1:]}").startswith(b"HTTP/1.1 403")
+    assert process.children(recursive=True) == []
+    assert token not in " ".join(process.cmdline())  # which every user of the machine may read
+
+
+def test_the_page_is_whole_and_comes_from_here_alone(server):
+    _, port, token = server
+    status, text, headers = asked(port, f"/?token={token}", host=f"localhost:{port + 1}")  # as through ssh -L
+    assert status == 200
+    assert {"HttpOnly", "SameSite=Strict"} <= set(headers["Set-Cookie"].split("; "))
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "default-src 'self';" in headers["Content-Security-Policy"]
+    assert token not in text
+    assert set(re.findall(r"(?:https?:|wss?:)//[\w.-]+(?::\d+)?", text)) == {
+        f"ws://localhost:{port + 1}",
+        "http://www.w3.org",  # the name of SVG
+    }
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    parts = {a or b for a, b in re.findall(r"(?:src|href)=\"([^\"]+)\"|url\(\"([^\"]+)\"\)", text)}
+    assert any("fonts" in part for part in parts)
+    for part in parts:
+        assert part.startswith("/static/")
+        assert asked(port, part, cookie)[0] == 200
 
 
 @pytest.mark.skipif(not browsers.CHROMIUM.exists(), reason="wants chromium")
 def test_a_browser_draws_it_and_passes_keys_on(server, tmp_path):
-    url = f"http://127.0.0.1:{server[1]}/"
-    page(server[1])
+    url = f"http://127.0.0.1:{server[1]}/?token={server[2]}"
+    asked(server[1], "/")
 
     async def main() -> None:
         async with browsers.opened(url, tmp_path) as shown:

@@ -245,11 +245,11 @@ def test_the_schema_refuses_what_the_check_refuses(home, table, value):
 def test_the_working_directory_is_searched_last(home, own):
     (home / "json.py").write_text("raise ImportError('shadowed')")
     sys.modules.pop("own_parts", None)
-    build.component("network", f"{own}:Network")
+    trainer.from_file("tiny.toml", [f"network={{kind='{own}:Network'}}"])
     assert sys.path[-1] == str(home)
 
 
 def test_a_mistake_in_a_module_of_ones_own_is_named_with_its_line(home):
     (home / "mistaken.py").write_text("x = 1\ny = x / 0\n")
     with pytest.raises(UsageError, match=r"network\.kind: .*mistaken:Network.*division by zero \(.*mistaken\.py:2\)"):
-        build.component("network", "mistaken:Network")
+        trainer.from_file("tiny.toml", ["network={kind='mistaken:Network'}"])

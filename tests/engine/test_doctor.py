@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from cmbench import consent
 from cmbench.engine import build, doctor, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow
@@ -128,7 +129,9 @@ def own(home: Path, put_back: None) -> str:
 
 def found(*overrides: str, compile: bool = False) -> dict:
     """Return the findings about the tiny recipe by name."""
-    recipe = build.complete(load(Path("tiny.toml"), overrides), "tiny.toml")
+    given = load(Path("tiny.toml"), overrides)
+    consent.named(Path("tiny.toml"), given)
+    recipe = build.complete(given, "tiny.toml")
     return {check.name: check for check in doctor.of_recipe(recipe, "tiny.toml", compile=compile)}
 
 
