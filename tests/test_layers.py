@@ -10,7 +10,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "randomness"}
+LEAVES = {"errors", "config", "measures", "randomness", "text"}
 LAYERS = [
     "equations",
     "networks",
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "measures": set(),
     "config": {"errors"},
     "randomness": set(),
+    "text": set(),
     "__main__": {"cli"},
     "__init__": set(),
 }
