@@ -157,7 +157,7 @@ def is_terminal(err: bool = False) -> bool:
 
 def console(err: bool = False) -> Console:
     """Return a console for tables and pictures; their texts are shown and not obeyed."""
-    return _Console(file=_stream(err), stderr=err)
+    return _Console(file=_stream(err), stderr=err, markup=False, highlight=False, emoji=False)
 
 
 def line(text: object, err: bool = False) -> None:

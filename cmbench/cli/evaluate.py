@@ -23,7 +23,7 @@ def evaluate(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             autocompletion=complete_runs,
             help="Paths, unique prefixes, @latest or @latest:PREFIX; none: the newest with a checkpoint.",
         ),
