@@ -14,9 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.live import Live
 from rich.segment import Segment
-from rich.spinner import Spinner
 from rich.text import Text
 
 from cmbench.errors import CmbenchError
@@ -191,6 +189,9 @@ def complain(message: object) -> None:
 
 def waiting(text: str) -> AbstractContextManager[object]:
     """Show on a terminal what takes its time while a block runs."""
+    from rich.live import Live
+    from rich.spinner import Spinner
+
     spinner = Spinner("dots", Text(plain(text)))
     return Live(spinner, console=console(err=True), transient=True, redirect_stdout=False, redirect_stderr=False)
 

@@ -199,6 +199,21 @@ def test_nothing_that_a_command_prints_acts_on_a_terminal(printed, hostile, home
         assert acting(page.read_text(encoding="utf-8")) == []
 
 
+def test_what_is_computed_of_a_run_of_such_a_name(printed, trained, home):
+    run = trained.path.rename(trained.path.with_name(f"{NAME}|`b"))
+    asked = ["--metrics", "sliced_wasserstein", "--repeats", "2", "--markdown", "page.md"]
+    for arguments in (
+        ["eval", str(run), *asked],
+        ["eval", str(run), *asked, "--json"],
+        ["sample", str(run), "-n", "4"],
+    ):
+        code, _, err = printed(*arguments)
+        assert code == 0, err
+    page = (home / "page.md").read_text(encoding="utf-8")
+    assert acting(page) == []
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in page.splitlines() if line.startswith("|")} == {4}
+
+
 def test_what_others_print_and_a_debugged_error_are_harmless_as_well(printed, monkeypatch):
     monkeypatch.setenv("CMBENCH_DEBUG", "1")
 
@@ -324,7 +339,7 @@ def run_shell(script: str, *arguments: str, env: dict[str, str] | None = None) -
     return subprocess.run(command, capture_output=True, text=True, env=environment, errors="replace", check=False)
 
 
-@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["recipe", "schema"], ["--help"], ["show"], ["watch"]])
+@pytest.mark.parametrize("arguments", [["ls"], ["show", "--json"], ["--help"]])
 @pytest.mark.parametrize(
     ("redirected", "code", "err"),
     [
@@ -342,7 +357,7 @@ def test_an_output_that_takes_nothing(trained, arguments, redirected, code, err)
     assert (done.returncode, done.stderr) == (code, err)
 
 
-@pytest.mark.parametrize("arguments", [["ls"], ["recipe", "schema"], ["--help"], ["watch", "--plain"], ["lab"]])
+@pytest.mark.parametrize("arguments", [["ls"], ["show", "--json"], ["--help"], ["watch", "--plain"]])
 def test_a_reader_that_has_left_ends_it_in_silence(trained, arguments):
     """The reader is gone before the first byte: the pipe's other end is closed before the command begins."""
     for streams in (["stdout"], ["stdout", "stderr"]):

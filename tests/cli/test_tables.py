@@ -26,7 +26,7 @@ def cell_by_cell(headers, rows) -> None:
         whole.add_column(header, justify="right" if numbers else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         whole.add_row(*map(Text, row))
-    Console().print(whole)
+    Console(markup=False).print(whole)
 
 
 @pytest.mark.parametrize("seed", range(20))
