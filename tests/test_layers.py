@@ -10,7 +10,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "randomness", "regular"}
+LEAVES = {"errors", "config", "measures", "randomness", "regular", "text"}
 LAYERS = [
     "equations",
     "networks",
@@ -61,6 +61,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "randomness": set(),
     "regular": set(),
+    "text": set(),
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmbench.cli import _screen
 from cmbench.cli._guard import sane_terminal
 from cmbench.rundir.layout import RunDir
 
@@ -23,7 +24,7 @@ def can_be_shown() -> bool:
 
 def has_terminal() -> bool:
     """Whether input and output are a terminal; either may be closed."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return sys.stdin is not None and sys.stdin.isatty() and _screen.is_terminal()
 
 
 def _is_in_browser() -> bool:

@@ -1,15 +1,13 @@
 """The figures of `cmbench eval`: read where they were asked before, computed and kept where not, shown as tables."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from cmbench.cli import _screen
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
 from cmbench.measures import MEASURES, OF_SAMPLES
@@ -150,10 +148,10 @@ def _figure(name: str, steps: int | None, answer: Answer, cached: bool) -> dict[
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a bar on a terminal while figures are computed; yield what tells it of each."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not total or not sys.stderr.isatty())
+    console, shown = _screen.console(err=True), total and _screen.is_terminal(err=True)
+    bar = Progress(console=console, transient=True, disable=not shown, redirect_stdout=False, redirect_stderr=False)
     with bar:
         task = bar.add_task("measuring", total=total)
         yield lambda: bar.advance(task)
@@ -162,7 +160,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:
     """Print the table of one subject."""
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
-    typer.echo(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
+    _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     rows = [
         (f["metric"], f["steps"] or "-", *(cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
         for f in figures
@@ -170,7 +168,7 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     if rows:
         table(["metric", "steps", "value", "spread", "floor", "better"], rows)
     if note := of_fewer(subject, figures):
-        typer.echo(note)
+        _screen.line(note)
 
 
 def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cmbench.cli._figures import Asked, Subject, cell, of_fewer
 from cmbench.measures import MEASURES
+from cmbench.text import plain
 
 Figures = Sequence[dict[str, Any]]
 _STAMP = re.compile(r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
@@ -21,7 +22,7 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
     for label, subject, figures in zip(_labels(subjects), subjects, answers, strict=True):
         rows += _rows(label, subject, figures, metrics)
     sizes = ", ".join(f"{n:,}" for n in dict.fromkeys(subject.n for subject in subjects))
-    made = f"{asked.repeats} sets of {sizes} samples, seed {asked.seed}, features {asked.features}."
+    made = f"{asked.repeats} sets of {sizes} samples, seed {asked.seed}, features {plain(asked.features)}."
     lines = [heads, ["---"] * len(heads), *rows]
     notes = dict.fromkeys(of_fewer(*pair) for pair in zip(subjects, answers, strict=True))
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made, *filter(None, notes)]) + "\n"
@@ -32,7 +33,12 @@ def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
     recipes = [_STAMP.sub("", subject.run.name) for subject in subjects]
     count = Counter(recipes)
     for recipe, subject in zip(recipes, subjects, strict=True):
-        yield f"`{recipe if count[recipe] == 1 else subject.run.name}`"
+        yield f"`{_cell_text(recipe if count[recipe] == 1 else subject.run.name)}`"
+
+
+def _cell_text(text: str) -> str:
+    """Return text that stands in a cell as code: it ends neither."""
+    return plain(text).replace("`", "'").replace("|", "\\|")
 
 
 def _floors(answers: Sequence[Figures], metrics: Sequence[str]) -> Iterator[str]:

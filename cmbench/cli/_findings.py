@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import typer
+from rich.text import Text
 
-from cmbench.cli import _plots
+from cmbench.cli import _plots, _screen
 from cmbench.cli._tables import table
 from cmbench.lab._claims import Claim
 from cmbench.lab._finding import Chart, Finding, Measure
@@ -46,16 +46,17 @@ def summary(results: Sequence[Result]) -> str:
 def show(result: Result) -> None:
     """Print one result with its chart."""
     claim, finding = result.claim, result.finding
-    typer.echo(f"\n{claim.name} (section {claim.section}): {finding.verdict}")
-    typer.echo(f"  claim    {claim.statement}\n  setting  {claim.setting}")
+    _screen.text(f"\n{claim.name} (section {claim.section}): {finding.verdict}")
+    _screen.text(f"  claim    {claim.statement}\n  setting  {claim.setting}")
     if finding.note:
-        typer.echo(f"  note     {finding.note}")
-    typer.echo("")
+        _screen.text(f"  note     {finding.note}")
+    _screen.line("")
     rows = [
         ("ok" if m.holds else "fails", measured, expected, what) for m, (what, measured, expected) in _rows(finding)
     ]
     table(["", "measured", "expected", ""], rows)
-    typer.echo("\n" + _chart(finding.chart))
+    _screen.line("")
+    _screen.show(_chart(finding.chart))
 
 
 def page(results: Sequence[Result]) -> str:
@@ -92,7 +93,7 @@ def _rows(finding: Finding) -> Iterator[tuple[Measure, tuple[str, str, str]]]:
         yield m, (m.what, f"{m.measured:.5g}", bound + (f" ± {m.tolerance:.2g}" if m.tolerance else ""))
 
 
-def _chart(chart: Chart) -> str:
+def _chart(chart: Chart) -> Text:
     """Return the chart as text; on logarithmic axes what is not positive is left out."""
     curves, labels = [], []
     for curve, marker in zip(chart.curves, _MARKERS, strict=False):
@@ -102,7 +103,7 @@ def _chart(chart: Chart) -> str:
     xs = [x for curve in chart.curves for x in curve.x]
     ticks = _plots.log_ticks(min(xs), max(xs)) if chart.log_x else _even_ticks(min(xs), max(xs))
     head = f"{chart.y} over {chart.x}: {chart.title}\n{'   '.join(labels)}\n"
-    return head + _plots.chart(curves, ticks, 14, log_y=chart.log_y)
+    return Text(head) + _plots.chart(curves, ticks, 14, log_y=chart.log_y)
 
 
 def _scaled(values: Sequence[float], log: bool) -> list[float]:

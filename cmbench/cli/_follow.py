@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import typer
 
 from cmbench import recipe
+from cmbench.cli import _screen
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
@@ -60,12 +61,12 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
 
 def follow_started(run: RunDir) -> int:
     """Print a run that was just started until it ends; Ctrl-C asks what to do. Return its trainer's exit code."""
-    typer.echo(f"{run.name}  (Ctrl-C: stop it or leave it running)")
+    _screen.line(f"{run.name}  (Ctrl-C: stop it or leave it running)")
     stream = lines(run)
     while True:
         try:
             for line in stream:
-                typer.echo(line)
+                _screen.line(line)
             break
         except KeyboardInterrupt:
             if not _keep_watching(run):
@@ -76,7 +77,7 @@ def follow_started(run: RunDir) -> int:
 
 def _keep_watching(run: RunDir) -> bool:
     """Ask what Ctrl-C meant. Return whether to watch on: always, unless the run is left alone."""
-    typer.echo("")
+    _screen.line("")
     try:
         answer = typer.prompt("[s]top with a checkpoint, [l]eave it running, or [w]atch on", default="l")
     except (typer.Abort, EOFError):
@@ -86,7 +87,7 @@ def _keep_watching(run: RunDir) -> bool:
         return True
     if answer.lower().startswith("w"):
         return True
-    typer.echo(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
+    _screen.line(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
     return False
 
 
@@ -95,14 +96,14 @@ def closing(run: RunDir) -> int:
     now = status.read(run)
     state = now["state"]
     if state == "finished":
-        typer.echo(f"snapshots: {run.snapshots}")
-        typer.echo(f"next: cmbench sample {address(run)} --steps 1")
+        _screen.line(f"snapshots: {run.snapshots}")
+        _screen.line(f"next: cmbench sample {address(run)} --steps 1")
     elif state == "diverged":
-        typer.echo(f"diverged; the last good state is checkpoint {now['checkpoint']}: cmbench show {address(run)}")
+        _screen.line(f"diverged; the last good state is checkpoint {now['checkpoint']}: cmbench show {address(run)}")
         again = "--checkpoint STEP --set optimizer.lr=..."
-        typer.echo(f"from an earlier one, with other settings: cmbench resume {address(run)} {again}")
+        _screen.line(f"from an earlier one, with other settings: cmbench resume {address(run)} {again}")
     else:
-        typer.echo(f"{state} at step {now['step']}: cmbench resume {address(run)}")
+        _screen.line(f"{state} at step {now['step']}: cmbench resume {address(run)}")
         if state in ("failed", "crashed"):
-            typer.echo(f"what it printed last: {run.console}")
+            _screen.line(f"what it printed last: {run.console}")
     return _EXIT_CODES.get(state, 1)

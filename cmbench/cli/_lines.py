@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.log import Row
 from cmbench.rundir.overview import number_of
+from cmbench.text import brief
 from cmbench.tui.signs import clock, four_digits
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
@@ -28,7 +29,7 @@ def metrics_line(row: Row, of: int, batch_size: int) -> str:
 
 
 def event_line(row: Row) -> str:
-    """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`."""
+    """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`; what is long is cut."""
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
         "warning": lambda r: f"warning: {r['text']}",
@@ -50,7 +51,7 @@ def event_line(row: Row) -> str:
         text = say.get(kind, lambda r: kind)(row)
     except (KeyError, TypeError, AttributeError, ValueError):  # not as we write it
         text = kind
-    return f"step {row.get('step', '?')}  {text}"
+    return brief(f"step {row.get('step', '?')}  {text}")
 
 
 def _request(row: Row) -> str:

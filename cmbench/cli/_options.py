@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, with their completion."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,18 @@ from cmbench.rundir.select import all_runs, runs_folder
 def complete_runs(incomplete: str) -> list[str]:
     """Return the runs whose name begins so, for the shell."""
     names = [run.name for run in reversed(all_runs(runs_folder()))]
-    return [name for name in ["@latest", *names] if name.startswith(incomplete)]
+    return _offered(["@latest", *names], incomplete)
 
 
 def _complete_recipes(incomplete: str) -> list[str]:
     paths = [str(path) for path in recipe.available()]
     names = [path.stem for path in recipe.available()]
-    return [text for text in [*names, *paths] if text.startswith(incomplete)]
+    return _offered([*names, *paths], incomplete)
+
+
+def _offered(names: list[str], incomplete: str) -> list[str]:
+    """Return the names that begin so, but for those that a shell would not take as they stand: some evaluate them."""
+    return [name for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
 
 
 def named(path: Path, overrides: Sequence[str] | None) -> recipe.Recipe:
@@ -48,7 +54,7 @@ Run = Annotated[
 Runs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RUN]...",
+        metavar="RUN",
         autocompletion=complete_runs,
         help="Paths, unique prefixes, @latest or @latest:PREFIX; none: all runs.",
     ),
@@ -56,7 +62,7 @@ Runs = Annotated[
 RunsToCompare = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[RUN]...",
+        metavar="RUN",
         autocompletion=complete_runs,
         help="Paths, unique prefixes, patterns such as 'ct_*', @latest or @latest:PREFIX.",
     ),

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from cmbench.cli import _screen
 from cmbench.cli._tables import table
 from cmbench.cli._variants import ENDED, Task
 from cmbench.rundir import figures, status
-from cmbench.rundir.files import name_nonfinite, to_json
+from cmbench.rundir.files import name_nonfinite
 from cmbench.rundir.log import read_rows
 from cmbench.tui.signs import four_digits
 
@@ -30,7 +29,7 @@ def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
     rows = [_summary([task for task in tasks if task.variant == variant]) for variant in variants]
     metric = _metric(tasks[0])
     if json:
-        typer.echo(to_json({"schema": 1, "name": name, "recipe": str(path), "metric": metric, "variants": rows}))
+        _screen.data({"schema": 1, "name": name, "recipe": str(path), "metric": metric, "variants": rows})
         return
     shown = {"quality": metric, "true_error": "true_error"}
     if all(row["true_error"] is None for row in rows):

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+
+from cmbench.cli import _screen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ def show(x: "Tensor") -> None:
 def _print_grid(x: "Tensor") -> None:
     from torchvision.utils import make_grid
 
-    console = Console()
+    console = _screen.console()
     side = x.shape[-1] + 1
     per_row = max(1, (console.width - 1) // side)
     rows = max(1, 32 // side)  # at most 16 lines of text, but always one row of pictures
@@ -48,7 +49,7 @@ def _rgb(pixel: list[int]) -> str:
 def _print_scatter(x: "Tensor") -> None:
     import plotext
 
-    console = Console()
+    console = _screen.console()
     points = x[:2000, :2].cpu()
     inside = points[(points.abs() <= 1.5).all(dim=1)].tolist()  # plotext fails on what is not finite
     plotext.clear_figure()
@@ -58,4 +59,4 @@ def _print_scatter(x: "Tensor") -> None:
     plotext.ylim(-1.5, 1.5)
     if inside:
         plotext.scatter([p[0] for p in inside], [p[1] for p in inside], marker="braille")
-    print(plotext.uncolorize(plotext.build()))
+    _screen.text(plotext.uncolorize(plotext.build()))

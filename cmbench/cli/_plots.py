@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.text import Text
+
+from cmbench.cli import _screen
 
 _COLOURS = ("cyan", "orange", "green", "magenta", "red")
 _Y_TICKS = 4
@@ -29,13 +31,13 @@ class Series:
 
 def width(at_most: int = 100) -> int:
     """Return the columns that a chart may take."""
-    return min(at_most, Console().width)
+    return min(at_most, _screen.console().width)
 
 
 def chart(
     series: Sequence[Series], x_ticks: dict[float, str], height: int = 12, at_most: int = 100, log_y: bool = False
-) -> str:
-    """Return a chart as lines of text, in colour where the terminal has any.
+) -> Text:
+    """Return a chart as lines of text; the curves are in colour.
 
     Args:
         series: at most five curves; those drawn later lie above.
@@ -49,7 +51,7 @@ def chart(
     drawn = [_finite(curve) for curve in series]
     values = [y for curve in drawn for y in curve.y if y is not None]
     if not values:
-        return "  (nothing to draw)"
+        return Text("  (nothing to draw)")
     low, high = _limits(min(values), max(values))
     plotext.clear_figure()
     plotext.theme("clear")
@@ -65,8 +67,7 @@ def chart(
     xs = [*x_ticks, *(x for curve in drawn for x in curve.x)]
     plotext.xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)  # one point alone
     plotext.xticks(list(x_ticks), list(x_ticks.values()))
-    console, text = Console(), plotext.build().rstrip("\n")
-    return text if console.color_system is not None and not console.no_color else plotext.uncolorize(text)
+    return Text.from_ansi(plotext.build().rstrip("\n"))
 
 
 def log_ticks(low: float, high: float) -> dict[float, str]:

@@ -9,18 +9,18 @@ from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
-from cmbench.rundir.files import name_nonfinite, to_json
+from cmbench.rundir.files import name_nonfinite
 from cmbench.rundir.layout import SCHEMA
 
 
-def encoded(found: Comparison) -> bytes:
-    """Return a comparison as one JSON object."""
+def plain(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as data."""
     letters = [member.letter for member in found.members]
 
     def by_letter(values: Sequence[Any]) -> dict[str, Any]:
         return {letter: value for letter, value in zip(letters, values, strict=True) if value is not MISSING}
 
-    whole = {
+    return {
         "schema": SCHEMA,
         "runs": [_run(member) for member in found.members],
         "recipe": {key: by_letter(values) for key, values in found.recipe.items()},
@@ -46,7 +46,6 @@ def encoded(found: Comparison) -> bytes:
             for row in found.pictures
         ],
     }
-    return to_json(whole)
 
 
 def _text(value: object) -> str:

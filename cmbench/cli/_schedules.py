@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
-from cmbench.cli import _plots
+from cmbench.cli import _plots, _screen
 from cmbench.cli._plots import Series
 from cmbench.cli._tables import table
 from cmbench.tui.signs import four_digits
@@ -29,21 +27,21 @@ def show(recipes: "Sequence[Schedules]") -> None:
     if len(set(labels)) < len(labels):
         labels = [f"{name} ({i})" for i, name in enumerate(labels, 1)]
     pairs = "   ".join(f"{marker} {label}" for marker, label in zip(_RECIPE_MARKERS, labels, strict=False))
-    typer.echo(pairs if len(recipes) > 1 else f"{labels[0]}: {recipes[0].total:,} steps")
+    _screen.line(pairs if len(recipes) > 1 else f"{labels[0]}: {recipes[0].total:,} steps")
     for name in dict.fromkeys(name for s in recipes for name in s.scalars):
         _over_steps(name, recipes)
     constants = [(n, *(_constant(s, n) for s in recipes)) for n in dict.fromkeys(n for s in recipes for n in s.scalars)]
     constants = [row for row in constants if any(row[1:])]
     if constants:
-        typer.echo("")
+        _screen.line("")
         table(["constant", *labels], constants)
     for kind in _OVER_NOISE:
         _over_noise(kind, recipes)
-    typer.echo("")
+    _screen.line("")
     table(["outside sigma_min to sigma_max", *labels], _outside(recipes))
     for schedules, label in zip(recipes, labels, strict=True):
         for note in schedules.notes:
-            typer.echo(f"{label}: {note}")
+            _screen.line(f"{label}: {note}")
 
 
 def _constant(schedules: "Schedules", name: str) -> str:
@@ -70,9 +68,9 @@ def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
     ends = [
         f"{four_digits(s.scalars[name][0])} to {four_digits(s.scalars[name][-1])}" for s in recipes if name in s.scalars
     ]
-    typer.echo(f"\n{name} over the {'share of the run' if shared else 'steps'}: {'; '.join(ends)}")
+    _screen.text(f"\n{name} over the {'share of the run' if shared else 'steps'}: {'; '.join(ends)}")
     quarters = [i / 4 for i in range(5)]
-    typer.echo(
+    _screen.show(
         _plots.chart(curves, {q * total: f"{q:.0%}" if shared else _short(round(q * total)) for q in quarters}, 10)
     )
 
@@ -93,8 +91,8 @@ def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:
         looks = having[0].noise if changes else having[0].noise[:1]
         curves = [_curve(look, kind, m) for look, m in zip(looks, _STEP_MARKERS, strict=False)]
         at = "   ".join(f"{m} step {look.step:,}" for look, m in zip(looks, _STEP_MARKERS, strict=False))
-        typer.echo(f"\n{_OVER_NOISE[kind]}\n{at if changes else 'the same at every step'}")
-        typer.echo(_plots.chart(curves, ticks))
+        _screen.text(f"\n{_OVER_NOISE[kind]}\n{at if changes else 'the same at every step'}")
+        _screen.show(_plots.chart(curves, ticks))
         return
     for i, when in enumerate(("first", "middle", "last") if changes else ("every",)):
         curves = [
@@ -102,8 +100,8 @@ def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:
             for s, marker in zip(recipes, _RECIPE_MARKERS, strict=False)
             if s in having
         ]
-        typer.echo(f"\n{_OVER_NOISE[kind]}, {when} step")
-        typer.echo(_plots.chart(curves, ticks))
+        _screen.text(f"\n{_OVER_NOISE[kind]}, {when} step")
+        _screen.show(_plots.chart(curves, ticks))
 
 
 def _curve(look: "OverNoise", kind: str, marker: str) -> Series:

@@ -1,12 +1,13 @@
 """Tables on the terminal, by rich; what runs hold is shown as text, never obeyed as markup."""
 
-import os
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from cmbench.cli import _screen
+from cmbench.text import plain
 
 _GAP = 2  # spaces between columns
 
@@ -15,20 +16,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int =
     """Print rows under headers; columns whose cells look like numbers stand to the right.
 
     Where a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
-    A file or another program gets every column of such a table whole.
+    A file or another program gets every row whole, on one line.
     """
-    console = Console()
-    widths = [max(cell_len(str(cell)) for cell in column) for column in zip(headers, *rows, strict=True)]
-    if spare and not (console.is_terminal or "COLUMNS" in os.environ):
+    console = _screen.console()
+    headers, texts = [plain(header) for header in headers], [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headers, *texts, strict=True)]
+    if not _screen.is_terminal():
         console.width = max(console.width, _width(widths))
     while spare and _width(widths) > console.width:
         spare, widths = spare - 1, widths[:-1]
-    headers, rows = headers[: len(widths)], [row[: len(widths)] for row in rows]
+    headers, texts = headers[: len(widths)], [row[: len(widths)] for row in texts]
     built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headers))
     for i, header in enumerate(headers):
-        numeric = all(_is_number(str(row[i])) for row in rows)
+        numeric = all(_is_number(row[i]) for row in texts)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
-    texts = [[str(cell) for cell in row] for row in rows]
     if texts and _cells_stay_whole(headers, texts, console.width):
         # A column becomes one cell of many lines, for a fifth of the time.
         texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
@@ -52,7 +53,7 @@ def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], wid
     longest = 1 + max(map(cell_len, cells), default=0)  # and one where it does not come out even
     widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
     least = widths[0] + sum(min(column, longest) for column in widths[1:]) + _GAP * (len(widths) - 1)
-    return least <= width and not any("\n" in cell for cell in cells)
+    return least <= width
 
 
 def _is_number(text: str) -> bool:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from typing import Literal, NamedTuple
 
-from rich.console import Console
+from cmbench.cli import _screen
 
 
 class Terminal(NamedTuple):
@@ -24,7 +24,7 @@ def look() -> Terminal:
         name for name, key in (("tmux", "TMUX"), ("screen", "STY"), ("ssh", "SSH_CONNECTION")) if os.environ.get(key)
     ]
     term = os.environ.get("TERM", "")
-    console = Console()
+    console = _screen.console()
     facts = [
         f"{width} x {height}",
         f"TERM={term}" if term else "TERM not set",
@@ -32,7 +32,7 @@ def look() -> Terminal:
         encoding,
         *around,
     ]
-    if not sys.stdout.isatty():
+    if not _screen.is_terminal():
         return Terminal("ok", f"none: output goes to a file or a pipe ({', '.join(facts)})", "")
     problems = []
     if width < 80 or height < 24:

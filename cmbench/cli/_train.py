@@ -3,16 +3,16 @@
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
-from cmbench.cli import _dashboard, _follow
+from cmbench.cli import _dashboard, _follow, _screen
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import DivergedError
 from cmbench.rundir import launch, status
 from cmbench.rundir.select import address
+from cmbench.text import brief, plain
 
 if TYPE_CHECKING:
     from cmbench.engine.recorder import Record
@@ -35,13 +35,13 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         _dashboard.settings()
     run = launch.start_detached(arguments)
     if detach:
-        typer.echo(run.name)
+        _screen.line(run.name)
         return 0
     if not shows:
         return _follow.follow_started(run)
     _dashboard.show(run.path.parent, [run])
     if status.is_live(run):
-        typer.echo(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
+        _screen.line(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
         return 0
     return _follow.closing(run)
 
@@ -57,12 +57,10 @@ def _in_this_process(runner: "Runner") -> int:
     with runner.run.console.open("a", encoding="utf-8", buffering=1) as console:
 
         def say(line: str) -> None:
-            try:
-                print(line, flush=True)
-            except OSError:  # the reader or the terminal has gone; training goes on
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            with suppress(_screen.LostOutputError):  # the reader or the terminal has gone; training goes on
+                _screen.line(line)
             if not detached:  # otherwise the console is where it was just printed
-                console.write(line + "\n")
+                console.write(plain(line) + "\n")
 
         say(runner.run.name)
         try:
@@ -70,9 +68,10 @@ def _in_this_process(runner: "Runner") -> int:
                 if line := _line(record, runner):
                     say(line)
         except DivergedError as error:
-            say(f"cmbench: {error}")
+            say(f"cmbench: {brief(error)}")
             return error.exit_code
-    _follow.closing(runner.run)
+    with suppress(_screen.LostOutputError):
+        _follow.closing(runner.run)
     return runner.exit_code
 
 

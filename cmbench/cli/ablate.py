@@ -12,13 +12,12 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _outcomes, _variants
+from cmbench.cli import _outcomes, _screen, _variants
 from cmbench.cli._options import Json, Overrides, RecipeFile, RunsDir, Trust
 from cmbench.cli._processes import Accepted, Ended, Processes
 from cmbench.cli._tables import table
 from cmbench.cli._variants import Switch, Task
 from cmbench.errors import STOPPED, DivergedError, UsageError
-from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder
 
@@ -66,7 +65,7 @@ def ablate(
     if not (training.interrupted and left):
         _outcomes.report(name, path, tasks, json)
         for failure in training.failures:
-            typer.echo(f"cmbench: {failure}", err=True)
+            _screen.complain(failure)
         if training.failures or not left:
             return 1 if training.failures else 0
     training.say(f"stopped, {left} of {len(tasks)} runs left; go on: {shlex.join(['cmbench', *sys.argv[1:]])}")
@@ -76,11 +75,11 @@ def ablate(
 def _list(switches: Sequence[Switch], objective: str, json: bool) -> None:
     if json:
         found = [{"name": s.name, "overrides": s.overrides, "standing": s.standing} for s in switches]
-        typer.echo(to_json({"schema": 1, "switches": found}))
+        _screen.data({"schema": 1, "switches": found})
     elif switches:
         table(["switch", "without it", "here"], [[s.name, ", ".join(s.overrides), s.standing] for s in switches])
     else:
-        typer.echo(f"objective '{objective}' has no switches", err=True)
+        _screen.line(f"objective '{objective}' has no switches", err=True)
 
 
 class _Training:
@@ -94,7 +93,7 @@ class _Training:
 
     def say(self, line: str) -> None:
         """Print a line beside the data."""
-        typer.echo(line, err=self._to_stderr)
+        _screen.line(line, err=self._to_stderr)
 
     def do(self, tasks: Sequence[Task]) -> None:
         """Train the tasks that are not done. A run that fails is noted, and the others go on."""

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from cmbench import recipe as recipes
+from cmbench.cli import _screen
 from cmbench.cli._options import MOST_STEPS, Json, Overrides, RecipeFile, Seed, Trust, named
 from cmbench.errors import UsageError, writing
-from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.files import write_atomically
 
 
 def classifier(
@@ -37,6 +38,6 @@ def classifier(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, trained.to_safetensors())
     if json:
-        typer.echo(to_json({"schema": 1, "file": str(out), "accuracy": accuracy}))
+        _screen.data({"schema": 1, "file": str(out), "accuracy": accuracy})
     else:
-        typer.echo(f"{out}: {accuracy:.1%} of held-out data are put into their class")
+        _screen.line(f"{out}: {accuracy:.1%} of held-out data are put into their class")

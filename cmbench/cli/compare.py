@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _dashboard
+from cmbench.cli import _dashboard, _screen
 from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
 from cmbench.errors import NotFoundError, UsageError, naming, writing
 from cmbench.rundir import filter as run_filter
@@ -75,7 +75,7 @@ def compare(
 
         _report_plain.show(found, ascii_only)
     for line in holding:
-        typer.echo(line, err=True)
+        _screen.line(line, err=True)
     return 1 if holding else 0
 
 
@@ -157,8 +157,8 @@ def _print_data(found: "Comparison", json: bool) -> None:
     if json:
         from cmbench.cli import _report_json
 
-        typer.echo(_report_json.encoded(found))
+        _screen.data(_report_json.plain(found))
     else:
         from cmbench.cli import _report_csv
 
-        typer.echo(_report_csv.encoded(found), nl=False)
+        _screen.text(_report_csv.encoded(found).rstrip("\n"))

@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cmbench import recipe as recipes
-from cmbench.cli import _terminal
+from cmbench.cli import _screen, _terminal
 from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes, named
 from cmbench.cli._tables import table
 from cmbench.errors import NotFoundError, UsageError
-from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 
@@ -44,10 +42,10 @@ def doctor(
     checks = _of_machine(runs_dir) if recipe is None else _of_recipe(recipe, overrides or [], runs_dir, compile)
     counts = {level: sum(check.level == level for check in checks) for level in ("ok", "warn", "fail", "-")}
     if json:
-        typer.echo(to_json({"schema": 1, "recipe": recipe, "counts": counts, "checks": [vars(c) for c in checks]}))
+        _screen.data({"schema": 1, "recipe": recipe, "counts": counts, "checks": [vars(c) for c in checks]})
     else:
         _print(checks)
-        typer.echo("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n and level != "-"))
+        _screen.text("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n and level != "-"))
     return 1 if counts["fail"] else 0
 
 
@@ -66,7 +64,7 @@ def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: 
     from cmbench.engine import build
     from cmbench.engine import doctor as engine
 
-    with Console(stderr=True).status(f"looking at {path}"):
+    with _screen.waiting(f"looking at {path}"):
         return engine.of_recipe(build.complete(given, str(path)), str(path), runs_dir, run, compile)
 
 
@@ -85,12 +83,14 @@ def _find(name: str, runs_dir: Path | None) -> tuple[Path, RunDir | None]:
 
 
 def _print(checks: "list[Check]") -> None:
-    table(
-        ["check", "", "found"], [(c.name, c.level, c.found + (f"\n-> {c.advice}" if c.advice else "")) for c in checks]
-    )
+    found: list[tuple[str, str, str]] = []
+    for check in checks:
+        found.append((check.name, check.level, check.found))
+        found += [("", "", f"-> {check.advice}")] if check.advice else []
+    table(["check", "", "found"], found)
     bins: list[dict[str, Any]] = next((c.values["bins"] for c in checks if "bins" in c.values), [])
     if bins:
-        typer.echo("\ndF/dt along the conditional velocity: relative error in each bin of noise levels")
+        _screen.text("\ndF/dt along the conditional velocity: relative error in each bin of noise levels")
         keys = [key for key in bins[0] if key.startswith("error_")]
         names = {"error_jvp": "against float64 jvp", "error_finite_difference": "against float64 differences"}
         rows = [[_range(b["sigma"]), *(f"{b[key]:.1e}" for key in keys)] for b in bins]

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _figures, _figures_page
+from cmbench.cli import _figures, _figures_page, _screen
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
 from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
-from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.files import write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 _TRAJECTORIES = 128  # where the recipe asks for none
@@ -24,7 +24,7 @@ def evaluate(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             autocompletion=complete_runs,
             help="Paths, unique prefixes, @latest or @latest:PREFIX; none: the newest with a checkpoint.",
         ),
@@ -61,9 +61,7 @@ def evaluate(
         with writing(f"--markdown {markdown}"):
             write_atomically(markdown, _figures_page.page(subjects, answers, asked).encode())
     if json:
-        typer.echo(
-            to_json({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})
-        )
+        _screen.data({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})
         return
     for subject, figures in zip(subjects, answers, strict=True):
         _figures.show(subject, figures, asked)

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from cmbench.cli import _findings
+from cmbench.cli import _findings, _screen
 from cmbench.cli._options import Json
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError, writing
 from cmbench.lab import _claims
-from cmbench.rundir.files import to_json
 
 
 def _complete_claims(incomplete: str) -> list[str]:
@@ -26,7 +24,7 @@ def lab(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CLAIM]...",
+            metavar="CLAIM",
             autocompletion=_complete_claims,
             help="Claims to measure, or all; none: list them.",
         ),
@@ -46,7 +44,7 @@ def lab(
     results = []
     for claim in claims:
         start = time.perf_counter()
-        with Console(stderr=True).status(f"measuring {claim.name}"):
+        with _screen.waiting(f"measuring {claim.name}"):
             finding = _claims.measure(claim)
         results.append(_findings.Result(claim, finding, time.perf_counter() - start))
         if not json:
@@ -57,9 +55,9 @@ def lab(
         with writing(f"--markdown {markdown}"):
             markdown.write_text(_findings.page(results), encoding="utf-8")
     if json:
-        typer.echo(to_json({"schema": 1, "counts": _findings.counts(results), "claims": [r.plain() for r in results]}))
+        _screen.data({"schema": 1, "counts": _findings.counts(results), "claims": [r.plain() for r in results]})
     else:
-        typer.echo(f"\n{_findings.summary(results)}")
+        _screen.text(f"\n{_findings.summary(results)}")
     return int(any(result.finding.verdict == "fails" for result in results))
 
 
@@ -83,10 +81,10 @@ def _check_outputs(png: Path | None, markdown: Path | None) -> None:
 def _list(json: bool) -> None:
     claims = _claims.all_claims()
     if json:
-        typer.echo(to_json({"schema": 1, "claims": [vars(claim) for claim in claims]}))
+        _screen.data({"schema": 1, "claims": [vars(claim) for claim in claims]})
         return
     table(["claim", "section", "statement"], [(claim.name, claim.section, claim.statement) for claim in claims])
-    typer.echo("\nnext: cmbench lab CLAIM, cmbench lab all")
+    _screen.text("\nnext: cmbench lab CLAIM, cmbench lab all")
 
 
 def _draw(result: "_findings.Result", folder: Path) -> None:

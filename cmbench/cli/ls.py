@@ -3,12 +3,10 @@
 import time
 from typing import Any
 
-import typer
-
+from cmbench.cli import _screen
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._tables import table
 from cmbench.rundir import status
-from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
@@ -20,11 +18,11 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     folder = runs_folder(runs_dir)
     found = all_runs(folder)[::-1]
     if json:
-        typer.echo(to_json({"schema": 1, "runs": list(map(_about, found))}))
+        _screen.data({"schema": 1, "runs": list(map(_about, found))})
     elif found:
         table(["run", "state", "step", "loss", "quality", "age"], [_cells(glance(run)) for run in found], spare=3)
     else:
-        typer.echo(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
+        _screen.line(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
 
 
 def _about(run: RunDir) -> dict[str, Any]:

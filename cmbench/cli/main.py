@@ -8,6 +8,7 @@ import typer
 
 from cmbench import __version__
 from cmbench.cli import (
+    _screen,
     ablate,
     classifier,
     compare,
@@ -59,7 +60,7 @@ app.add_typer(recipe.app, name="recipe")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"cmbench {__version__}")
+        _screen.line(f"cmbench {__version__}")
         raise typer.Exit
 
 
@@ -69,39 +70,43 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _screen.text(context.get_help())
 
 
 def main() -> None:
     """Run the command line and exit with the codes of the README."""
-    sys.exit(_exit_code())
+    _screen.fill_standard_streams()
+    try:
+        code = _exit_code()
+    finally:
+        _screen.drop_what_is_left()
+    sys.exit(code)
 
 
 def _exit_code() -> int:
+    with _screen.gate():
+        return _guarded()
+
+
+def _guarded() -> int:
     try:
-        return app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except CmbenchError as error:
         if os.environ.get("CMBENCH_DEBUG"):
             traceback.print_exc()
-        if not launch.refuse(error):
-            _complain(str(error))
+        if not launch.refuse(error) and str(error):
+            _screen.complain(error)
         return error.exit_code
     except typer.TyperException as error:
-        if message := " ".join(error.format_message().split()):
-            _complain(message)
+        if message := error.format_message():
+            _screen.complain(message)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except Exception as error:
         if os.environ.get("CMBENCH_DEBUG"):
-            raise
-        text = " ".join(str(error).split())
-        _complain(f"{type(error).__name__}: {text[:300]} (CMBENCH_DEBUG=1 shows where)")
+            traceback.print_exc()
+        _screen.complain(f"{type(error).__name__}: {error} (CMBENCH_DEBUG=1 shows where)")
         return 1
-
-
-def _complain(message: str) -> None:
-    print(f"cmbench: {message}", file=sys.stderr)

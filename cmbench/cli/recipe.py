@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from cmbench import recipe as recipes
+from cmbench.cli import _screen
 from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes, named
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
-from cmbench.rundir.files import to_json
+from cmbench.text import toml_escaped
 
 app = typer.Typer(help="List, show and check recipes.", rich_markup_mode=None)
 
@@ -17,7 +18,7 @@ app = typer.Typer(help="List, show and check recipes.", rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _screen.text(context.get_help())
 
 
 @app.command("list")
@@ -28,9 +29,9 @@ def list_recipes(json: Json = False) -> None:
         try:
             found.append(_about(path))
         except UsageError as error:
-            typer.echo(f"cmbench: {error}", err=True)
+            _screen.complain(error)
     if json:
-        typer.echo(to_json({"schema": 1, "recipes": found}))
+        _screen.data({"schema": 1, "recipes": found})
     else:
         keys = ["name", "objective", "data", "network", "steps"]
         table(keys, [[str(about[key]) for key in keys] for about in found])
@@ -75,9 +76,9 @@ def show(
     path = recipes.find(recipe)
     complete = build.complete(named(path, overrides), str(path))
     if json:
-        typer.echo(to_json({"schema": 1, "recipe": complete.tables()}))
+        _screen.data({"schema": 1, "recipe": complete.tables()})
     else:
-        typer.echo(build.commented(complete), nl=False)
+        _screen.text(toml_escaped(build.commented(complete)).rstrip("\n"))
 
 
 def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
@@ -89,7 +90,7 @@ def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
     paths = [recipes.find(name) for name in names]
     found = [engine.of_recipe(build.complete(named(p, overrides), str(p)), str(p)) for p in paths]
     if json:
-        typer.echo(to_json({"schema": 1, "schedules": [each.to_dict() for each in found]}))
+        _screen.data({"schema": 1, "schedules": [each.to_dict() for each in found]})
     else:
         _schedules.show(found)
 
@@ -98,7 +99,7 @@ def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
 def check(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE...", autocompletion=_complete_recipes, help="Paths or names."),
+        typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="Paths or names."),
     ],
     overrides: Overrides = None,
     trust: Trust = False,
@@ -111,12 +112,12 @@ def check(
         try:
             path = recipes.find(name)
             build.complete_new(named(path, overrides), str(path))
-            typer.echo(f"{path}: ok")
+            _screen.line(f"{path}: ok")
         except UsageError as error:
             mistakes.append(str(error))
     if mistakes:
         for mistake in mistakes[:-1]:
-            typer.echo(f"cmbench: {mistake}", err=True)
+            _screen.complain(mistake)
         raise UsageError(mistakes[-1])
 
 
@@ -125,4 +126,4 @@ def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""
     from cmbench.engine import build
 
-    typer.echo(to_json(build.schema(), indent=True))
+    _screen.data(build.schema(), indent=True)

@@ -8,11 +8,11 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench import steering
+from cmbench.cli import _screen
 from cmbench.cli._lines import event_line
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.rundir import control, status
-from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.select import runs_folder, select
@@ -22,7 +22,7 @@ _POLL = 0.1  # seconds
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
 Changes = Annotated[
     list[str],
-    typer.Argument(metavar="TABLE.KEY=VALUE...", help="E.g. optimizer.lr=1e-4 log.every=50; the rest stays."),
+    typer.Argument(metavar="TABLE.KEY=VALUE", help="E.g. optimizer.lr=1e-4 log.every=50; the rest stays."),
 ]
 
 
@@ -84,14 +84,21 @@ def _ask(run: RunDir, action: str, timeout: float, json: bool, **details: Any) -
     journal.read()  # what has been
     identity = control.request(run, action, **details)
     if not timeout:
-        typer.echo(to_json({"id": identity, "action": action, **details}) if json else f"{run.name}: asked to {action}")
+        _say({"id": identity, "action": action, **details}, f"{run.name}: asked to {action}", json)
         return
     answer = _answer(run, journal, identity, time.monotonic() + timeout)
     if answer is None:
         raise CmbenchError(f"{run.name}: asked to {action}, but no answer after {timeout:g} s; it is still asked")
     if answer["result"] != "done":
         raise ConflictError(f"{run.name}: {action} {answer['result']}")
-    typer.echo(to_json(answer) if json else f"{run.name}: {event_line(answer)}")
+    _say(answer, f"{run.name}: {event_line(answer)}", json)
+
+
+def _say(about: Row, text: str, json: bool) -> None:
+    if json:
+        _screen.data(about)
+    else:
+        _screen.line(text)
 
 
 def _answer(run: RunDir, journal: Tail, identity: str, deadline: float) -> Row | None:

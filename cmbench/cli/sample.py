@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmbench.cli import _screen
 from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, shown
-from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.files import write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def sample(
     labels = _labels(label, n, trained)
     x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():
-        typer.echo("cmbench: some samples are not finite", err=True)
+        _screen.complain("some samples are not finite")
 
     written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}.png"]
     _write(written[0], snapshot.to_png(x), "--out" if out else "samples")
@@ -72,14 +73,14 @@ def sample(
             "n": n,
             "seed": seed,
         }
-        typer.echo(to_json({"schema": 1, **about, "files": [str(path) for path in written]}))
+        _screen.data({"schema": 1, **about, "files": [str(path) for path in written]})
         return
     from cmbench.cli import _picture
 
     _picture.show(x)
     shown = ", ".join(f"{sigma:.4g}" for sigma in levels)
-    typer.echo(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}")
-    typer.echo(f"{n} samples: {', '.join(str(path) for path in written)}")
+    _screen.line(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}")
+    _screen.line(f"{n} samples: {', '.join(str(path) for path in written)}")
 
 
 def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:

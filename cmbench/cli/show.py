@@ -3,17 +3,17 @@
 import re
 from typing import Any
 
-import typer
-
 from cmbench import recipe as recipes
+from cmbench.cli import _screen
 from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.cli._tables import table
 from cmbench.rundir import settings, status
-from cmbench.rundir.files import read_json, to_json
+from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Tail
 from cmbench.rundir.select import runs_folder, select
+from cmbench.text import toml_escaped
 from cmbench.tui.signs import four_digits
 
 
@@ -22,10 +22,10 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     chosen = select(run, runs_folder(runs_dir))
     about = _about(chosen)
     if json:
-        typer.echo(to_json(about))
+        _screen.data(about)
         return
     now, meta = about["status"], about["meta"]
-    typer.echo(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
+    _screen.line(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
     facts = [
         ("path", chosen.path),
         ("device", meta.get("device", "-")),
@@ -44,7 +44,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     ]
     if rows:
         table(["metric", "last", "best", "floor"], rows)
-    typer.echo("\n" + recipes.dumps(recipes.load(chosen.recipe)).rstrip())
+    _screen.text("\n" + toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip())
 
 
 def _about(run: RunDir) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cmbench.cli import _follow
+from cmbench.cli import _follow, _screen
 from cmbench.cli._options import Run, RunsDir
 from cmbench.cli.requests import select_live
 from cmbench.errors import STOPPED, CmbenchError
@@ -30,5 +30,5 @@ def stop(
         raise CmbenchError(
             f"{chosen.name}: asked to stop, but still {status.read(chosen)['state']} after {timeout:g} s"
         )
-    typer.echo(f"{chosen.name}: asked to stop")
+    _screen.line(f"{chosen.name}: asked to stop")
     return 0

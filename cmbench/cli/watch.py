@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cmbench.cli import _dashboard, _follow
+from cmbench.cli import _dashboard, _follow, _screen
 from cmbench.cli._options import Ascii, Json, Runs, RunsDir
 from cmbench.errors import UsageError
-from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
 
@@ -35,19 +34,19 @@ def watch(
         from cmbench.cli import _card
 
         for run in chosen or [select("@latest", folder)]:
-            typer.echo("\n".join(_card.card(run, ascii_only)))
+            _screen.show(_card.card(run, ascii_only))
 
 
 def _follow_one(run: RunDir, past: int, json: bool) -> None:
     if json:
         for row in _follow.rows(run, past):
-            typer.echo(to_json(row))
+            _screen.data(row)
         return
-    typer.echo(run.name)
+    _screen.line(run.name)
     try:
         for line in _follow.lines(run, past):
-            typer.echo(line)
+            _screen.line(line)
     except KeyboardInterrupt:
-        typer.echo(f"\nleft; the run goes on: cmbench watch {address(run)}")
+        _screen.text(f"\nleft; the run goes on: cmbench watch {address(run)}")
         return
     _follow.closing(run)

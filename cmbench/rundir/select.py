@@ -1,6 +1,7 @@
 """Which run is meant: a path, a unique prefix, @latest, or @latest:PREFIX."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,8 +16,8 @@ def runs_folder(given: Path | None = None) -> Path:
 
 
 def address(run: RunDir) -> str:
-    """Return what to type for a run: its name where commands look by themselves, else its path."""
-    return run.name if run.path.resolve().parent == runs_folder().resolve() else str(run.path)
+    """Return what to type for a run, quoted for a shell: its name where commands look by themselves, else its path."""
+    return shlex.quote(run.name if run.path.resolve().parent == runs_folder().resolve() else str(run.path))
 
 
 def all_runs(runs_dir: Path) -> list[RunDir]:

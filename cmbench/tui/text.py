@@ -1,31 +1,19 @@
 """Text that others wrote, as a terminal may show it: names, notes and console lines obey nothing in them."""
 
-import unicodedata
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from cmbench.text import plain
+
 if TYPE_CHECKING:  # reports of text alone do without
     from rich.text import Text
     from textual.content import Content
 
-_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}  # ␀ to ␟, ␡
 _LIKE = {"-": "─━═▔▁▂▃▀▄▅▆▇—", "|": "│┃┊▏▎▍▌▋▊▉▐▕", "+": "┌┐└┘├┤┬┴┼╭╮╯╰▛▜▙▟", ".": "·•", "~": "…", "#": "█"}
 _LIKE |= {"<": "←", ">": "→▶", "^": "↑▲", "v": "↓▼", "*": "★●"}
 _ASCII = str.maketrans({sign: like for like, signs in _LIKE.items() for sign in signs})
-
-
-def plain(text: object) -> str:
-    """Return a text on one line in which every control character is a visible sign and none acts on the terminal.
-
-    C0 controls become their Unicode pictures (escape is ␛), C1 controls, marks that change the writing direction and
-    unpaired surrogates become �; a tab becomes a space.
-    """
-    if (shown := str(text)).isprintable():  # nearly all there is, a thousand times a table
-        return shown
-    shown = shown.replace("\t", " ").translate(_PICTURES)
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in shown)
 
 
 def ascii_alone(text: str) -> str:

@@ -1,9 +1,11 @@
 """The commands in front of a finished run, in this process."""
 
+import io
 import json
 import re
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from rich.cells import cell_len
 from safetensors.numpy import load_file
 from tiny import TINY
 
-from cmbench.cli import _follow, _train
+from cmbench.cli import _follow, _screen, _train
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.engine import checkpoint, weights
 from cmbench.equations import sampling
@@ -107,6 +109,8 @@ def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
     now = status.read(trained)["heartbeat"] + 90
     monkeypatch.setattr("time.time", lambda: now)  # or it grows older meanwhile
 
+    monkeypatch.setattr(_screen, "is_terminal", lambda: True)
+
     def lines(width: int) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(width))
         return cmbench("ls").out.splitlines()
@@ -123,7 +127,7 @@ def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
 
 
 def test_ls_for_a_file_has_every_column_whole(cmbench, trained, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "40")  # of the terminal, not of the file
     renamed = trained.path.rename(trained.path.with_name("a" * 100))
     head, row = cmbench("ls").out.splitlines()
     assert head.split() == ["run", "state", "step", "loss", "quality", "age"]
@@ -433,13 +437,14 @@ def test_a_broken_recipe_does_not_hide_the_others(cmbench, home):
 
 
 def test_training_goes_on_when_the_reader_of_its_lines_leaves(cmbench, home, monkeypatch):
-    def leave(*arguments, **options):
-        raise BrokenPipeError
+    class Left(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
 
-    monkeypatch.setattr(_train, "print", leave, raising=False)
-    monkeypatch.setattr(_train.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(sys, "stdout", Left())
     assert cmbench("run", "tiny.toml").code == 0
     (run,) = all_runs(home / "runs")
+    assert "step 12/12" in run.console.read_text()
     assert status.read(run)["state"] == "finished"
 
 
@@ -471,10 +476,13 @@ HOSTILE = "\x1b[2J[red]x\x07 北京" + "long " * 40
 
 
 @pytest.mark.parametrize("rows", [0, 1, 40])
-def test_without_a_terminal_watch_is_a_card(cmbench, home, rows):
+def test_without_a_terminal_watch_is_a_card(cmbench, home, rows, monkeypatch):
     run = live_run(home / "runs", rows=rows, name=f"{HOSTILE.replace('/', '')}-1")
     add(run.events, event(40, "failed", error=HOSTILE), {"kind": "request", "settings": 3}, event(41, "warning"))
     add(run.metrics, metrics(41, own=2.0), b'{"step": 42, "los')
+    whole = cmbench("watch").out.splitlines()
+    assert f"path {run.path}".replace("\x1b", "␛").replace("\x07", "␇") in whole
+    monkeypatch.setattr(_screen, "is_terminal", lambda err=False: True)
     outcome = cmbench("watch")
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()

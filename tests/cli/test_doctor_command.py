@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from cmbench.cli import _terminal
+from cmbench.cli import _screen, _terminal
 
 OWN_MASKS = """
 import torch
@@ -53,6 +53,7 @@ def test_of_a_recipe(cmbench, home):
 
 
 def test_text_at_80_columns(cmbench, monkeypatch):
+    monkeypatch.setattr(_screen, "is_terminal", lambda err=False: True)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     lines = cmbench("doctor", "tiny.toml").out.splitlines()

@@ -191,10 +191,10 @@ def test_another_recipe_wants_the_option(cmbench, home):
 def test_charts_survive_what_is_not_finite(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     gaps = Series([0, 1, 2, 3, math.inf], [math.nan, 1.0, None, math.inf, 2.0], "o", joined=True)
-    text = _plots.chart([gaps], {0.0: "0", 3.0: "3"}, 8)
+    text = _plots.chart([gaps], {0.0: "0", 3.0: "3"}, 8).plain
     assert sum(line.count("o") for line in text.splitlines()) == 1
     assert "nothing" in _plots.chart([Series([0], [None], "o", joined=False)], {})
-    flat = _plots.chart([Series([0, 1], [0.0, 0.0], "o", joined=False)], {0.0: "0", 1.0: "1"}, 8)
+    flat = _plots.chart([Series([0, 1], [0.0, 0.0], "o", joined=False)], {0.0: "0", 1.0: "1"}, 8).plain
     assert max(map(len, flat.splitlines())) == 60
     many = _plots._finite(Series(range(100_000), [float(i) for i in range(100_000)], "o", joined=True))
     assert len(many.x) <= 4 * 60

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cmbench.cli import _screen
 from cmbench.cli._tables import table
 
 WORDS = ["", "-", "1", "2.5", "+2.04e+08", "[b] 漢字", " y ", "a word", "at 256000000 images", "longer-than-others"]
@@ -25,11 +26,12 @@ def cell_by_cell(headers, rows) -> None:
         whole.add_column(header, justify="right" if numbers else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         whole.add_row(*map(Text, row))
-    Console().print(whole)
+    Console(markup=False).print(whole)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_table_is_richs_of_its_cells(capsys, monkeypatch, seed):
+    monkeypatch.setattr(_screen, "is_terminal", lambda: True)
     chance = random.Random(seed)
     columns = [chance.sample(WORDS, 3) for _ in range(chance.randint(1, 6))]
     headers = [chance.choice(WORDS) for _ in columns]
@@ -39,7 +41,18 @@ def test_a_table_is_richs_of_its_cells(capsys, monkeypatch, seed):
         assert drawn(capsys, lambda: table(headers, rows)) == drawn(capsys, lambda: cell_by_cell(headers, rows)), width
 
 
-def test_a_cell_of_two_lines_keeps_its_row(capsys):
+def test_a_line_break_in_a_cell_is_shown(capsys):
     rows = [["a", "two\nlines"], ["b", "one"]]
     lines = drawn(capsys, lambda: table(["run", "note"], rows)).splitlines()
-    assert [line.split() for line in lines] == [["run", "note"], ["a", "two"], ["lines"], ["b", "one"]]
+    assert [line.split() for line in lines] == [["run", "note"], ["a", "two␊lines"], ["b", "one"]]
+
+
+@pytest.mark.parametrize("columns", [None, "20"])
+def test_what_is_no_terminal_gets_each_row_on_a_line(capsys, monkeypatch, columns):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    rows = [["a" * 150, "b" * 150, "c" * 5], ["d", "e", "f"]]
+    lines = drawn(capsys, lambda: table(["run", "note", "tag"], rows, spare=2)).splitlines()
+    assert [line.split() for line in lines] == [["run", "note", "tag"], *rows]

@@ -1,0 +1,212 @@
+"""The one way out: what the command line prints leaves through here, as text that no terminal obeys.
+
+Commands print by `line`, `text`, `data` and `show`. What others write to sys.stdout and sys.stderr, such as usage
+errors, warnings and tracebacks, passes the gate that stands in their place. Colours and cursor movements come from Rich
+alone, by a console whose texts are made harmless; the dashboard has the terminal to itself.
+"""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TextIO, cast
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from cmbench.errors import CmbenchError
+from cmbench.rundir.files import to_json
+from cmbench.text import brief, json_escaped, plain, plain_lines
+
+_READER_LEFT = 141  # what a shell makes of SIGPIPE
+
+
+class LostOutputError(CmbenchError):
+    """What is printed cannot be written. Without a message where the reader of a pipe has left."""
+
+    def __init__(self, error: OSError) -> None:
+        left = isinstance(error, BrokenPipeError)
+        super().__init__("" if left else f"stdout: cannot be written: {error.strerror or error}")
+        self.exit_code = _READER_LEFT if left else 1
+
+
+class _Stream(io.TextIOBase):
+    """A standard stream that takes text as it is.
+
+    Where it takes no more it raises LostOutputError, if it `tells`; else the text is lost in silence.
+    """
+
+    def __init__(self, beneath: TextIO, tells: bool) -> None:
+        self._beneath, self._tells = beneath, tells
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._beneath.encoding or "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return self._beneath.errors or "strict"
+
+    def fileno(self) -> int:
+        return self._beneath.fileno()
+
+    def isatty(self) -> bool:
+        return not self._beneath.closed and self._beneath.isatty()
+
+    def write(self, text: str) -> int:
+        with self._failing():
+            self._beneath.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._failing():
+            self._beneath.flush()
+
+    def close(self) -> None:
+        """Stay open: the stream beneath is not ours."""
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._tells:
+                raise LostOutputError(error) from None
+
+
+class _Gate(_Stream):
+    """A standard stream through which text alone passes. It calls itself no terminal, so that nobody styles for it."""
+
+    def __init__(self, beneath: TextIO, tells: bool) -> None:
+        super().__init__(beneath, tells)
+        self.beyond = _Stream(beneath, tells)
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, text: str) -> int:
+        is_progress = text.startswith("\r") and text != "\r\n"  # each look at it gets a line of its own
+        return super().write(plain_lines("\n" + text[1:] if is_progress else text))
+
+
+class _Console(Console):
+    """A console of Rich's that prints texts without what acts on a terminal; its own sequences are no text."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the parts of what is printed."""
+        for part in super().render(renderable, options):
+            yield part if part.control or _is_harmless(part.text) else Segment(plain_lines(part.text), part.style)
+
+
+def _is_harmless(text: str) -> bool:
+    return text == "\n" or (text.isascii() and text.isprintable())
+
+
+@contextmanager
+def gate() -> Iterator[None]:
+    """Let sys.stdout and sys.stderr take text alone while the block runs."""
+    before = sys.stdout, sys.stderr
+    for name, tells in (("stdout", True), ("stderr", False)):
+        stream = getattr(sys, name)
+        if stream is None:  # closed when this process began
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
+        if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is shown as well
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, _Gate(stream, tells))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def fill_standard_streams() -> None:
+    """Open those of the three that are closed, or the next file of ours would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def drop_what_is_left() -> None:
+    """Let go of what was printed and cannot be written, or the interpreter complains of it when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _stream(err: bool) -> TextIO:
+    """Return stdout or stderr, past the gate."""
+    stream = sys.stderr if err else sys.stdout
+    return cast(TextIO, stream.beyond) if isinstance(stream, _Gate) else stream
+
+
+def is_terminal(err: bool = False) -> bool:
+    """Return whether what is printed reaches a terminal."""
+    stream = _stream(err)
+    return stream is not None and stream.isatty()
+
+
+def console(err: bool = False) -> Console:
+    """Return a console for tables and pictures; their texts are shown and not obeyed."""
+    return _Console(file=_stream(err), stderr=err, markup=False, highlight=False, emoji=False)
+
+
+def line(text: object, err: bool = False) -> None:
+    """Print one line, whatever is in it."""
+    _print(f"{plain(text)}\n", err)
+
+
+def text(block: str, err: bool = False) -> None:
+    """Print lines of our own making; what others wrote stands in them on one line."""
+    _print(f"{plain_lines(block)}\n", err)
+
+
+def data(value: Any, indent: bool = False) -> None:
+    """Print JSON."""
+    try:
+        encoded = to_json(value, indent)
+    except TypeError:  # names of bytes that are no UTF-8
+        encoded = to_json(_sound(value), indent)
+    _print(json_escaped(encoded.decode()) + "\n", err=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print what Rich draws, lines as long as they are."""
+    console().print(renderable, soft_wrap=True)
+
+
+def complain(message: object) -> None:
+    """Print what went wrong: one line of bounded length to stderr."""
+    line(f"cmbench: {brief(message)}", err=True)
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Show on a terminal what takes its time while a block runs."""
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    spinner = Spinner("dots", Text(plain(text)))
+    return Live(spinner, console=console(err=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+
+
+def _print(text: str, err: bool) -> None:
+    stream = _stream(err)
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
+
+
+def _sound(value: Any) -> Any:
+    """Return data whose texts have whole characters alone."""
+    if isinstance(value, dict):
+        return {_sound(key): _sound(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sound(item) for item in value]
+    return re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
