@@ -94,6 +94,8 @@ def closing(run: RunDir) -> int:
     """Say how a run ended and what to type next. Return its trainer's exit code."""
     now = status.read(run)
     state = now["state"]
+    if reason := now.get("reason"):
+        typer.echo(f"cmbench: {run.name}: {reason}", err=True)
     if state == "finished":
         typer.echo(f"snapshots: {run.snapshots}")
         typer.echo(f"next: cmbench sample {address(run)} --steps 1")

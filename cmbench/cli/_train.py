@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ import typer
 
 from cmbench.cli import _dashboard, _follow
 from cmbench.cli._lines import event_line, metrics_line
-from cmbench.errors import DivergedError
+from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
+from cmbench.rundir.files import open_to_append, write_all
+from cmbench.rundir.home import GoneError
 from cmbench.rundir.select import address
 
 if TYPE_CHECKING:
@@ -52,17 +55,25 @@ def _has_terminal() -> bool:
 
 
 def _in_this_process(runner: "Runner") -> int:
-    detached = launch.accept(runner.run)
     _stop_on_signals(runner)
-    with runner.run.console.open("a", encoding="utf-8", buffering=1) as console:
+    try:
+        with writing_on(runner.run.console):
+            detached = launch.accept(runner.run)
+            console = os.fdopen(open_to_append(runner.run.console), "ab", buffering=0)
+    except BaseException:
+        runner.close()
+        raise
+    with console:
 
         def say(line: str) -> None:
+            with suppress(OSError):  # on a full disk the log of what was said has gaps
+                write_all(console.fileno(), f"{line}\n".encode())
+            if detached:  # what would be printed goes where it just went
+                return
             try:
                 print(line, flush=True)
             except OSError:  # the reader or the terminal has gone; training goes on
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            if not detached:  # otherwise the console is where it was just printed
-                console.write(line + "\n")
 
         say(runner.run.name)
         try:
@@ -72,7 +83,11 @@ def _in_this_process(runner: "Runner") -> int:
         except DivergedError as error:
             say(f"cmbench: {error}")
             return error.exit_code
-    _follow.closing(runner.run)
+    for trouble in filter(None, (runner.recorder.reason, runner.recorder.unwritten)):
+        with suppress(OSError):
+            typer.echo(f"cmbench: {runner.folder.name}: {trouble}", err=True)
+    with suppress(GoneError):
+        _follow.closing(runner.run)
     return runner.exit_code
 
 
@@ -84,14 +99,20 @@ def _line(record: "Record", runner: "Runner") -> str:
 
 
 def _stop_on_signals(runner: "Runner") -> None:
-    """Let the first SIGINT, SIGTERM or SIGHUP stop with a checkpoint, and the second end the process at once."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Let signals stop with a checkpoint.
+
+    The first SIGINT, SIGTERM or SIGHUP does, and the second ends the process at once. SIGUSR1, SIGUSR2 and SIGXCPU are
+    what batch systems announce an end with, some more than once: these never do more.
+    """
+    by_hand = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    announced = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.request_stop(signal.Signals(number).name)
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
+        if number in by_hand:
+            for each in by_hand:
+                signal.signal(each, signal.SIG_DFL)
 
-    for each in signals:
+    for each in (*by_hand, *announced):
         if signal.getsignal(each) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(each, stop)

@@ -1,6 +1,7 @@
 """Every path of a run directory, and how one is made."""
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from cmbench.rundir.files import fsync_folder
 SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
+STEP = re.compile("[0-9]{8,15}")  # what the folder of a checkpoint is called
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,11 @@ class RunDir:
 def steps_of_checkpoints(run: RunDir) -> list[int]:
     """List the steps that have a checkpoint, ascending."""
     try:
-        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if e.is_dir() and e.name.isdigit())
+        names = {entry.name for entry in os.scandir(run.checkpoints) if entry.is_dir()}
     except OSError:
         return []
+    steps = (int(name) for name in names if STEP.fullmatch(name))
+    return sorted(step for step in steps if run.checkpoint(step).name in names)  # "000000007" is no name that we write
 
 
 def create(runs_dir: Path, name: str) -> RunDir:
@@ -157,9 +161,13 @@ def create(runs_dir: Path, name: str) -> RunDir:
 
 
 def point_latest(run: RunDir) -> None:
-    """Let runs/latest name this run."""
+    """Let runs/latest name this run, unless what has that name is no link, and so not ours."""
+    latest = run.path.parent / LATEST
+    if os.path.lexists(latest) and not latest.is_symlink():
+        return
     temporary = run.path.parent / f".{LATEST}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
+    if temporary.is_symlink():  # of a process that had this number before
+        temporary.unlink()
     temporary.symlink_to(run.name)
-    temporary.replace(run.path.parent / LATEST)
+    temporary.replace(latest)
     fsync_folder(run.path.parent)
