@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import typer
 
@@ -90,12 +91,13 @@ def _keep_watching(run: RunDir) -> bool:
     return False
 
 
-def closing(run: RunDir) -> int:
-    """Say how a run ended and what to type next. Return its trainer's exit code."""
+def closing(run: RunDir, trouble: str = "") -> int:
+    """Say how a run ended and what to type next; `trouble` is what it ended with. Return its trainer's exit code."""
     now = status.read(run)
     state = now["state"]
-    if reason := now.get("reason"):
-        typer.echo(f"cmbench: {run.name}: {reason}", err=True)
+    if trouble := trouble or now.get("reason", ""):
+        with suppress(OSError):  # the disk under it may be full
+            typer.echo(f"cmbench: {run.name}: {trouble}", err=True)
     if state == "finished":
         typer.echo(f"snapshots: {run.snapshots}")
         typer.echo(f"next: cmbench sample {address(run)} --steps 1")

@@ -83,11 +83,8 @@ def _in_this_process(runner: "Runner") -> int:
         except DivergedError as error:
             say(f"cmbench: {error}")
             return error.exit_code
-    for trouble in filter(None, (runner.recorder.reason, runner.recorder.unwritten)):
-        with suppress(OSError):
-            typer.echo(f"cmbench: {runner.folder.name}: {trouble}", err=True)
     with suppress(GoneError):
-        _follow.closing(runner.run)
+        _follow.closing(runner.run, runner.recorder.reason or runner.recorder.unwritten)
     return runner.exit_code
 
 

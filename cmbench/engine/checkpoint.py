@@ -122,7 +122,7 @@ def is_whole(run: RunDir, step: int) -> bool:
 
 def recover(run: RunDir) -> None:
     """Put back a checkpoint that a crash caught between leaving its place and being replaced."""
-    for aside in _folders(run.checkpoints, r"\.([0-9]{8,15})\.old"):
+    for aside in _folders(run.checkpoints, rf"\.({STEP})\.old"):
         final = run.checkpoints / aside.name.removeprefix(".").removesuffix(".old")
         if not final.exists():
             aside.rename(final)
@@ -130,7 +130,7 @@ def recover(run: RunDir) -> None:
 
 def remove_leftovers(run: RunDir) -> None:
     """Remove what a crash left of checkpoints that were being written, replaced or removed."""
-    for leftover in _folders(run.checkpoints, r"\.[0-9]{8,15}\.(tmp|old)"):
+    for leftover in _folders(run.checkpoints, rf"\.({STEP})\.(tmp|old)"):
         _remove(leftover)
 
 
@@ -175,7 +175,7 @@ def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
         _vacate(doomed)
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
         _remove(doomed)
-    for abandoned in _folders(run.abandoned_checkpoints, STEP.pattern):
+    for abandoned in _folders(run.abandoned_checkpoints, STEP):
         if steps and int(abandoned.name) <= steps[-1]:
             _remove(abandoned)
 

@@ -54,7 +54,7 @@ class Recorder:
         self._failing: set[str] = set()
         for folder in (run.checkpoints, run.snapshots, run.control):
             make_folder(folder)
-        remove_temporaries(run.path, r"status\.json|(metrics|profiles|events)\.jsonl")
+        remove_temporaries(run.path, r"status\.json|(metrics|profiles|events)\.jsonl|console\.log")
         remove_temporaries(run.path, r"annotations\.json", shared=True)
         remove_temporaries(run.snapshots, snapshot.NAME)
         remove_temporaries(run.control, control.NAME, shared=True)
@@ -122,7 +122,8 @@ class Recorder:
         Raises:
             OSError: they cannot be written.
         """
-        return self.event("snapshot", files=snapshot.write(self.run, self.trainer.state.step, samples))
+        files = self._there(lambda run: snapshot.write(run, self.trainer.state.step, samples))
+        return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:
         """Write a checkpoint of the state as it is now, and remove those that the recipe does not keep.
@@ -130,15 +131,26 @@ class Recorder:
         Raises:
             OSError: it cannot be written.
         """
+        self.follow()
         for log in self._logs:
             self.attempt(log.path.name, log.fsync)
-        run, step, keep = self.run, self.trainer.state.step, self.trainer.recipe.checkpoint.keep
-        folder = checkpoint.save(run, step, self.trainer.state.groups())
-        saved = layout.steps_of_checkpoints(run)
+        step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
+        folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups()))
+        saved = layout.steps_of_checkpoints(run := self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
         self.attempt("the removal of older checkpoints", lambda: checkpoint.prune(run, keep, best))
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
+
+    def _there(self, write: Callable[[RunDir], T]) -> T:
+        """Write something in the run's folder, anew where the folder was moved meanwhile."""
+        run = self.follow()
+        try:
+            return write(run)
+        except OSError:
+            if self.follow() == run:
+                raise
+            return write(self.follow())
 
     def attempt(self, what: str, write: Callable[[], T]) -> T | None:
         """Write something, or warn, once until it can be written again, and return None."""
@@ -179,9 +191,10 @@ class Recorder:
 
     @property
     def unwritten(self) -> str:
-        """Which rows are not on the disk, e.g. "3 rows of metrics.jsonl"; empty where all are."""
+        """Which rows are not on the disk, in words; empty where all are."""
         lost = ((log.waiting + log.lost, log.path.name) for log in self._logs)
-        return ", ".join(f"{n} rows of {name}" for n, name in lost if n)
+        rows = ", ".join(f"{n} rows of {name}" for n, name in lost if n)
+        return f"could not be written: {rows}" if rows else ""
 
     def _say_last(self) -> bool:
         """Write the rows that wait, and the status. Return whether it is no use to try again."""

@@ -13,7 +13,7 @@ from cmbench.rundir.files import fsync_folder
 SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
-STEP = re.compile("[0-9]{8,15}")  # what the folder of a checkpoint is called
+STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,11 @@ class RunDir:
 
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:
-    """List the steps that have a checkpoint, ascending."""
+    """List the steps that have a checkpoint, ascending. Folders of other names than we give are none."""
     try:
-        names = {entry.name for entry in os.scandir(run.checkpoints) if entry.is_dir()}
+        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if re.fullmatch(STEP, e.name) and e.is_dir())
     except OSError:
         return []
-    steps = (int(name) for name in names if STEP.fullmatch(name))
-    return sorted(step for step in steps if run.checkpoint(step).name in names)  # "000000007" is no name that we write
 
 
 def create(runs_dir: Path, name: str) -> RunDir:
