@@ -1,5 +1,6 @@
 """A run at its edges: its last step, damaged and half-replaced checkpoints, and what is left on disk."""
 
+import gc
 import math
 import os
 import shutil
@@ -172,6 +173,7 @@ class Killer:
         return call
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
 def test_what_a_kill_leaves_of_a_run_in_the_making_is_gone_after_the_next(home, monkeypatch, teacher):
     """Killed before each of its operations on files, a run is whole or nothing once another was made."""
     options = ["name=cd", "objective.kind=cd", "teacher.kind=run", f"teacher.run={teacher.name}"]
@@ -196,4 +198,5 @@ def test_what_a_kill_leaves_of_a_run_in_the_making_is_gone_after_the_next(home, 
             runner.resume(layout.RunDir(path)).close()
             shutil.rmtree(path)
     made.close()
+    gc.collect()
     assert kills > 20
