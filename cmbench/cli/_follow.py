@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
 import typer
 
@@ -91,13 +90,12 @@ def _keep_watching(run: RunDir) -> bool:
     return False
 
 
-def closing(run: RunDir, trouble: str = "") -> int:
-    """Say how a run ended and what to type next; `trouble` is what it ended with. Return its trainer's exit code."""
+def closing(run: RunDir, told: bool = False) -> int:
+    """Say how a run ended, why unless that was `told`, and what to type next. Return its trainer's exit code."""
     now = status.read(run)
     state = now["state"]
-    if trouble := trouble or now.get("reason", ""):
-        with suppress(OSError):  # the disk under it may be full
-            typer.echo(f"cmbench: {run.name}: {trouble}", err=True)
+    if (reason := now.get("reason")) and not told:
+        typer.echo(f"cmbench: {run.name}: {reason}", err=True)
     if state == "finished":
         typer.echo(f"snapshots: {run.snapshots}")
         typer.echo(f"next: cmbench sample {address(run)} --steps 1")

@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
 
 
+_BY_HAND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ANNOUNCED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)  # by batch systems
+
+
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
     """Train, and return the exit code.
 
@@ -32,7 +37,7 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         detach: start it and return.
     """
     if foreground or not (detach or _has_terminal()):
-        return _in_this_process(make())
+        return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
@@ -54,8 +59,12 @@ def _has_terminal() -> bool:
     return _dashboard.has_terminal() and not batch
 
 
-def _in_this_process(runner: "Runner") -> int:
+def _in_this_process(make: "Callable[[], Runner]") -> int:
+    heard = _heard_meanwhile()
+    runner = make()
     _stop_on_signals(runner)
+    if heard:
+        runner.request_stop(heard[-1])
     try:
         with writing_on(runner.run.console):
             detached = launch.accept(runner.run)
@@ -70,10 +79,8 @@ def _in_this_process(runner: "Runner") -> int:
                 write_all(console.fileno(), f"{line}\n".encode())
             if detached:  # what would be printed goes where it just went
                 return
-            try:
+            with _to_whoever_listens(sys.stdout):
                 print(line, flush=True)
-            except OSError:  # the reader or the terminal has gone; training goes on
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
         say(runner.run.name)
         try:
@@ -83,9 +90,21 @@ def _in_this_process(runner: "Runner") -> int:
         except DivergedError as error:
             say(f"cmbench: {error}")
             return error.exit_code
-    with suppress(GoneError):
-        _follow.closing(runner.run, runner.recorder.reason or runner.recorder.unwritten)
+    if trouble := runner.recorder.reason or runner.recorder.unwritten:
+        with _to_whoever_listens(sys.stderr):
+            typer.echo(f"cmbench: {runner.folder.name}: {trouble}", err=True)
+    with suppress(GoneError), _to_whoever_listens(sys.stdout):
+        _follow.closing(runner.run, told=bool(trouble))
     return runner.exit_code
+
+
+@contextmanager
+def _to_whoever_listens(stream: TextIO) -> Iterator[None]:
+    """Print there no more, and go on, where the reader or the terminal has gone, or the disk is full."""
+    try:
+        yield
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1 if stream is sys.stdout else 2)
 
 
 def _line(record: "Record", runner: "Runner") -> str:
@@ -101,15 +120,24 @@ def _stop_on_signals(runner: "Runner") -> None:
     The first SIGINT, SIGTERM or SIGHUP does, and the second ends the process at once. SIGUSR1, SIGUSR2 and SIGXCPU are
     what batch systems announce an end with, some more than once: these never do more.
     """
-    by_hand = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    announced = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.request_stop(signal.Signals(number).name)
-        if number in by_hand:
-            for each in by_hand:
+        if number in _BY_HAND:
+            for each in _BY_HAND:
                 signal.signal(each, signal.SIG_DFL)
 
-    for each in (*by_hand, *announced):
+    _on(*_BY_HAND, *_ANNOUNCED, handler=stop)
+
+
+def _heard_meanwhile() -> list[str]:
+    """Return where the names of the signals come that announce an end while a run is still being built."""
+    heard: list[str] = []
+    _on(*_ANNOUNCED, handler=lambda number, frame: heard.append(signal.Signals(number).name))
+    return heard
+
+
+def _on(*signals: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
+    for each in signals:
         if signal.getsignal(each) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(each, stop)
+            signal.signal(each, handler)

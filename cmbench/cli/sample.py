@@ -8,7 +8,7 @@ import typer
 
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.errors import UsageError
-from cmbench.rundir.files import to_json, write_atomically
+from cmbench.rundir.files import make_folder, to_json, write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 if TYPE_CHECKING:
@@ -113,7 +113,10 @@ def _labels(label: int | None, n: int, trained: "Trained") -> "Tensor | None":
 
 def _write(path: Path, content: bytes, option: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if option == "samples":  # in the run, which may have been moved meanwhile
+            make_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from None

@@ -6,6 +6,9 @@ import signal
 import pytest
 
 from cmbench.cli import _train
+from cmbench.engine import runner
+from cmbench.rundir.layout import steps_of_checkpoints
+from cmbench.rundir.select import all_runs
 
 STOPS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
 ANNOUNCED = STOPS[3:]
@@ -61,3 +64,19 @@ def test_what_is_ignored_stays_ignored(name):
     run = Run()
     os.kill(os.getpid(), signal.Signals[name])
     assert run.asked == []
+
+
+@pytest.mark.parametrize("name", ANNOUNCED)
+def test_what_is_announced_while_a_run_is_built_stops_it_at_its_first_step(home, cmbench, monkeypatch, name):
+    build = runner.create
+
+    def create(*given):
+        os.kill(os.getpid(), signal.Signals[name])
+        return build(*given)
+
+    monkeypatch.setattr(runner, "create", create)
+    outcome = cmbench("run", "tiny.toml", "--foreground")
+    assert (outcome.code, outcome.err) == (75, "")
+    (run,) = all_runs(home / "runs")
+    assert steps_of_checkpoints(run) == [0]
+    assert cmbench("resume", run.name, "--foreground").code == 0
