@@ -167,8 +167,9 @@ class Recorder:
         return written
 
     def show(self, state: str) -> None:
-        """Write a new state to status.json at once."""
+        """Write a new state to status.json at once. From here on the run has a recipe."""
         self.state = state
+        self._home.expect_recipe()
         self.attempt("status.json", self._write_status)
 
     def beat(self) -> None:

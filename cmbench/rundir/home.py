@@ -18,7 +18,7 @@ class Home:
     """The folder of a run, held open, so that it is known again under another name."""
 
     def __init__(self, run: RunDir) -> None:
-        self._run = run
+        self._run, self._has_recipe = run, False
         self._descriptor = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._own = os.fstat(self._descriptor)
 
@@ -26,14 +26,20 @@ class Home:
         """Return the run where it is now.
 
         Raises:
-            GoneError: it is nowhere.
+            GoneError: it is nowhere, or no run any more, as while its folder is being removed.
         """
         if not self._is(self._run.path):
             found = next((path for path in self._candidates() if self._is(path)), None)
             if found is None:
                 raise GoneError(f"{self._run.path}: the run's folder is gone: removed, or moved to another file system")
             self._run = RunDir(found)
+        if self._has_recipe and _is_gone(self._run.recipe):
+            raise GoneError(f"{self._run.path}: the run is gone: its recipe.toml was removed")
         return self._run
+
+    def expect_recipe(self) -> None:
+        """Take the folder for that of a run from now on, which has a recipe: no command shows another."""
+        self._has_recipe = True
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -54,6 +60,16 @@ class Home:
             yield Path(f"/proc/self/fd/{self._descriptor}").readlink()
         with suppress(OSError):
             yield from [Path(entry.path) for entry in os.scandir(self._run.path.parent) if _is_folder(entry)]
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # cannot be asked now
+        return False
+    return False
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -77,6 +77,16 @@ def test_a_run_whose_folder_is_removed_ends_with_a_word_and_makes_nothing_anew(h
     assert list(home.joinpath("runs").rglob("*")) == [home / "runs" / "latest", *([path] if replaced else [])]
 
 
+def test_a_run_whose_recipe_is_removed_ends_too(home):
+    """As while its folder is being removed: what is written then would stay, where no command shows it."""
+    made = create(home)
+    after(made, 5, lambda: [path.unlink() for path in made.folder.path.iterdir() if path.is_file()])
+    with pytest.raises(GoneError, match=r"the run is gone: its recipe\.toml was removed"):
+        list(made.records())
+    assert {path.name for path in made.folder.path.iterdir()} == {"checkpoints", "snapshots", "control"}
+    assert list(made.folder.checkpoints.iterdir()) == []
+
+
 def test_a_folder_that_is_renamed_while_a_checkpoint_is_written_gets_it(home, trained, monkeypatch):
     write, made = checkpoint.write_tensors, create(home)
 
