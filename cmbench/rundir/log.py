@@ -5,6 +5,7 @@ first step were trained again, and readers drop them. With "abandons": true they
 taken up from an earlier checkpoint by choice, and settings of those steps are not made again.
 """
 
+import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -94,7 +95,11 @@ class Log:
 
     def _open(self) -> None:
         self._file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
-        self._whole: int | None = _whole_until(self._file.fileno(), self._file.seek(0, os.SEEK_END))
+        size = self._file.seek(0, os.SEEK_END)
+        self._whole: int | None = _whole_until(self._file.fileno(), size)
+        if size - self._whole > _LONGEST:
+            self._file.close()
+            raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
         self._cut()
 
     def _write(self, row: Row) -> None:

@@ -262,6 +262,17 @@ def test_the_other_name_of_a_log_keeps_what_it_holds(path):
     assert steps(read_rows(path)) == [1, 2, 3]
 
 
+def test_what_is_too_long_for_a_row_is_not_cut_off(path, monkeypatch):
+    monkeypatch.setattr("cmbench.rundir.log._LONGEST", 50)
+    write(path, 1, 1)
+    with path.open("ab") as file:
+        file.write(b"x" * 51)
+    content = path.read_bytes()
+    with pytest.raises(OSError, match=r"metrics\.jsonl ends in a line that is none of a log's"):
+        Log(path)
+    assert path.read_bytes() == content
+
+
 def test_the_newest_segment_is_read_from_the_end(path, monkeypatch):
     """A long log is not read as a whole: only its last rows are."""
     with path.open("wb") as file:
