@@ -1,9 +1,13 @@
 """What can go wrong in front of a user, with the exit code of each. One line of text, never a traceback."""
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk
+STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
 
 
 class CmbenchError(Exception):
@@ -40,6 +44,12 @@ class ConflictError(CmbenchError):
     exit_code = 5
 
 
+class StoppedError(CmbenchError):
+    """A run cannot go on now, and can be resumed as it is."""
+
+    exit_code = STOPPED
+
+
 @contextmanager
 def naming(where: str) -> Iterator[None]:
     """Put `where` (a file, as a rule) in front of the usage errors raised in the block."""
@@ -58,7 +68,16 @@ def writing(path: object) -> Iterator[None]:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
+@contextmanager
+def writing_on(path: object) -> Iterator[None]:
+    """As `writing`, in a run that is there: on a full or failing disk it is not refused, but stopped."""
+    try:
+        with writing(path):
+            yield
+    except UsageError as error:
+        if isinstance(cause := error.__context__, OSError) and cause.errno in (*FULL, errno.EIO):
+            raise StoppedError(str(error)) from None
+        raise
 
 
 def nearest(found: str, allowed: Iterable[str]) -> str:

@@ -45,7 +45,8 @@ class Outcome(NamedTuple):
 @contextlib.contextmanager
 def process_put_back() -> Iterator[None]:
     """Undo what training changes in its process: torch's determinism, signal handlers, sys.path, one variable."""
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    stops = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    signals = {number: signal.getsignal(number) for number in (signal.Signals[name] for name in stops)}
     path, modules, workspace = list(sys.path), set(sys.modules), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     strict, warn_only = (
         torch.are_deterministic_algorithms_enabled(),

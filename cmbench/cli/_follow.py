@@ -91,10 +91,12 @@ def _keep_watching(run: RunDir) -> bool:
     return False
 
 
-def closing(run: RunDir) -> int:
-    """Say how a run ended and what to type next. Return its trainer's exit code."""
+def closing(run: RunDir, told: bool = False) -> int:
+    """Say how a run ended, why unless that was `told`, and what to type next. Return its trainer's exit code."""
     now = status.read(run)
     state = now["state"]
+    if (reason := now.get("reason")) and not told:
+        _screen.complain(f"{run.name}: {reason}")
     if state == "finished":
         _screen.line(f"snapshots: {run.snapshots}")
         _screen.line(f"next: cmbench sample {address(run)} --steps 1")

@@ -42,7 +42,7 @@ def event_line(row: Row) -> str:
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
         "request": _request,
         "diverged": lambda r: f"diverged: the {r['what']} of the next step is not finite",
-        "stopped": lambda r: f"stopped ({r['reason']}) with a checkpoint",
+        "stopped": lambda r: f"stopped ({r['reason']}) with{'out' if r.get('saved') is False else ''} a checkpoint",
         "failed": lambda r: f"failed: {r['error']}",
         "finished": lambda r: "finished",
     }

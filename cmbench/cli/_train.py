@@ -2,21 +2,27 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _dashboard, _follow, _screen
 from cmbench.cli._lines import event_line, metrics_line
-from cmbench.errors import DivergedError
+from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
+from cmbench.rundir.files import open_to_append, write_all
+from cmbench.rundir.home import GoneError
 from cmbench.rundir.select import address
 from cmbench.text import brief, plain
 
 if TYPE_CHECKING:
     from cmbench.engine.recorder import Record
     from cmbench.engine.runner import Runner
+
+
+_BY_HAND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ANNOUNCED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)  # by batch systems
 
 
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
@@ -29,7 +35,7 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         detach: start it and return.
     """
     if foreground or not (detach or _has_terminal()):
-        return _in_this_process(make())
+        return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
@@ -51,16 +57,28 @@ def _has_terminal() -> bool:
     return _dashboard.has_terminal() and not batch
 
 
-def _in_this_process(runner: "Runner") -> int:
-    detached = launch.accept(runner.run)
+def _in_this_process(make: "Callable[[], Runner]") -> int:
+    heard = _heard_meanwhile()
+    runner = make()
     _stop_on_signals(runner)
-    with runner.run.console.open("a", encoding="utf-8", buffering=1) as console:
+    if heard:
+        runner.request_stop(heard[-1])
+    try:
+        with writing_on(runner.run.console):
+            detached = launch.accept(runner.run)
+            console = os.fdopen(open_to_append(runner.run.console), "ab", buffering=0)
+    except BaseException:
+        runner.close()
+        raise
+    with console:
 
         def say(line: str) -> None:
-            with suppress(_screen.LostOutputError):  # the reader or the terminal has gone; training goes on
-                _screen.line(line)
-            if not detached:  # otherwise the console is where it was just printed
-                console.write(plain(line) + "\n")
+            shown = plain(line)
+            with suppress(OSError):  # on a full disk the log of what was said has gaps
+                write_all(console.fileno(), f"{shown}\n".encode())
+            if not detached:  # otherwise it went where it would be printed
+                with _to_whoever_listens():
+                    _screen.line(shown)
 
         say(runner.run.name)
         try:
@@ -70,9 +88,20 @@ def _in_this_process(runner: "Runner") -> int:
         except DivergedError as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code
-    with suppress(_screen.LostOutputError):
-        _follow.closing(runner.run)
+    if trouble := runner.recorder.reason or runner.recorder.unwritten:
+        _screen.complain(f"{runner.folder.name}: {trouble}")
+    with suppress(GoneError), _to_whoever_listens():
+        _follow.closing(runner.run, told=bool(trouble))
     return runner.exit_code
+
+
+@contextmanager
+def _to_whoever_listens() -> Iterator[None]:
+    """Print no more, and train on, where the reader or the terminal has gone, or the disk is full."""
+    try:
+        yield
+    except _screen.LostOutputError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _line(record: "Record", runner: "Runner") -> str:
@@ -83,14 +112,29 @@ def _line(record: "Record", runner: "Runner") -> str:
 
 
 def _stop_on_signals(runner: "Runner") -> None:
-    """Let the first SIGINT, SIGTERM or SIGHUP stop with a checkpoint, and the second end the process at once."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Let signals stop with a checkpoint.
+
+    The first SIGINT, SIGTERM or SIGHUP does, and the second ends the process at once. SIGUSR1, SIGUSR2 and SIGXCPU are
+    what batch systems announce an end with, some more than once: these never do more.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.request_stop(signal.Signals(number).name)
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
+        if number in _BY_HAND:
+            for each in _BY_HAND:
+                signal.signal(each, signal.SIG_DFL)
 
+    _on(*_BY_HAND, *_ANNOUNCED, handler=stop)
+
+
+def _heard_meanwhile() -> list[str]:
+    """Return where the names of the signals come that announce an end while a run is still being built."""
+    heard: list[str] = []
+    _on(*_ANNOUNCED, handler=lambda number, frame: heard.append(signal.Signals(number).name))
+    return heard
+
+
+def _on(*signals: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
     for each in signals:
         if signal.getsignal(each) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(each, stop)
+            signal.signal(each, handler)

@@ -9,7 +9,7 @@ import typer
 from cmbench.cli import _screen
 from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, shown
-from cmbench.rundir.files import write_atomically
+from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
 
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ def _labels(label: int | None, n: int, trained: "Trained") -> "Tensor | None":
 
 def _write(path: Path, content: bytes, option: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if option == "samples":  # in the run, which may have been moved meanwhile
+            make_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from None

@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,8 +17,11 @@ from torch import Tensor
 from cmbench.engine.state import Groups
 from cmbench.errors import NotFoundError
 from cmbench.rundir import checkpoints
-from cmbench.rundir.files import fsync_folder, to_json, write_atomically
-from cmbench.rundir.layout import SCHEMA, RunDir, steps_of_checkpoints
+from cmbench.rundir.checkpoints import GROUP, SCHEMA
+from cmbench.rundir.files import fsync_folder, make_folder, temporaries, to_json, write_all, write_atomically
+from cmbench.rundir.layout import STEP, RunDir, steps_of_checkpoints
+
+_FILE = re.compile(rf"({GROUP})\.safetensors|state\.json|{temporaries('state.json')}")  # of a checkpoint's folder
 
 
 class DamagedError(NotFoundError):
@@ -29,21 +34,30 @@ def folder_of(run: RunDir, step: int) -> Path:
 
 
 def save(run: RunDir, step: int, groups: Groups) -> Path:
-    """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone."""
-    final = folder_of(run, step)
-    temporary = run.checkpoints / f".{step:08d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    checksums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
-    state = {"schema": SCHEMA, "step": step, "sha256": checksums}
-    write_atomically(temporary / "state.json", to_json(state, indent=True))
-    if final.exists():  # trained again after a resume from an earlier step
-        aside = run.checkpoints / f".{step:08d}.old"
-        shutil.rmtree(aside, ignore_errors=True)
-        final.rename(aside)
-    temporary.rename(final)
+    """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone.
+
+    Raises:
+        OSError: it cannot be written; the old ones are as they were, and the room is free again.
+    """
+    final, temporary = folder_of(run, step), run.checkpoints / f".{step:08d}.tmp"
+    make_folder(run.checkpoints)
+    _vacate(temporary)
+    temporary.mkdir()
+    try:
+        sums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
+        state = checkpoints.sealed({"schema": SCHEMA, "step": step, "sha256": sums})
+        write_atomically(temporary / "state.json", to_json(state, indent=True))
+        if final.exists():  # trained again after a resume from an earlier step
+            aside = run.checkpoints / f".{step:08d}.old"
+            _vacate(aside)
+            final.rename(aside)
+        temporary.rename(final)
+    except OSError:
+        _remove(temporary)
+        recover(run)
+        raise
     fsync_folder(run.checkpoints)
-    _remove_leftovers(run)
+    remove_leftovers(run)
     return final
 
 
@@ -79,7 +93,7 @@ def set_aside_after(run: RunDir, step: int) -> None:
     """Rename the checkpoints after `step`, found damaged, so that none of them is taken for the newest."""
     for damaged in (s for s in steps_of_checkpoints(run) if s > step):
         aside = run.checkpoints / f"{damaged:08d}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
+        _vacate(aside)
         folder_of(run, damaged).rename(aside)
 
 
@@ -91,10 +105,10 @@ def abandon_after(run: RunDir, step: int) -> list[int]:
     """
     later = [s for s in steps_of_checkpoints(run) if s > step]
     for abandoned in reversed(later):
-        run.abandoned_checkpoints.mkdir(exist_ok=True)
+        make_folder(run.abandoned_checkpoints)
         kept = run.abandoned_checkpoints / f"{abandoned:08d}"
-        shutil.rmtree(kept, ignore_errors=True)  # of an attempt before this one
-        folder_of(run, abandoned).rename(kept)
+        _vacate(kept)  # of an attempt before this one
+        shutil.move(folder_of(run, abandoned), kept)  # to another disk, where that folder is a link
     return later
 
 
@@ -108,14 +122,26 @@ def is_whole(run: RunDir, step: int) -> bool:
 
 def recover(run: RunDir) -> None:
     """Put back a checkpoint that a crash caught between leaving its place and being replaced."""
-    for aside in run.checkpoints.glob(".*.old"):
+    for aside in _folders(run.checkpoints, rf"\.({STEP})\.old"):
         final = run.checkpoints / aside.name.removeprefix(".").removesuffix(".old")
         if not final.exists():
             aside.rename(final)
 
 
-def newest(run: RunDir) -> tuple[int, Groups, list[str]]:
+def remove_leftovers(run: RunDir) -> None:
+    """Remove what a crash left of checkpoints that were being written, replaced or removed."""
+    for leftover in _folders(run.checkpoints, rf"\.({STEP})\.(tmp|old)"):
+        _remove(leftover)
+
+
+def newest(
+    run: RunDir, misfit: Callable[[int, Groups], str] = lambda step, groups: ""
+) -> tuple[int, Groups, list[str]]:
     """Read the newest checkpoint that is whole, with a line for each damaged one that was passed over.
+
+    Args:
+        run: the run.
+        misfit: says why the groups of a step are not what the run needs; empty where they are.
 
     Raises:
         NotFoundError: there is none.
@@ -123,10 +149,22 @@ def newest(run: RunDir) -> tuple[int, Groups, list[str]]:
     damaged: list[str] = []
     for step in reversed(steps_of_checkpoints(run)):
         try:
-            return step, load(run, step), damaged
+            return step, load_fitting(run, step, misfit), damaged
         except DamagedError as error:
             damaged.append(str(error))
     raise NotFoundError(f"{run.name}: no checkpoint to resume from{''.join(f' ({d})' for d in damaged)}")
+
+
+def load_fitting(run: RunDir, step: int, misfit: Callable[[int, Groups], str]) -> Groups:
+    """Read a whole checkpoint, `misfit` as for `newest`.
+
+    Raises:
+        DamagedError: as `load`, or it is not what the run needs.
+    """
+    groups = load(run, step)
+    if why := misfit(step, groups):
+        raise DamagedError(f"{folder_of(run, step)}: damaged: {why}")
+    return groups
 
 
 def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
@@ -134,19 +172,19 @@ def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
     steps = steps_of_checkpoints(run)
     for step in set(steps) - set(steps[-keep:]) - set(best):
         doomed = run.checkpoints / f".{step:08d}.tmp"
+        _vacate(doomed)
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
-        shutil.rmtree(doomed, ignore_errors=True)
-    for abandoned in run.abandoned_checkpoints.glob("[0-9]*"):
-        if steps and re.fullmatch("[0-9]{8,15}", abandoned.name) and int(abandoned.name) <= steps[-1]:
-            shutil.rmtree(abandoned, ignore_errors=True)
+        _remove(doomed)
+    for abandoned in _folders(run.abandoned_checkpoints, STEP):
+        if steps and int(abandoned.name) <= steps[-1]:
+            _remove(abandoned)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write tensors to a file, fsync it, and return its SHA-256."""
     content = save_safetensors({name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()})
     with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+        write_all(file.fileno(), content)
         os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
 
@@ -170,11 +208,35 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def _checksums(run: RunDir, step: int) -> dict[str, str]:
-    if (found := checkpoints.checksums(run, step)) is None:
-        raise DamagedError(f"{folder_of(run, step) / 'state.json'}: missing or broken")
-    return found
+    state, why = checkpoints.state(run, step)
+    if why:
+        raise DamagedError(f"{folder_of(run, step) / 'state.json'}: {why}")
+    return state["sha256"]
 
 
-def _remove_leftovers(run: RunDir) -> None:
-    for leftover in run.checkpoints.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def _folders(within: Path, pattern: str) -> list[Path]:
+    """List the folders with a name of ours, to the letter: in a folder that is a link, anything else may lie."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(within) if re.fullmatch(pattern, entry.name))
+    except OSError:
+        return []
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint's files and, unless something else lies there too, its folder. Of a link, the link."""
+    with suppress(OSError):
+        if folder.is_symlink():
+            folder.unlink()
+            return
+        for path in folder.iterdir():
+            if _FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        folder.rmdir()
+
+
+def _vacate(folder: Path) -> None:
+    """Make a name free: what is ours there is removed, whatever else lies there is kept under the next free name."""
+    _remove(folder)
+    if os.path.lexists(folder):
+        names = (folder.with_name(f"{folder.name}.{i}") for i in count(1))
+        folder.rename(next(name for name in names if not os.path.lexists(name)))

@@ -49,3 +49,13 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def misfit(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> str:
+    """Return which tensor is none that `state_tensors` would return; empty where all are."""
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    for key, tensor in tensors.items():
+        index = key.partition(".")[0]
+        if not index.isdecimal() or int(index) >= len(shapes) or tensor.shape not in ((), shapes[int(index)]):
+            return f"'optimizer' has {key:.40} of shape {list(tensor.shape)}"
+    return ""

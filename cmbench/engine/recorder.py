@@ -2,23 +2,29 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from cmbench.engine import checkpoint, snapshot
 from cmbench.engine.trainer import Trainer
+from cmbench.errors import FULL
 from cmbench.measures import better
-from cmbench.rundir import layout, status
-from cmbench.rundir.files import remove_temporaries
+from cmbench.rundir import control, layout, status
+from cmbench.rundir.files import make_folder, remove_temporaries
+from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, read_rows
 from cmbench.rundir.overview import number_of
 from cmbench.rundir.summary import Summary
 
 _STATUS_EVERY = 1.0  # seconds between heartbeats
+_LAST_WORD = 10.0  # seconds that the last status may wait for room on the disk
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,28 +38,65 @@ class Record:
 class Recorder:
     """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
 
-    `abandons` says that what earlier segments have past this step comes no more.
+    `abandons` says that what earlier segments have past this step comes no more. What cannot be written now, a
+    checkpoint aside, is a warning and no error: rows wait for room on the disk.
 
     Attributes:
         segment: counts from 1; a resumed run opens another one.
         state: what status.json says of the run.
+        reason: why the run has stopped, where nobody asked for it.
+        warnings: for the journal, which whoever asks for records takes out and writes.
     """
 
     def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False) -> None:
-        self.run, self.trainer, self.state = run, trainer, "starting"
-        logs = [Log(path) for path in (run.metrics, run.profiles, run.events)]
-        self.segment = 1 + max(log.last_segment() for log in logs)
-        for log in logs:
-            log.open_segment(self.segment, trainer.state.step + 1, abandons)
+        self.trainer, self.state, self.reason = trainer, "starting", ""
+        self.warnings: list[str] = []
+        self._failing: set[str] = set()
+        for folder in (run.checkpoints, run.snapshots, run.control):
+            make_folder(folder)
+        remove_temporaries(run.path, r"status\.json|(metrics|profiles|events)\.jsonl|console\.log")
+        remove_temporaries(run.path, r"annotations\.json", shared=True)
+        remove_temporaries(run.snapshots, snapshot.NAME)
+        remove_temporaries(run.control, control.NAME, shared=True)
+        paths = (run.metrics, run.profiles, run.events)
+        missing = [path.name for path in paths if not path.exists()]
+        with ExitStack() as undo:
+            logs = [undo.enter_context(closing(Log(path))) for path in paths]
+            self.segment = 1 + max(log.last_segment() for log in logs)
+            for log in logs:
+                log.open_segment(self.segment, trainer.state.step + 1, abandons)
+            undo.pop_all()
         self._metrics, self._profiles, self._events = self._logs = logs
+        self._renewed = dict.fromkeys(logs, 0)
+        if missing and (trainer.state.step or len(missing) < len(logs)):
+            self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
+        self._home, self._known = Home(run), run
         rows = read_rows(run.metrics)
         self._summary = Summary(rows)
         self._decisive = trainer.recipe.evaluate.decisive
         values = ((row["step"], number_of(row.get(self._decisive))) for row in rows)
         self._quality = {step: value for step, value in values if value is not None}
         self._next_status, self._images_per_s = 0.0, 0.0
-        for folder in (run.path, run.snapshots, run.control):
-            remove_temporaries(folder)
+        self._write_status()
+
+    @property
+    def run(self) -> RunDir:
+        """The run, where its folder is now. Raises as `follow`."""
+        return self.follow()
+
+    def follow(self) -> RunDir:
+        """Look where the run's folder is, before anything is written there, and return the run.
+
+        Raises:
+            GoneError: it is nowhere.
+        """
+        run = self._home.find()
+        if run != self._known:
+            self.warnings.append(f"the run's folder was {self._known.path}, and is {run.path} now")
+            self._known = run
+            for log in self._logs:
+                log.path = run.path / log.path.name
+        return run
 
     def metrics(self, values: Mapping[str, float]) -> Record:
         """Write a row of metrics.jsonl."""
@@ -74,53 +117,116 @@ class Recorder:
         return self._append("events", self._events, {"kind": kind, **details})
 
     def snapshot(self, samples: dict[int, Tensor]) -> Record:
-        """Write samples as snapshots of this step."""
-        return self.event("snapshot", files=snapshot.write(self.run, self.trainer.state.step, samples))
+        """Write samples as snapshots of this step.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        files = self._there(lambda run: snapshot.write(run, self.trainer.state.step, samples))
+        return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:
-        """Write a checkpoint of the state as it is now, and remove those that the recipe does not keep."""
+        """Write a checkpoint of the state as it is now, and remove those that the recipe does not keep.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.follow()
         for log in self._logs:
-            log.fsync()
+            self.attempt(log.path.name, log.fsync)
         step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
-        folder = checkpoint.save(self.run, step, self.trainer.state.groups())
-        saved = layout.steps_of_checkpoints(self.run)
+        folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups()))
+        saved = layout.steps_of_checkpoints(run := self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
-        checkpoint.prune(self.run, keep, best)
+        self.attempt("the removal of older checkpoints", lambda: checkpoint.prune(run, keep, best))
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
+    def _there(self, write: Callable[[RunDir], T]) -> T:
+        """Write something in the run's folder, anew where the folder was moved meanwhile."""
+        run = self.follow()
+        try:
+            return write(run)
+        except OSError:
+            if self.follow() == run:
+                raise
+            return write(self.follow())
+
+    def attempt(self, what: str, write: Callable[[], T]) -> T | None:
+        """Write something, or warn, once until it can be written again, and return None."""
+        try:
+            written = write()
+        except OSError as error:
+            if what not in self._failing:
+                self._failing.add(what)
+                self.warnings.append(f"{what}: cannot be written: {error.strerror or error}")
+            return None
+        if what in self._failing:
+            self._failing.remove(what)
+            self.warnings.append(f"{what}: can be written again")
+        return written
+
     def show(self, state: str) -> None:
-        """Write a new state to status.json at once."""
+        """Write a new state to status.json at once. From here on the run has a recipe."""
         self.state = state
-        self._write_status()
+        self._home.expect_recipe()
+        self.attempt("status.json", self._write_status)
 
     def beat(self) -> None:
         """Write status.json, if it is time to."""
         now = time.monotonic()
         if now >= self._next_status:
             self._next_status = now + _STATUS_EVERY
-            self._write_status()
+            self.attempt("control", lambda: make_folder(self.run.control))
+            self.attempt("status.json", self._write_status)
 
     def close(self) -> None:
-        """Write the last status and close the logs."""
-        self._write_status()
+        """Write the last status, waiting a while for room on the disk, and close the logs."""
+        deadline = time.monotonic() + _LAST_WORD
+        with suppress(GoneError):
+            while not self._say_last() and time.monotonic() < deadline:
+                time.sleep(0.2)
         for log in self._logs:
             log.close()
+        self._home.close()
+
+    @property
+    def unwritten(self) -> str:
+        """Which rows are not on the disk, in words; empty where all are."""
+        lost = ((log.waiting + log.lost, log.path.name) for log in self._logs)
+        rows = ", ".join(f"{n} rows of {name}" for n, name in lost if n)
+        return f"could not be written: {rows}" if rows else ""
+
+    def _say_last(self) -> bool:
+        """Write the rows that wait, and the status. Return whether it is no use to try again."""
+        self.follow()
+        full = False
+        for write in (*(log.flush for log in self._logs), self._write_status):
+            try:
+                write()
+            except OSError as error:
+                full = full or error.errno in FULL
+        return not full
 
     def _append(self, stream: str, log: Log, values: Mapping[str, Any]) -> Record:
+        self.follow()
         row = {"step": self.trainer.state.step, "time": time.time(), **values}
-        log.append(row)
+        self.attempt(log.path.name, lambda: log.append(row))
+        if log.renewed > self._renewed[log]:
+            self._renewed[log] = log.renewed
+            self.warnings.append(f"{log.path.name} was removed or replaced; it goes on in the file of that name")
         return Record(stream, row)
 
     def _write_status(self) -> None:
-        step, train = self.trainer.state.step, self.trainer.recipe.train
-        saved = layout.steps_of_checkpoints(self.run)
+        run, step, train = self.run, self.trainer.state.step, self.trainer.recipe.train
+        saved = layout.steps_of_checkpoints(run)
         rate = self._images_per_s
         status.write(
-            self.run,
+            run,
             {
                 "schema": SCHEMA,
                 "state": self.state,
+                **({"reason": self.reason} if self.reason else {}),
                 **status.owner(),
                 "segment": self.segment,
                 "step": step,

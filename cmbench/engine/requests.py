@@ -1,7 +1,7 @@
 """Requests to a trainer: granted between two steps, answered in the journal; settings are made again after a resume."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cmbench.engine.recorder import Record
@@ -10,7 +10,7 @@ from cmbench.rundir import control, settings
 from cmbench.rundir.log import Row
 
 if TYPE_CHECKING:
-    from cmbench.engine.runner import Runner
+    from cmbench.engine.live import Runner
 
 _LOOK_EVERY = 0.25  # seconds between looks into control/
 
@@ -41,6 +41,7 @@ class Requests:
         while self._paused and not self._runner.stop_requested:
             time.sleep(_LOOK_EVERY)
             self._runner.recorder.beat()
+            yield from self._runner.warn()
             yield from self._look()
 
     def refuse(self, why: str) -> Iterator[Record]:
@@ -64,10 +65,11 @@ class Requests:
                 case "continue":
                     self._pause(False)
                 case "checkpoint":
-                    yield (record := runner.recorder.checkpoint())
+                    yield (record := _granted(runner.recorder.checkpoint))
                     files = {"files": [record.row["folder"]]}
                 case "snapshot":
-                    yield (record := runner.recorder.snapshot(runner.trainer.snapshot()))
+                    samples = runner.trainer.snapshot()
+                    yield (record := _granted(lambda: runner.recorder.snapshot(samples)))
                     files = {"files": [f"snapshots/{name}" for name in record.row["files"]]}
                 case "set":
                     self._set(request)
@@ -99,6 +101,14 @@ class Requests:
         if request.get("replayed"):
             row["replayed"] = True
         return self._runner.recorder.event("request", **row, result=result, **details)
+
+
+def _granted(write: Callable[[], Record]) -> Record:
+    """Write what was asked for; where that fails, the request is refused and the run goes on."""
+    try:
+        return write()
+    except OSError as error:
+        raise UsageError(f"it cannot be written: {error.strerror or error}") from None
 
 
 def _not_an_action(found: object) -> str:

@@ -1,6 +1,8 @@
 """Snapshots as files: a grid of pictures, or a scatter of points and the points themselves."""
 
 import io
+import re
+import shutil
 
 import numpy as np
 import torch
@@ -9,17 +11,23 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
-from cmbench.rundir.files import write_atomically
+from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
 
+NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)"  # of a snapshot's file
 _SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
 _SCATTER = 128  # cells of a scatter's side, three pixels each
 _EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations
 
 
 def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
-    """Write the snapshots of a step and return the names of the files."""
+    """Write the snapshots of a step and return the names of the files.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     names = []
+    make_folder(run.snapshots)
     for sampler_steps, x in samples.items():
         stem = f"{step:08d}_{sampler_steps}step"
         write_atomically(run.snapshots / f"{stem}.png", to_png(x))
@@ -32,10 +40,10 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
 
 def abandon_after(run: RunDir, step: int) -> None:
     """Move the snapshots after `step` to snapshots/abandoned/: what the run draws from now on may be at other steps."""
-    for path in run.snapshots.glob("[0-9]*_*step.*"):
-        if int(path.name.split("_")[0]) > step:
-            run.abandoned_snapshots.mkdir(exist_ok=True)
-            path.replace(run.abandoned_snapshots / path.name)
+    for path in run.snapshots.glob("[0-9]*"):
+        if re.fullmatch(NAME, path.name) and int(path.name.partition("_")[0]) > step:
+            make_folder(run.abandoned_snapshots)
+            shutil.move(path, run.abandoned_snapshots / path.name)  # to another disk, where that folder is a link
 
 
 def is_pictures(x: Tensor) -> bool:

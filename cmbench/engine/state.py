@@ -66,6 +66,21 @@ class State:
         groups |= {average.name: average.model.state_dict() for average in self.averages}
         return {name: tensors for name, tensors in groups.items() if tensors}
 
+    def misfit(self, step: int, groups: Groups) -> str:
+        """Return what `load` would miss in the groups of a step, or find in another shape; empty where they fit."""
+        saved = [groups[name] for name in groups if name.startswith(AVERAGE)]
+        if len(saved) != len(self.averages):
+            return f"{len(saved)} averages of the weights, not {len(self.averages)}"
+        modules = [("model", self.model, groups.get("model", {}))]
+        modules += [("objective", self.objective, groups.get("objective", {}))]
+        modules += [(average.name, average.model, own) for average, own in zip(self.averages, saved, strict=True)]
+        for name, module, own in modules:
+            if _shapes(own) != _shapes(module.state_dict()):
+                return f"'{name}' is of another network than the recipe's" if own else f"no '{name}'"
+        if step and not groups.get("optimizer"):
+            return "no 'optimizer'"
+        return optimizers.misfit(self.optimizer, groups.get("optimizer", {}))
+
     def load(self, step: int, groups: Groups) -> None:
         """Put back what `groups` returned at `step`."""
         device = next(self.model.parameters()).device
@@ -78,3 +93,7 @@ class State:
         saved = [name for name in groups if name.startswith(AVERAGE)]
         for average, name in zip(self.averages, saved, strict=True):  # by place: lengths may have changed since
             average.model.load_state_dict(groups[name])
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

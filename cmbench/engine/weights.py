@@ -12,7 +12,7 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir.checkpoints import ema_name, group_of
-from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.files import make_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
 
@@ -41,7 +41,7 @@ class Trained:
 
     def save(self, folder: Path) -> None:
         """Keep the weights in a folder of their own, for `load_kept`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         sha256 = checkpoint.write_tensors(folder / "model.safetensors", self.model.state_dict())
         about = {
             "sha256": sha256,

@@ -1,14 +1,20 @@
 """Which checkpoint of a run is meant, and which average of the weights in it. No torch."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
 
 from cmbench.errors import NotFoundError, UsageError, shown
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
 
+SCHEMA = 2  # of state.json; the first had no checksum of its own
 AVERAGE = "ema_"  # begins the name of an average's group of tensors
+GROUP = rf"model|objective|optimizer|means|profile|{AVERAGE}[0-9.e+-]{{1,32}}"  # what groups are called
 
 
 def choose(run: RunDir, wanted: str = "latest") -> int:
@@ -32,10 +38,34 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
     return found
 
 
+def sealed(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a state.json with a checksum of its own."""
+    return {**state, "checksum": _seal(state)}
+
+
+def state(run: RunDir, step: int) -> tuple[dict[str, Any], str]:
+    """Return the content of a checkpoint's state.json, and what is wrong with it: empty where nothing is."""
+    found = read_json(run.checkpoint(step) / "state.json") or {}
+    groups, seal = found.get("sha256"), found.pop("checksum", None)
+    if not isinstance(groups, dict) or "model" not in groups:
+        return found, "missing or broken"
+    if seal != _seal(found) and (seal is not None or found.get("schema", 1) != 1):  # the first ones had none
+        return found, "damaged: it differs from its own checksum"
+    if not all(re.fullmatch(GROUP, name) and isinstance(own, str) for name, own in groups.items()):
+        return found, "damaged: it names what no checkpoint has"
+    if found.get("step", step) != step:
+        return found, f"damaged: it is of step {found['step']!r:.20}"
+    return found, ""
+
+
 def checksums(run: RunDir, step: int) -> dict[str, str] | None:
     """Return the SHA-256 of each group of tensors of a checkpoint, or None where its state.json is broken."""
-    found = (read_json(run.checkpoint(step) / "state.json") or {}).get("sha256")
-    return found if isinstance(found, dict) and "model" in found else None
+    found, why = state(run, step)
+    return None if why else found["sha256"]
+
+
+def _seal(state: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def averages(groups: Iterable[str]) -> list[str]:

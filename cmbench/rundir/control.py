@@ -1,13 +1,16 @@
 """Requests to a trainer: small files renamed into place, answered in the journal."""
 
+import re
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 
 from cmbench.errors import writing
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
+NAME = r"[0-9]{19}-[0-9a-f]{4}\.json"  # of a request's file
 ACTIONS = ("pause", "continue", "checkpoint", "snapshot", "set", "stop")
 
 
@@ -34,9 +37,15 @@ def new_id() -> str:
 
 
 def take(run: RunDir) -> list[dict[str, Any]]:
-    """Return the waiting requests, oldest first, and remove them. One that cannot be read has an id alone."""
-    waiting = sorted(path for path in run.control.glob("[0-9]*.json") if path.is_file())
-    requests = [{**(read_json(path) or {}), "id": path.stem} for path in waiting]
-    for path in waiting:
-        path.unlink(missing_ok=True)
+    """Return the waiting requests, oldest first, and remove them. One that cannot be read has an id alone.
+
+    What has not the name of a request stays, and so does what cannot be removed: it would be granted without end.
+    """
+    requests = []
+    for path in sorted(path for path in run.control.glob("[0-9]*.json") if re.fullmatch(NAME, path.name)):
+        if path.is_file() and not path.is_symlink():
+            request = {**(read_json(path) or {}), "id": path.stem}
+            with suppress(OSError):
+                path.unlink()
+                requests.append(request)
     return requests

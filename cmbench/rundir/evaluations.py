@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cmbench.errors import writing
-from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 
 Question = Mapping[str, Any]  # everything that the answer depends on, "metric" among it
@@ -29,7 +29,8 @@ def write(run: RunDir, question: Question, answer: Answer) -> None:
         UsageError: the run directory cannot be written.
     """
     with writing(run.evaluations):
-        run.evaluations.mkdir(exist_ok=True)
+        make_folder(run.evaluations)
+        remove_temporaries(run.evaluations, r"[a-z_]+-[0-9a-f]{16}\.json", shared=True)
         content = {"schema": SCHEMA, "question": question, "answer": answer}
         write_atomically(_path(run, question), to_json(content, indent=True))
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
 
 from cmbench.errors import CmbenchError
+from cmbench.rundir.files import open_to_append
 from cmbench.rundir.layout import RunDir
 
 _MAIN = Path(__file__).absolute().parents[1] / "__main__.py"
@@ -70,7 +72,7 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
     if "run" in message:
         run = RunDir(Path(message["run"]))
         if early:
-            with run.console.open("ab") as console:
+            with suppress(OSError), os.fdopen(open_to_append(run.console), "ab") as console:
                 console.write(early)
         return run
     raise RefusedError(message["error"], message["exit_code"])
@@ -80,14 +82,18 @@ def accept(run: RunDir) -> bool:
     """In a detached trainer: print to console.log from now on, and tell the starter which run this is.
 
     Returns whether this process is a detached trainer at all.
+
+    Raises:
+        OSError: there can be no console.log.
     """
-    if (end := _take_handshake()) is None:
+    if _HANDSHAKE not in os.environ:
         return False
-    console = os.open(run.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    console = open_to_append(run.console)
     for stream in (1, 2):
         os.dup2(console, stream)
     os.close(console)
-    _answer(end, {"run": str(run.path.resolve())})
+    if (end := _take_handshake()) is not None:
+        _answer(end, {"run": str(run.path.resolve())})
     return True
 
 

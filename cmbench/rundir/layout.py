@@ -1,6 +1,7 @@
 """Every path of a run directory, and how one is made."""
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from cmbench.rundir.files import fsync_folder
 SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
+STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ class RunDir:
 
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:
-    """List the steps that have a checkpoint, ascending."""
+    """List the steps that have a checkpoint, ascending. Folders of other names than we give are none."""
     try:
-        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if e.is_dir() and e.name.isdigit())
+        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if re.fullmatch(STEP, e.name) and e.is_dir())
     except OSError:
         return []
 
@@ -157,9 +159,13 @@ def create(runs_dir: Path, name: str) -> RunDir:
 
 
 def point_latest(run: RunDir) -> None:
-    """Let runs/latest name this run."""
+    """Let runs/latest name this run, unless what has that name is no link, and so not ours."""
+    latest = run.path.parent / LATEST
+    if os.path.lexists(latest) and not latest.is_symlink():
+        return
     temporary = run.path.parent / f".{LATEST}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
+    if temporary.is_symlink():  # of a process that had this number before
+        temporary.unlink()
     temporary.symlink_to(run.name)
-    temporary.replace(run.path.parent / LATEST)
+    temporary.replace(latest)
     fsync_folder(run.path.parent)

@@ -7,7 +7,8 @@ from typing import Any
 
 import psutil
 
-from cmbench.rundir.files import read_json, to_json, write_atomically
+from cmbench.errors import FULL
+from cmbench.rundir.files import overwrite, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
 LIVE = ("starting", "running", "paused", "lost")
@@ -17,6 +18,7 @@ CRASHED_AFTER = 600.0
 _NUMBER, _NONE = (int, float), type(None)
 _TYPES: dict[str, Any] = {
     "state": str,
+    "reason": str,
     "step": int,
     "of": (int, _NONE),
     "heartbeat": _NUMBER,
@@ -36,8 +38,18 @@ def owner() -> dict[str, Any]:
 
 
 def write(run: RunDir, status: dict[str, Any]) -> None:
-    """Replace status.json, with the heartbeat of now."""
-    write_atomically(run.status, to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n", durable=False)
+    """Replace status.json, with the heartbeat of now; on a full disk, write over it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n"
+    try:
+        write_atomically(run.status, content, durable=False)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        overwrite(run.status, content)
 
 
 def read(run: RunDir) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Runs that are no longer wanted: moved aside, never deleted."""
 
+import os
 from itertools import count
 from pathlib import Path
 
-import filelock
-
 from cmbench.errors import ConflictError, writing
 from cmbench.rundir import status
+from cmbench.rundir.files import make_folder
 from cmbench.rundir.layout import LATEST, TRASH, RunDir, point_latest
+from cmbench.rundir.lock import hold
 from cmbench.rundir.select import all_runs
 
 
@@ -21,13 +22,9 @@ def trash(run: RunDir) -> RunDir:
     if (state := status.read(run)["state"]) in status.LIVE:
         raise ConflictError(f"{run.name}: is live ({state}): stop it first (cmbench stop)")
     folder = run.path.parent / TRASH
-    lock = filelock.FileLock(run.lock)
     with writing(run.path):
-        folder.mkdir(exist_ok=True)
-        try:
-            lock.acquire(timeout=0)  # held while it moves: no trainer starts on it meanwhile
-        except filelock.Timeout:
-            raise ConflictError(f"{run.name}: a trainer works on this run: stop it first (cmbench stop)") from None
+        make_folder(folder)
+        lock = hold(run)  # while it moves: no trainer starts on it meanwhile
         try:
             was_latest = _is_latest(run)
             moved = RunDir(run.path.rename(_free(folder / run.name)))
@@ -41,7 +38,7 @@ def trash(run: RunDir) -> RunDir:
 def _free(wanted: Path) -> Path:
     """Return a path where nothing is: the wanted one, or it with a number."""
     names = (wanted.with_name(f"{wanted.name}.{i}") if i else wanted for i in count())
-    return next(path for path in names if not path.exists())
+    return next(path for path in names if not os.path.lexists(path))
 
 
 def _is_latest(run: RunDir) -> bool:

@@ -147,12 +147,13 @@ def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
     assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]
 
 
-def test_a_foreground_trainer_stops_on_sigterm_with_a_checkpoint(home):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_foreground_trainer_stops_on_a_signal_with_a_checkpoint(home, name):
     process = subprocess.Popen([*COMMAND, "run", "tiny.toml", *set_options(LONG)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     while not process.stdout.readline().startswith("step 10/"):
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.Signals[name])
     rest = process.stdout.read()
     process.stdout.close()
     assert process.wait(PATIENCE) == 75
@@ -161,7 +162,7 @@ def test_a_foreground_trainer_stops_on_sigterm_with_a_checkpoint(home):
     assert now["state"] == "stopped"
     assert now["checkpoint"] == now["step"] == steps_of_checkpoints(run)[-1]
     assert f"stopped at step {now['step']}: cmbench resume {run.name}" in rest
-    assert read_rows(run.events)[-1]["reason"] == "SIGTERM"
+    assert read_rows(run.events)[-1]["reason"] == name
     resumed = runner.resume(run)
     resumed.close()
     assert resumed.trainer.state.step == now["step"]

@@ -205,7 +205,7 @@ def test_a_crash_while_pruning_leaves_no_half_checkpoint(run, monkeypatch):
     for step in (5, 10, 15):
         checkpoint.save(run, step, groups(step))
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", crash)
+        patch.setattr(Path, "unlink", crash)
         with pytest.raises(CrashError):
             checkpoint.prune(run, 2, [])
     assert steps_of_checkpoints(run) == [10, 15]

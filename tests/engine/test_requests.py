@@ -210,30 +210,30 @@ REFUSED = {
 def test_what_is_refused_is_answered_and_changes_nothing(home, trained, case):
     request, mentions = REFUSED[case]
     made = create(home)
-    after(made, 4, lambda: (made.run.control / "1-ab.json").write_bytes(to_json(request)))
+    after(made, 4, lambda: (made.run.control / "1700000000000000000-00ab.json").write_bytes(to_json(request)))
     asked(made, {4: []})
     run = finish(made)
     (row,) = answers(run)
-    assert (row["id"], row["result"][:9]) == ("1-ab", "refused: ")
+    assert (row["id"], row["result"][:9]) == ("1700000000000000000-00ab", "refused: ")
     assert [part for part in mentions if part not in row["result"]] == []
     assert_same_end(run, trained)
 
 
 def test_a_broken_file_is_refused(home):
     made = create(home, *QUIET)
-    (made.run.control / "1-ab.json").write_bytes(b'{"action":')
+    (made.run.control / "1700000000000000000-00ab.json").write_bytes(b'{"action":')
     (row,) = answers(finish(made))
-    assert (row["id"], row["action"], row["step"]) == ("1-ab", None, 0)
+    assert (row["id"], row["action"], row["step"]) == ("1700000000000000000-00ab", None, 0)
     assert row["result"].startswith("refused: action: found None")
 
 
 def test_a_request_cannot_pass_for_one_made_again(home):
     made = create(home, *QUIET)
     request = {"action": "set", "settings": {"log.every": 4}, "replayed": True, "result": "done", "step": 99}
-    (made.run.control / "1-ab.json").write_bytes(to_json(request))
+    (made.run.control / "1700000000000000000-00ab.json").write_bytes(to_json(request))
     (row,) = answers(finish(made))
     assert row == {
-        **{"segment": 1, "step": 0, "time": row["time"], "kind": "request", "id": "1-ab"},
+        **{"segment": 1, "step": 0, "time": row["time"], "kind": "request", "id": "1700000000000000000-00ab"},
         **{"action": "set", "settings": {"log.every": 4}, "result": "done"},
     }
 

@@ -112,11 +112,11 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_run_as_it_was(home):
     finish(runner.resume(run))
 
 
-@pytest.mark.parametrize("where", ["checkpoint.abandon_after", "snapshot.abandon_after", "Recorder"])
+@pytest.mark.parametrize("where", ["checkpoint.abandon_after", "snapshot.abandon_after", "live.Recorder"])
 def test_a_resume_that_is_killed_on_its_way_back_is_completed_by_any_later_one(home, monkeypatch, where):
     run = killed(asked(create(home, *BASE, "snapshot.every=4"), STEERED), 12)
     with monkeypatch.context() as patch:
-        patch.setattr(f"cmbench.engine.runner.{where}", stopped)
+        patch.setattr(f"cmbench.engine.{where}", stopped)
         with pytest.raises(KeyboardInterrupt):
             killed(runner.resume(run, step=5), 6)
     again = runner.resume(run)

@@ -1,6 +1,11 @@
 """A run at its edges: its last step, damaged and half-replaced checkpoints, and what is left on disk."""
 
+import gc
 import math
+import os
+import shutil
+import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +13,7 @@ import torch
 from cmbench.engine import checkpoint, runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, NotFoundError, UsageError
-from cmbench.rundir import control, status
+from cmbench.rundir import control, layout, leftovers, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
 from cmbench.rundir.log import read_rows
@@ -141,3 +146,57 @@ def test_a_run_that_cannot_be_written_leaves_nothing(home, monkeypatch):
     with pytest.raises(UsageError, match="cannot be written: No space left on device"):
         create(home)
     assert list((home / "runs").iterdir()) == []
+
+
+class KilledError(BaseException):
+    """The process is no more: nothing that it would do in its end happens."""
+
+
+class Killer:
+    """Lets so many operations on files happen, and no other."""
+
+    def __init__(self, patch, operations):
+        self.left = operations
+        for where, name in [(os, "open"), (os, "mkdir"), (os, "write"), (os, "rename"), (os, "replace")]:
+            patch.setattr(where, name, self._counted(getattr(os, name)))
+        for name in ("mkdir", "replace", "rename", "unlink", "symlink_to"):
+            patch.setattr(Path, name, self._counted(getattr(Path, name)))
+        patch.setattr(shutil, "rmtree", self._counted(shutil.rmtree))
+
+    def _counted(self, operation):
+        def call(*given, **named):
+            if self.left <= 0:
+                raise KilledError
+            self.left -= 1
+            return operation(*given, **named)
+
+        return call
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
+def test_what_a_kill_leaves_of_a_run_in_the_making_is_gone_after_the_next(home, monkeypatch, teacher):
+    """Killed before each of its operations on files, a run is whole or nothing once another was made."""
+    options = ["name=cd", "objective.kind=cd", "teacher.kind=run", f"teacher.run={teacher.name}"]
+    locks, kills, whole = [], 0, False
+    monkeypatch.setattr(status, "owner", lambda: {"pid": 4194303, "pid_start": 1.0, "host": socket.gethostname()})
+    monkeypatch.setattr(runner, "hold", lambda run, hold=runner.hold: locks.append(hold(run)) or locks[-1])
+    while not whole:
+        with monkeypatch.context() as patch:
+            Killer(patch, kills)
+            try:
+                made, whole = create(home, *options), True
+            except KilledError:
+                kills += 1
+        for lock in locks:
+            lock.release(force=True)
+        runs = [path for path in (home / "runs").iterdir() if path.name.startswith("cd-")]
+        half = [path for path in runs if not (path / "recipe.toml").exists()]
+        leftovers.sweep(home / "runs")
+        assert not [path for path in half if path.exists()]
+        assert not [path for path in (home / "runs").iterdir() if path.name.startswith(".")]
+        for path in [path for path in runs if path not in half and not whole]:
+            runner.resume(layout.RunDir(path)).close()
+            shutil.rmtree(path)
+    made.close()
+    gc.collect()
+    assert kills > 20

@@ -28,15 +28,15 @@ def test_a_request_that_is_still_being_written_is_not_taken(run):
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"null", b"\xff\x00"])
 def test_of_a_broken_request_the_name_is_left(run, content):
-    (run.control / "1-ab.json").write_bytes(content)
+    (run.control / "1700000000000000000-00ab.json").write_bytes(content)
     sent = control.request(run, "stop")
-    assert control.take(run) == [{"id": "1-ab"}, {"id": sent, "action": "stop"}]
+    assert control.take(run) == [{"id": "1700000000000000000-00ab"}, {"id": sent, "action": "stop"}]
     assert list(run.control.iterdir()) == []
 
 
 def test_a_request_goes_by_the_name_of_its_file(run):
-    (run.control / "1-ab.json").write_bytes(b'{"id": {"deep": []}, "action": "stop"}')
-    assert control.take(run) == [{"id": "1-ab", "action": "stop"}]
+    (run.control / "1700000000000000000-00ab.json").write_bytes(b'{"id": {"deep": []}, "action": "stop"}')
+    assert control.take(run) == [{"id": "1700000000000000000-00ab", "action": "stop"}]
 
 
 def test_a_folder_is_no_request(run):

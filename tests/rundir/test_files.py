@@ -1,12 +1,21 @@
 import math
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cmbench.rundir import files
-from cmbench.rundir.files import name_nonfinite, read_json, to_json, write_atomically
+from cmbench.rundir.files import (
+    make_folder,
+    name_nonfinite,
+    overwrite,
+    read_json,
+    remove_temporaries,
+    to_json,
+    write_atomically,
+)
 
 
 def test_the_new_content_replaces_the_old_and_nothing_else_is_left(tmp_path):
@@ -77,3 +86,87 @@ def test_a_failure_leaves_no_temporary_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         write_atomically(tmp_path / "a", b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = r"status\.json|[0-9]{3}\.json"
+
+
+def test_only_the_temporaries_of_the_names_given_are_removed(tmp_path):
+    ours = [".status.json.1.tmp", ".status.json.4194304.tmp", ".017.json.12.tmp"]
+    others = [
+        *(".status.json.tmp", ".status.json.x.tmp", ".status.json.12.tmp~", "status.json.1.tmp", ".status,json.1.tmp"),
+        *(".ssh", ".config.5.tmp", ".17.json.12.tmp", ".status.json.12.tmp.bak", ".status.json.12345678.tmp"),
+    ]
+    for name in (*ours, *others):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".status.json.2.tmp").mkdir()
+    (tmp_path / ".status.json.3.tmp").symlink_to(tmp_path / ".ssh")
+    remove_temporaries(tmp_path, NAMES)
+    left = {*others, ".status.json.2.tmp", ".status.json.3.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_the_temporaries_of_those_who_are_at_work_stay(tmp_path):
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        names = {pid: tmp_path / f".017.json.{pid}.tmp" for pid in (process.pid, os.getpid(), 4194303)}
+        for path in names.values():
+            path.write_text("half")
+        remove_temporaries(tmp_path, NAMES, shared=True)
+        assert list(tmp_path.iterdir()) == [names[process.pid]]
+    finally:
+        process.kill()
+        process.wait()
+    remove_temporaries(tmp_path, NAMES, shared=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["the file", "its temporary"])
+def test_no_link_is_written_through(tmp_path, place):
+    other, path = tmp_path / "thesis.txt", tmp_path / "status.json"
+    other.write_text("mine")
+    link = path if place == "the file" else tmp_path / f".status.json.{os.getpid()}.tmp"
+    link.symlink_to(other)
+    write_atomically(path, b"new")
+    assert (other.read_text(), path.read_bytes(), path.is_symlink()) == ("mine", b"new", False)
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt", "status.json"}
+
+
+def test_what_is_written_over_a_file_fits_into_its_room(tmp_path):
+    path = tmp_path / "status.json"
+    path.write_bytes(b'{"state": "running", "step": 100}\n')
+    overwrite(path, b'{"state": "stopped"}\n')
+    assert read_json(path) == {"state": "stopped"}
+    with pytest.raises(OSError, match="No space"):
+        overwrite(path, b"x" * 10**6)
+    assert read_json(path) == {"state": "stopped"}
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "nothing"])
+def test_nothing_else_is_written_over(tmp_path, kind):
+    other, path = tmp_path / "thesis.txt", tmp_path / "status.json"
+    other.write_text("mine, and longer")
+    {
+        "link": lambda: path.symlink_to(other),
+        "hard link": lambda: path.hardlink_to(other),
+        "pipe": lambda: os.mkfifo(path),
+        "nothing": lambda: None,
+    }[kind]()
+    with pytest.raises(OSError, match=r".+"):
+        overwrite(path, b"{}")
+    assert other.read_text() == "mine, and longer"
+
+
+def test_a_folder_is_made_but_never_the_one_that_holds_it(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").write_text("")
+    for name in ("new", "new", "link"):
+        make_folder(tmp_path / name)
+    for name in ("dangling", "file"):
+        with pytest.raises(OSError, match=f"{name} is no folder, nor a link to one"):
+            make_folder(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        make_folder(tmp_path / "gone" / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "link", "dangling", "file", "new"}

@@ -1,6 +1,6 @@
 """Logs: a half-written line is not there yet, and rows that were trained again count once."""
 
-import io
+import errno
 import math
 import os
 
@@ -155,19 +155,135 @@ def test_fsync_reaches_the_disk(path, monkeypatch):
     log.close()
 
 
-def test_a_row_that_does_not_fit_on_the_disk_leaves_no_half(path):
-    log = write(path, 1, 5)
+def fill_disk(monkeypatch, room=5):
+    """Let the disk take so many bytes more of what is written at once, and no other."""
+    write = os.write
+
+    def write_some(descriptor, data):
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data, room = bytes(data)[:room], 0
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write_some)
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_no_half_and_is_written_before_the_next(path, monkeypatch):
+    write(path, 1, 5)
+    log, whole = Log(path), path.read_bytes()
+    log.segment = 1
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        for step in (6, 7):
+            with pytest.raises(OSError, match="No space left"):
+                log.append({"step": step})
+            assert path.read_bytes() == whole
+        assert log.waiting == 2
+    log.append({"step": 8})
+    assert (log.waiting, log.lost) == (0, 0)
+    log.close()
+    assert steps(read_rows(path)) == [5, 6, 7, 8]
+
+
+def test_a_half_row_that_cannot_be_cut_off_is_cut_off_before_the_next(path, monkeypatch):
+    write(path, 1, 5)
     log = Log(path)
     log.segment = 1
-    whole = path.read_bytes()
-    log._file.close()
-
-    class FullDisk(io.FileIO):
-        def write(self, data):
-            return super().write(bytes(data)[:5])
-
-    log._file = FullDisk(path, "ab")
-    with pytest.raises(OSError, match="No space left"):
-        log.append({"step": 6})
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        patch.setattr(log, "_cut", lambda: None)
+        with pytest.raises(OSError, match="No space left"):
+            log.append({"step": 6})
+    assert not path.read_bytes().endswith(b"\n")
+    log.append({"step": 7})
     log.close()
-    assert path.read_bytes() == whole
+    assert [orjson.loads(line).get("step") for line in path.read_bytes().splitlines()] == [None, 5, 6, 7]
+
+
+def test_of_too_many_rows_that_wait_the_oldest_are_counted_and_let_go(path, monkeypatch):
+    monkeypatch.setattr("cmbench.rundir.log._KEPT", 100)
+    log = Log(path)
+    log.open_segment(1, 1)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, 0)
+        for step in range(10):
+            with pytest.raises(OSError, match="No space left"):
+                log.append({"step": step})
+    log.flush()
+    assert log.lost + len(steps(read_rows(path))) == 10
+    assert steps(read_rows(path)) == list(range(log.lost, 10))
+    assert log.lost < 10
+    log.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_log_that_is_removed_or_replaced_goes_on_under_its_name(path, replaced):
+    log = Log(path)
+    log.open_segment(3, 5)
+    log.append({"step": 5})
+    content = path.read_bytes()
+    path.unlink()
+    if replaced:  # as an editor does it
+        path.write_bytes(content)
+    log.append({"step": 6})
+    log.append({"step": 7})
+    assert log.renewed == 1
+    log.close()
+    assert steps(read_rows(path)) == ([5, 6, 7] if replaced else [6, 7])
+    assert path.read_bytes().count(b"first_step") == 1
+    log = Log(path)
+    assert log.last_segment() == 3
+    log.close()
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a pipe", "a folder"])
+def test_what_stands_in_the_place_of_a_log_is_refused_and_stays(path, kind):
+    other = path.with_name("thesis.txt")
+    make = {"a link": path.symlink_to, "a link to nothing": path.symlink_to}.get(kind)
+    if kind == "a link":
+        other.write_text("mine")
+    if make:
+        make(other)
+    else:
+        {"a pipe": os.mkfifo, "a folder": os.mkdir}[kind](path)
+    with pytest.raises(OSError, match=rf"metrics\.jsonl is {kind[:6]}.*, allowed: a regular file"):
+        Log(path)
+    assert other.read_text() == "mine" if kind == "a link" else not other.exists()
+
+
+def test_the_other_name_of_a_log_keeps_what_it_holds(path):
+    """Copies of runs are made by `cp -al`, and by tools for backups."""
+    write(path, 1, 1, 2)
+    copy, content = path.with_name("copy.jsonl"), path.read_bytes()
+    copy.hardlink_to(path)
+    write(path, 3, 3)
+    assert copy.read_bytes() == content
+    assert steps(read_rows(path)) == [1, 2, 3]
+
+
+def test_what_is_too_long_for_a_row_is_not_cut_off(path, monkeypatch):
+    monkeypatch.setattr("cmbench.rundir.log._LONGEST", 50)
+    write(path, 1, 1)
+    with path.open("ab") as file:
+        file.write(b"x" * 51)
+    content = path.read_bytes()
+    with pytest.raises(OSError, match=r"metrics\.jsonl ends in a line that is none of a log's"):
+        Log(path)
+    assert path.read_bytes() == content
+
+
+def test_the_newest_segment_is_read_from_the_end(path, monkeypatch):
+    """A long log is not read as a whole: only its last rows are."""
+    with path.open("wb") as file:
+        file.write(b'{"segment":1,"first_step":1}\n')
+        for start in range(0, 10**6, 1000):
+            file.write(b"".join(b'{"segment":4,"step":%d}\n' % step for step in range(start, start + 1000)))
+        file.write(b'{"segment":4,"st')
+    pread, read = os.pread, []
+    monkeypatch.setattr(os, "pread", lambda fd, n, offset: read.append(n) or pread(fd, n, offset))
+    log = Log(path)
+    assert log.last_segment() == 4
+    log.close()
+    assert sum(read) < 10**6 < path.stat().st_size
+    assert path.read_bytes().endswith(b"}\n")

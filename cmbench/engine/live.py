@@ -1,0 +1,199 @@
+"""A live run: a trainer in its run directory, from its first row to its last."""
+
+import os
+import traceback
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import filelock
+
+from cmbench.engine import checkpoint, environment, loop, watch
+from cmbench.engine.recorder import Record, Recorder
+from cmbench.engine.requests import Requests
+from cmbench.engine.trainer import Trainer
+from cmbench.errors import STOPPED, DivergedError
+from cmbench.rundir.files import open_to_append
+from cmbench.rundir.home import GoneError
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, read_rows
+
+
+@dataclass
+class Runner:
+    """Trains in a run directory and writes everything there. Holds the run's lock until it ends.
+
+    `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them;
+    `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice.
+    """
+
+    folder: RunDir
+    trainer: Trainer
+    lock: filelock.BaseFileLock
+    warnings: Sequence[str] = ()
+    ahead: Sequence[Row] = ()
+    abandoned: Sequence[int] | None = None
+    stop_requested: str = ""
+    exit_code: int = 0
+
+    def __post_init__(self) -> None:
+        """Open the run's logs and say that the run is live."""
+        self.recorder = Recorder(self.folder, self.trainer, abandons=self.abandoned is not None)
+        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
+        self._requests = Requests(self, self.ahead)
+        self._unsaved = ""  # why the checkpoint that was due last is not there
+        list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
+
+    @property
+    def run(self) -> RunDir:
+        """The run, where its folder is now.
+
+        Raises:
+            GoneError: it is nowhere.
+        """
+        return self.recorder.run
+
+    def records(self) -> Iterator[Record]:
+        """Train to the end, or until `request_stop`; yield each row after it is written. Sets `exit_code`.
+
+        Raises:
+            DivergedError: loss or gradient was not finite; a checkpoint of the last good state was written.
+            GoneError: the run's folder was removed.
+        """
+        journal = self.recorder.event
+        try:
+            self.recorder.show("running")
+            chosen = {} if self.abandoned is None else {"chosen": True, "abandoned": list(self.abandoned)}
+            how = "started" if self.recorder.segment == 1 and not self.trainer.state.step else "resumed"
+            yield journal(how, **chosen, **environment.here(self.trainer))
+            if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
+                yield journal("initialised", source=environment.source(start.trained), error=start.error)
+            self.recorder.warnings += self.warnings
+            if (yield from self._must_stop()):
+                return
+            for event in loop.train(self.trainer):
+                yield from self._write(event)
+                if isinstance(event, loop.Stepped) and (yield from self._must_stop()):
+                    return
+            yield from self._requests.refuse("the run has finished")
+            self.recorder.state = "finished"
+            yield from self.warn()
+            yield journal("finished")
+        except GeneratorExit:  # whoever asked for records asks for no more
+            self.request_stop("left")
+            list(self._stop())
+            raise
+        except DivergedError:
+            raise
+        except GoneError:
+            self.exit_code = 1
+            raise
+        except BaseException as error:
+            self.recorder.state, self.exit_code = "failed", 1
+            journal("failed", error=f"{type(error).__name__}: {error}")
+            with suppress(OSError), os.fdopen(open_to_append(self.run.console), "a", encoding="utf-8") as console:
+                traceback.print_exc(file=console)
+            raise
+        finally:
+            self.close()
+
+    def request_stop(self, reason: str) -> None:
+        """Stop after the step in progress, with a checkpoint. Safe to call from a signal handler."""
+        self.stop_requested = reason
+
+    def close(self) -> None:
+        """Write the last status and let go of the run."""
+        self.recorder.close()
+        self.lock.release()
+
+    @property
+    def _edges(self) -> list[float]:
+        return self.trainer.state.profile.edges.tolist()
+
+    def _write(self, event: loop.Event) -> Iterator[Record]:
+        match event:
+            case loop.Metrics(values=values):
+                yield self.recorder.metrics(values)
+            case loop.Profiled(values=values):
+                yield self.recorder.profile(values)
+                if jumps := self._spikes.look(values):
+                    text = watch.described(jumps, self._edges)
+                    yield self.recorder.event("warning", text=text, bins=list(jumps))
+            case loop.Evaluated(values=values, profile=profile):
+                yield self.recorder.metrics(values)
+                if profile:
+                    yield self.recorder.profile(profile)
+            case loop.Snapshotted(samples=samples):
+                if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples)):
+                    yield record
+            case loop.CheckpointDue():
+                yield from self._save_as_due()
+            case loop.Diverged():
+                yield from self._diverge(event)
+        self.recorder.beat()
+        yield from self.warn()
+
+    def warn(self) -> Iterator[Record]:
+        """Write into the journal what the recorder warns of."""
+        while self.recorder.warnings:
+            yield self.recorder.event("warning", text=self.recorder.warnings.pop(0))
+
+    def _must_stop(self) -> Generator[Record, None, bool]:
+        """Grant what was asked for between two steps; stop where that was asked, and return whether it was."""
+        if self.trainer.state.step >= self.trainer.recipe.train.steps and not self.recorder.reason:
+            return False
+        yield from self._requests.between_steps()
+        yield from self.warn()
+        if self.stop_requested:
+            yield from self._stop()
+        return bool(self.stop_requested)
+
+    def _stop(self) -> Iterator[Record]:
+        saved = not self.recorder.reason and (yield from self._checkpoint_unless_whole())
+        yield from self._requests.refuse("the run has stopped")
+        yield from self.warn()
+        self.recorder.state, self.exit_code = "stopped", STOPPED
+        yield self.recorder.event("stopped", reason=self.stop_requested, **({} if saved else {"saved": False}))
+
+    def _diverge(self, event: loop.Diverged) -> Iterator[Record]:
+        self.recorder.state, self.exit_code = "diverged", DivergedError.exit_code
+        saved = yield from self._checkpoint_unless_whole()
+        bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
+        norm = {} if event.tangent_norm is None else {"tangent_norm": event.tangent_norm}
+        yield self.recorder.event("diverged", what=event.what, times=event.times, bins=bins, **norm)
+        last = f"the last good state is checkpoint {self.trainer.state.step}" if saved else self.recorder.reason
+        raise DivergedError(
+            f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; {last}"
+        )
+
+    def _save_as_due(self) -> Iterator[Record]:
+        """Write a checkpoint. Where that fails, try again at the next that is due; where it fails again, stop."""
+        try:
+            record = self.recorder.checkpoint()
+        except OSError as error:
+            last_chance = self._unsaved or self.trainer.state.step == self.trainer.recipe.train.steps
+            self._unsaved = self._unwritten_checkpoint(error)
+            if last_chance:
+                self.recorder.reason = self._unsaved
+                self.request_stop("a checkpoint could not be written")
+            else:
+                self.recorder.warnings.append(f"{self._unsaved}; it is tried again at the next that is due")
+        else:
+            self._unsaved = ""
+            yield record
+
+    def _checkpoint_unless_whole(self) -> Generator[Record, None, bool]:
+        """Write a checkpoint, unless that of this step is there; return whether it is then."""
+        if checkpoint.is_whole(self.run, self.trainer.state.step):
+            return True
+        try:
+            record = self.recorder.checkpoint()
+        except OSError as error:
+            self.recorder.reason = self._unwritten_checkpoint(error)
+            return False
+        yield record
+        return True
+
+    def _unwritten_checkpoint(self, error: OSError) -> str:
+        return f"the checkpoint of step {self.trainer.state.step} cannot be written: {error.strerror or error}"

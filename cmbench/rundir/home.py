@@ -1,0 +1,79 @@
+"""Where the folder of a live run is, whatever it is called by now."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from cmbench.errors import CmbenchError
+from cmbench.rundir.layout import RunDir
+
+
+class GoneError(CmbenchError):
+    """The folder of a live run was removed, or moved to where it cannot be found."""
+
+
+class Home:
+    """The folder of a run, held open, so that it is known again under another name."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._has_recipe = run, False
+        self._descriptor = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._own = os.fstat(self._descriptor)
+
+    def find(self) -> RunDir:
+        """Return the run where it is now.
+
+        Raises:
+            GoneError: it is nowhere, or no run any more, as while its folder is being removed.
+        """
+        if not self._is(self._run.path):
+            found = next((path for path in self._candidates() if self._is(path)), None)
+            if found is None:
+                raise GoneError(f"{self._run.path}: the run's folder is gone: removed, or moved to another file system")
+            self._run = RunDir(found)
+        if self._has_recipe and _is_gone(self._run.recipe):
+            raise GoneError(f"{self._run.path}: the run is gone: its recipe.toml was removed")
+        return self._run
+
+    def expect_recipe(self) -> None:
+        """Take the folder for that of a run from now on, which has a recipe: no command shows another."""
+        self._has_recipe = True
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _is(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(path.stat(), self._own)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # cannot be asked now; what cannot be written says so itself
+            return path == self._run.path
+
+    def _candidates(self) -> Iterator[Path]:
+        """Yield where it may be: where the system says, else beside its old place."""
+        with suppress(OSError):  # not Linux
+            yield Path(f"/proc/self/fd/{self._descriptor}").readlink()
+        with suppress(OSError):
+            yield from [Path(entry.path) for entry in os.scandir(self._run.path.parent) if _is_folder(entry)]
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # cannot be asked now
+        return False
+    return False
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)
+    except OSError:
+        return False
