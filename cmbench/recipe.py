@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from cmbench.config import Config, check
 from cmbench.errors import UsageError, nearest
+from cmbench.rundir.files import read as read_file
 from cmbench.tables import (
     Checkpoint,
     Ema,
@@ -122,7 +123,7 @@ def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
     if path in children:
         raise UsageError(f"{children[-1]}: extends: found {path.name}, which extends this file in turn")
     try:
-        tables = tomli.loads(path.read_text(encoding="utf-8"))
+        tables = tomli.loads(read_file(path).decode())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         by = f" (extended by {children[-1]})" if children else ""

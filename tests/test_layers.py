@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "data": {"equations", "networks", "objectives"},
     "evaluation": {"equations", "networks", "objectives"},
     "rundir": set(),
-    "recipe": {"tables"},
+    "recipe": {"tables", "rundir"},
     "comparison": {"rundir", "recipe"},
     "tables": set(),
     "steering": {"recipe", "tables"},

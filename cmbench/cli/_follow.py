@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 
 import typer
 
@@ -9,9 +10,9 @@ from cmbench import recipe
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail, without_superseded
-from cmbench.rundir.overview import number_of
+from cmbench.rundir.log import Row, Tail, last_segment
 from cmbench.rundir.select import address
 
 _POLL = 0.5  # seconds
@@ -40,17 +41,22 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
     """
     tails = [Tail(run.metrics), Tail(run.events)]
     live = status.is_live(run)  # asked before reading, so that the last rows are not missed
-    batches = [tail.read() for tail in tails]
-    been = _in_order(row for batch in batches for row in without_superseded(batch))
-    if past is None:
-        newest = max((number_of(row.get("segment")) or 0 for batch in batches for row in batch), default=1)
-        yield from (row for row in been if row.get("segment") == newest)
-    else:
-        yield from been[len(been) - min(past, len(been)) :]
+    for tail in tails:
+        tail.skip()
+    been = _in_order(row for rows in _been(tails, past) for row in reversed(rows))
+    yield from been if past is None else been[len(been) - min(past, len(been)) :]
     while live:
         time.sleep(_POLL)
         live = status.is_live(run)
         yield from _in_order(row for tail in tails for row in tail.read())
+
+
+def _been(tails: Iterable[Tail], past: int | None) -> list[list[Row]]:
+    """Return what each tail has passed: so many rows, or those of the newest segment; the newest first."""
+    if past is not None:
+        return [list(islice(tail.before(), past)) for tail in tails]
+    segment = max(last_segment(tail.path) for tail in tails)
+    return [list(takewhile(lambda row: row.get("segment") == segment, tail.before())) for tail in tails]
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from cmbench.measures import OF_SAMPLES
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.log import Row
-from cmbench.rundir.overview import number_of
 from cmbench.tui.signs import clock, four_digits
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))

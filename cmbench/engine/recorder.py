@@ -12,10 +12,10 @@ from cmbench.engine import checkpoint, snapshot
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import better
 from cmbench.rundir import layout, status
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.files import remove_temporaries
 from cmbench.rundir.layout import SCHEMA, RunDir
-from cmbench.rundir.log import Log, Row, read_rows
-from cmbench.rundir.overview import number_of
+from cmbench.rundir.log import Log, Row, backward
 from cmbench.rundir.summary import Summary
 
 _STATUS_EVERY = 1.0  # seconds between heartbeats
@@ -46,11 +46,13 @@ class Recorder:
         for log in logs:
             log.open_segment(self.segment, trainer.state.step + 1, abandons)
         self._metrics, self._profiles, self._events = self._logs = logs
-        rows = read_rows(run.metrics)
-        self._summary = Summary(rows)
-        self._decisive = trainer.recipe.evaluate.decisive
-        values = ((row["step"], number_of(row.get(self._decisive))) for row in rows)
-        self._quality = {step: value for step, value in values if value is not None}
+        self._summary, self._decisive = Summary(), trainer.recipe.evaluate.decisive
+        self._quality = dict[int, float]()
+        for rows in backward(run.metrics):  # of a long run, all of them would fill the memory
+            self._summary.add_before(rows)
+            for row in (row for row in reversed(rows) if self._decisive in row):
+                if (value := number_of(row[self._decisive])) is not None:
+                    self._quality.setdefault(row["step"], value)
         self._next_status, self._images_per_s = 0.0, 0.0
         for folder in (run.path, run.snapshots, run.control):
             remove_temporaries(folder)

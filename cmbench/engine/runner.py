@@ -19,9 +19,10 @@ from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, ConflictError, DivergedError, NotFoundError, writing
 from cmbench.rundir import control, layout, settings, status
+from cmbench.rundir.fields import whole
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Log, Row, Tail, read_rows
+from cmbench.rundir.log import Log, Row, Tail, newest
 from cmbench.rundir.select import address, runs_folder
 
 
@@ -45,7 +46,7 @@ class Runner:
     def __post_init__(self) -> None:
         """Open the run's logs and say that the run is live."""
         self.recorder = Recorder(self.run, self.trainer, abandons=self.abandoned is not None)
-        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
+        self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self._requests = Requests(self, self.ahead)
         list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
         self.recorder.show("starting")
@@ -238,7 +239,7 @@ def resume(
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
     if not layout.steps_of_checkpoints(run):
-        if any(row.get("kind") == "checkpoint" for row in read_rows(run.events)):
+        if any(row.get("kind") == "checkpoint" for row in newest(run.events)):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
         return []
     step, groups, damaged = checkpoint.newest(run)
@@ -264,8 +265,8 @@ def _abandon(run: RunDir, step: int) -> list[int]:
 def _unfinished(run: RunDir) -> int | None:
     """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
     step = None
-    for row in Tail(run.events).read():
-        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+    for row in Tail(run.events, [b'"abandons"', b'"resumed"']).read():
+        if row.get("abandons") is True and (first_step := whole(row.get("first_step"))) is not None:
             step = first_step - 1
         elif row.get("kind") == "resumed":
             step = None
@@ -275,7 +276,7 @@ def _unfinished(run: RunDir) -> int | None:
 def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], abandons: bool) -> list[Row]:
     """Put the settings in force that led to the checkpoint, and return those to come: earlier ones, then `changes`."""
     step = built.state.step
-    rows = Tail(run.events).read()
+    rows = settings.read(run)
     made, ahead = settings.at([*rows, {"first_step": step + 1, "abandons": True}] if abandons else rows, step)
     for row in made:
         built.steer(row["settings"], f"{run.events}, step {row['step']}")

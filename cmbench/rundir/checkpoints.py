@@ -1,11 +1,12 @@
 """Which checkpoint of a run is meant, and which average of the weights in it. No torch."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import newest
 
 AVERAGE = "ema_"  # begins the name of an average's group of tensors
 
@@ -33,8 +34,9 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
 
 def checksums(run: RunDir, step: int) -> dict[str, str] | None:
     """Return the SHA-256 of each group of tensors of a checkpoint, or None where its state.json is broken."""
-    found = (read_json(run.checkpoint(step) / "state.json") or {}).get("sha256")
-    return found if isinstance(found, dict) and "model" in found else None
+    found: Any = (read_json(run.checkpoint(step) / "state.json") or {}).get("sha256")
+    sound = isinstance(found, dict) and all(isinstance(sha256, str) for sha256 in found.values())
+    return found if sound and "model" in found else None
 
 
 def averages(groups: Iterable[str]) -> list[str]:
@@ -61,5 +63,5 @@ def group_of(ema: str) -> str:
 
 def _best(run: RunDir, steps: list[int]) -> int | None:
     """Return the step that the journal called the best last, among those that are there."""
-    rows = [row for row in read_rows(run.events) if row.get("kind") == "checkpoint" and row.get("best")]
-    return next((row["step"] for row in reversed(rows) if row["step"] in steps), None)
+    rows = (row for row in newest(run.events) if row.get("kind") == "checkpoint" and row.get("best"))
+    return next((row["step"] for row in rows if row["step"] in steps), None)

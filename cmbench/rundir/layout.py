@@ -1,6 +1,7 @@
 """Every path of a run directory, and how one is made."""
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from cmbench.rundir.files import fsync_folder
 SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
+_STEP = re.compile("[0-9]{8}|[1-9][0-9]{8,14}")
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ class RunDir:
 
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:
-    """List the steps that have a checkpoint, ascending."""
+    """List the steps that have a checkpoint, ascending. Folders of other names than we give are none."""
     try:
-        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if e.is_dir() and e.name.isdigit())
+        entries = list(os.scandir(run.checkpoints))
     except OSError:
         return []
+    return sorted(int(entry.name) for entry in entries if _STEP.fullmatch(entry.name) and Path(entry.path).is_dir())
 
 
 def create(runs_dir: Path, name: str) -> RunDir:

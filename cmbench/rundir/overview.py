@@ -72,11 +72,7 @@ class Overview:
 
     def _list(self) -> None:
         self._next_list = time.monotonic() + self._list_every
-        try:
-            runs = all_runs(self.runs_dir)
-        except OSError:  # one went while they were listed
-            self._next_list = -math.inf
-            return
+        runs = all_runs(self.runs_dir)
         before = {known.run: known for known in self._known}
         self._known = [before.get(run) or _Known(run) for run in runs]
 
@@ -88,7 +84,7 @@ class _Known:
         self.run = run
         self._paths = (str(run.status), str(run.annotations))  # asked for every second: no new objects each time
         self._stamps: tuple[Stamp, ...] | None = None
-        self._written: dict[str, Any] = {}
+        self._written: dict[str, Any] | None = None
         self._glance: Glance | None = None
 
     def read(self, however_dead: bool) -> Glance:
@@ -97,7 +93,7 @@ class _Known:
         stamps = tuple(map(_stamp, self._paths))
         if self._glance is None or stamps != self._stamps:
             self._stamps = stamps
-            self._written = read_json(self.run.status) or {}
+            self._written = read_json(self.run.status)
             written = annotations.read(self.run) if stamps[1] else Annotations()
             self._glance = _glance(self.run, status.judged(self.run, self._written), written)
         elif self._glance.is_live:  # the dead write nothing
@@ -114,31 +110,20 @@ def glance(run: RunDir) -> Glance:
 
 def _stamp(path: str) -> Stamp:
     try:
-        found = os.stat(path)  # noqa: PTH116 - a Path a second for each of a thousand runs is what this avoids
+        found = os.lstat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _glance(run: RunDir, now: dict[str, Any], written: Annotations) -> Glance:
-    of, last, best = now.get("of"), now.get("last"), now.get("best")
-    figures = {k: number_of(b.get("value")) for k, b in best.items() if _is_dict(b)} if isinstance(best, dict) else {}
     return Glance(
         run=run,
         state=now["state"],
         step=now["step"],
-        of=of if isinstance(of, int) else None,
-        loss=number_of(last.get("loss")) if isinstance(last, dict) else None,
-        best=tuple((key, value) for key, value in figures.items() if value is not None),
+        of=now.get("of"),
+        loss=now.get("last", {}).get("loss"),
+        best=tuple((key, best["value"]) for key, best in now.get("best", {}).items()),
         heartbeat=now["heartbeat"],
         written=written,
     )
-
-
-def _is_dict(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def number_of(value: object) -> float | None:
-    """Return a finite number as it is, and None for anything else a damaged file may hold."""
-    return float(value) if isinstance(value, int | float) and abs(value) < math.inf else None

@@ -7,7 +7,8 @@ from fake_runs import fake_run, write_status
 
 from cmbench.rundir import overview, status
 from cmbench.rundir.annotations import annotate
-from cmbench.rundir.overview import Overview, number_of
+from cmbench.rundir.fields import number_of
+from cmbench.rundir.overview import Overview
 from cmbench.rundir.trash import trash
 
 
