@@ -1,8 +1,11 @@
 """Following a run as plain lines, from its directory alone."""
 
+import heapq
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
+from operator import itemgetter
 
 import typer
 
@@ -43,20 +46,29 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
     live = status.is_live(run)  # asked before reading, so that the last rows are not missed
     for tail in tails:
         tail.skip()
-    been = _in_order(row for rows in _been(tails, past) for row in reversed(rows))
-    yield from been if past is None else been[len(been) - min(past, len(been)) :]
+    yield from reversed(list(islice(_been(tails, past), past)))
     while live:
         time.sleep(_POLL)
         live = status.is_live(run)
         yield from _in_order(row for tail in tails for row in tail.read())
 
 
-def _been(tails: Iterable[Tail], past: int | None) -> list[list[Row]]:
-    """Return what each tail has passed: so many rows, or those of the newest segment; the newest first."""
-    if past is not None:
-        return [list(islice(tail.before(), past)) for tail in tails]
-    segment = max(last_segment(tail.path) for tail in tails)
-    return [list(takewhile(lambda row: row.get("segment") == segment, tail.before())) for tail in tails]
+def _been(tails: Sequence[Tail], past: int | None) -> Iterator[Row]:
+    """Yield what the tails have passed, the newest first; without `past` of the newest segment alone."""
+    logs = [tail.before() for tail in reversed(tails)]  # of one moment, the journal's is the newer
+    if past is None:
+        segment = max(last_segment(tail.path) for tail in tails)
+        logs = [takewhile(lambda row: row.get("segment") == segment, rows) for rows in logs]
+    for _, row in heapq.merge(*map(_timed, logs), key=itemgetter(0), reverse=True):
+        yield row
+
+
+def _timed(rows: Iterable[Row]) -> Iterator[tuple[float, Row]]:
+    """Yield rows with times that never grow, so that they stay in their order whatever their clock says."""
+    latest = math.inf
+    for row in rows:
+        latest = min(latest, number_of(row.get("time")) or math.inf)
+        yield latest, row
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What a value of a run's JSON is taken for. Files may be damaged: what is of another type than its own is not there."""
+"""What a value of a run's JSON is taken for. Files may be damaged: what has another type than its own is not there."""
 
 import math
 from typing import Any

@@ -22,16 +22,7 @@ def opened(path: str | Path) -> BinaryIO:
     Raises:
         OSError: there is none, or it is none that can be read.
     """
-    try:
-        descriptor = os.open(path, _READING)
-    except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):  # noqa: PTH114 - as for all paths here
-            raise OSError(errno.ELOOP, "a link, which is not followed", str(path)) from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+    return os.fdopen(_descriptor(path)[0], "rb")
 
 
 def read(path: str | Path, most: int = LARGEST) -> bytes:
@@ -40,12 +31,32 @@ def read(path: str | Path, most: int = LARGEST) -> bytes:
     Raises:
         OSError: there is none, it cannot be read, or it has more than `most` bytes.
     """
-    with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(most + 1) if size <= most else b""
-    if max(size, len(content)) > most:
-        raise OSError(errno.EFBIG, f"{size:,} bytes, allowed: at most {most:,}", str(path))
+    descriptor, size = _descriptor(path)
+    try:  # a file object would take a third of the time of `cmbench ls`
+        content, last = b"", b"-"
+        while last and max(size, len(content)) <= most:
+            last = os.read(descriptor, min(size, most) + 1)
+            content += last
+    finally:
+        os.close(descriptor)
+    if (found := max(size, len(content))) > most:
+        raise OSError(errno.EFBIG, f"{found:,} bytes, allowed: at most {most:,}", str(path))
     return content
+
+
+def _descriptor(path: str | Path) -> tuple[int, int]:
+    """Open a file as `opened` does, and return its descriptor and size."""
+    try:
+        descriptor = os.open(path, _READING)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):  # noqa: PTH114 - as for all paths here
+            raise OSError(errno.ELOOP, "a link, which is not followed", str(path)) from None
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor, found.st_size
 
 
 def why_not(path: str | Path) -> str:

@@ -22,7 +22,7 @@ from cmbench.rundir.files import name_nonfinite, opened, to_json
 CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
 LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
 OPENING = b'"first_step"'  # marks the lines that open segments
-_FIRST = 1 << 15  # bytes of the first look back: mostly no more are wanted
+_BACK = 1 << 16  # bytes of a look back: mostly no more are wanted
 _MOST_LOST = 1 << 30  # bytes of longer lines; behind so many nothing is looked for
 
 Row = dict[str, Any]
@@ -165,7 +165,7 @@ def without_superseded(rows: Iterable[Row]) -> list[Row]:
 
 def last_segment(path: Path) -> int:
     """Return the number of the newest segment, which every row says, or 0."""
-    found = (whole(row.get("segment")) for rows in _pieces_backward(path) for row in reversed(rows))
+    found = (whole(row.get("segment")) for data in _lines_backward(path) for row in reversed(parse(data)))
     return next((segment for segment in found if segment is not None), 0)
 
 
@@ -178,10 +178,11 @@ def newest(path: Path, end: int | None = None) -> Iterator[Row]:
 def backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
     """Yield such rows in pieces, the newest piece first, each in the order of its rows."""
     limit = END  # the lowest first step of the segments behind
-    for rows in _pieces_backward(path, end):
-        start, kept = len(rows), list[list[Row]]()
-        for i in (i for i in range(len(rows) - 1, -1, -1) if "first_step" in rows[i]):
-            if (first_step := whole(rows[i]["first_step"])) is not None:
+    for data in _lines_backward(path, end):
+        rows, kept = parse(data), list[list[Row]]()
+        start = len(rows)
+        for i in range(start - 1, -1, -1) if OPENING in data else ():
+            if (first_step := whole(rows[i].get("first_step"))) is not None:
                 kept.append(_below(rows[i + 1 : start], limit))
                 start, limit = i, min(limit, first_step)
         kept.append(_below(rows[:start], limit))
@@ -209,7 +210,7 @@ def first(path: Path, key: str) -> Row | None:
 def parse(data: bytes) -> list[Row]:
     """Return the rows of whole lines, without what a crash tore: at once, or one by one where one is torn."""
     try:
-        rows = orjson.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
+        rows = orjson.loads(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
     except ValueError:
         rows = []
     if len(rows) != data.count(b"\n") or len(data) > LONGEST:
@@ -236,41 +237,35 @@ def _marked(data: bytes, marks: Sequence[bytes]) -> bytes:
     return b"".join(lines[start] for start in sorted(lines))
 
 
-def _pieces_backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
-    """Yield all rows in pieces, the newest piece first."""
+def _lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
+    """Yield whole lines in pieces from the end of a log, or from where some end, without those that are too long."""
     try:
         with opened(path) as file:
-            for data in _lines_backward(file, _end_of_lines(file) if end is None else end):
-                yield parse(data)
+            place, size, rest, lost, is_inside = _end_of_lines(file) if end is None else end, _BACK, b"", 0, False
+            while place and lost < _MOST_LOST:
+                size = min(size, place)
+                place -= size
+                file.seek(place)
+                data = file.read(size)
+                if is_inside:
+                    last = data.rfind(b"\n") + 1
+                    lost, is_inside, data = lost + size - last, not last, data[:last]
+                data += rest
+                start = data.find(b"\n", 0, len(data) - 1) + 1 if place else 0
+                if place and not start and len(data) > LONGEST + 1:
+                    lost, is_inside, data = lost + len(data), True, b""
+                if start or not place:
+                    yield data[start:]
+                rest, size = (data[:start], _BACK) if start or not place else (data, CHUNK)
     except OSError:
         return
-
-
-def _lines_backward(file: BinaryIO, place: int) -> Iterator[bytes]:
-    """Yield whole lines in pieces, from those that end at a place back to the first, without those too long."""
-    size, rest, lost, is_inside = _FIRST, b"", 0, False
-    while place and lost < _MOST_LOST:
-        size = min(size, place)
-        place -= size
-        file.seek(place)
-        data = file.read(size)
-        if is_inside:
-            end = data.rfind(b"\n") + 1
-            lost, is_inside, data = lost + size - end, not end, data[:end]
-        data += rest
-        start = data.find(b"\n", 0, len(data) - 1) + 1 if place else 0
-        if place and not start and len(data) > LONGEST + 1:
-            lost, is_inside, data = lost + len(data), True, b""
-        if start or not place:
-            yield data[start:]
-        rest, size = data[:start] if start or not place else data, CHUNK
 
 
 def _end_of_lines(file: BinaryIO) -> int:
     """Return where the last whole line ends; the beginning where there is none."""
     place = end = file.seek(0, os.SEEK_END)
     while place and end - place < _MOST_LOST:
-        size = min(max(_FIRST, end - place), CHUNK, place)
+        size = min(max(_BACK, end - place), CHUNK, place)
         place -= size
         file.seek(place)
         if found := file.read(size).rfind(b"\n") + 1:

@@ -47,7 +47,7 @@ def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     assert asked == []
     write_status(changed, step=55)
     second = seen.read(anew=True)
-    assert asked == [changed.status]
+    assert asked == [str(changed.status)]
     assert second[0].step == 55
     assert second[1] is first[1]
     annotate(same, note="new")
