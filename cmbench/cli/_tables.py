@@ -33,8 +33,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int =
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     texts = [[str(cell) for cell in row] for row in rows]
     if len(texts) > _MANY and _width(widths) <= console.width and all(map(str.isprintable, chain(*texts))):
-        numeric = [all(map(_is_number, column)) for column in zip(*texts, strict=True)]
-        head, *lines = _lines([[str(header) for header in headers], *texts], widths, numeric)
+        right = [all(map(_is_number, column)) for column in zip(*texts, strict=True)]
+        head, *lines = _lines([[str(header) for header in headers], *texts], widths, right)
         if any(headers):
             console.print(Text(head, style="bold", no_wrap=True))
         typer.echo("\n".join(lines))

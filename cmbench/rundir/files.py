@@ -59,17 +59,6 @@ def _descriptor(path: str | Path) -> tuple[int, int]:
     return descriptor, found.st_size
 
 
-def why_not(path: str | Path) -> str:
-    """Say why a file that is there cannot be read; empty where it can, or where there is none."""
-    try:
-        opened(path).close()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
-
-
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Replace a file so that every reader, and every crash, sees the old content or the new.
 

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from cmbench.rundir.fields import moment, number_of, numbers, tables, text, whole
-from cmbench.rundir.files import read_json, to_json, why_not, write_atomically
+from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
 LIVE = ("starting", "running", "paused", "lost")
@@ -56,8 +56,8 @@ def write(run: RunDir, status: dict[str, Any]) -> None:
 def read(run: RunDir) -> dict[str, Any]:
     """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost.
 
-    Where the run's whole folder is not there, or can be reached no more, the state is "gone"; where something else
-    than a file of ours has the place of status.json or of the recipe, it is "unreadable".
+    Where the run's whole folder is not there, or can be reached no more, the state is "gone"; where status.json holds
+    no status, or something else has its place, it is "unreadable".
     """
     return judged(run, read_json(run.status))
 
@@ -77,7 +77,10 @@ def _missing(run: RunDir) -> dict[str, Any]:
     """Return what there is to say where status.json is missing or broken."""
     if not os.path.isdir(run.path):  # noqa: PTH112 - False whatever stands in the way
         return {"state": "gone"}
-    return {"state": UNREADABLE} if why_not(run.status) or why_not(run.recipe) else {}
+    if not os.path.lexists(run.status):
+        return {}
+    written = read_json(run.status)  # it may just have come; it is never there by halves
+    return {"state": UNREADABLE} if written is None else _sound(written)
 
 
 def _sound(written: dict[str, Any]) -> dict[str, Any]:
