@@ -2,8 +2,8 @@
 
     python replaced.py KIND FOLDER
 
-FOLDER holds a good run, `good`, and copies of it are made. A command that takes longer than a minute, or much memory,
-or ends in a traceback, ends this with a word.
+FOLDER holds a good run, `good`, and copies of it are made. A command that takes minutes, or much memory, or ends in a
+traceback, ends this with a word.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from cmbench.tui.screens.runs import RunsScreen
 from cmbench.tui.screens.snapshots import SnapshotsScreen
 
 ROOM = 1 << 30  # bytes beside what the libraries take: less than half of what a sparse file or a device would fill
-LONG = 60  # seconds
+LONG = 600  # seconds, on a machine that does much else
 
 
 def sparse(path: Path) -> None:
@@ -123,6 +123,7 @@ async def read_by_screens(folder: Path, runs: list[Path]) -> None:
         else:
             raise SystemExit(f"{len(app.screen._glances)} of {len(runs) + 1} runs in the browser")
         for run in runs:
+            faulthandler.dump_traceback_later(LONG, exit=True)
             for screen in (DashboardScreen, SnapshotsScreen, RecipeScreen):
                 await app.push_screen(screen(RunDir(run)))
                 await pilot.pause(0.1)
