@@ -7,6 +7,7 @@ metrics.jsonl, such as sw_1step.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Better = Literal["lower", "higher", ""]
@@ -53,6 +54,7 @@ def row_key(name: str, steps: int) -> str:
     return f"{OF_SAMPLES[name].key}_{steps}step"
 
 
+@lru_cache(maxsize=4096)
 def better(key: str) -> Better:
     """Return which way is better for a row's key, e.g. "lower" for sw_1step; "" for what measures no quality."""
     return next((measure.better for measure in MEASURES.values() if measure.key == _STEPS.sub("", key)), "")

@@ -1,7 +1,11 @@
 """Following a run as plain lines, from its directory alone."""
 
+import heapq
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
+from operator import itemgetter
 
 import typer
 
@@ -10,9 +14,9 @@ from cmbench.cli import _screen
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail, without_superseded
-from cmbench.rundir.overview import number_of
+from cmbench.rundir.log import Row, Tail, last_segment
 from cmbench.rundir.select import address
 
 _POLL = 0.5  # seconds
@@ -41,17 +45,31 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
     """
     tails = [Tail(run.metrics), Tail(run.events)]
     live = status.is_live(run)  # asked before reading, so that the last rows are not missed
-    batches = [tail.read() for tail in tails]
-    been = _in_order(row for batch in batches for row in without_superseded(batch))
-    if past is None:
-        newest = max((number_of(row.get("segment")) or 0 for batch in batches for row in batch), default=1)
-        yield from (row for row in been if row.get("segment") == newest)
-    else:
-        yield from been[len(been) - min(past, len(been)) :]
+    for tail in tails:
+        tail.skip()
+    yield from reversed(list(islice(_been(tails, past), past)))
     while live:
         time.sleep(_POLL)
         live = status.is_live(run)
         yield from _in_order(row for tail in tails for row in tail.read())
+
+
+def _been(tails: Sequence[Tail], past: int | None) -> Iterator[Row]:
+    """Yield what the tails have passed, the newest first; without `past` of the newest segment alone."""
+    logs = [tail.before() for tail in reversed(tails)]  # of one moment, the journal's is the newer
+    if past is None:
+        segment = max(last_segment(tail.path) for tail in tails)
+        logs = [takewhile(lambda row: row.get("segment") == segment, rows) for rows in logs]
+    for _, row in heapq.merge(*map(_timed, logs), key=itemgetter(0), reverse=True):
+        yield row
+
+
+def _timed(rows: Iterable[Row]) -> Iterator[tuple[float, Row]]:
+    """Yield rows with times that never grow, so that they stay in their order whatever their clock says."""
+    latest = math.inf
+    for row in rows:
+        latest = min(latest, number_of(row.get("time")) or math.inf)
+        yield latest, row
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from cmbench.measures import OF_SAMPLES
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.log import Row
-from cmbench.rundir.overview import number_of
 from cmbench.text import brief
 from cmbench.tui.signs import clock, four_digits
 

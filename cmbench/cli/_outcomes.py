@@ -1,7 +1,8 @@
 """What the runs of an ablation came to: a line for each, a row for each variant."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from cmbench.cli._tables import table
 from cmbench.cli._variants import ENDED, Task
 from cmbench.rundir import figures, status
 from cmbench.rundir.files import name_nonfinite
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import Row, newest
 from cmbench.tui.signs import four_digits
 
 
@@ -43,16 +44,21 @@ def _metric(task: Task) -> str:
 
 def _figures(task: Task) -> dict[str, Any]:
     """Return what one run came to."""
-    rows = read_rows(task.run.metrics) if task.run else []
-    events = read_rows(task.run.events) if task.run else []  # that a run diverged, and at which tangent norm
+    run = task.run
+    logs = [run.metrics, run.events] if run else []  # the journal tells that a run diverged, and at which tangent norm
     return {
         "seed": task.recipe.seed,
-        "run": task.run.name if task.run else None,
+        "run": run.name if run else None,
         "state": task.state,
-        "quality": figures.last(rows, _metric(task)),
-        "true_error": figures.last(rows, "true_error"),
-        "largest_tangent_norm": figures.largest([*rows, *events], "tangent_norm"),
+        "quality": figures.newest(_rows(logs[:1]), _metric(task)),
+        "true_error": figures.newest(_rows(logs[:1]), "true_error"),
+        "largest_tangent_norm": figures.largest(_rows(logs), "tangent_norm"),
     }
+
+
+def _rows(logs: Iterable[Path]) -> Iterator[Row]:
+    """Yield the rows of logs, the newest first."""
+    return chain.from_iterable(map(newest, logs))
 
 
 def _summary(tasks: Sequence[Task]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cmbench.cli._report_charts import svg
 from cmbench.comparison.compare import Comparison, PictureRow
+from cmbench.rundir.files import read
 from cmbench.tui.comparison_tables import figures, overview
 
 _TEMPLATE = Path(__file__).with_name("_report.html")
@@ -46,7 +47,7 @@ def _shown(found: Comparison, row: PictureRow) -> Iterator[_Shown]:
 
 def _uri(path: Path) -> str:
     try:
-        content = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
+        content = read(path, _LARGEST)
     except OSError:
         return ""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content.startswith(_PNG) else ""

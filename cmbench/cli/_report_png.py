@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cmbench.cli import _report_charts
 from cmbench.comparison.compare import Comparison, PictureRow
+from cmbench.rundir.files import read
 from cmbench.tui.comparison_tables import drawn, figures, overview
 
 _MARGIN, _SIZE = 16, 13  # pixels: around each part, of a letter
@@ -56,10 +57,8 @@ def _snapshots(found: Comparison, row: PictureRow) -> Iterator[Image.Image]:
 
 def _picture(path: Path) -> Image.Image | None:
     try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        picture = Image.open(path, formats=["PNG"]).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+        picture = Image.open(io.BytesIO(read(path, _LARGEST)), formats=["PNG"]).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     scale = _SHOWN / max(picture.size)
     size = [max(1, round(scale * side)) for side in picture.size]

@@ -1,6 +1,7 @@
 """Tables on the terminal, by rich; what runs hold is shown as text, never obeyed as markup."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -10,6 +11,7 @@ from cmbench.cli import _screen
 from cmbench.text import plain
 
 _GAP = 2  # spaces between columns
+_MANY = 100  # rows, from which on it matters what one takes
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int = 0) -> None:
@@ -30,12 +32,34 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int =
     for i, header in enumerate(headers):
         numeric = all(_is_number(row[i]) for row in texts)
         built.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
+    if len(texts) > _MANY and _width(widths) <= console.width and all(map(str.isprintable, chain(*texts))):
+        right = [all(map(_is_number, column)) for column in zip(*texts, strict=True)]
+        head, *lines = _lines([list(headers), *texts], widths, right)
+        if any(headers):
+            console.print(Text(head, style="bold", no_wrap=True))
+        _screen.text("\n".join(lines))
+        return
     if texts and _cells_stay_whole(headers, texts, console.width):
         # A column becomes one cell of many lines, for a fifth of the time.
         texts = [["\n".join(cells) for cells in zip(*texts, strict=True)]]
     for row in texts:
         built.add_row(*map(Text, row))
     console.print(built)
+
+
+def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+    """Return rows as rich would draw them, for a tenth of the time."""
+    columns = [
+        [_padded(cell, width, right) for cell in column]
+        for column, width, right in zip(zip(*rows, strict=True), widths, numeric, strict=True)
+    ]
+    return [(" " * _GAP).join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    cell = cell.rstrip() if right else cell
+    rest = " " * (width - (len(cell) if cell.isascii() else cell_len(cell)))
+    return rest + cell if right else cell + rest
 
 
 def _width(columns: Sequence[int]) -> int:

@@ -81,7 +81,7 @@ def _ask(run: RunDir, action: str, timeout: float, json: bool, **details: Any) -
         CmbenchError: no answer came in time; the request still waits.
     """
     journal = Tail(run.events)
-    journal.read()  # what has been
+    journal.skip()  # what has been
     identity = control.request(run, action, **details)
     if not timeout:
         _say({"id": identity, "action": action, **details}, f"{run.name}: asked to {action}", json)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from cmbench.cli import _screen
 from cmbench.cli._options import Runs, RunsDir
 from cmbench.errors import ConflictError, UsageError
 from cmbench.rundir import launch
@@ -88,7 +89,7 @@ def _server(command: str, port: int, token: str) -> Any:
 
         async def on_startup(self, app: web.Application) -> None:
             """Say where it is."""
-            typer.echo(f"{self.public_url}/?token={token}\nCtrl+C ends it; who knows this address may steer the runs")
+            _screen.text(f"{self.public_url}/?token={token}\nCtrl+C ends it; who knows this address may steer the runs")
 
     return LocalServer(command, host=_HOST, port=port, title="cmbench")
 

@@ -4,14 +4,13 @@ import re
 from typing import Any
 
 from cmbench import recipe as recipes
-from cmbench.cli import _screen
+from cmbench.cli import _screen, _tables
 from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
-from cmbench.cli._tables import table
 from cmbench.rundir import settings, status
+from cmbench.rundir.fields import number_of, numbers, table, text, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import Tail
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
 from cmbench.tui.signs import four_digits
@@ -28,22 +27,21 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     _screen.line(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
     facts = [
         ("path", chosen.path),
-        ("device", meta.get("device", "-")),
-        ("parameters", f"{meta.get('parameters', 0):,}"),
+        ("device", text(meta.get("device")) or "-"),
+        ("parameters", f"{whole(meta.get('parameters')) or 0:,}"),
         ("teacher", _teacher(about)),
         ("first weights", _first_weights(about)),
         ("changed", _changed(about)),
         ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
-    table(["", ""], facts)
+    _tables.table(["", ""], facts)
     rows = [
-        (key, four_digits(value), _best(now, key), _floor(key, meta.get("floor", {})))
+        (key, four_digits(value), _best(now, key), _floor(key, numbers(meta.get("floor"))))
         for key, value in now.get("last", {}).items()
-        if value is not None
     ]
     if rows:
-        table(["metric", "last", "best", "floor"], rows)
+        _tables.table(["metric", "last", "best", "floor"], rows)
     _screen.text("\n" + toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip())
 
 
@@ -56,7 +54,7 @@ def _about(run: RunDir) -> dict[str, Any]:
         "meta": read_json(run.meta) or {},
         "checkpoints": steps_of_checkpoints(run),
         "snapshots": sorted(path.name for path in run.snapshots.glob("[0-9]*.png")),
-        "settings": settings.in_force(Tail(run.events).read()),
+        "settings": settings.in_force(settings.read(run)),
         "recipe": recipes.load(run.recipe).tables(),
     }
 
@@ -67,27 +65,31 @@ def _changed(about: dict[str, Any]) -> str:
 
 
 def _teacher(about: dict[str, Any]) -> str:
-    teacher, trained = about["recipe"].get("teacher"), about["meta"].get("teacher")
+    teacher, trained = about["recipe"].get("teacher"), table(about["meta"].get("teacher"))
     if teacher is None:
         return "none"
-    if not trained:
-        return str(teacher["kind"])
-    return f"{teacher['run']}, step {trained['step']}, ema {trained['ema']}"
+    return _checkpoint(teacher, trained) if trained else str(teacher["kind"])
 
 
 def _first_weights(about: dict[str, Any]) -> str:
-    source = about["meta"].get("start")
+    source = table(about["meta"].get("start"))
     if not source:
         return "drawn from the seed"
-    run = about["recipe"].get("start") or about["recipe"]["teacher"]
-    return f"{run['run']}, step {source['step']}, ema {source['ema']}; {denoiser_differs(source['error'])}"
+    run, error = about["recipe"].get("start") or about["recipe"].get("teacher") or {}, number_of(source.get("error"))
+    return _checkpoint(run, source) + ("" if error is None else f"; {denoiser_differs(error)}")
+
+
+def _checkpoint(run: dict[str, Any], source: dict[str, Any]) -> str:
+    """Return which weights were taken: of a run that a recipe names, at the step that meta.json tells."""
+    return f"{run.get('run', '?')}, step {source.get('step', '?')}, ema {source.get('ema', '?')}"
 
 
 def _best(now: dict[str, Any], key: str) -> str:
     best = now.get("best", {}).get(key)
-    return f"{four_digits(best['value'])} at step {best['step']}" if best else "-"
+    step = "?" if best is None or best["step"] is None else best["step"]
+    return f"{four_digits(best['value'])} at step {step}" if best else "-"
 
 
-def _floor(key: str, floors: dict[str, float | None]) -> str:
+def _floor(key: str, floors: dict[str, float]) -> str:
     floor = floors.get(re.sub(r"_\d+step$", "", key))
     return "-" if floor is None else four_digits(floor)

@@ -10,10 +10,9 @@ from cmbench.recipe import load as load_recipe
 from cmbench.rundir import annotations, columns, settings, status
 from cmbench.rundir.annotations import Annotations
 from cmbench.rundir.columns import Column, Profile
+from cmbench.rundir.fields import moment, number_list
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import read_rows
-from cmbench.rundir.overview import number_of
 
 # Of meta.json: what a run is, where it lies, or what follows from its recipe.
 _NOT_ENVIRONMENT = {
@@ -62,11 +61,11 @@ class Member:
             status=status.read(run),
             written=annotations.read(run),
             recipe=recipe,
-            keys=with_settings(recipe, settings.course(read_rows(run.events))) if recipe else None,
+            keys=with_settings(recipe, settings.course(settings.read(run))) if recipe else None,
             environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
-            columns=columns.read(run, number_of(meta.get("created"))),
-            edges=_numbers(meta, "profile_edges"),
-            levels=_numbers(meta, "profile_noise_levels"),
+            columns=columns.read(run, moment(meta.get("created"))),
+            edges=number_list(meta.get("profile_edges")),
+            levels=number_list(meta.get("profile_noise_levels")),
             profiles=columns.profiles(run),
             latents=f"{recipe.seed} {recipe.snapshot.n} {meta.get('shape')}" if recipe else letter,
         )
@@ -98,10 +97,3 @@ def _recipe(run: RunDir) -> Recipe | None:
         return load_recipe(run.recipe)
     except UsageError:
         return None
-
-
-def _numbers(meta: Mapping[str, Any], key: str) -> list[float]:
-    found = meta.get(key)
-    numbers = [number_of(value) for value in found] if isinstance(found, list) else []
-    known = [number for number in numbers if number is not None]
-    return known if len(known) == len(numbers) else []

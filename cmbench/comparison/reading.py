@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from cmbench.comparison.member import Member
+from cmbench.rundir.files import read
 from cmbench.rundir.layout import RunDir
 
 _MANY = 8  # runs; of fewer the start of the processes is a good part
@@ -46,8 +47,10 @@ def _reader(pairs: Sequence[tuple[RunDir, str]]) -> Iterator[Member]:
 
 def _repeat_each_other(runs: Sequence[RunDir]) -> bool:
     """Return whether recipes seem to differ in their seed alone: a guess, which costs or saves time and no more."""
-    recipes = [run.recipe for run in runs if run.recipe.is_file()]
-    texts = [re.sub("(?m)^seed = .*", "", recipe.read_text(errors="replace")) for recipe in recipes]
+    texts = []
+    for run in runs:
+        with contextlib.suppress(OSError):
+            texts.append(re.sub(b"(?m)^seed = .*", b"", read(run.recipe)))
     return len(set(texts)) < len(texts)
 
 

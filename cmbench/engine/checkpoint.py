@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+import orjson
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -18,10 +19,12 @@ from cmbench.engine.state import Groups
 from cmbench.errors import NotFoundError
 from cmbench.rundir import checkpoints
 from cmbench.rundir.checkpoints import GROUP, SCHEMA
-from cmbench.rundir.files import fsync_folder, make_folder, temporaries, to_json, write_all, write_atomically
+from cmbench.rundir.files import fsync_folder, make_folder, opened, temporaries, to_json, write_all, write_atomically
 from cmbench.rundir.layout import STEP, RunDir, steps_of_checkpoints
 
 _FILE = re.compile(rf"({GROUP})\.safetensors|state\.json|{temporaries('state.json')}")  # of a checkpoint's folder
+
+_LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
 
 
 class DamagedError(NotFoundError):
@@ -196,15 +199,34 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         DamagedError: the file is missing or not what was written.
     """
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise DamagedError(f"{path}: damaged: its size is not what it says of itself") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedError(f"{path}: damaged: it differs from its checksum")
     try:
         return load_safetensors(content)
     except SafetensorError as error:
         raise DamagedError(f"{path}: damaged: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    """Return what stands in a file of tensors, unless it is larger than these.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is, or is no such file.
+    """
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        header = orjson.loads(file.read(length) if length < min(size, _LONGEST_HEADER) else b"")
+        ends = [about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"]
+        if size != 8 + length + max(ends, default=0):
+            raise ValueError
+        file.seek(0)
+        return file.read()
 
 
 def _checksums(run: RunDir, step: int) -> dict[str, str]:

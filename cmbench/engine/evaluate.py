@@ -13,8 +13,10 @@ from cmbench.engine.consistency import Constancy, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.teacher import load_teacher
+from cmbench.errors import NotFoundError
 from cmbench.randomness import StepRandom
 from cmbench.rundir.evaluations import Answer
+from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 
@@ -103,7 +105,10 @@ class Evaluation:
 
     def _true_error(self, starts: Starts) -> Answer:
         model = self._trained.model
-        edges = torch.tensor((read_json(self._run.meta) or {})["profile_edges"], dtype=torch.float64)
+        known = number_list((read_json(self._run.meta) or {}).get("profile_edges"))
+        if len(known) < 2:
+            raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
+        edges = torch.tensor(known, dtype=torch.float64)
         truth = Truth(model, self._data.oracle().denoise, edges, starts)
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()

@@ -17,7 +17,7 @@ from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir.files import open_to_append
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, read_rows
+from cmbench.rundir.log import Row, newest
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Runner:
     def __post_init__(self) -> None:
         """Open the run's logs and say that the run is live."""
         self.recorder = Recorder(self.folder, self.trainer, abandons=self.abandoned is not None)
-        self._spikes = watch.SpikeWatch(read_rows(self.run.profiles))
+        self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self._requests = Requests(self, self.ahead)
         self._unsaved = ""  # why the checkpoint that was due last is not there
         list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more

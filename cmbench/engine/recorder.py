@@ -14,11 +14,11 @@ from cmbench.engine.trainer import Trainer
 from cmbench.errors import FULL
 from cmbench.measures import better
 from cmbench.rundir import control, layout, status
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.files import make_folder, remove_temporaries
 from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
-from cmbench.rundir.log import Log, Row, read_rows
-from cmbench.rundir.overview import number_of
+from cmbench.rundir.log import Log, Row, backward
 from cmbench.rundir.summary import Summary
 
 _STATUS_EVERY = 1.0  # seconds between heartbeats
@@ -71,11 +71,13 @@ class Recorder:
         if missing and (trainer.state.step or len(missing) < len(logs)):
             self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
         self._home, self._known = Home(run), run
-        rows = read_rows(run.metrics)
-        self._summary = Summary(rows)
-        self._decisive = trainer.recipe.evaluate.decisive
-        values = ((row["step"], number_of(row.get(self._decisive))) for row in rows)
-        self._quality = {step: value for step, value in values if value is not None}
+        self._summary, self._decisive = Summary(), trainer.recipe.evaluate.decisive
+        self._quality = dict[int, float]()
+        for rows in backward(run.metrics):  # of a long run, all of them would fill the memory
+            self._summary.add_before(rows)
+            for row in (row for row in reversed(rows) if self._decisive in row):
+                if (value := number_of(row[self._decisive])) is not None:
+                    self._quality.setdefault(row["step"], value)
         self._next_status, self._images_per_s = 0.0, 0.0
         self._write_status()
 

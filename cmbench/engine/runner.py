@@ -16,10 +16,11 @@ from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
 from cmbench.rundir import control, layout, leftovers, settings, status
+from cmbench.rundir.fields import whole
 from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.lock import hold
-from cmbench.rundir.log import Log, Row, Tail, read_rows
+from cmbench.rundir.log import Log, Row, Tail, newest
 from cmbench.rundir.select import runs_folder
 
 
@@ -129,7 +130,7 @@ def resume(
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
     if not layout.steps_of_checkpoints(run):
-        if any(row.get("kind") == "checkpoint" for row in read_rows(run.events)):
+        if any(row.get("kind") == "checkpoint" for row in newest(run.events)):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
         return []
     step, groups, damaged = checkpoint.newest(run, built.state.misfit)
@@ -155,8 +156,8 @@ def _abandon(run: RunDir, step: int) -> list[int]:
 def _unfinished(run: RunDir) -> int | None:
     """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
     step = None
-    for row in Tail(run.events).read():
-        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+    for row in Tail(run.events, [b'"abandons"', b'"resumed"']).read():
+        if row.get("abandons") is True and (first_step := whole(row.get("first_step"))) is not None:
             step = first_step - 1
         elif row.get("kind") == "resumed":
             step = None
@@ -166,7 +167,7 @@ def _unfinished(run: RunDir) -> int | None:
 def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], abandons: bool) -> list[Row]:
     """Put the settings in force that led to the checkpoint, and return those to come: earlier ones, then `changes`."""
     step = built.state.step
-    rows = Tail(run.events).read()
+    rows = settings.read(run)
     made, ahead = settings.at([*rows, {"first_step": step + 1, "abandons": True}] if abandons else rows, step)
     for row in made:
         built.steer(row["settings"], f"{run.events}, step {row['step']}")

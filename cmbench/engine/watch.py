@@ -2,10 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from scipy.stats import median_abs_deviation
+
+from cmbench.rundir.fields import number_of
 
 _PAST = 20  # profile rows that are remembered
 _ENOUGH = 5  # rows before the first judgement
@@ -14,18 +17,22 @@ _FLAT = 0.05  # a deviation below this share of the median counts as this share
 
 
 class SpikeWatch:
-    """Finds time bins whose tangent norm jumps. Knows rows of profiles.jsonl alone, so that a resumed run goes on."""
+    """Finds time bins whose tangent norm jumps. Knows rows of profiles.jsonl alone, so that a resumed run goes on.
+
+    Args:
+        rows: those that were written, the newest first.
+    """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
-        self._past: deque[np.ndarray] = deque(maxlen=_PAST)
-        for row in rows:
-            self.look(row)
+        norms = (norm for row in rows if (norm := _norms(row.get("tangent_norm"))) is not None)
+        self._past = deque(reversed(list(islice(norms, _PAST))), maxlen=_PAST)
 
     def look(self, row: dict[str, Any]) -> dict[int, float]:
         """Take in a profile row and return the z-score of each bin in which the tangent norm jumped up."""
-        if "tangent_norm" not in row:
+        if (now := _norms(row.get("tangent_norm"))) is None:
             return {}
-        now = np.array([np.nan if v is None else v for v in row["tangent_norm"]], dtype=np.float64)
+        if self._past and len(self._past[-1]) != len(now):  # rows that are damaged
+            self._past.clear()
         found = self._spikes(now) if len(self._past) >= _ENOUGH else {}
         self._past.append(now)
         return found
@@ -41,6 +48,13 @@ class SpikeWatch:
             if (z := (now[i] - median) / deviation) > _SPIKE:
                 found[i] = round(z, 1)
         return found
+
+
+def _norms(found: object) -> np.ndarray | None:
+    """Return the tangent norm of each bin, nan where there is none; None without any."""
+    if not isinstance(found, list | tuple):
+        return None
+    return np.array([np.nan if (v := number_of(value)) is None else v for value in found], np.float64)
 
 
 def described(jumps: dict[int, float], edges: Sequence[float]) -> str:

@@ -1,7 +1,9 @@
 """Trained weights by run, checkpoint and average, with the network that they belong to."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +14,12 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir.checkpoints import ema_name, group_of
+from cmbench.rundir.fields import number_of, table, text, whole
 from cmbench.rundir.files import make_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import first
+
+_LARGEST = 1 << 22  # numbers in a sample, or classes: beyond any data
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
     step = steps[-1] if step is None else step
     ema = ema_name(ema, checkpoint.averages(run, step), key)
     tensors = checkpoint.load_group(run, step, group_of(ema))
-    return _built(recipe, meta, tensors, device, step, ema, _spent(run, step))
+    return _built(recipe, run.meta, meta, tensors, device, step, ema, _spent(run, step))
 
 
 def load_kept(folder: Path, device: torch.device) -> Trained:
@@ -90,12 +95,16 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
         NotFoundError: the folder is missing or broken.
         UsageError: its recipe is not one of this version's.
     """
-    about = read_json(folder / "teacher.json")
+    path = folder / "teacher.json"
+    about = read_json(path)
     if about is None:
         raise NotFoundError(f"{folder}: the run's own copy of another run's weights is missing")
-    recipe = build.complete(recipes.check_tables(about["recipe"], str(folder)), str(folder))
-    tensors = checkpoint.read_tensors(folder / "model.safetensors", about["sha256"])
-    return _built(recipe, about, tensors, device, about["step"], about["ema"], about.get("forwards", 0.0))
+    sha256, step, ema = text(about.get("sha256")), whole(about.get("step")), text(about.get("ema"))
+    if sha256 is None or step is None or ema is None:
+        raise NotFoundError(f"{path}: damaged: sha256, step or ema is missing")
+    recipe = build.complete(recipes.check_tables(table(about.get("recipe")), str(path)), str(path))
+    tensors = checkpoint.read_tensors(folder / "model.safetensors", sha256)
+    return _built(recipe, path, about, tensors, device, step, ema, number_of(about.get("forwards")) or 0.0)
 
 
 def sigma_lowest(recipe: Recipe) -> float:
@@ -106,29 +115,35 @@ def sigma_lowest(recipe: Recipe) -> float:
 
 def _built(
     recipe: Recipe,
-    about: dict,
+    path: Path,
+    about: dict[str, Any],
     tensors: dict[str, Tensor],
     device: torch.device,
     step: int,
     ema: str,
     forwards: float,
 ) -> Trained:
-    model = build.model(recipe, tuple(about["shape"]), about["classes"], device)
+    found, classes = about.get("shape"), whole(about.get("classes"))
+    shape = [size for each in found if (size := whole(each))] if isinstance(found, list) else []
+    if not shape or shape != found or classes is None or max(math.prod(shape), classes) > _LARGEST:
+        raise NotFoundError(f"{path}: damaged: shape or classes: found {found!r:.60}, {about.get('classes')!r:.60}")
     try:
+        model = build.model(recipe, tuple(shape), classes, device)
         model.load_state_dict(tensors)
-    except RuntimeError:  # torch's message is a page of names
+    except (RuntimeError, ValueError, IndexError):  # torch's message is a page of names
         raise UsageError(
             f"{recipe.name}, checkpoint {step}: its weights have other names or shapes than this version's network; "
             "allowed: a run of this version"
         ) from None
     objective, _ = build.component("objective", recipe.objective["kind"])
-    return Trained(model.eval(), recipe, objective.sampler, about["classes"], step, ema, forwards)
+    return Trained(model.eval(), recipe, objective.sampler, classes, step, ema, forwards)
 
 
 def _spent(run: RunDir, step: int) -> float:
     """Return the forward-equivalents of a run up to a step, those of its own teacher included."""
-    row = next((row for row in read_rows(run.metrics) if "forwards" in row), None)
-    if row is None:
+    row = first(run.metrics, "forwards") or {}
+    own = number_of(row.get("forwards"))
+    if own is None or not row["step"]:
         return 0.0
-    before = row.get("forwards_with_teacher", row["forwards"]) - row["forwards"]
-    return float(row["forwards"] * step / row["step"] + before)
+    with_teacher = number_of(row.get("forwards_with_teacher"))
+    return own * step / row["step"] + ((own if with_teacher is None else with_teacher) - own)

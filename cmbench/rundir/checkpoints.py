@@ -10,7 +10,7 @@ import orjson
 from cmbench.errors import NotFoundError, UsageError, shown
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import newest
 
 SCHEMA = 2  # of state.json; the first had no checksum of its own
 AVERAGE = "ema_"  # begins the name of an average's group of tensors
@@ -92,5 +92,5 @@ def group_of(ema: str) -> str:
 
 def _best(run: RunDir, steps: list[int]) -> int | None:
     """Return the step that the journal called the best last, among those that are there."""
-    rows = [row for row in read_rows(run.events) if row.get("kind") == "checkpoint" and row.get("best")]
-    return next((row["step"] for row in reversed(rows) if row["step"] in steps), None)
+    rows = (row for row in newest(run.events) if row.get("kind") == "checkpoint" and row.get("best"))
+    return next((row["step"] for row in rows if row["step"] in steps), None)

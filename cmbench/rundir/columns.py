@@ -1,6 +1,6 @@
 """A run's metrics as exact columns of float64, for figures. Screens take `series`, whose memory is bounded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -8,10 +8,10 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row
-from cmbench.rundir.overview import number_of
-from cmbench.rundir.series import Profiles, Reader, openings
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.series import Profiles, openings
 from cmbench.rundir.summary import NOT_METRICS
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
         created: when the run began, seconds since 1970; None lets its first row be the begin.
     """
     blocks: list[_Block] = []
-    for piece in _pieces(Reader(run.metrics)):
+    for piece in Tail(run.metrics).pieces():
         start = 0
         for i, first in openings(piece):
             blocks.append(_block(piece[start:i]))
@@ -79,15 +79,9 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
     return _columns([block for block in blocks if len(block["step"])], created)
 
 
-def _pieces(reader: Reader) -> Iterator[list[Row]]:
-    yield reader.read()
-    while reader.behind:
-        yield reader.read()
-
-
 def profiles(run: RunDir) -> dict[str, Profile]:
     """Return the profiles of a run by quantity, those of a long run thinned evenly; empty where they are damaged."""
-    found = Profiles(Reader(run.profiles))
+    found = Profiles(Tail(run.profiles))
     try:
         found.read()
         while found.reader.behind:

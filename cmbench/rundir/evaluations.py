@@ -40,7 +40,8 @@ def _is_whole(answer: object) -> bool:
     if not isinstance(answer, dict):
         return False
     numbers = [answer.get(key, "missing") for key in ("value", "spread", "floor")]
-    return isinstance(answer.get("why_not"), str) or all(isinstance(n, int | float | None) for n in numbers)
+    sound = isinstance(answer.get("floor_n", 0), int) and all(isinstance(n, int | float | None) for n in numbers)
+    return isinstance(answer.get("why_not"), str) or sound
 
 
 def _path(run: RunDir, question: Question) -> Path:

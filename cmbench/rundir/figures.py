@@ -4,17 +4,23 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from cmbench.rundir.fields import number_of, table
 from cmbench.rundir.log import Row
 
 
 def last(rows: Iterable[Row], key: str) -> float | None:
     """Return the last value of a metric, nan or inf where it was not finite; None where no row has it."""
-    return next((_value(row, key) for row in reversed(list(rows)) if key in row), None)
+    return newest(reversed(list(rows)), key)
+
+
+def newest(rows: Iterable[Row], key: str) -> float | None:
+    """Return the last value of a metric of rows that come the newest first, as `last` does."""
+    return next((value for row in rows if (value := _value(row, key)) is not None), None)
 
 
 def largest(rows: Iterable[Row], key: str) -> float | None:
     """Return the largest value of a metric; one that was not finite counts as inf. None where no row has it."""
-    values = [_value(row, key) for row in rows if key in row]
+    values = (value for row in rows if (value := _value(row, key)) is not None)
     return max((v if math.isfinite(v) else math.inf for v in values), default=None)
 
 
@@ -31,6 +37,11 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | N
     return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
-def _value(row: Row, key: str) -> float:
-    value = row[key]
-    return float(row.get("nonfinite", {}).get(key, "nan")) if value is None else float(value)
+def _value(row: Row, key: str) -> float | None:
+    """Return a value, nan or inf where it was not finite; None where there is none, or no number."""
+    if key not in row:
+        return None
+    if (value := row[key]) is None:
+        named = table(row.get("nonfinite")).get(key)
+        return float(named) if named in ("nan", "inf", "-inf") else math.nan
+    return number_of(value)

@@ -14,6 +14,7 @@ SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
+_STEP = re.compile(STEP)
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,10 @@ class RunDir:
 def steps_of_checkpoints(run: RunDir) -> list[int]:
     """List the steps that have a checkpoint, ascending. Folders of other names than we give are none."""
     try:
-        return sorted(int(e.name) for e in os.scandir(run.checkpoints) if re.fullmatch(STEP, e.name) and e.is_dir())
+        entries = list(os.scandir(run.checkpoints))
     except OSError:
         return []
+    return sorted(int(entry.name) for entry in entries if _STEP.fullmatch(entry.name) and Path(entry.path).is_dir())
 
 
 def create(runs_dir: Path, name: str) -> RunDir:

@@ -3,25 +3,32 @@
 A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}. Rows of earlier segments at or past its
 first step were trained again, and readers drop them. With "abandons": true they are not to come again: the run was
 taken up from an earlier checkpoint by choice, and settings of those steps are not made again.
+
+Logs grow without end, so readers hold a piece of them at a time. Whoever wants the end reads backward (`backward`,
+`newest`); whoever wants few rows names what stands in their lines (`marks`), and other lines are not parsed.
 """
 
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
-from cmbench.rundir.files import name_nonfinite, open_to_append, to_json, write_all
+from cmbench.rundir.fields import END, whole
+from cmbench.rundir.files import name_nonfinite, open_to_append, opened, to_json, write_all
+
+CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
+LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
+OPENING = b'"first_step"'  # marks the lines that open segments
+_BACK = 1 << 16  # bytes of a look back: mostly no more are wanted
+_MOST_LOST = 1 << 30  # bytes of longer lines; behind so many nothing is looked for
+_KEPT = 1 << 24  # bytes of rows that wait for room on the disk
 
 Row = dict[str, Any]
-
-_BLOCK = 1 << 16  # bytes that are looked through at once from the end of a log
-_LONGEST = 1 << 24  # bytes of a line that is looked into there
-_KEPT = 1 << 24  # bytes of rows that wait for room on the disk
 
 
 class Log:
@@ -49,16 +56,8 @@ class Log:
         return len(self._kept)
 
     def last_segment(self) -> int:
-        """Return the number of the newest segment, or 0. Only the end of the file is read, where it is as we write."""
-        end = self._file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = _whole_until(self._file.fileno(), end - 1)
-            line = os.pread(self._file.fileno(), end - start, start) if end - start <= _LONGEST else b""
-            for row in parse(line):
-                if isinstance(segment := row.get("segment"), int) and 0 < segment < _LONGEST:
-                    return segment
-            end = start
-        return 0
+        """Return the number of the newest segment, or 0."""
+        return last_segment(self.path)
 
     def open_segment(self, segment: int, first_step: int, abandons: bool = False) -> None:
         """Begin a segment, whose rows start with `first_step`; `abandons` says that earlier ones come no more.
@@ -97,7 +96,7 @@ class Log:
         self._file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
         size = self._file.seek(0, os.SEEK_END)
         self._whole: int | None = _whole_until(self._file.fileno(), size)
-        if size - self._whole > _LONGEST:
+        if size - self._whole > LONGEST:
             self._file.close()
             raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
         self._cut()
@@ -145,27 +144,88 @@ class Log:
 
 
 class Tail:
-    """The read end: each `read` returns the rows that came since the last. A half-written line is not there yet."""
+    """The read end: each look returns the rows that came since the last. A half-written line is not there yet.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._offset = path, 0
+    Args:
+        path: of the log; one that is not there, or cannot be read, has no rows.
+        marks: where given, lines without any of these are passed over.
+    """
+
+    def __init__(self, path: Path, marks: Sequence[bytes] = ()) -> None:
+        self.path, self._marks = path, marks
+        self._offset, self._size = 0, 0
+        self._lost, self._is_inside = 0, False  # bytes of lines that are too long; whether the offset is in one
+
+    @property
+    def behind(self) -> int:
+        """Bytes that were there at the last look and are not read yet."""
+        return max(0, self._size - self._offset)
 
     def read(self) -> list[Row]:
-        """Return new rows, those that open a segment included."""
+        """Return all new rows, those that open a segment included."""
+        return [row for rows in self.pieces() for row in rows]
+
+    def pieces(self) -> Iterator[list[Row]]:
+        """Yield all new rows, a piece at a time."""
+        while True:
+            rows = self.read_piece()
+            if rows:
+                yield rows
+            if not self.behind:
+                return
+
+    def read_piece(self) -> list[Row]:
+        """Return the rows of the next piece of whole lines; none where nothing is new, or no row is in it."""
         try:
-            with self.path.open("rb") as file:
+            if self.path.stat(follow_symlinks=False).st_size <= self._offset:
+                self._size = self._offset
+                return []
+            with opened(self.path) as file:
+                self._size = os.fstat(file.fileno()).st_size
                 file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
+                data = self._whole_lines(file)
+        except OSError:
+            self._size = self._offset  # gone, or not ours to read: nothing is waited for
             return []
-        whole = data.rfind(b"\n") + 1
-        self._offset += whole
-        return list(parse(data[:whole]))
+        return parse(_marked(data, self._marks) if self._marks else data)
+
+    def skip(self) -> None:
+        """Pass over what is there, to read what comes."""
+        try:
+            with opened(self.path) as file:
+                self._offset = _end_of_lines(file)
+        except OSError:
+            self._offset = 0
+
+    def before(self) -> Iterator[Row]:
+        """Yield the rows that count among those that were read or skipped, the newest first."""
+        return newest(self.path, self._offset)
+
+    def _whole_lines(self, file: BinaryIO) -> bytes:
+        data, end = file.read(CHUNK), 0
+        while not self._is_inside and (end := data.rfind(b"\n") + 1) == 0:
+            more = file.read(CHUNK) if len(data) <= LONGEST else b""
+            if not more and len(data) <= LONGEST:  # the last line is half-written: wait for its end
+                self._size = self._offset
+                return b""
+            self._is_inside = not more
+            data += more
+        if not self._is_inside:
+            self._offset += end
+            return data[:end]
+        while data and (end := data.find(b"\n") + 1) == 0 and self._lost < _MOST_LOST:
+            self._offset, self._lost = self._offset + len(data), self._lost + len(data)
+            data = file.read(CHUNK)
+        self._offset += end
+        self._is_inside = not end
+        if self._lost >= _MOST_LOST:
+            self._size = self._offset
+        return b""
 
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows that count, in order: no row twice, none that a later segment trained again."""
-    return without_superseded(_rows(path))
+    return without_superseded(Tail(path).read())
 
 
 def without_superseded(rows: Iterable[Row]) -> list[Row]:
@@ -174,32 +234,127 @@ def without_superseded(rows: Iterable[Row]) -> list[Row]:
     """
     kept: list[Row] = []
     for row in rows:
-        if isinstance(first_step := row.get("first_step"), int):
+        if (first_step := whole(row.get("first_step"))) is not None:
             kept = [r for r in kept if r["step"] < first_step]
-        elif isinstance(row.get("step"), int):
+        elif whole(row.get("step")) is not None:
             kept.append(row)
     return kept
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    return parse(path.read_bytes() if path.exists() else b"")
+def last_segment(path: Path) -> int:
+    """Return the number of the newest segment, which every row says, or 0."""
+    found = (whole(row.get("segment")) for data in _lines_backward(path) for row in reversed(parse(data)))
+    return next((segment for segment in found if segment is not None), 0)
 
 
-def parse(data: bytes) -> Iterator[Row]:
-    """Yield the rows of whole lines, without what a crash tore."""
-    for line in data.split(b"\n"):
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue  # torn by a crash in the middle of a write
-        if isinstance(row, dict):
-            yield row
+def newest(path: Path, end: int | None = None) -> Iterator[Row]:
+    """Yield the rows that count, the newest first; of those in the first `end` bytes alone, if it is given."""
+    for rows in backward(path, end):
+        yield from reversed(rows)
+
+
+def backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
+    """Yield such rows in pieces, the newest piece first, each in the order of its rows."""
+    limit = END  # the lowest first step of the segments behind
+    for data in _lines_backward(path, end):
+        rows, kept = parse(data), list[list[Row]]()
+        start = len(rows)
+        for i in range(start - 1, -1, -1) if OPENING in data else ():
+            if (first_step := whole(rows[i].get("first_step"))) is not None:
+                kept.append(_below(rows[i + 1 : start], limit))
+                start, limit = i, min(limit, first_step)
+        kept.append(_below(rows[:start], limit))
+        yield [row for part in reversed(kept) for row in part]
+
+
+def _below(rows: Sequence[Row], limit: int) -> list[Row]:
+    """Return the rows of steps below a limit."""
+    return [row for row in rows if type(step := row.get("step")) is int and 0 <= step < limit]
+
+
+def first(path: Path, key: str) -> Row | None:
+    """Return the first row that counts and has a key, at the cost of a look at the bytes of the rest."""
+    openings = Tail(path, [OPENING]).read()
+    later = [step for row in openings if (step := whole(row.get("first_step"))) is not None]
+    for rows in Tail(path).pieces():
+        for row in rows:
+            if whole(row.get("first_step")) is not None:
+                del later[:1]
+            elif key in row and _below([row], min(later, default=END)):
+                return row
+    return None
+
+
+def parse(data: bytes) -> list[Row]:
+    """Return the rows of whole lines, without what a crash tore: at once, or one by one where one is torn."""
+    try:
+        rows = orjson.loads(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
+    except ValueError:
+        rows = []
+    if len(rows) != data.count(b"\n") or len(data) > LONGEST:
+        rows = [row for line in data.split(b"\n") if len(line) <= LONGEST for row in _parsed(line)]
+    return rows if set(map(type, rows)) <= {dict} else [row for row in rows if isinstance(row, dict)]
+
+
+def _parsed(line: bytes) -> Iterator[Any]:
+    try:
+        yield orjson.loads(line)
+    except ValueError:  # torn by a crash in the middle of a write
+        return
+
+
+def _marked(data: bytes, marks: Sequence[bytes]) -> bytes:
+    """Return the lines that hold one of the marks."""
+    lines: dict[int, bytes] = {}
+    for mark in marks:
+        place = data.find(mark)
+        while place >= 0:
+            start, end = data.rfind(b"\n", 0, place) + 1, data.find(b"\n", place) + 1
+            lines[start] = data[start:end]
+            place = data.find(mark, end)
+    return b"".join(lines[start] for start in sorted(lines))
+
+
+def _lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
+    """Yield whole lines in pieces from the end of a log, or from where some end, without those that are too long."""
+    try:
+        with opened(path) as file:
+            place, size, rest, lost, is_inside = _end_of_lines(file) if end is None else end, _BACK, b"", 0, False
+            while place and lost < _MOST_LOST:
+                size = min(size, place)
+                place -= size
+                file.seek(place)
+                data = file.read(size)
+                if is_inside:
+                    last = data.rfind(b"\n") + 1
+                    lost, is_inside, data = lost + size - last, not last, data[:last]
+                data += rest
+                start = data.find(b"\n", 0, len(data) - 1) + 1 if place else 0
+                if place and not start and len(data) > LONGEST + 1:
+                    lost, is_inside, data = lost + len(data), True, b""
+                if start or not place:
+                    yield data[start:]
+                rest, size = (data[:start], _BACK) if start or not place else (data, CHUNK)
+    except OSError:
+        return
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return where the last whole line ends; the beginning where there is none."""
+    place = end = file.seek(0, os.SEEK_END)
+    while place and end - place < _MOST_LOST:
+        size = min(max(_BACK, end - place), CHUNK, place)
+        place -= size
+        file.seek(place)
+        if found := file.read(size).rfind(b"\n") + 1:
+            return place + found
+    return 0
 
 
 def _whole_until(descriptor: int, end: int) -> int:
     """Return where the last whole line in front of `end` is over."""
     while end > 0:
-        start = max(0, end - _BLOCK)
+        start = max(0, end - _BACK)
         if (found := os.pread(descriptor, end - start, start).rfind(b"\n")) >= 0:
             return start + found + 1
         end = start

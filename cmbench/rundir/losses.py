@@ -1,16 +1,16 @@
 """The course of a run's loss in a few numbers, at a cost that does not grow with its log."""
 
-from pathlib import Path
-from typing import Any
+import os
+from typing import BinaryIO
 
-import orjson
-
+from cmbench.rundir.fields import number_of, whole
+from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail
-from cmbench.rundir.overview import number_of
+from cmbench.rundir.log import Row, Tail, parse
 
 _WHOLE = 1 << 17  # bytes of a log that is read as a whole
 _BLOCK = 1 << 13  # bytes of a look into a longer one; several rows
+_LARGEST_BLOCK = 1 << 18  # where rows are long
 
 
 def course(run: RunDir, n: int) -> list[float | None]:
@@ -19,8 +19,9 @@ def course(run: RunDir, n: int) -> list[float | None]:
     Of a long log only a row in each part is looked at. Rows that a later segment trained again do not count.
     """
     try:
-        size = run.metrics.stat().st_size
-        rows = Tail(run.metrics).read() if size <= _WHOLE else _looks(run.metrics, size, n)
+        with opened(run.metrics) as file:
+            size = file.seek(0, os.SEEK_END)
+            rows = _looks(file, size, n) if size > _WHOLE else Tail(run.metrics).read()
     except OSError:
         return []
     values = [number_of(row["loss"]) for row in _in_order(rows)]
@@ -33,28 +34,28 @@ def _in_order(rows: list[Row]) -> list[Row]:
     """Return the rows with a loss whose steps are below those of all later ones."""
     kept: list[Row] = []
     for row in reversed(rows):
-        step = row.get("step")
-        if "loss" in row and isinstance(step, int) and (not kept or step < kept[-1]["step"]):
+        step = whole(row.get("step"))
+        if "loss" in row and step is not None and (not kept or step < kept[-1]["step"]):
             kept.append(row)
     return kept[::-1]
 
 
-def _looks(path: Path, size: int, n: int) -> list[Row]:
-    with path.open("rb") as file:
-        return [row for i in range(n) if (row := _look(file, (i + 1) * size // n - _BLOCK))]
+def _looks(file: BinaryIO, size: int, n: int) -> list[Row]:
+    rows, block = list[Row](), _BLOCK
+    for i in range(n):
+        end = (i + 1) * size // n
+        while (row := _look(file, end, block)) is None and block < _LARGEST_BLOCK:
+            block *= 4  # for the looks to come too
+        rows += [row] if row else []
+    return rows
 
 
-def _look(file: Any, offset: int) -> Row | None:
+def _look(file: BinaryIO, end: int, block: int) -> Row | None:
     """Return the last whole row with a loss of a block."""
-    file.seek(max(offset, 0))
-    for line in reversed(file.read(_BLOCK).split(b"\n")[1:-1]):
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "loss" in row:
-            return row
-    return None
+    file.seek(max(end - block, 0))
+    lines = file.read(block).split(b"\n")[1:-1]
+    rows = (row for line in reversed(lines) for row in parse(line + b"\n"))
+    return next((row for row in rows if "loss" in row), None)
 
 
 def _mean(values: list[float | None]) -> float | None:

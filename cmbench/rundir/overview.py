@@ -1,6 +1,7 @@
 """Every run of a folder at a glance, from its status and annotations alone, read again only where they changed."""
 
 import math
+import operator
 import os
 import time
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs
 
 LIST_EVERY = 5.0  # seconds between looks for new runs and at those that are not live
+_SHARE = 0.01  # of the time, for such looks: of many runs they take longer, and come less often
 
 Stamp = tuple[int, int, int] | None
 
@@ -55,30 +57,35 @@ class Overview:
     def __init__(self, runs_dir: Path, list_every: float = LIST_EVERY) -> None:
         self.runs_dir, self._list_every = runs_dir, list_every
         self._known: list[_Known] = []
+        self._live: list[_Known] = []
+        self._glances: list[Glance] = []
         self._next_list = -math.inf
 
     def read(self, anew: bool = False) -> list[Glance]:
-        """Return a glance at each run, oldest first; the same object as last time where nothing changed.
+        """Return a glance at each run, oldest first; glance and list are those of last time where nothing changed.
 
         Live runs are looked at each time; the others, which a trainer may have taken up, as often as new ones.
 
         Args:
             anew: look at everything now, however recently that was done.
         """
-        everything = anew or time.monotonic() >= self._next_list
-        if everything:
-            self._list()
-        return [known.read(everything) for known in self._known]
-
-    def _list(self) -> None:
-        self._next_list = time.monotonic() + self._list_every
-        try:
-            runs = all_runs(self.runs_dir)
-        except OSError:  # one went while they were listed
-            self._next_list = -math.inf
-            return
+        start = time.monotonic()
+        if not (anew or start >= self._next_list):
+            if [known for known in self._live if known.glance is not known.read()]:
+                self._taken([known.glance for known in self._known if known.glance])
+            return self._glances
         before = {known.run: known for known in self._known}
-        self._known = [before.get(run) or _Known(run) for run in runs]
+        self._known = [before.get(run) or _Known(run) for run in all_runs(self.runs_dir)]
+        glances = self._taken([known.read() for known in self._known])
+        self._next_list = start + max(self._list_every, (time.monotonic() - start) / _SHARE)
+        return glances
+
+    def _taken(self, glances: list[Glance]) -> list[Glance]:
+        """Keep new glances, unless they are those that there are."""
+        if len(glances) != len(self._glances) or any(map(operator.is_not, glances, self._glances)):
+            self._glances = glances
+            self._live = [known for known in self._known if known.glance and known.glance.is_live]
+        return self._glances
 
 
 class _Known:
@@ -88,57 +95,44 @@ class _Known:
         self.run = run
         self._paths = (str(run.status), str(run.annotations))  # asked for every second: no new objects each time
         self._stamps: tuple[Stamp, ...] | None = None
-        self._written: dict[str, Any] = {}
-        self._glance: Glance | None = None
+        self._written: dict[str, Any] | None = None
+        self.glance: Glance | None = None  # the last one
 
-    def read(self, however_dead: bool) -> Glance:
-        if self._glance is not None and not (however_dead or self._glance.is_live):
-            return self._glance
+    def read(self) -> Glance:
         stamps = tuple(map(_stamp, self._paths))
-        if self._glance is None or stamps != self._stamps:
+        if self.glance is None or stamps != self._stamps:
             self._stamps = stamps
-            self._written = read_json(self.run.status) or {}
+            self._written = read_json(self._paths[0])
             written = annotations.read(self.run) if stamps[1] else Annotations()
-            self._glance = _glance(self.run, status.judged(self.run, self._written), written)
-        elif self._glance.is_live:  # the dead write nothing
+            self.glance = _glance(self.run, status.judged(self.run, self._written), written)
+        elif self.glance.is_live:  # the dead write nothing
             state = status.judged(self.run, self._written)["state"]
-            if state != self._glance.state:
-                self._glance = replace(self._glance, state=state)
-        return self._glance
+            if state != self.glance.state:
+                self.glance = replace(self.glance, state=state)
+        return self.glance
 
 
 def glance(run: RunDir) -> Glance:
     """Return a glance at one run."""
-    return _Known(run).read(however_dead=True)
+    return _Known(run).read()
 
 
 def _stamp(path: str) -> Stamp:
     try:
-        found = os.stat(path)  # noqa: PTH116 - a Path a second for each of a thousand runs is what this avoids
+        found = os.lstat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _glance(run: RunDir, now: dict[str, Any], written: Annotations) -> Glance:
-    of, last, best = now.get("of"), now.get("last"), now.get("best")
-    figures = {k: number_of(b.get("value")) for k, b in best.items() if _is_dict(b)} if isinstance(best, dict) else {}
     return Glance(
         run=run,
         state=now["state"],
         step=now["step"],
-        of=of if isinstance(of, int) else None,
-        loss=number_of(last.get("loss")) if isinstance(last, dict) else None,
-        best=tuple((key, value) for key, value in figures.items() if value is not None),
+        of=now.get("of"),
+        loss=now.get("last", {}).get("loss"),
+        best=tuple((key, best["value"]) for key, best in now.get("best", {}).items()),
         heartbeat=now["heartbeat"],
         written=written,
     )
-
-
-def _is_dict(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def number_of(value: object) -> float | None:
-    """Return a finite number as it is, and None for anything else a damaged file may hold."""
-    return float(value) if isinstance(value, int | float) and abs(value) < math.inf else None

@@ -17,17 +17,24 @@ def runs_folder(given: Path | None = None) -> Path:
 
 def address(run: RunDir) -> str:
     """Return what to type for a run, quoted for a shell: its name where commands look by themselves, else its path."""
-    return shlex.quote(run.name if run.path.resolve().parent == runs_folder().resolve() else str(run.path))
+    is_near = run.path.resolve().parent == runs_folder().resolve() and not run.name.startswith("-")
+    return shlex.quote(run.name if is_near else str(run.path))
 
 
 def all_runs(runs_dir: Path) -> list[RunDir]:
-    """List the runs of a folder, oldest first."""
+    """List the runs of a folder, oldest first: the folders that hold a recipe, whatever else is wrong with them."""
     try:
         entries = [e for e in os.scandir(runs_dir) if e.name != LATEST and not e.name.startswith(".")]
     except OSError:
         return []
-    runs = [RunDir(Path(e.path)) for e in entries if e.is_dir() and Path(e.path, "recipe.toml").exists()]
-    return sorted(runs, key=lambda run: (run.recipe.stat().st_mtime_ns, run.name))
+    found = []
+    for entry in entries:
+        try:
+            written = os.lstat(f"{entry.path}/recipe.toml").st_mtime_ns
+        except (OSError, ValueError):
+            continue  # no run, or gone by now
+        found.append((written, entry.name, entry.path))
+    return [RunDir(Path(path)) for _, _, path in sorted(found)]
 
 
 def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunDir:
@@ -41,7 +48,7 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
     Raises:
         NotFoundError: there is none, or more than one.
     """
-    if Path(selector, "recipe.toml").exists():
+    if is_path(selector):
         return RunDir(Path(selector).resolve())
     runs = all_runs(runs_dir)
     if selector == "@latest" or selector.startswith("@latest:"):
@@ -77,7 +84,7 @@ def select_many(selectors: Sequence[str], runs_dir: Path) -> list[RunDir]:
 
 
 def _matching(selector: str, runs_dir: Path) -> list[RunDir]:
-    if not set("*?[") & set(selector) or Path(selector, "recipe.toml").exists():
+    if not set("*?[") & set(selector) or is_path(selector) or is_path(runs_dir / selector):
         return [select(selector, runs_dir)]
     folder, pattern = (Path(selector).parent, Path(selector).name) if "/" in selector else (runs_dir, selector)
     runs = [run for run in all_runs(folder) if fnmatchcase(run.name, pattern)]
@@ -88,4 +95,9 @@ def _matching(selector: str, runs_dir: Path) -> list[RunDir]:
 
 def portable(run: RunDir, selector: str) -> str:
     """Return how to name a run again that `selector` found: a path stays a path, anything else is its full name."""
-    return str(run.path) if Path(selector, "recipe.toml").exists() else run.name
+    return str(run.path) if is_path(selector) else run.name
+
+
+def is_path(selector: str | Path) -> bool:
+    """Return whether a selector is the path of a run."""
+    return os.path.lexists(os.path.join(selector, "recipe.toml"))  # noqa: PTH118 - no name is an error here

@@ -11,19 +11,18 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, parse
+from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.settings import is_setting
 
 CAPACITY = 1 << 14  # buckets of a curve
-CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
+CURVES = 1 << 12  # names that a run may have
 PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
@@ -135,56 +134,15 @@ def _merged(points: Points, size: int) -> Points:
     return Points(table["step"][:, -1], table["time"][:, -1], low, high, mean, count, table["bad"].sum(axis=1))
 
 
-class Reader:
-    """A file of JSON lines, read in pieces of whole lines; a half-written line is not there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._offset, self._size = path, 0, 0
-
-    @property
-    def behind(self) -> int:
-        """Bytes that were there at the last look and are not read yet."""
-        return max(0, self._size - self._offset)
-
-    def read(self) -> list[Row]:
-        """Return the rows of the next piece."""
-        try:
-            self._size = self.path.stat().st_size
-            if self._size <= self._offset:
-                return []
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(CHUNK)
-                while (whole := data.rfind(b"\n") + 1) == 0 and (more := file.read(CHUNK)):  # a very long line
-                    data += more
-        except OSError:
-            self._size = self._offset  # gone, or not ours to read: nothing is waited for
-            return []
-        self._offset += whole
-        if not whole:  # the last line is half-written: wait for its end
-            self._size = self._offset
-        return _rows(data[:whole])
-
-
-def _rows(data: bytes) -> list[Row]:
-    """Parse whole lines at once; one by one where a crash tore one of them."""
-    try:
-        rows = orjson.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
-    except orjson.JSONDecodeError:
-        return list(parse(data))
-    return rows if set(map(type, rows)) <= {dict} else [row for row in rows if isinstance(row, dict)]
-
-
 def _is_row(row: Row) -> bool:
     """Return whether a row says when it was written."""
-    step, time = row.get("step"), row.get("time")
-    return type(step) is int and abs(step) < 2**63 and type(time) in (int, float)
+    return whole(row.get("step")) is not None and type(row.get("time")) in (int, float)
 
 
 def openings(rows: Sequence[Row]) -> list[tuple[int, int]]:
     """Return where new segments open among rows, and from which step on each trains again."""
     named = [i for i, row in enumerate(rows) if "first_step" in row]
-    return [(i, rows[i]["first_step"]) for i in named if isinstance(rows[i]["first_step"], int)]
+    return [(i, step) for i in named if (step := whole(rows[i]["first_step"])) is not None]
 
 
 def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
@@ -210,13 +168,13 @@ def _named(name: object) -> float:
 class Metrics:
     """metrics.jsonl as curves by name."""
 
-    reader: Reader
-    curves: dict[str, Curve] = field(default_factory=dict)
+    reader: Tail
+    curves: dict[str, Curve] = field(default_factory=dict)  # at most CURVES
     last: dict[str, float] = field(default_factory=dict)
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
-        rows = self.reader.read()
+        rows = self.reader.read_piece()
         start = 0
         for i, first_step in openings(rows):
             self._extend(rows[start:i])
@@ -237,7 +195,7 @@ class Metrics:
             bad = np.zeros(len(rows), bool)
             bad[[i for i, names in named if key in names]] = True
             there = bad | ~np.isnan(value)
-            if not there.any():
+            if not there.any() or (key not in self.curves and len(self.curves) == CURVES):
                 continue
             self.curves.setdefault(key, Curve()).extend(step[there], time[there], value[there], bad[there])
             final = int(np.flatnonzero(there)[-1])
@@ -248,13 +206,13 @@ class Metrics:
 class Profiles:
     """profiles.jsonl: of each quantity the newest rows, thinned evenly where a run is long."""
 
-    reader: Reader
+    reader: Tail
     rows: dict[str, list[tuple[int, NDArray[np.float32]]]] = field(default_factory=dict)
     version: int = 0
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
-        rows = self.reader.read()
+        rows = self.reader.read_piece()
         start = 0
         for i, first_step in openings(rows):
             self._extend(rows[start:i])
@@ -306,16 +264,16 @@ def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
 class Journal:
     """events.jsonl: the newest rows, and all settings that the run was given."""
 
-    reader: Reader
+    reader: Tail
     rows: deque[Row] = field(default_factory=lambda: deque(maxlen=JOURNAL))
     settings: list[Row] = field(default_factory=list)
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
-        rows = self.reader.read()
+        rows = self.reader.read_piece()
         for row in rows:
-            if isinstance(first_step := row.get("first_step"), int):
-                kept = (r for r in self.rows if not isinstance(r.get("step"), int) or r["step"] < first_step)
+            if (first_step := whole(row.get("first_step"))) is not None:
+                kept = (r for r in self.rows if (step := whole(r.get("step"))) is None or step < first_step)
                 self.rows = deque(kept, maxlen=JOURNAL)
                 self.settings = [setting for setting in self.settings if setting["step"] < first_step]
             else:
@@ -328,9 +286,9 @@ class Series:
     """Everything that grows in a run directory."""
 
     def __init__(self, run: RunDir) -> None:
-        self.metrics = Metrics(Reader(run.metrics))
-        self.profiles = Profiles(Reader(run.profiles))
-        self.journal = Journal(Reader(run.events))
+        self.metrics = Metrics(Tail(run.metrics))
+        self.profiles = Profiles(Tail(run.profiles))
+        self.journal = Journal(Tail(run.events))
 
     def read(self) -> bool:
         """Read a piece of each file. Return whether there was something new."""

@@ -7,14 +7,22 @@ and hold from the step after theirs.
 from collections.abc import Iterable
 from typing import Any
 
-from cmbench.rundir.log import Row, without_superseded
+from cmbench.rundir.fields import whole
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import OPENING, Row, Tail, without_superseded
+
+
+def read(run: RunDir) -> list[Row]:
+    """Return the rows of a run's journal that tell of settings, and those that open segments."""
+    return Tail(run.events, [OPENING, b'"settings"']).read()
 
 
 def is_setting(row: Row) -> bool:
     """Return whether a row of the journal is a setting that was made."""
     made = row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
-    kinds = {"settings": dict, "id": str, "step": int}
-    return made and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+    kinds = {"settings": dict, "id": str}
+    whole_step = whole(row.get("step")) is not None
+    return made and whole_step and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
 
 
 def in_force(rows: Iterable[Row]) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
     rows = list(rows)
     made: dict[tuple[str, int], Row] = {}
     for row in rows:
-        if row.get("abandons") is True and isinstance(first_step := row.get("first_step"), int):
+        if row.get("abandons") is True and (first_step := whole(row.get("first_step"))) is not None:
             made = {key: other for key, other in made.items() if other["step"] < first_step}
         if not is_setting(row):
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmbench.measures import better, quality_keys, sampler_steps
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, without_superseded
 
@@ -71,27 +72,28 @@ class AlbumReader:
 
     def read(self) -> Album:
         """Return the album as it is now; equal to the last one if nothing changed."""
-        self._figures = _go_on(self._figures, self._metrics, lambda row: bool(quality_keys(row)))
-        self._checkpoints = _go_on(self._checkpoints, self._events, lambda row: row.get("best") is True)
+        self._figures = _go_on(self._figures, self._metrics, lambda key: bool(quality_keys([key])))
+        best = _go_on(self._checkpoints, self._events, lambda key: key == "best")
+        self._checkpoints = [row for row in best if row["best"] is True]
         keys = quality_keys({key for row in self._figures for key in row})
         quality = {row["step"]: own for row in self._figures if (own := _quality_of(row, keys))}
-        best = self._checkpoints[-1]["step"] if self._checkpoints else None
+        journal_best = self._checkpoints[-1]["step"] if self._checkpoints else None
         measure = keys[0].rpartition("_")[0] if keys else "sw"
-        return Album(files_of(self._folder), quality, best, measure)
+        return Album(files_of(self._folder), quality, journal_best, measure)
 
 
-def _go_on(rows: list[Row], tail: Tail, counts: Callable[[Row], bool]) -> list[Row]:
-    new = [row for row in tail.read() if _is_whole(row) and ("first_step" in row or counts(row))]
-    return without_superseded([*rows, *new]) if new else rows
-
-
-def _is_whole(row: Row) -> bool:
-    return isinstance(row.get("first_step", row.get("step")), int)
+def _go_on(rows: list[Row], tail: Tail, tells: Callable[[str], bool]) -> list[Row]:
+    """Return the rows that count with one of the keys that tell something; `rows` are those of the last look."""
+    for piece in tail.pieces():
+        keys = {"first_step", *filter(tells, set().union(*piece))}
+        if new := [row for row in piece if not keys.isdisjoint(row)]:
+            rows = without_superseded([*rows, *new])
+    return rows
 
 
 def _quality_of(row: Row, keys: Sequence[str]) -> dict[int, float]:
     named = ((sampler_steps(key), row.get(key)) for key in keys)
-    return {steps: float(value) for steps, value in named if steps and isinstance(value, int | float)}
+    return {steps: number for steps, value in named if steps and (number := number_of(value)) is not None}
 
 
 def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
@@ -111,7 +113,7 @@ def has_any(folder: Path) -> bool:
     """Whether there are snapshots in a folder; no more is looked at than the first that is found."""
     try:
         with os.scandir(folder) as entries:
-            return any(_NAME.fullmatch(entry.name) and entry.is_file() for entry in entries)
+            return any(_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
     except OSError:
         return False
 
@@ -121,7 +123,7 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
     try:
         for entry in os.scandir(folder):
             try:
-                found = entry.stat()
+                found = entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # removed in between
             if stat.S_ISREG(found.st_mode):  # a pipe would let its reader wait for ever

@@ -3,11 +3,13 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 
 from cmbench.errors import FULL
+from cmbench.rundir.fields import moment, number_of, numbers, tables, text, whole
 from cmbench.rundir.files import overwrite, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
@@ -15,21 +17,32 @@ LIVE = ("starting", "running", "paused", "lost")
 LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
 
-_NUMBER, _NONE = (int, float), type(None)
-_TYPES: dict[str, Any] = {
-    "state": str,
-    "reason": str,
-    "step": int,
-    "of": (int, _NONE),
-    "heartbeat": _NUMBER,
-    "pid": int,
-    "pid_start": _NUMBER,
-    "images_per_s": (*_NUMBER, _NONE),
-    "eta_s": (*_NUMBER, _NONE),
-    "checkpoint": (int, _NONE),
-    "last": dict,
-    "best": dict,
+UNREADABLE = "unreadable"
+
+
+def _best(value: object) -> dict[str, Any]:
+    known = {key: best for key, best in tables(value).items() if number_of(best.get("value")) is not None}
+    return {key: {"value": best["value"], "step": whole(best.get("step"))} for key, best in known.items()}
+
+
+_TYPES: dict[str, Callable[[object], Any]] = {
+    "state": text,
+    "reason": text,
+    "host": text,
+    "step": whole,
+    "of": whole,
+    "images": whole,
+    "segment": whole,
+    "heartbeat": moment,
+    "pid": whole,
+    "pid_start": number_of,
+    "images_per_s": number_of,
+    "eta_s": moment,
+    "checkpoint": whole,
+    "last": numbers,
+    "best": _best,
 }
+_MAY_BE_NULL = ("of", "images_per_s", "eta_s", "checkpoint")  # where the trainer does not know
 
 
 def owner() -> dict[str, Any]:
@@ -55,21 +68,40 @@ def write(run: RunDir, status: dict[str, Any]) -> None:
 def read(run: RunDir) -> dict[str, Any]:
     """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost.
 
-    Where the run's whole folder is not there, or can be reached no more, the state is "gone".
+    Where the run's whole folder is not there, or can be reached no more, the state is "gone"; where status.json holds
+    no status, or something else has its place, it is "unreadable".
     """
-    written = read_json(run.status)
-    if written is None and not os.path.isdir(run.path):  # noqa: PTH112 - False whatever stands in the way
-        written = {"state": "gone"}
-    return judged(run, written or {})
+    return judged(run, read_json(run.status))
 
 
-def judged(run: RunDir, written: dict[str, Any]) -> dict[str, Any]:
+def judged(run: RunDir, written: dict[str, Any] | None) -> dict[str, Any]:
     """Return what `read` makes of the content of status.json; a field of another type than its own is not there."""
-    sound = {key: value for key, value in written.items() if isinstance(value, _TYPES.get(key, object))}
-    status = {"state": "starting", "step": 0, "heartbeat": _age_of(run), **sound}
+    sound = _missing(run) if written is None else _sound(written)
+    status = {"state": "starting", "step": 0, **sound}
+    if "heartbeat" not in status:
+        status["heartbeat"] = _age_of(run)
     if status["state"] in LIVE:
         status["state"] = _judge(status)
     return status
+
+
+def _missing(run: RunDir) -> dict[str, Any]:
+    """Return what there is to say where status.json is missing or broken."""
+    if not os.path.isdir(run.path):  # noqa: PTH112 - False whatever stands in the way
+        return {"state": "gone"}
+    if not os.path.lexists(run.status):
+        return {}
+    written = read_json(run.status)  # it may just have come; it is never there by halves
+    return {"state": UNREADABLE} if written is None else _sound(written)
+
+
+def _sound(written: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that have the type of their own."""
+    sound = {key: _TYPES[key](value) if key in _TYPES else value for key, value in written.items()}
+    wrong = [key for key in _TYPES.keys() & sound.keys() if sound[key] is None and key not in _MAY_BE_NULL]
+    for key in wrong:
+        del sound[key]
+    return sound
 
 
 def is_live(run: RunDir) -> bool:

@@ -1,10 +1,12 @@
 """Last and best of each metric: what `ls`, `show` and status.json tell of a run."""
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from cmbench.measures import Better, better
+from cmbench.rundir.fields import number_of
 from cmbench.rundir.log import Row
-from cmbench.rundir.overview import number_of
 
 NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
 
@@ -20,6 +22,17 @@ class Summary:
         self.best: dict[str, dict[str, Any]] = {}
         for row in rows or []:
             self.add(row)
+
+    def add_before(self, rows: Sequence[Row]) -> None:
+        """Take in rows of metrics.jsonl that count and come before all so far: they are many, and few tell anything."""
+        keys = set().union(*rows) - NOT_METRICS
+        for key in keys - self.last.keys():
+            found = (row[key] for row in reversed(rows) if key in row and number_of(row[key]) is not None)
+            self.last.update((key, value) for value in islice(found, 1))
+        for key in filter(better, keys):
+            earlier = Summary([{key: row[key], "step": row["step"]} for row in rows if key in row]).best.get(key)
+            if earlier and not (key in self.best and _beats(self.best[key]["value"], earlier["value"], better(key))):
+                self.best[key] = earlier
 
     def add(self, row: Row) -> None:
         """Take in one row of metrics.jsonl."""

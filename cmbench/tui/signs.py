@@ -14,6 +14,7 @@ _SIGNS = {  # state -> sign, its letter where the terminal has no more than ASCI
     "crashed": ("✖", "x", "red"),
     "lost": ("?", "?", "magenta"),
     "gone": ("✖", "x", "red"),
+    "unreadable": ("✖", "x", "red"),
 }
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-~=*#"
 _DECADES = 1.5  # a course over more of them is drawn by its logarithm

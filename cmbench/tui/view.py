@@ -15,7 +15,8 @@ from cmbench.errors import UsageError
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
 from cmbench.rundir import settings, status
-from cmbench.rundir.files import read_json
+from cmbench.rundir.fields import moment, number_list, number_of, tables, whole
+from cmbench.rundir.files import opened, read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Points, Series
@@ -88,7 +89,7 @@ class RunView:
     def console(self) -> list[str]:
         """Return the last lines that the trainer printed."""
         try:
-            with self.run.console.open("rb") as file:
+            with opened(self.run.console) as file:
                 size = file.seek(0, 2)
                 file.seek(max(0, size - _TAIL))
                 lines = file.read().decode("utf-8", "replace").splitlines()
@@ -114,13 +115,13 @@ class RunView:
     @property
     def edges(self) -> list[float]:
         """Times between the bins of the profiles."""
-        return _numbers(self.meta.get("profile_edges"))
+        return number_list(self.meta.get("profile_edges"))
 
     @property
     def noise_levels(self) -> list[float]:
         """Noise levels at these times, where the run says them and a logarithmic axis has a place for each."""
-        levels = _numbers(self.meta.get("profile_noise_levels"))
-        return levels if all(0 < level < float("inf") for level in levels) else []
+        levels = number_list(self.meta.get("profile_noise_levels"))
+        return levels if all(level > 0 for level in levels) else []
 
     @property
     def alerts(self) -> int:
@@ -139,11 +140,9 @@ class RunView:
 
     def best(self, key: str) -> tuple[float, int] | None:
         """Return the best value of a quality and its step, if there is one."""
-        best = self.status.get("best", {}).get(key)
-        if not isinstance(best, dict):
-            return None
-        value, step = best.get("value"), best.get("step")
-        return (value, step) if isinstance(value, int | float) and isinstance(step, int) else None
+        best = tables(self.status.get("best")).get(key, {})
+        value, step = number_of(best.get("value")), whole(best.get("step"))
+        return None if value is None or step is None else (value, step)
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
         """Return a curve over steps, images, seconds since the start or forward passes."""
@@ -192,8 +191,8 @@ class RunView:
 
     def _x_of(self, row: dict[str, Any], axis: str) -> float:
         if axis == "time":
-            return _number(row.get("time"), self._start) - self._start
-        return _number(row.get("step")) * self._per_step(axis)
+            return (moment(row.get("time")) or self._start) - self._start
+        return (whole(row.get("step")) or 0) * self._per_step(axis)
 
     def _per_step(self, axis: str) -> float:
         """Return how much of an axis a step is: itself, its images, or what they cost in forward passes."""
@@ -203,7 +202,7 @@ class RunView:
 
     @property
     def _start(self) -> float:
-        return _number(self.meta.get("created"))
+        return moment(self.meta.get("created")) or 0.0
 
     def _is_new(self, path: Path) -> bool:
         try:
@@ -222,14 +221,6 @@ def _thinned(rows: list[Row], most: int) -> list[Row]:
     while len(rows) > most * every:
         every *= 2
     return rows[every - 1 :: every]
-
-
-def _number(value: object, otherwise: float = 0.0) -> float:
-    return float(value) if isinstance(value, int | float) else otherwise
-
-
-def _numbers(found: object) -> list[float]:
-    return found if isinstance(found, list) and all(isinstance(each, int | float) for each in found) else []
 
 
 def _recipe(run: RunDir) -> Recipe | None:

@@ -41,6 +41,16 @@ def test_a_table_is_richs_of_its_cells(capsys, monkeypatch, seed):
         assert drawn(capsys, lambda: table(headers, rows)) == drawn(capsys, lambda: cell_by_cell(headers, rows)), width
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_so_is_one_of_many_rows(capsys, monkeypatch, seed):
+    chance = random.Random(seed)
+    monkeypatch.setenv("COLUMNS", "100")
+    columns = [chance.sample(WORDS, 3) for _ in range(4)]
+    headers = [chance.choice(["", "a word", " y ", "漢字"]) for _ in columns]
+    rows = [[chance.choice(column) for column in columns] for _ in range(300)]
+    assert drawn(capsys, lambda: table(headers, rows)) == drawn(capsys, lambda: cell_by_cell(headers, rows))
+
+
 def test_a_line_break_in_a_cell_is_shown(capsys):
     rows = [["a", "two\nlines"], ["b", "one"]]
     lines = drawn(capsys, lambda: table(["run", "note"], rows)).splitlines()

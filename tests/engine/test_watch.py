@@ -83,7 +83,7 @@ def test_rows_and_bins_without_a_norm_are_passed_over():
 def test_a_norm_that_is_not_finite_is_no_past():
     given = rows(20)
     given[10]["tangent_norm"][0] = float("inf")
-    watch = SpikeWatch(given)
+    watch = SpikeWatch(reversed(given))
     assert watch.look({"tangent_norm": [float("inf"), 1.0, 0.2, 40.0]}) == {}
     assert list(watch.look({"tangent_norm": [60.0, 1.0, 0.2, 40.0]})) == [0]
 
@@ -95,7 +95,7 @@ def test_a_watch_that_is_built_from_rows_goes_on_as_the_one_that_saw_them():
     watch = SpikeWatch()
     unbroken = [watch.look(row) for row in given]
     for k in (5, 20, 32, 45):
-        rebuilt = SpikeWatch(given[:k])
+        rebuilt = SpikeWatch(reversed(given[:k]))
         assert [rebuilt.look(row) for row in given[k:]] == unbroken[k:]
 
 

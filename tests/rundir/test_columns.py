@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from compared_runs import CREATED, compared_run
 
-from cmbench.rundir import columns, series
+from cmbench.rundir import columns
+from cmbench.rundir import log as log_module
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log, read_rows
 
 
 def test_columns_are_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(series, "CHUNK", 700)  # many pieces
+    monkeypatch.setattr(log_module, "CHUNK", 700)  # many pieces
     run = compared_run(tmp_path, "a", {"loss": [1 / 3, 0.25, 1e-300], "lr": [1.0, 2.0, 3.0]}, steps=[5, 9, 20])
     found = columns.read(run, CREATED)
     assert sorted(found) == ["loss", "lr"]
@@ -24,7 +25,7 @@ def test_columns_are_the_rows(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("chunk", [100, 1 << 20])
 def test_segments_gaps_and_values_that_are_not_finite(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(series, "CHUNK", chunk)
+    monkeypatch.setattr(log_module, "CHUNK", chunk)
     (tmp_path / "a").mkdir()
     log = Log(tmp_path / "a" / "metrics.jsonl")
     log.open_segment(1, first_step=1)
@@ -63,7 +64,7 @@ def test_steps_ascend_though_the_rows_do_not(tmp_path):
 
 @pytest.mark.parametrize("chunk", [300, 1 << 20])
 def test_rows_of_other_keys_among_them(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(series, "CHUNK", chunk)
+    monkeypatch.setattr(log_module, "CHUNK", chunk)
     random = np.random.default_rng(0)
     rows = [
         {
@@ -86,7 +87,7 @@ def test_rows_of_other_keys_among_them(tmp_path, monkeypatch, chunk):
 
 
 def test_profiles_are_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(series, "CHUNK", 200)
+    monkeypatch.setattr(log_module, "CHUNK", 200)
     log = Log(tmp_path / "profiles.jsonl")
     log.open_segment(1, first_step=1)
     for step in (2, 4, 6, 8):

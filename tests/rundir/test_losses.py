@@ -56,6 +56,7 @@ def test_of_a_long_log_a_few_blocks_are_read(run):
 def test_half_a_line_is_no_row(run, monkeypatch):
     """A block may begin within a line, whose rest may be a row of its own."""
     monkeypatch.setattr(losses, "_BLOCK", 100)
+    monkeypatch.setattr(losses, "_LARGEST_BLOCK", 100)
     inner = to_json({"step": 1, "loss": 99.0})
     run.metrics.write_bytes(b"x" * 140_000 + b"\n" + b" " * 90 + inner + b"\n")
     assert course(run, 1) == []

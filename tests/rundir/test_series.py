@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from cmbench.rundir import log as log_module
 from cmbench.rundir import series
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log, read_rows
@@ -118,7 +119,7 @@ def test_rows_trained_again_are_dropped_as_other_readers_drop_them(run):
 
 
 def test_a_long_file_comes_in_pieces_and_a_half_written_line_later(run, monkeypatch):
-    monkeypatch.setattr(series, "CHUNK", 300)
+    monkeypatch.setattr(log_module, "CHUNK", 300)
     log(run, [row(k, loss=float(k)) for k in range(1, 101)])
     text = run.metrics.read_bytes()
     run.metrics.write_bytes(text[:-20])
@@ -137,7 +138,7 @@ def test_a_long_file_comes_in_pieces_and_a_half_written_line_later(run, monkeypa
 
 
 def test_a_line_longer_than_a_piece_is_read(run, monkeypatch):
-    monkeypatch.setattr(series, "CHUNK", 64)
+    monkeypatch.setattr(log_module, "CHUNK", 64)
     log(run, [{"step": 4, "time": 1.0, "loss": [0.5] * 100}], stream="profiles")
     assert read(run).profiles.rows["loss"][0][1].tolist() == [0.5] * 100
 

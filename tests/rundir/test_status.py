@@ -102,7 +102,7 @@ def test_what_has_ended_stays_as_it_is(run, final):
 def test_without_a_status_a_run_starts_until_it_is_too_old(run):
     assert state(run) == "starting"
     run.status.write_bytes(b'{"state": "run')
-    assert state(run) == "starting"
+    assert state(run) == "unreadable"
     run.status.unlink()
     os.utime(run.path, (time.time() - 700,) * 2)
     assert state(run) == "crashed"

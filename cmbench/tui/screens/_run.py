@@ -9,7 +9,6 @@ from cmbench.errors import CmbenchError
 from cmbench.recipe import Recipe
 from cmbench.rundir import control, settings, status
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Tail
 from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.text import plain, short
@@ -60,7 +59,7 @@ class RunScreen(ReadingScreen):
             self._complain(f"{short(self.run.name)}: recipe.toml cannot be read")
             return
         question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
-        in_force = settings.in_force(Tail(self.run.events).read())
+        in_force = settings.in_force(settings.read(self.run))
         lr = in_force.get("optimizer.lr", self.recipe.optimizer.lr)
         self.app.push_screen(Ask(question, f"optimizer.lr={lr!r}"), self._set)
 

@@ -60,6 +60,7 @@ class RunsView(Screen[None]):
         super().__init__()
         self.runs_dir = runs_dir
         self._overview = Overview(runs_dir)
+        self._taken: list[Glance] = []
         self._glances: dict[str, Glance] = {}  # of all runs, oldest first
         self._courses: dict[str, tuple[int, tuple[float | None, ...]]] = {}  # name -> step, losses until then
         self._marked: set[str] = set()
@@ -131,16 +132,16 @@ class RunsView(Screen[None]):
         return True
 
     def _take(self, glances: list[Glance]) -> None:
-        before, self._glances = self._glances, {glance.name: glance for glance in glances}
-        same = len(before) == len(glances) and all(before.get(glance.name) is glance for glance in glances)
-        if not same or time.monotonic() >= self._next_ages:
+        if glances is not self._taken:
+            self._taken, self._glances = glances, {glance.name: glance for glance in glances}
             self._marked &= self._glances.keys()
+            self._show()
+        elif time.monotonic() >= self._next_ages:
             self._show()
 
     def _show(self, follow: bool = False) -> None:
         """Bring the table up to date; `follow` where the user moved the rows."""
-        now, width = time.time(), self.size.width
-        self._next_ages = time.monotonic() + _AGES_EVERY
+        now, width, start = time.time(), self.size.width, time.monotonic()
         kept = [glance for glance in self._glances.values() if self._filter(glance)]
         self.table.lay_out(columns_at(width), self._sorted_by, self._is_reversed)
         looks = [self._look(glance, now) for glance in in_order(kept, self._sorted_by, self._is_reversed, now)]
@@ -148,6 +149,7 @@ class RunsView(Screen[None]):
             looks = looks[:_AT_FIRST]
             self.call_after_refresh(self._show, follow)
         self.table.show(looks, follow)
+        self._next_ages = start + max(_AGES_EVERY, 100 * (time.monotonic() - start))  # of many runs less often
         self._say_state(len(kept))
         self._read_courses()
         self._read_preview()

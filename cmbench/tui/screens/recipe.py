@@ -13,11 +13,12 @@ from textual.highlight import highlight
 from textual.screen import Screen
 from textual.widgets import Static
 
+from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.text import content, plain, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
-_LONGEST = 200_000  # characters; a recipe has some thousands
+_LONGEST = 200_000  # bytes; a recipe has some thousands
 
 
 class RecipeScreen(Screen[None]):
@@ -79,8 +80,8 @@ class RecipeScreen(Screen[None]):
 def read_toml(path: Path) -> Content:
     """Return the highlighted text of a file, or why there is none."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(_LONGEST)
+        with opened(path) as file:
+            text = file.read(_LONGEST).decode("utf-8", "replace")
     except OSError as error:
         return content(f"{path.name}: cannot be read: {error.strerror}", "$text-error")
     return highlight("\n".join(map(plain, text.split("\n"))), language="toml")

@@ -1,5 +1,6 @@
 """What a snapshot's files hold: pixels, points, or one line that says why neither."""
 
+import io
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load as load_safetensors
 
+from cmbench.rundir.files import read
 from cmbench.tui.widgets.tiles import split
 
+_LARGEST = 1 << 26  # bytes of a file
 _MOST_PIXELS = 1 << 26
 _MOST_POINTS = 20_000
 _KEPT = 24  # drawings: both sides of a blink and the way back, but not a whole run
@@ -52,7 +55,7 @@ def load(picture: Path, points: Path | None, stamps: object = None) -> Drawing:
 def _pixels(path: Path) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pictures that are large, which are refused below
-        with Image.open(path, formats=["PNG"]) as file:
+        with Image.open(io.BytesIO(read(path, _LARGEST)), formats=["PNG"]) as file:
             if file.width * file.height > _MOST_PIXELS:
                 raise ValueError(f"{file.width}x{file.height} pixels are too many")
             image = np.asarray(file.convert("RGB"))
@@ -61,7 +64,7 @@ def _pixels(path: Path) -> Pixels:
 
 def _points(path: Path) -> Points | None:
     try:
-        samples = load_file(path)["samples"]
+        samples = load_safetensors(read(path, _LARGEST))["samples"]
         xy = samples.reshape(len(samples), -1)[:_MOST_POINTS, :2].astype(float)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError):
         return None

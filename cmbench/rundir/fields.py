@@ -1,0 +1,50 @@
+"""What a value of a run's JSON is taken for. Files may be damaged: what has another type than its own is not there."""
+
+import math
+from typing import Any
+
+END = 2**63  # of the steps that arrays hold
+_YEAR_5138 = 1e11  # seconds since 1970
+
+
+def number_of(value: object) -> float | None:
+    """Return a finite number as it is, and None for anything else a damaged file may hold."""
+    return float(value) if isinstance(value, int | float) and abs(value) < math.inf else None
+
+
+def whole(value: object) -> int | None:
+    """Return a step, or another number of things that are counted."""
+    return value if type(value) is int and 0 <= value < END else None
+
+
+def moment(value: object) -> float | None:
+    """Return a time in seconds since 1970, or a length of time, that a clock can show."""
+    number = number_of(value)
+    return number if number is not None and 0 <= number < _YEAR_5138 else None
+
+
+def text(value: object) -> str | None:
+    """Return a text."""
+    return value if isinstance(value, str) else None
+
+
+def table(value: object) -> dict[str, Any]:
+    """Return a table; an empty one where there is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def tables(value: object) -> dict[str, dict[str, Any]]:
+    """Return the tables in a table by name."""
+    return {key: own for key, own in table(value).items() if isinstance(own, dict)}
+
+
+def numbers(value: object) -> dict[str, float]:
+    """Return the numbers in a table by name."""
+    return {key: own for key, own in table(value).items() if number_of(own) is not None}
+
+
+def number_list(value: object) -> list[float]:
+    """Return a list of numbers; an empty one where one of them is none."""
+    found = [number_of(each) for each in value] if isinstance(value, list) else []
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(found) else []
