@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmbench.errors import ConflictError, UsageError
 from cmbench.rundir import status
-from cmbench.rundir.files import lives, temporaries
+from cmbench.rundir.files import lives, read, temporaries
 from cmbench.rundir.layout import LATEST, RunDir
 from cmbench.rundir.lock import hold
 
@@ -66,7 +66,7 @@ def _contents(folder: Path) -> list[Path] | None:
             if not (known or _EMPTY.fullmatch(path.name)) or not all(known and _is_file(p, known) for p in inside):
                 return None
             found += [*inside, path]
-        elif _is_file(path, _FILES) or (_is_file(path, _LOGS) and _OPENED.startswith(path.read_bytes())):
+        elif _is_file(path, _FILES) or (_is_file(path, _LOGS) and _OPENED.startswith(read(path))):
             found.append(path)
         else:
             return None
