@@ -56,3 +56,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# attacks on the program, ten minutes of two cores; prints how many tries were made and what was lost
+.PHONY: torture
+torture: $(VENV)/.installed-dev
+	$(BIN)/python tests/torture/run.py
