@@ -2,11 +2,14 @@
 
 import atexit
 import functools
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from torture._operations import Operation
 TRAIN = ("run", "tiny.toml", "--foreground", "--set", "evaluate.true_error_n=4")
 CLOCKS = {"time", "images_per_s", "segment"}
 RUN = "tiny-20260101-000000-0000"
+PICTURE = r"[0-9]{8}_[0-9]+step\.(png|safetensors)"
 
 
 @functools.cache
@@ -55,6 +59,8 @@ def train(folder: Path, before: Any = None, *arguments: str, **options: Any) -> 
 
     def watched() -> None:
         if before is not None:
+            ticks = itertools.count()
+            time.monotonic = lambda: next(ticks) / 500  # heartbeats come after so many calls, however slow the machine
             _operations.watch(folder / "runs", before)
         _commands.call(arguments or TRAIN)
 
@@ -121,9 +127,8 @@ def outcome(run: Path) -> dict[str, Any]:
     if last is not None:
         found |= {f"checkpoint {path.name}": path.read_bytes() for path in sorted(last.glob("*.safetensors"))}
     found |= {name: rows(run / f"{name}.jsonl") for name in ("metrics", "profiles")}
-    return found | {
-        f"snapshot {path.name}": path.read_bytes() for path in sorted(run.glob("snapshots/*.*")) if path.is_file()
-    }
+    pictures = [path for path in sorted(run.glob("snapshots/*")) if re.fullmatch(PICTURE, path.name) and path.is_file()]
+    return found | {f"snapshot {path.name}": path.read_bytes() for path in pictures}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -163,10 +168,11 @@ def debris(runs: Path) -> str:
     return f"left behind: {', '.join(str(path.relative_to(runs)) for path in found)}" if found else ""
 
 
-def taken_up(folder: Path) -> str:
+def taken_up(folder: Path, swept: bool = True) -> str:
     """Bring what a crash left in a runs folder to its end, and return what was lost; what is not a run yet is new.
 
-    Nothing of a run that was not made may stay behind, and a run that ends is like an unbroken one, bit for bit.
+    A run that ends is like an unbroken one, bit for bit. Where it is to be `swept`, nothing of a run that was not made
+    may stay behind.
     """
     runs = folder / "runs"
     listed = _commands.cmbench(folder, "ls", "--json")
@@ -185,5 +191,5 @@ def taken_up(folder: Path) -> str:
         return f"{'resume' if found else 'run'}: {_commands.complaint(ended, {0})}"
     (run,) = runs_of(runs)
     if not found:
-        return debris(runs) or difference(run)
+        return difference(run) or (debris(runs) if swept else "")
     return difference(run) or (debris(runs) if found[0]["state"] != "finished" else "")

@@ -159,7 +159,7 @@ ATTACK = Attack(
     "arguments",
     "A wrong argument is one line and a documented exit code, and leaves nothing behind.",
     tries=2_000,
-    short=3 * len(COMMANDS),
+    short=96,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -218,7 +218,7 @@ ATTACK = Attack(
     "A damaged checkpoint is noticed and passed over for the newest whole one, and never leads to other numbers; where "
     "none is whole, one line says so.",
     tries=TRIES,
-    short=20,
+    short=6,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -157,7 +157,7 @@ ATTACK = Attack(
     "Whatever lies among the requests to a run is refused or passed over, the run goes on to the same end, and what is "
     "not a request stays where it is.",
     tries=2 * len(GARBAGE),
-    short=9,
+    short=3,
     cases=cases,
     check=check,
     spoilt=spoilt,

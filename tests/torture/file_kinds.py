@@ -176,7 +176,7 @@ ATTACK = Attack(
     "Whatever lies in the place of a file of one run, commands over many runs show the others, none hangs or takes "
     "more memory than its files are worth, and what cannot be used is told in one line.",
     tries=120,
-    short=7,
+    short=3,
     cases=cases,
     check=check,
     spoilt=spoilt,

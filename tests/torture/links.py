@@ -157,7 +157,7 @@ ATTACK = Attack(
     "Folders of a run may be links to another disk; nothing there that is not the run's is changed or removed, and a "
     "log that is a link is refused.",
     tries=len(LAYOUTS),
-    short=len(LAYOUTS) // 4,
+    short=5,
     cases=cases,
     check=check,
     spoilt=spoilt,

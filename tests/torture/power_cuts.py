@@ -122,7 +122,7 @@ def check(case: Cut) -> str:
             return f"the power did not go, it ended with {ended.code}: {ended.err[-200:]}"
         shutil.rmtree(folder / "runs")
         image.rename(folder / "runs")
-        return _runs.taken_up(folder)
+        return _runs.taken_up(folder, swept=False)
 
 
 _synced = Disk.synced
@@ -138,7 +138,7 @@ ATTACK = Attack(
     "power_cuts",
     "What a run has said is saved survives a power cut: it is resumed from there, and ends equal bit for bit.",
     tries=120,
-    short=5,
+    short=3,
     cases=cases,
     check=check,
     spoilt=lambda: replaced(Disk, "synced", _forgetful),

@@ -182,7 +182,7 @@ ATTACK = Attack(
     "recipes",
     "Whatever a recipe holds, it is accepted, or refused with exit code 2 and one line of bounded length.",
     tries=30_000,
-    short=100,
+    short=50,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -1,6 +1,6 @@
 """Make all attacks and count what was lost.
 
-    python tests/torture/run.py [--short] [--only NAME] [--seed N] [--share .1] [--jobs 2]
+    python tests/torture/run.py [--short] [--only NAME] [--seed N] [--share .1] [--jobs 2] [--markdown FILE]
 
 Prints a table: attack, tries, lost; then every loss with the case that shows it. Exits with 1 if anything was lost.
 `--case TEXT` shows and tries only the cases whose text holds it; `--spoilt` breaks the program on purpose, and exits
@@ -28,7 +28,8 @@ from torture import _processes, _runs  # noqa: E402
 from torture._attack import Attack, Result  # noqa: E402
 
 PARTS = 12  # pieces of an attack, so that two processes are busy to the end
-PATIENCE = 1800.0  # seconds for a piece
+ENOUGH = 24  # cases, of which one must show what was broken on purpose
+MARKS = "<!-- table -->", "<!-- end of table -->"
 
 
 class Piece(NamedTuple):
@@ -78,14 +79,16 @@ def pieces(chosen: list[Attack], share: float, short: bool) -> list[Piece]:
     return found
 
 
-def tried(todo: list[Piece], seed: int, jobs: int, only_case: str = "") -> Iterator[tuple[Piece, list[Result], float]]:
+def tried(
+    todo: list[Piece], seed: int, jobs: int, only_case: str = "", until: str | None = None
+) -> Iterator[tuple[Piece, list[Result], float]]:
     """Make the pieces, so many at once, each in a child, and yield what came of each and the seconds it took."""
     waiting, busy = todo[::-1], {}
     while waiting or busy:
         while waiting and len(busy) < jobs:
             piece, file = waiting.pop(), tempfile.TemporaryFile()  # noqa: SIM115
             pid = _processes.start(
-                lambda piece=piece, file=file: _try(piece, seed, only_case, file.fileno()),
+                lambda piece=piece, file=file: _try(piece, seed, only_case, until, file.fileno()),
                 (1, 2),
                 memory=None,
             )
@@ -101,10 +104,12 @@ def tried(todo: list[Piece], seed: int, jobs: int, only_case: str = "") -> Itera
         yield piece, results, time.monotonic() - began
 
 
-def _try(piece: Piece, seed: int, only_case: str, fd: int) -> None:
+def _try(piece: Piece, seed: int, only_case: str, until: str | None, fd: int) -> None:
     for result in piece.attack.results(piece.count, seed, piece.part, piece.parts):
         if only_case in result.case:
             os.write(fd, json.dumps(result).encode() + b"\n")
+        if until is not None and until in result.lost:
+            return
 
 
 def main() -> int:
@@ -124,18 +129,35 @@ def main() -> int:
             if result.lost:
                 print(f"{piece.attack.name}: {result.case}\n    {ascii(result.lost)[1:-1]}", flush=True)
     _print_table(results, spent)
+    if asked.markdown:
+        _write_page(asked.markdown, results, chosen)
     everything = [result for found in results.values() for result in found]
-    tries, lost = sum(result.tries for result in everything), sum(bool(result.lost) for result in everything)
+    tries, lost = _count(everything), _lost(everything)
     print(f"\n{tries:,} tries, {lost:,} lost, seed {asked.seed}, {time.monotonic() - began:.0f} s")
     return 1 if lost or not tries else 0
+
+
+def _write_page(page: Path, results: dict[str, list[Result]], chosen: list[Attack]) -> None:
+    """Put the table between the marks of a page."""
+    rows = [(f"`{a.name}`", a.promise, _count(results[a.name]), _lost(results[a.name])) for a in chosen]
+    head = "| attack | what is promised | tries | lost |\n|---|---|---:|---:|\n"
+    table = head + "".join(f"| {name} | {text} | {tries:,} | {lost:,} |\n" for name, text, tries, lost in rows)
+    before, _, rest = page.read_text(encoding="utf-8").partition(f"{MARKS[0]}\n")
+    page.write_text(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+
+
+def _count(results: list[Result]) -> int:
+    return sum(result.tries for result in results)
+
+
+def _lost(results: list[Result]) -> int:
+    return sum(bool(result.lost) for result in results)
 
 
 def _print_table(results: dict[str, list[Result]], spent: dict[str, float]) -> None:
     print(f"\n| {'attack':<16} | {'tries':>6} | {'lost':>5} | seconds of a core |\n|---|---:|---:|---:|")
     for name, found in results.items():
-        lost = sum(bool(result.lost) for result in found)
-        tries = sum(result.tries for result in found)
-        print(f"| {f'`{name}`':<16} | {tries:>6,} | {lost:>5,} | {spent[name]:.0f} |")
+        print(f"| {f'`{name}`':<16} | {_count(found):>6,} | {_lost(found):>5,} | {spent[name]:.0f} |")
 
 
 def _prove(chosen: list[Attack], seed: int, jobs: int) -> int:
@@ -143,7 +165,8 @@ def _prove(chosen: list[Attack], seed: int, jobs: int) -> int:
     blind = []
     for attack in chosen:
         with attack.spoilt():
-            ((_, found, _),) = tried([Piece(attack, attack.short, 0, 1)], seed, jobs)
+            count = max(ENOUGH * attack.size, attack.short)
+            ((_, found, _),) = tried([Piece(attack, count, 0, 1)], seed, jobs, until=attack.tells)
         told = next((result.lost for result in found if attack.tells in result.lost), "")
         print(f"{attack.name}: {ascii(told)[1:200] if told else 'NOT NOTICED'}", flush=True)
         blind += [] if told else [attack.name]
@@ -157,6 +180,7 @@ def _arguments() -> Any:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="a page whose table is to be replaced")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--spoilt", action="store_true")
     return parser.parse_args()

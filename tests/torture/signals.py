@@ -64,7 +64,7 @@ ATTACK = Attack(
     "Signals that ask a run to end stop it with a checkpoint and exit code 75; after any other it goes on, or is "
     "resumed as if nothing had happened.",
     tries=54,
-    short=6,
+    short=4,
     cases=cases,
     check=check,
     spoilt=spoilt,

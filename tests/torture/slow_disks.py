@@ -80,7 +80,7 @@ ATTACK = Attack(
     "slow_disks",
     "On a slow file system, and on one with the habits of networks, a run comes to the same end, or refuses in a line.",
     tries=24,
-    short=6,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -20,7 +20,8 @@ from torture._attack import Attack, replaced
 # A title, a colour that nobody else uses, a cleared screen, C1, text turned around, backspace, line separators.
 EVIL = "a\x1b]0;OWNED\x07b\x1b[38;5;201mc\x1b[2J\x9b31m\u202ed\u2066e\x08\x7f\x85\u2028f\r\n[bold]g"
 NAME = EVIL.replace("/", "")
-OWN = re.compile(r"\x1b\[[0-9;]*m|\r\n|\t|\n")  # what a command may print: styles and line ends
+# What a command may print: styles, line ends, and a line that turns while one waits.
+OWN = re.compile(r"\x1b\[[0-9;]*m|\r\n|\t|\n|\x1b\[\?25[hl]|\r?\x1b\[1A|\r?\x1b\[2K|\r(?=\x1b\[2K)")
 STYLE = "\x1b[38;5;201m"
 HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\udc80-\udcff]")
 PATIENCE = 40.0
@@ -206,7 +207,7 @@ ATTACK = Attack(
     "terminal_text",
     "Nothing that others wrote moves a cursor, rings a bell, colours, clears or turns text around on a terminal.",
     tries=len(COMMANDS),
-    short=10,
+    short=8,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -96,7 +96,7 @@ ATTACK = Attack(
     "A run of another user is shown as far as it may be read, refused in one line beyond that, and never changed by "
     "who may not.",
     tries=24,
-    short=4,
+    short=3,
     cases=cases,
     check=check,
     spoilt=spoilt,
