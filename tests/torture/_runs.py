@@ -2,7 +2,6 @@
 
 import atexit
 import functools
-import itertools
 import json
 import os
 import re
@@ -59,12 +58,32 @@ def train(folder: Path, before: Any = None, *arguments: str, **options: Any) -> 
 
     def watched() -> None:
         if before is not None:
-            ticks = itertools.count()
-            time.monotonic = lambda: next(ticks) / 500  # heartbeats come after so many calls, however slow the machine
+            _Clock().install()
             _operations.watch(folder / "runs", before)
         _commands.call(arguments or TRAIN)
 
     return _commands._processes.forked(watched, folder, _commands.environment(folder), **options)
+
+
+class _Clock:
+    """Time that passes by calls and by sleeps: what happens every second happens at the same place each time."""
+
+    def __init__(self) -> None:
+        self.now, self.really_sleep = 0.0, time.sleep
+
+    def install(self) -> None:
+        """Be this process's clock."""
+        time.monotonic, time.sleep = self.read, self.sleep
+
+    def read(self) -> float:
+        """Return the time, a little later than before."""
+        self.now += 0.002
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, the most of it at once."""
+        self.now += seconds
+        self.really_sleep(min(seconds, 0.05))
 
 
 def resume(folder: Path, run: Path, before: Any = None, **options: Any) -> _commands.Ended:
