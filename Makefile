@@ -3,6 +3,7 @@
 # make check       lint, types and tests
 # make ci          what a change must pass: the oldest and the newest Python here, and the newest packages
 # make test-newest, make test-oldest    the tests with the newest and the lowest versions that pyproject.toml allows
+# make torture     attacks on the program, ten minutes; counts what was tried and what was lost
 # make update      renew the tested versions, constraints.txt
 # make results     every method on digits for the same time, and a table of quality (half an hour)
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
@@ -23,7 +24,7 @@ TESTS ?=
 INSTALL := $(PYTHON) scripts/install.py
 INSTALL += $(if $(filter own,$(TORCH)),--own-torch) $(if $(filter-out file default,$(origin PYTHON)),--this-python)
 
-.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost installed installed-dev
+.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost torture installed installed-dev
 
 demo: installed
 	@$(BIN)/python scripts/demo.py
@@ -57,6 +58,9 @@ results: installed
 
 ring: installed
 	$(BIN)/python benchmarks/ring.py --jobs 2
+
+torture: installed-dev
+	$(BIN)/python tests/torture/run.py
 
 cost: installed
 	$(BIN)/python benchmarks/step_cost.py
