@@ -136,7 +136,7 @@ def rows(count: int) -> int:
     """Give a stopped run so many rows of metrics, and look at it."""
     with _commands.workplace(_runs.templates() / "stopped") as folder:
         run = folder / "runs" / _runs.RUN
-        row = '{"segment":1,"step":%d,"time":%f,"images":%d,"loss":%f,"tangent_norm":1.5,"grad_norm":0.5,"lr":0.01,"forwards":9}\n'
+        row = '{"segment":1,"step":%d,"time":%f,"images":%d,"loss":%f,"grad_norm":0.5,"lr":0.01,"forwards":9}\n'
         with (run / "metrics.jsonl").open("w") as file:
             file.write('{"segment":1,"first_step":1}\n')
             for first in range(0, count, 10_000):
