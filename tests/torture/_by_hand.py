@@ -8,6 +8,7 @@ python tests/torture/_by_hand.py line 100         # the same with a line of so m
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])
 sys.path.append(str(Path(__file__).parents[2]))
 
-import psutil  # noqa: E402
+import torch  # noqa: E402
 
 from torture import _commands, _runs  # noqa: E402
 
@@ -106,32 +107,42 @@ def views(label: str, run: Path, folder: Path) -> None:
         ("resume", str(run), "--foreground"),
     )
     for command in commands:
-        began = time.monotonic()
+        began, most = time.monotonic(), 0
         process = subprocess.Popen(
             [*CMBENCH, *command], cwd=folder, env=_commands.environment(folder), stdout=subprocess.DEVNULL
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        while True:
+            most = max(most, _largest(process.pid))
+            found, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if found:
+                break
+            time.sleep(0.02)
         process.returncode = os.waitstatus_to_exitcode(status)
-        cpu, memory = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
         print(
             f"{label}: {command[0]:<8} {'--plain' if '--plain' in command else '':<8} exit {process.returncode}, "
-            f"{cpu:.1f} CPU-s, {time.monotonic() - began:.1f} s, {memory:.0f} MB",
+            f"{usage.ru_utime + usage.ru_stime:.1f} CPU-s, {time.monotonic() - began:.1f} s, {most:.0f} MB",
             flush=True,
         )
+
+
+def _largest(pid: int) -> float:
+    """Return the most memory that a process has had, in MB, without what it was forked from."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1024
+    return 0.0
 
 
 def rows(count: int) -> int:
     """Give a stopped run so many rows of metrics, and look at it."""
     with _commands.workplace(_runs.templates() / "stopped") as folder:
         run = folder / "runs" / _runs.RUN
-        row = '{"segment":1,"step":%d,"time":%f,"images":%d,"loss":%f,"tangent_norm":1.5,"grad_norm":0.5,"lr":0.01}\n'
+        row = '{"segment":1,"step":%d,"time":%f,"images":%d,"loss":%f,"grad_norm":0.5,"lr":0.01,"forwards":9}\n'
         with (run / "metrics.jsonl").open("w") as file:
             file.write('{"segment":1,"first_step":1}\n')
             for first in range(0, count, 10_000):
                 steps = range(first, min(count, first + 10_000))
                 # Several rows a step, so that all of them belong to the nine steps of its checkpoint.
                 file.write("".join(row % (1 + i * 9 // count, 1e9 + i, i, 1 / (1 + i)) for i in steps))
-        print(f"{psutil.disk_usage(str(folder)).percent:.0f}% of the disk, {run.name}: {count:,} rows")
         views(f"{count:,} rows", run, folder)
     return 0
 
@@ -153,4 +164,5 @@ def line(megabytes: int) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] not in ("power_cut", "rows", "line"):
         sys.exit(__doc__)
+    torch.set_num_threads(1)
     sys.exit(globals()[sys.argv[1]](int(sys.argv[2])))

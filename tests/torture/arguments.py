@@ -142,17 +142,18 @@ def _listed(folder: Path) -> set[str]:
 
 
 def spoilt():
-    """Let a selector be read as a number."""
-    from cmbench.rundir import select
+    """Let what is refused end as what was not foreseen."""
+    from cmbench.cli import main
 
-    all_runs = select.all_runs
+    run = main.main
 
-    def wrong(folder):
-        if len(str(folder)) > 100:
-            raise OSError(36, "File name too long")
-        return all_runs(folder)
+    def wrong() -> None:
+        try:
+            run()
+        except SystemExit as end:
+            raise SystemExit(end.code and 1) from None
 
-    return replaced(select, "all_runs", wrong)
+    return replaced(main, "main", wrong)
 
 
 ATTACK = Attack(
