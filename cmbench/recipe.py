@@ -4,6 +4,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -119,7 +120,7 @@ def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
 
 
 def _read_with_parents(path: Path, children: tuple[Path, ...]) -> Tables:
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # of links that lead to themselves, one that cannot be read
     if path in children:
         raise UsageError(f"{children[-1]}: extends: found {path.name}, which extends this file in turn")
     try:

@@ -123,7 +123,7 @@ async def read_by_screens(folder: Path, runs: list[Path]) -> None:
         else:
             raise SystemExit(f"{len(app.screen._glances)} of {len(runs) + 1} runs in the browser")
         for run in runs:
-            faulthandler.dump_traceback_later(LONG, exit=True)
+            faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
             for screen in (DashboardScreen, SnapshotsScreen, RecipeScreen):
                 await app.push_screen(screen(RunDir(run)))
                 await pilot.pause(0.1)
@@ -147,10 +147,10 @@ def run_all(kind: str, folder: Path) -> None:
         if kind != "long line":
             (run / name).unlink()
         KINDS[kind](run / name)
-        faulthandler.dump_traceback_later(LONG, exit=True)
+        faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
         read_by_commands(folder, run, name)
         faulthandler.cancel_dump_traceback_later()
-    faulthandler.dump_traceback_later(LONG, exit=True)
+    faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
     asyncio.run(read_by_screens(folder, bad))
     print(f"{len(names)} files, {kind}: done")
 
