@@ -203,7 +203,8 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, LookupError, AttributeError):
-        raise DamagedError(f"{path}: damaged: its size is not what it says of itself") from None
+        what = "its size is not what it says of itself" if sha256 is None else "it differs from its checksum"
+        raise DamagedError(f"{path}: damaged: {what}") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedError(f"{path}: damaged: it differs from its checksum")
     try:

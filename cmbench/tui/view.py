@@ -24,6 +24,7 @@ from cmbench.tui.chart_lines import Line, Mark
 
 AXES = ("step", "images", "time", "forwards")
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
+_AT_FIRST = 0.2  # where nothing is shown yet
 _TAIL = 1 << 14  # bytes of the console
 # What says most comes last, for of several in one place the last is seen. Snapshots were due, and are many.
 _SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
@@ -73,7 +74,7 @@ class RunView:
         if now != self.status:
             self.status = now
             changed.add("status")
-        deadline = time.monotonic() + _AT_ONCE
+        deadline = time.monotonic() + (_AT_ONCE if self.series.metrics.curves else _AT_FIRST)
         while self._read_piece():
             changed.add("rows")
             if time.monotonic() > deadline:

@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import faulthandler
 import io
-import os
 import resource
 import shutil
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from other_kinds import KINDS
 
 from cmbench.cli import main
 from cmbench.rundir.layout import RunDir
@@ -30,46 +31,6 @@ from cmbench.tui.screens.snapshots import SnapshotsScreen
 
 ROOM = 1 << 30  # bytes beside what the libraries take: less than half of what a sparse file or a device would fill
 LONG = 600  # seconds, on a machine that does much else
-
-
-def sparse(path: Path) -> None:
-    """Make a file of a terabyte that takes no room."""
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-
-
-def long_line(path: Path) -> None:
-    """Make a file of a line of 100 MB between two of the old ones."""
-    old = path.read_bytes().partition(b"\n")
-    with path.open("wb") as file:
-        file.write(old[0] + b"\n")
-        for _ in range(100):
-            file.write(b" " * 1_000_000)
-        file.write(b"\n" + old[2])
-
-
-def bound(path: Path) -> None:
-    """Make a socket: its path is short enough from its own folder alone."""
-    here = Path.cwd()
-    os.chdir(path.parent)
-    try:
-        socket.socket(socket.AF_UNIX).bind(path.name)
-    finally:
-        os.chdir(here)
-
-
-KINDS: dict[str, Callable[[Path], None]] = {
-    "fifo": os.mkfifo,
-    "device": lambda path: os.mknod(path, 0o20644, os.makedev(1, 5)),  # zeros without end
-    "linked device": lambda path: path.symlink_to("/dev/zero"),
-    "linked terminal": lambda path: path.symlink_to("/dev/tty"),
-    "folder": lambda path: path.mkdir(),
-    "loop": lambda path: path.symlink_to(path.name),
-    "broken link": lambda path: path.symlink_to("nowhere"),
-    "socket": bound,
-    "sparse": sparse,
-    "long line": long_line,
-}
 
 
 def files_of(run: Path) -> list[Path]:
@@ -123,7 +84,7 @@ async def read_by_screens(folder: Path, runs: list[Path]) -> None:
         else:
             raise SystemExit(f"{len(app.screen._glances)} of {len(runs) + 1} runs in the browser")
         for run in runs:
-            faulthandler.dump_traceback_later(LONG, exit=True)
+            faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
             for screen in (DashboardScreen, SnapshotsScreen, RecipeScreen):
                 await app.push_screen(screen(RunDir(run)))
                 await pilot.pause(0.1)
@@ -147,10 +108,10 @@ def run_all(kind: str, folder: Path) -> None:
         if kind != "long line":
             (run / name).unlink()
         KINDS[kind](run / name)
-        faulthandler.dump_traceback_later(LONG, exit=True)
+        faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
         read_by_commands(folder, run, name)
         faulthandler.cancel_dump_traceback_later()
-    faulthandler.dump_traceback_later(LONG, exit=True)
+    faulthandler.dump_traceback_later(LONG, exit=True, file=sys.__stderr__)
     asyncio.run(read_by_screens(folder, bad))
     print(f"{len(names)} files, {kind}: done")
 

@@ -132,6 +132,21 @@ def changed_file(data: st.DataObject, files: list[Path]) -> tuple[Path, bytes]:
     return path, content
 
 
+@pytest.mark.parametrize("name", ["status.json", "meta.json", "annotations.json"])
+def test_tables_take_odd_values_everywhere(run, answers, name):
+    path = run.path / name
+    content = path.read_bytes()
+    whole = json.loads(content)
+    try:
+        for place in places(whole):
+            for value in (None, "x", [3], {"x": {}}, -1, 1e308):
+                path.write_text(json.dumps(with_value(whole, place, value)))
+                answers("show", run.path, "--runs-dir", run.path.parent)
+                glance(run)
+    finally:
+        path.write_bytes(content)
+
+
 @given(st.data())
 @CALM
 def test_views_take_any_value(run, answers, data):

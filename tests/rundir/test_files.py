@@ -5,17 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from other_kinds import KINDS
 
+from cmbench.engine import checkpoint
 from cmbench.rundir import files
 from cmbench.rundir.files import (
+    LARGEST,
     make_folder,
     name_nonfinite,
+    opened,
     overwrite,
+    read,
     read_json,
     remove_temporaries,
     to_json,
     write_atomically,
 )
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Tail, newest
+from cmbench.rundir.losses import course
+from cmbench.tui.screens.recipe import read_toml
+from cmbench.tui.view import RunView
+from cmbench.tui.widgets.drawing import load
 
 
 def test_the_new_content_replaces_the_old_and_nothing_else_is_left(tmp_path):
@@ -170,3 +181,54 @@ def test_a_folder_is_made_but_never_the_one_that_holds_it(tmp_path):
     with pytest.raises(FileNotFoundError):
         make_folder(tmp_path / "gone" / "new")
     assert {path.name for path in tmp_path.iterdir()} == {"disk", "link", "dangling", "file", "new"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"long line"}))
+def test_what_is_no_file_of_ours_is_not_read(tmp_path, kind):
+    if kind == "device" and os.geteuid():
+        pytest.skip("only root makes devices")
+    path = tmp_path / "metrics.jsonl"
+    KINDS[kind](path)
+    with pytest.raises(OSError, match=r"."):
+        read(path)
+    if kind != "sparse":  # of which a reader takes a piece at a time
+        with pytest.raises(OSError, match=r"."):
+            opened(path)
+    assert read_json(path) is None
+    run = RunDir(tmp_path)
+    assert (Tail(path).read(), list(newest(path)), course(run, 3)) == ([], [], [])
+    with pytest.raises(checkpoint.DamagedError):
+        checkpoint.read_tensors(path)
+    path.rename(run.console)
+    assert len("".join(RunView(run).console())) <= 1 << 14
+    assert isinstance(load(run.console, run.console, kind), str)
+    assert len(read_toml(run.console)) <= 200_000
+
+
+def test_a_link_is_not_followed_and_one_to_its_folder_is(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.json").write_bytes(b"{}")
+    (tmp_path / "linked").symlink_to("there")
+    (tmp_path / "there" / "b.json").symlink_to("a.json")
+    assert read_json(tmp_path / "linked" / "a.json") == {}
+    assert read_json(tmp_path / "there" / "b.json") is None
+    with pytest.raises(OSError, match="a link, which is not followed"):
+        read(tmp_path / "there" / "b.json")
+
+
+def test_a_file_has_a_largest_size(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{"a":"' + b"x" * (LARGEST - 8) + b'"}')
+    assert len(read(path)) == LARGEST
+    assert read_json(path) is not None
+    path.write_bytes(path.read_bytes() + b" ")
+    assert read_json(path) is None
+    with pytest.raises(OSError, match=f"{LARGEST + 1:,} bytes, allowed: at most {LARGEST:,}"):
+        read(path)
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    name = os.fsdecode(b"bad\xff")
+    assert to_json({"name": name, name: [(name,)], "n": np.float32(0.5)}) == (
+        rb'{"name":"bad\\udcff","bad\\udcff":[["bad\\udcff"]],"n":0.5}'
+    )

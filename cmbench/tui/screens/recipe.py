@@ -1,6 +1,7 @@
 """A run's recipe: complete, or as it was given."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.tui.text import content, plain, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
-_LONGEST = 200_000  # bytes; a recipe has some thousands
+_LONGEST = 200_000  # characters; a recipe has some thousands
 
 
 class RecipeScreen(Screen[None]):
@@ -80,8 +81,8 @@ class RecipeScreen(Screen[None]):
 def read_toml(path: Path) -> Content:
     """Return the highlighted text of a file, or why there is none."""
     try:
-        with opened(path) as file:
-            text = file.read(_LONGEST).decode("utf-8", "replace")
+        with io.TextIOWrapper(opened(path), encoding="utf-8", errors="replace") as file:
+            text = file.read(_LONGEST)
     except OSError as error:
         return content(f"{path.name}: cannot be read: {error.strerror}", "$text-error")
     return highlight("\n".join(map(plain, text.split("\n"))), language="toml")
