@@ -1,9 +1,7 @@
 """A run's rows as curves, read on as the files grow, in memory that does not grow with them.
 
-Files may be damaged: what is of another type than its own is passed over.
-
-A curve keeps at most CAPACITY buckets. When they are full, neighbours are merged; each keeps its lowest and highest
-value, so that a spike of one row stays in sight however long the run becomes.
+Files may be damaged: what is of another type than its own is passed over. A curve keeps at most CAPACITY buckets. When
+they are full, neighbours are merged; each keeps its lowest and highest value, so that a spike of a row stays in sight.
 """
 
 import math
