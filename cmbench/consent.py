@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any
 
 from cmbench import recipe as recipes
+from cmbench import regular
 from cmbench.errors import UsageError, naming
 from cmbench.recipe import COMPONENTS, Recipe
-from cmbench.regular import read_regular
 from cmbench.rundir.files import write_atomically
 from cmbench.tables import is_own_class
 
@@ -184,7 +184,7 @@ def _find(module: str, folder: Path) -> Found:
         if spec is None:
             raise ModuleNotFoundError(f"No module named '{name}'")
         specs.append(spec)
-    contents = [read_regular(Path(str(spec.origin)), _LARGEST) if spec.has_location else b"" for spec in specs]
+    contents = [regular.read(str(spec.origin), _LARGEST, links=True) if spec.has_location else b"" for spec in specs]
     return Found(module, specs, contents, place)
 
 

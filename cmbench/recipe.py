@@ -14,9 +14,9 @@ import tomli
 import tomli_w
 from pydantic import Field, model_validator
 
+from cmbench import regular
 from cmbench.config import Config, check
 from cmbench.errors import UsageError, nearest, shown, shown_key
-from cmbench.regular import read_regular
 from cmbench.tables import (
     Checkpoint,
     Ema,
@@ -170,7 +170,7 @@ def _resolved(path: Path, by: str) -> Path:
 
 def _of_file(path: Path, by: str) -> Tables:
     try:
-        return _parsed(read_regular(path, LARGEST).decode(), str(path))
+        return _parsed(regular.read(path, LARGEST, links=True).decode(), str(path))
     except OSError as error:
         raise UsageError(f"{shown(str(path), 200)}: cannot be read: {error.strerror or error}{by}") from None
     except UnicodeDecodeError as error:

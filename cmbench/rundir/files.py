@@ -13,56 +13,32 @@ from typing import Any, BinaryIO
 import orjson
 import psutil
 
+from cmbench import regular
+
 _NO_SURPRISE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, and no pipe waited for
 _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"))
 
 LARGEST = 1 << 24  # bytes of a file that is read as a whole
-_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def opened(path: str | Path) -> BinaryIO:
-    """Open a file of a run: a regular one, for anything else in its place may wait for ever or have no end.
+    """Open a file of a run.
 
     A link is not followed, for what a run holds lies in its folder; the folder itself, and those in it, may be links.
 
     Raises:
-        OSError: there is none, or it is none that can be read.
+        OSError: as `regular.opened`.
     """
-    return os.fdopen(_descriptor(path)[0], "rb")
+    return regular.opened(path)
 
 
 def read(path: str | Path, most: int = LARGEST) -> bytes:
-    """Return what stands in a file of a run.
+    """Return what stands in a file of a run, which is no link.
 
     Raises:
-        OSError: there is none, it cannot be read, or it has more than `most` bytes.
+        OSError: as `regular.read`.
     """
-    descriptor, size = _descriptor(path)
-    try:  # a file object would take a third of the time of `cmbench ls`
-        content, last = b"", b"-"
-        while last and max(size, len(content)) <= most:
-            last = os.read(descriptor, min(size, most) + 1)
-            content += last
-    finally:
-        os.close(descriptor)
-    if (found := max(size, len(content))) > most:
-        raise OSError(errno.EFBIG, f"{found:,} bytes, allowed: at most {most:,}", str(path))
-    return content
-
-
-def _descriptor(path: str | Path) -> tuple[int, int]:
-    """Open a file as `opened` does, and return its descriptor and size."""
-    try:
-        descriptor = os.open(path, _READING)
-    except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):  # noqa: PTH114 - as for all paths here
-            raise OSError(errno.ELOOP, "a link, which is not followed", str(path)) from None
-        raise
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor, found.st_size
+    return regular.read(path, most)
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:

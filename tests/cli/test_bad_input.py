@@ -220,7 +220,7 @@ FILES = {
     "extends a folder": (b'extends = "."', ["bad.toml", "cannot be read"]),
     "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path of a recipe"]),
     "extends itself": (b'extends = "bad.toml"', ["bad.toml", "extends"]),
-    "extends a device": (b'extends = "/dev/zero"', ["/dev/zero", "bad.toml", "no regular file"]),
+    "extends a device": (b'extends = "/dev/zero"', ["/dev/zero", "bad.toml", "not a regular file"]),
     "extends a name that is too long": (b'extends = "' + b"a" * 300 + b'"', ["aaa...aaa", "bad.toml", "too long"]),
     "extends no name": (rb'extends = "\u0000"', ["bad.toml", "cannot be read", "null"]),
     "extends without end": (b'extends = "chain/0.toml"', ["extends", "allowed: 16 recipes in a row"]),
@@ -265,7 +265,11 @@ def test_no_recipe_is_read_from_what_is_no_regular_file(cmbench, home, kind):
         with place.open("wb") as file:
             file.truncate(10**12)
     (home / "bad.toml").write_text('extends = "place"')
-    mentions = ["place", "bad.toml", {"folder": "directory", "huge": "Larger than 1,048,576"}.get(kind, "no regular")]
+    mentions = [
+        "place",
+        "bad.toml",
+        {"folder": "directory", "huge": "allowed: at most 1,048,576"}.get(kind, "not a regular"),
+    ]
     outcome = cmbench("recipe", "check", "bad.toml")
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert [part for part in mentions if part not in outcome.err] == []

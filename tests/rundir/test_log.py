@@ -263,7 +263,7 @@ def test_the_other_name_of_a_log_keeps_what_it_holds(path):
 
 
 def test_what_is_too_long_for_a_row_is_not_cut_off(path, monkeypatch):
-    monkeypatch.setattr("cmbench.rundir.log._LONGEST", 50)
+    monkeypatch.setattr("cmbench.rundir.log.LONGEST", 50)
     write(path, 1, 1)
     with path.open("ab") as file:
         file.write(b"x" * 51)
