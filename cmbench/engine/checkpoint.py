@@ -4,10 +4,11 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import orjson
 from safetensors import SafetensorError
@@ -36,8 +37,14 @@ def folder_of(run: RunDir, step: int) -> Path:
     return run.checkpoint(step)
 
 
-def save(run: RunDir, step: int, groups: Groups) -> Path:
+def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None = None) -> Path:
     """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone.
+
+    Args:
+        run: the run.
+        step: of the state.
+        groups: its tensors.
+        told: what the rows up to here came to, so that a resume need not read them.
 
     Raises:
         OSError: it cannot be written; the old ones are as they were, and the room is free again.
@@ -48,7 +55,7 @@ def save(run: RunDir, step: int, groups: Groups) -> Path:
     temporary.mkdir()
     try:
         sums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
-        state = checkpoints.sealed({"schema": SCHEMA, "step": step, "sha256": sums})
+        state = checkpoints.sealed({"schema": SCHEMA, "step": step, "sha256": sums, "told": told or {}})
         write_atomically(temporary / "state.json", to_json(state, indent=True))
         if final.exists():  # trained again after a resume from an earlier step
             aside = run.checkpoints / f".{step:08d}.old"

@@ -1,6 +1,7 @@
 """The write end of a run directory: rows, journal, snapshots, checkpoints and status."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -13,8 +14,8 @@ from cmbench.engine import checkpoint, snapshot
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import FULL
 from cmbench.measures import better
-from cmbench.rundir import control, layout, status
-from cmbench.rundir.fields import number_of
+from cmbench.rundir import checkpoints, control, layout, status
+from cmbench.rundir.fields import number_of, numbers, table
 from cmbench.rundir.files import make_folder, remove_temporaries
 from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
@@ -71,13 +72,8 @@ class Recorder:
         if missing and (trainer.state.step or len(missing) < len(logs)):
             self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
         self._home, self._known = Home(run), run
-        self._summary, self._decisive = Summary(), trainer.recipe.evaluate.decisive
-        self._quality = dict[int, float]()
-        for rows in backward(run.metrics):  # of a long run, all of them would fill the memory
-            self._summary.add_before(rows)
-            for row in (row for row in reversed(rows) if self._decisive in row):
-                if (value := number_of(row[self._decisive])) is not None:
-                    self._quality.setdefault(row["step"], value)
+        self._decisive = trainer.recipe.evaluate.decisive
+        self._summary, self._quality = _told(run, trainer.state.step, self._decisive)
         self._next_status, self._images_per_s = 0.0, 0.0
         self._write_status()
 
@@ -137,7 +133,10 @@ class Recorder:
         for log in self._logs:
             self.attempt(log.path.name, log.fsync)
         step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
-        folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups()))
+        kept = (*layout.steps_of_checkpoints(self.run), step)
+        quality = {str(s): self._quality[s] for s in kept if s in self._quality}
+        told = {"last": self._summary.last, "best": self._summary.best, "quality": quality}
+        folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups(), told))
         saved = layout.steps_of_checkpoints(run := self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
@@ -241,3 +240,21 @@ class Recorder:
                 "best": self._summary.best,
             },
         )
+
+
+def _told(run: RunDir, step: int, decisive: str) -> tuple[Summary, dict[int, float]]:
+    """Return last and best of the metrics up to a step, and the decisive quality of those that have a checkpoint.
+
+    The step's checkpoint tells them. Those of earlier versions do not: then all rows are read, the newest first.
+    """
+    state, why = checkpoints.state(run, step)
+    if not why and (told := table(state.get("told"))):
+        kept = numbers(told.get("quality"))
+        return Summary.of(told), {int(s): value for s, value in kept.items() if re.fullmatch("[0-9]{1,15}", s)}
+    summary, quality = Summary(), dict[int, float]()
+    for rows in backward(run.metrics):  # of a long run, all of them would fill the memory
+        summary.add_before(rows)
+        for row in (row for row in reversed(rows) if decisive in row):
+            if (value := number_of(row[decisive])) is not None:
+                quality.setdefault(row["step"], value)
+    return summary, quality

@@ -43,6 +43,12 @@ def numbers(value: object) -> dict[str, float]:
     return {key: own for key, own in table(value).items() if number_of(own) is not None}
 
 
+def best(value: object) -> dict[str, Any]:
+    """Return the best value of each metric with its step, as status.json has them."""
+    known = {key: own for key, own in tables(value).items() if number_of(own.get("value")) is not None}
+    return {key: {"value": own["value"], "step": whole(own.get("step"))} for key, own in known.items()}
+
+
 def number_list(value: object) -> list[float]:
     """Return a list of numbers; an empty one where one of them is none."""
     found = [number_of(each) for each in value] if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from cmbench.errors import FULL
-from cmbench.rundir.fields import moment, number_of, numbers, tables, text, whole
+from cmbench.rundir.fields import best, moment, number_of, numbers, text, whole
 from cmbench.rundir.files import overwrite, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
@@ -18,11 +18,6 @@ LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
 
 UNREADABLE = "unreadable"
-
-
-def _best(value: object) -> dict[str, Any]:
-    known = {key: best for key, best in tables(value).items() if number_of(best.get("value")) is not None}
-    return {key: {"value": best["value"], "step": whole(best.get("step"))} for key, best in known.items()}
 
 
 _TYPES: dict[str, Callable[[object], Any]] = {
@@ -40,7 +35,7 @@ _TYPES: dict[str, Callable[[object], Any]] = {
     "eta_s": moment,
     "checkpoint": whole,
     "last": numbers,
-    "best": _best,
+    "best": best,
 }
 _MAY_BE_NULL = ("of", "images_per_s", "eta_s", "checkpoint")  # where the trainer does not know
 

@@ -1,11 +1,11 @@
 """Last and best of each metric: what `ls`, `show` and status.json tell of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from cmbench.measures import Better, better
-from cmbench.rundir.fields import number_of
+from cmbench.rundir.fields import best, number_of, numbers
 from cmbench.rundir.log import Row
 
 NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
@@ -22,6 +22,13 @@ class Summary:
         self.best: dict[str, dict[str, Any]] = {}
         for row in rows or []:
             self.add(row)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Summary":
+        """Return the summary whose `last` and `best` are told, as in status.json; of other types they are not there."""
+        summary = cls()
+        summary.last, summary.best = numbers(told.get("last")), best(told.get("best"))
+        return summary
 
     def add_before(self, rows: Sequence[Row]) -> None:
         """Take in rows of metrics.jsonl that count and come before all so far: they are many, and few tell anything."""

@@ -8,14 +8,15 @@ import pytest
 import torch
 from tiny import DISTILL
 
-from cmbench.engine import checkpoint, runner, weights
+from cmbench.engine import checkpoint, recorder, runner, weights
 from cmbench.engine.recorder import Record
 from cmbench.engine.runner import Runner
 from cmbench.errors import ConflictError, NotFoundError
 from cmbench.rundir import status
-from cmbench.rundir.files import read_json
+from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.summary import Summary
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CLOCK = {"time", "images_per_s", "segment"}
@@ -237,6 +238,31 @@ def test_only_the_newest_and_the_best_checkpoints_stay(home, monkeypatch, keep):
     run = finish(made)
     assert steps_of_checkpoints(run) == {1: [4, 12], 2: [4, 10, 12]}[keep]
     assert status.read(run)["best"]["sw_1step"] == {"value": 0.1, "step": 4}
+
+
+@pytest.mark.parametrize("step", [5, 10, 12])
+def test_a_checkpoint_tells_what_its_rows_came_to(home, step):
+    """As reading all rows would, which is done where a checkpoint of an earlier version does not tell it."""
+    run = finish(create(home, "log.every=1", "evaluate.every=2", "checkpoint.keep=9"))
+    told, quality = recorder._told(run, step, "sw_1step")
+    rows = [row for row in read_rows(run.metrics) if row["step"] <= step]
+    wanted = Summary(rows)
+    assert (told.last, told.best) == (wanted.last, wanted.best)
+    measured = {row["step"]: row["sw_1step"] for row in rows if "sw_1step" in row}
+    assert quality == {s: measured[s] for s in steps_of_checkpoints(run) if s <= step and s in measured}
+    run.metrics.unlink()  # nothing was read of it
+    assert recorder._told(run, step, "sw_1step")[0].last == wanted.last
+
+    path = run.checkpoint(step) / "state.json"
+    first = {key: value for key, value in read_json(path).items() if key in ("step", "sha256")}
+    path.write_bytes(to_json({"schema": 1, **first}))
+    log = Log(run.metrics)
+    log.segment = 1
+    for row in rows:
+        log.append(row)
+    log.close()
+    again, quality = recorder._told(run, step, "sw_1step")
+    assert (again.last, again.best, quality) == (wanted.last, wanted.best, measured)
 
 
 def test_the_best_survives_a_resume(home, monkeypatch):
