@@ -20,9 +20,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if q.shape[2] <= _AT_ONCE:
         return _plain(q, k, v)
-    # Recomputing would miss what a forward derivative has recorded for a later backward pass, so that is kept.
-    kept = torch.is_grad_enabled() and any(unpack_dual(x).tangent is not None for x in (q, k, v))
-    return torch.cat([_plain(b, k, v) if kept else _recomputed(b, k, v) for b in q.split(_QUERIES, dim=2)], dim=2)
+    # Without gradients there is nothing to recompute for; and what a forward derivative has recorded for a later backward
+    # pass, recomputing would miss.
+    again = torch.is_grad_enabled() and all(unpack_dual(x).tangent is None for x in (q, k, v))
+    return torch.cat([_recomputed(b, k, v) if again else _plain(b, k, v) for b in q.split(_QUERIES, dim=2)], dim=2)
 
 
 def _recomputed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
