@@ -73,7 +73,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def cmbench(folder: Path, *arguments: str, seconds: float = 60.0, **options: Any) -> Ended:
+def cmbench(folder: Path, *arguments: str, seconds: float = 120.0, **options: Any) -> Ended:
     """Run a command in a child, in the folder of a user."""
     cwd = options.pop("cwd", folder)
     return _processes.forked(lambda: call(arguments), cwd, environment(folder), seconds, **options)

@@ -32,7 +32,7 @@ def forked(
     function: Callable[[], Any],
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
     memory: int | None = MEMORY,
 ) -> Ended:
     """Call a function in a child, and return what it printed and how it ended. SystemExit is its exit code."""
@@ -85,7 +85,7 @@ def _become_fresh(
     streams: tuple[int, int], cwd: Path | None, env: Mapping[str, str] | None, memory: int | None, stdin: int | None
 ) -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
     for number, stream in enumerate(streams, 1):
