@@ -1,6 +1,7 @@
 """Commands in forked children: torch is imported once, and a hang, a flood of memory or a crash ends one child."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 MEMORY = 1 << 30  # bytes that a child may take beyond what its parent had
+_SYSTEM, _DIE_WITH_PARENT = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
 BUG = 70  # a child that ended by an exception
 
 
@@ -67,6 +69,7 @@ def start(
         return pid
     code = BUG
     try:
+        _SYSTEM.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         _become_fresh(streams, cwd, env, memory, stdin)
