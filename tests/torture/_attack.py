@@ -49,9 +49,9 @@ class Attack:
     together: bool = False
     seconds: float = 20.0
 
-    def results(self, count: int, seed: int, part: int = 0, parts: int = 1) -> Iterator[Result]:
-        """Make so many tries, or each of them whose number is `part` modulo `parts`."""
-        cases = self.cases(-(-count // self.size), seed)[part::parts]
+    def results(self, count: int, seed: int, part: int = 0, parts: int = 1, holding: str = "") -> Iterator[Result]:
+        """Make so many tries, or each of them whose number is `part` modulo `parts` and whose text holds something."""
+        cases = [case for case in self.cases(-(-count // self.size), seed)[part::parts] if holding in _shown(case)]
         told = _processes.each(cases, self.check, self.seconds) if self.together else map(self._safely, cases)
         for case, lost in zip(cases, told, strict=True):
             yield Result(_shown(case), lost, self.size)

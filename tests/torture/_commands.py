@@ -1,5 +1,6 @@
 """The command line as these attacks call it, and what every answer of it must be."""
 
+import atexit
 import contextlib
 import functools
 import os
@@ -27,16 +28,24 @@ LONGEST = 600  # characters of a message
 HOSTILE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\udc80-\udcff]")
 
 
+@functools.cache
 def scratch() -> Path:
-    """Return where temporary folders of attacks go: memory where there is some, for an fsync is no part of them."""
+    """Make the folder for all that is temporary: in memory where there is some, for an fsync is no part of attacks.
+
+    It goes when the process that asked first ends, with what killed children have left there.
+    """
     memory = Path("/dev/shm")
-    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=memory if os.access(memory, os.W_OK) else None))
+    folder.chmod(0o755)  # for other users
+    maker = os.getpid()
+    atexit.register(lambda: os.getpid() == maker and shutil.rmtree(folder, ignore_errors=True))
+    return folder
 
 
 @contextlib.contextmanager
 def workplace(template: Path | None = None) -> Iterator[Path]:
     """Yield a folder with the tiny recipe, an empty runs folder or a copy of `template`, and a home of its own."""
-    with tempfile.TemporaryDirectory(prefix="torture-", dir=scratch(), ignore_cleanup_errors=True) as made:
+    with tempfile.TemporaryDirectory(dir=scratch(), ignore_cleanup_errors=True) as made:
         folder = Path(made)
         (folder / "home").mkdir()
         (folder / "tiny.toml").write_text(TINY)
@@ -73,7 +82,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def cmbench(folder: Path, *arguments: str, seconds: float = 60.0, **options: Any) -> Ended:
+def cmbench(folder: Path, *arguments: str, seconds: float = 120.0, **options: Any) -> Ended:
     """Run a command in a child, in the folder of a user."""
     cwd = options.pop("cwd", folder)
     return _processes.forked(lambda: call(arguments), cwd, environment(folder), seconds, **options)

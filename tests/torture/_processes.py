@@ -1,6 +1,7 @@
 """Commands in forked children: torch is imported once, and a hang, a flood of memory or a crash ends one child."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 MEMORY = 1 << 30  # bytes that a child may take beyond what its parent had
+_SYSTEM, _DIE_WITH_PARENT = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
 BUG = 70  # a child that ended by an exception
 
 
@@ -32,7 +34,7 @@ def forked(
     function: Callable[[], Any],
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
     memory: int | None = MEMORY,
 ) -> Ended:
     """Call a function in a child, and return what it printed and how it ended. SystemExit is its exit code."""
@@ -67,6 +69,7 @@ def start(
         return pid
     code = BUG
     try:
+        _SYSTEM.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         _become_fresh(streams, cwd, env, memory, stdin)
@@ -85,7 +88,7 @@ def _become_fresh(
     streams: tuple[int, int], cwd: Path | None, env: Mapping[str, str] | None, memory: int | None, stdin: int | None
 ) -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
     for number, stream in enumerate(streams, 1):

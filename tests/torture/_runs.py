@@ -1,6 +1,5 @@
 """Runs to attack, made once, and whether a run came to the same end as an unbroken one."""
 
-import atexit
 import functools
 import json
 import os
@@ -25,9 +24,7 @@ PICTURE = r"[0-9]{8}_[0-9]+step\.(png|safetensors)"
 @functools.cache
 def templates() -> Path:
     """Return a folder of runs folders with one run each, made once: `finished`, `stopped` and `killed`."""
-    folder = Path(tempfile.mkdtemp(prefix="torture-runs-", dir=_commands.scratch()))
-    maker = os.getpid()
-    atexit.register(lambda: os.getpid() == maker and shutil.rmtree(folder, ignore_errors=True))
+    folder = Path(tempfile.mkdtemp(dir=_commands.scratch()))
     _make(folder / "finished", None)
     _make(folder / "stopped", signal.SIGTERM)
     _make(folder / "killed", signal.SIGKILL)

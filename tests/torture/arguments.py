@@ -166,5 +166,5 @@ ATTACK = Attack(
     spoilt=spoilt,
     tells="exit code 1",
     together=True,
-    seconds=30.0,
+    seconds=120.0,
 )

@@ -130,7 +130,7 @@ def _viewed(folder: Path, run: Path) -> str:
     for name, arguments in VIEWS.items():
         arguments = tuple(part.replace("RUN", str(run)) for part in arguments)
         arguments = tuple(str(folder / "runs" / part) if part == OTHER else part for part in arguments)
-        ended = _commands.cmbench(folder, *arguments, seconds=20, memory=MEMORY)
+        ended = _commands.cmbench(folder, *arguments, seconds=60, memory=MEMORY)
         if wrong := _commands.complaint(ended, {0} if name.startswith("ls") else {0, 2, 4}):
             return f"{name}: {wrong}"
         if name == "ls" and OTHER not in ended.out:
@@ -146,7 +146,7 @@ def _viewed(folder: Path, run: Path) -> str:
 def _computed(folder: Path, run: Path) -> str:
     """Sample from it and resume it: done, or refused in a line. What is resumed ends as it should."""
     for arguments in (("sample", str(run), "--device", "cpu"), ("resume", str(run), "--foreground")):
-        ended = _runs.train(folder, None, *arguments, seconds=60)
+        ended = _runs.train(folder, None, *arguments)
         if wrong := _commands.complaint(ended, {0, 2, 4, 5}):
             return f"{arguments[0]}: {wrong}"
     if ended.code:

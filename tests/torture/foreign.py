@@ -97,7 +97,7 @@ def _walked(case: Trap, folder: Path, run: Path) -> str:
     arguments = COMMANDS["resume" if case.command.startswith("enter") else case.command]
     name = "." if case.command.startswith("enter") else str(run)
     arguments = tuple(part.replace("RUN", name) for part in arguments)
-    ended = _commands.cmbench(folder, *arguments, cwd=run if name == "." else folder, seconds=90)
+    ended = _commands.cmbench(folder, *arguments, cwd=run if name == "." else folder)
     if "Beautiful is better than ugly" in ended.out:
         return "imported a module of the library for a stranger"
     return _commands.complaint(ended, {0, 2, 3, 4, 5})
@@ -148,7 +148,7 @@ class _Reader(HTMLParser):
 
 def _page(folder: Path) -> str:
     (run,) = (folder / "runs").glob("tiny*")
-    ended = _commands.cmbench(folder, "compare", str(run), str(run), "--html", "page.html", seconds=120, memory=None)
+    ended = _commands.cmbench(folder, "compare", str(run), str(run), "--html", "page.html", memory=None)
     if ended.code:
         return _commands.complaint(ended, {0})
     text = (folder / "page.html").read_text()

@@ -189,5 +189,5 @@ ATTACK = Attack(
     tells="exit code 1",
     size=BATCH,
     together=True,
-    seconds=60.0,
+    seconds=120.0,
 )

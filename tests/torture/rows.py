@@ -218,5 +218,5 @@ ATTACK = Attack(
     spoilt=spoilt,
     tells="exit code 1",
     together=True,
-    seconds=40.0,
+    seconds=120.0,
 )

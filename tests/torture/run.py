@@ -105,9 +105,8 @@ def tried(
 
 
 def _try(piece: Piece, seed: int, only_case: str, until: str | None, fd: int) -> None:
-    for result in piece.attack.results(piece.count, seed, piece.part, piece.parts):
-        if only_case in result.case:
-            os.write(fd, json.dumps(result).encode() + b"\n")
+    for result in piece.attack.results(piece.count, seed, piece.part, piece.parts, only_case):
+        os.write(fd, json.dumps(result).encode() + b"\n")
         if until is not None and until in result.lost:
             return
 

@@ -10,9 +10,9 @@ from torture._attack import Attack, replaced
 from torture._operations import Operation
 
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # with a checkpoint
-PASSES = ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGPIPE")  # the run goes on
+PASSES = ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGPIPE", "SIGXFSZ")  # the run goes on
 ENDS = ("SIGQUIT", "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO")
-ENDS += ("SIGPWR", "SIGSYS", "SIGTRAP", "SIGXFSZ", "SIGSTKFLT", "SIGKILL")  # at once, as a crash
+ENDS += ("SIGPWR", "SIGSYS", "SIGTRAP", "SIGSTKFLT", "SIGKILL")  # at once, as a crash
 
 
 class Sent(NamedTuple):

@@ -24,7 +24,7 @@ NAME = EVIL.replace("/", "")
 OWN = re.compile(r"\x1b\[[0-9;]*m|\r\n|\t|\n|\x1b\[\?25[hl]|\r?\x1b\[1A|\r?\x1b\[2K|\r(?=\x1b\[2K)")
 STYLE = "\x1b[38;5;201m"
 HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\udc80-\udcff]")
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ls",),

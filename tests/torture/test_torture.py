@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process does to files is read from /proc")
+
 HERE = Path(__file__).parent
 ATTACKS = sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith(("_", "run", "test_")))
 

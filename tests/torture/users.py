@@ -75,6 +75,13 @@ def _content(run: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
 
 
+def _prepare() -> None:
+    """Import what is imported late: where Python lies in root's folder, nobody else could."""
+    import _strptime  # noqa: F401
+
+    import plotext  # noqa: F401
+
+
 def spoilt():
     """Let a command stop at what it may not read."""
     from cmbench.rundir import select
@@ -101,4 +108,5 @@ ATTACK = Attack(
     check=check,
     spoilt=spoilt,
     tells="exit code 1",
+    prepare=_prepare,
 )
