@@ -100,5 +100,5 @@ def shown(value: object, longest: int = 60) -> str:
 
 def shown_key(parts: Iterable[object]) -> str:
     """Return `table.key` as a message names it: a part that is no bare key as Python writes it, the whole cut."""
-    text = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else shown(part) for part in map(str, parts))
+    text = ".".join(part if re.fullmatch(r"[\w.-]{1,60}", part) else shown(part) for part in map(str, parts))
     return text if len(text) <= 120 else f"{text[:57]}...{text[-57:]}"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 900.0  # seconds until a test gives up
+PATIENCE = 600.0  # seconds until a test gives up
 
 
 def until(condition: Callable[[], Any], told: Callable[[], object] = lambda: "it never came to hold") -> Any:

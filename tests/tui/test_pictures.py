@@ -4,6 +4,7 @@
 """
 
 import time
+from asyncio import Event
 
 import pytest
 from bench import settle, use
@@ -12,8 +13,10 @@ from snapshot_runs import add_picture
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from textual.strip import Strip
 from textual.widgets import Footer
-from tui_host import SIZES, shown, until
+from tui_host import SIZES, shown
+from waiting import soon
 
+from cmbench.tui.screens._base import ReadingScreen
 from cmbench.tui.screens.confirm import Confirm, TypedConfirm
 from cmbench.tui.system import Load, System
 from cmbench.tui.traffic import Traffic
@@ -92,7 +95,16 @@ def styled(app, wanted) -> list[str]:
 async def at_rest(app, pilot, last: str) -> str:
     """Return what is on the screen once nothing has been read or changed for a while."""
     await settle(app, pilot)
-    await until(pilot, lambda: last in shown(app))
+
+    async def is_seen() -> bool:
+        """On a slow machine the first look may come before the screen has its size: look again, as time would."""
+        if last not in shown(app):
+            screen = app.screen
+            screen.poll() if isinstance(screen, ReadingScreen) else getattr(screen, "_wake", Event()).set()
+            await pilot.pause(0.1)
+        return last in shown(app)
+
+    await soon(is_seen, lambda: shown(app))
     before, unchanged = "", 0
     while unchanged < 5:
         await pilot.pause(0.05)
