@@ -148,7 +148,7 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{key}: found '{kind}', which cannot be imported: {reason}") from None
     if kind not in _consent.named and not _is_trusted(kind, found):
-        shown = ", ".join(file if file.isprintable() else repr(file) for file in found.files)
+        shown = _listed(found.files)
         if not _consent.trusting:
             why = "has changed since it was trusted" if _was_trusted(kind, found) else "is not trusted"
             raise UsageError(
@@ -159,6 +159,14 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
         _remember(kind, found)
     _consent.granted[kind] = found
     return found
+
+
+def _listed(files: Sequence[str]) -> str:
+    """Return files for one line: where there are several, their common folder once."""
+    folder = os.path.commonpath(files) if len(files) > 1 else ""
+    text = ", ".join(os.path.relpath(file, folder) if folder else file for file in files)
+    text += f" in {folder}" if folder else ""
+    return text if text.isprintable() else repr(text)
 
 
 def remember(recipe: Recipe) -> None:

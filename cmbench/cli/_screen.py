@@ -7,7 +7,6 @@ alone, by a console whose texts are made harmless; the dashboard has the termina
 
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -170,11 +169,7 @@ def text(block: str, err: bool = False) -> None:
 
 def data(value: Any, indent: bool = False) -> None:
     """Print JSON."""
-    try:
-        encoded = to_json(value, indent)
-    except TypeError:  # names of bytes that are no UTF-8
-        encoded = to_json(_sound(value), indent)
-    _print(json_escaped(encoded.decode()) + "\n", err=False)
+    _print(json_escaped(to_json(value, indent).decode()) + "\n", err=False)
 
 
 def show(renderable: RenderableType) -> None:
@@ -201,12 +196,3 @@ def _print(text: str, err: bool) -> None:
     if stream is not None:
         stream.write(text)
         stream.flush()
-
-
-def _sound(value: Any) -> Any:
-    """Return data whose texts have whole characters alone."""
-    if isinstance(value, dict):
-        return {_sound(key): _sound(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_sound(item) for item in value]
-    return re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value

@@ -20,8 +20,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if q.shape[2] <= _AT_ONCE:
         return _plain(q, k, v)
-    # Without gradients there is nothing to recompute for; and what a forward derivative has recorded for a later backward
-    # pass, recomputing would miss.
+    # Without gradients there is nothing to recompute for. And recomputing would miss what a forward derivative has
+    # recorded for a later backward pass.
     again = torch.is_grad_enabled() and all(unpack_dual(x).tangent is None for x in (q, k, v))
     return torch.cat([_recomputed(b, k, v) if again else _plain(b, k, v) for b in q.split(_QUERIES, dim=2)], dim=2)
 

@@ -9,7 +9,7 @@ import pytest
 from other_kinds import KINDS
 
 
-@pytest.mark.parametrize("kind", KINDS if os.environ.get("CMBENCH_TORTURE") else ["fifo", "sparse"])
+@pytest.mark.parametrize("kind", KINDS if os.environ.get("CMBENCH_TORTURE") else ["fifo"])
 def test_what_is_no_file_of_ours_spoils_nothing(trained, kind):
     if kind == "device" and os.geteuid():
         pytest.skip("only root makes devices")
