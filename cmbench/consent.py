@@ -163,7 +163,7 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
 
 def _listed(files: Sequence[str]) -> str:
     """Return files for one line: where there are several, their common folder once."""
-    folder = os.path.commonpath(files) if len(files) > 1 else ""
+    folder = os.path.commonpath(files) if len(files) > 1 and all(map(os.path.isabs, files)) else ""
     text = ", ".join(os.path.relpath(file, folder) if folder else file for file in files)
     text += f" in {folder}" if folder else ""
     return text if text.isprintable() else repr(text)
