@@ -22,6 +22,7 @@ from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, backward
 from cmbench.rundir.summary import Summary
 
+_OF_THE_MACHINE = {"images_per_s"}  # metrics that an equal run has otherwise; checkpoints of equal runs are equal
 _STATUS_EVERY = 1.0  # seconds between heartbeats
 _LAST_WORD = 10.0  # seconds that the last status may wait for room on the disk
 
@@ -72,6 +73,7 @@ class Recorder:
         if missing and (trainer.state.step or len(missing) < len(logs)):
             self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
         self._home, self._known = Home(run), run
+        self._name_logs()
         self._decisive = trainer.recipe.evaluate.decisive
         self._summary, self._quality = _told(run, trainer.state.step, self._decisive)
         self._next_status, self._images_per_s = 0.0, 0.0
@@ -92,9 +94,12 @@ class Recorder:
         if run != self._known:
             self.warnings.append(f"the run's folder was {self._known.path}, and is {run.path} now")
             self._known = run
-            for log in self._logs:
-                log.path = run.path / log.path.name
+            self._name_logs()
         return run
+
+    def _name_logs(self) -> None:
+        for log in self._logs:
+            log.path = self._home.inside().path / log.path.name
 
     def metrics(self, values: Mapping[str, float]) -> Record:
         """Write a row of metrics.jsonl."""
@@ -135,23 +140,24 @@ class Recorder:
         step, keep = self.trainer.state.step, self.trainer.recipe.checkpoint.keep
         kept = (*layout.steps_of_checkpoints(self.run), step)
         quality = {str(s): self._quality[s] for s in kept if s in self._quality}
-        told = {"last": self._summary.last, "best": self._summary.best, "quality": quality}
+        last = {key: value for key, value in self._summary.last.items() if key not in _OF_THE_MACHINE}
+        told = {"last": last, "best": self._summary.best, "quality": quality}
         folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups(), told))
-        saved = layout.steps_of_checkpoints(run := self.run)
+        saved = layout.steps_of_checkpoints(self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
-        self.attempt("the removal of older checkpoints", lambda: checkpoint.prune(run, keep, best))
+        self.attempt("the removal of older checkpoints", lambda: checkpoint.prune(self._home.inside(), keep, best))
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
     def _there(self, write: Callable[[RunDir], T]) -> T:
         """Write something in the run's folder, anew where the folder was moved meanwhile."""
         run = self.follow()
         try:
-            return write(run)
+            return write(self._home.inside())
         except OSError:
             if self.follow() == run:
                 raise
-            return write(self.follow())
+            return write(self._home.inside())
 
     def attempt(self, what: str, write: Callable[[], T]) -> T | None:
         """Write something, or warn, once until it can be written again, and return None."""
@@ -223,7 +229,7 @@ class Recorder:
         saved = layout.steps_of_checkpoints(run)
         rate = self._images_per_s
         status.write(
-            run,
+            self._home.inside(),
             {
                 "schema": SCHEMA,
                 "state": self.state,

@@ -11,7 +11,7 @@ import filelock
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import checkpoint, environment, snapshot, trainer
+from cmbench.engine import build, checkpoint, environment, snapshot, trainer
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
@@ -105,11 +105,13 @@ def resume(
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
         environment.make_reproducible(meta.get("threads"))
-        built = trainer.from_recipe(recipes.load(run.recipe), str(run.recipe), runs_dir, kept=run)
+        recipe = build.complete(recipes.load(run.recipe), str(run.recipe))
+        built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run)
         built.steered(changes or {}, run.name)
         with writing_on(run.path):
             for path in (run.metrics, run.profiles, run.events, run.console):
                 refuse_unusual(path)
+            leftovers.sweep(run.path.parent)
             checkpoint.recover(run)
             checkpoint.remove_leftovers(run)
             step = _unfinished(run) if step is None else step

@@ -37,6 +37,14 @@ class Home:
             raise GoneError(f"{self._run.path}: the run is gone: its recipe.toml was removed")
         return self._run
 
+    def inside(self) -> RunDir:
+        """Return the run by the folder that is held, so that a folder put in its place meanwhile is not touched.
+
+        Where the system has no such way, it is the run by the name that it was found under.
+        """
+        held = Path(f"/proc/self/fd/{self._descriptor}")
+        return RunDir(held) if held.exists() else self._run
+
     def expect_recipe(self) -> None:
         """Take the folder for that of a run from now on, which has a recipe: no command shows another."""
         self._has_recipe = True
