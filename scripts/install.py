@@ -46,6 +46,8 @@ def main():
         install(arguments())
     except RefusedError as refusal:
         sys.exit(f"cmbench: {refusal}")
+    except KeyboardInterrupt:
+        sys.exit("cmbench: interrupted; the same command goes on")
 
 
 def arguments():
@@ -90,7 +92,7 @@ def runs(command):
 def install(asked):
     """Make the environment, unless it is there."""
     venv, stamp, begun = asked.venv, asked.venv / ".installed", asked.venv / ".begun"
-    made = read_stamp(stamp)
+    made = {} if begun.exists() else read_stamp(stamp)
     is_ours = made.get("ours", begun.exists() or not venv.exists())
     if not is_ours:
         check_others(venv, asked)
@@ -100,7 +102,7 @@ def install(asked):
     pins = versions_of_own_torch() if asked.own_torch else []
     check_disk(venv, DISK_BESIDE_OWN_TORCH if pins else DISK)
     if is_ours and any(made.get(key) != wanted[key] for key in ("python", "own_torch", "packages")):
-        shutil.rmtree(str(venv), ignore_errors=True)
+        remove(venv)
     announce(venv, wanted, pins)
     try:
         if is_ours:
@@ -120,7 +122,20 @@ def install(asked):
         raise RefusedError(f"{venv}: {error.strerror or error}") from None
     finally:
         if begun.exists():
-            shutil.rmtree(str(venv), ignore_errors=True)
+            remove(venv)
+
+
+def remove(venv):
+    """Remove an environment that was made here; the mark that it was goes last, for this may be interrupted too."""
+    if not venv.exists():
+        return
+    begun = venv / ".begun"
+    begun.touch()
+    for path in venv.iterdir():
+        if path != begun:
+            shutil.rmtree(str(path), ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    begun.unlink()
+    venv.rmdir()
 
 
 def check_others(venv, asked):

@@ -112,7 +112,7 @@ def test_an_environment_is_made_once_and_again_when_what_is_tested_changes(asked
     assert asked.made == ["tested"] * 3
 
 
-def interrupt(*arguments):
+def interrupt(*arguments, **options):
     raise KeyboardInterrupt
 
 
@@ -138,6 +138,19 @@ def test_what_a_kill_left_half_installed_is_made_anew(asked):
     install.install(asked)
     assert not (asked.venv / "half").exists()
     assert (asked.venv / "bin" / "python").exists()
+
+
+def test_a_removal_that_is_interrupted_is_taken_up(asked, monkeypatch):
+    install.install(asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(install.shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            install.remove(asked.venv)
+    assert (asked.venv / ".begun").exists()
+    (asked.venv / "half").touch()
+    install.install(asked)
+    assert asked.made == ["tested"] * 2
+    assert not (asked.venv / "half").exists()
 
 
 def test_an_environment_of_another_python_is_made_anew_only_where_a_python_was_named(asked):
