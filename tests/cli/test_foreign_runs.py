@@ -185,7 +185,7 @@ def test_trust_in_a_file_is_not_trust_in_its_copy_elsewhere(cmbench, home, train
 def test_what_is_installed_is_asked_for_as_well(cmbench, trained, kind):
     outcome = cmbench("sample", now_foreign(trained, kind).name)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    mentions = (kind, kind.partition(":")[0].replace(".", "/"), "--trust")
+    mentions = (kind, kind.partition(":")[0].rpartition(".")[2], "a class of", "--trust")
     assert [part for part in mentions if part not in outcome.err] == []
 
 
