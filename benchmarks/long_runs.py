@@ -33,10 +33,11 @@ CURVE = re.compile(b"\xe2[\xa0-\xa3][\x80-\xbf]")  # braille, of which charts ar
 RESAVE = """
 import sys
 from cmbench.engine import checkpoint
+from cmbench.rundir import checkpoints
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 run, step = RunDir(__import__("pathlib").Path(sys.argv[1])), int(sys.argv[2])
 (old,) = steps_of_checkpoints(run)
-checkpoint.save(run, step, checkpoint.load(run, old))
+checkpoint.save(run, step, checkpoint.load(run, old), checkpoints.state(run, old)[0]["told"])
 checkpoint.prune(run, 1, [])
 """
 
