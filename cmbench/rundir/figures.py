@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cmbench.rundir.fields import number_of, table
 from cmbench.rundir.log import Row
@@ -30,11 +30,16 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | N
         return None, None
     if not all(map(math.isfinite, values)):
         return math.nan, math.nan
+    return _scaled(statistics.fmean, values), _scaled(statistics.stdev, values) if len(values) > 1 else None
+
+
+def _scaled(f: Callable[[Sequence[float]], float], values: Sequence[float]) -> float:
+    """Return f(values), also where a sum or a square on the way to it, but not it itself, is too large for a float."""
     try:
-        mean = statistics.fmean(values)
-    except OverflowError:  # of their sum, though the mean is a number
-        mean = statistics.mean(values)
-    return mean, statistics.stdev(values) if len(values) > 1 else None
+        return f(values)
+    except OverflowError:
+        scale = max(map(abs, values))
+        return f([value / scale for value in values]) * scale
 
 
 def _value(row: Row, key: str) -> float | None:
