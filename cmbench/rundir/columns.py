@@ -125,7 +125,7 @@ def _numbers(rows: Sequence[Row]) -> dict[str, Floats]:
         alike.setdefault(keys, []).extend(stretch)
         places.setdefault(keys, []).extend(range(start, start + len(stretch)))
         start += len(stretch)
-    found = {key: np.full(len(rows), np.nan) for keys in alike for key in keys}
+    found: dict[str, Floats] = {key: np.full(len(rows), np.nan) for keys in alike for key in keys}
     for keys, own in alike.items():
         where = np.array(places[keys])
         for key, column in zip(keys, _table(own, len(keys)).T, strict=True):
