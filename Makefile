@@ -9,7 +9,8 @@
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost        what a step costs beside a plain forward and backward
 #
-# PYTHON=python3.12    the Python to make the environment with
+# PYTHON=python3.12    the Python to make the environment with; else python3, and for test-newest and test-oldest the
+#                      newest and the oldest here
 # TORCH=own            keep the torch of that Python: a GPU box with a build of its own
 # VENV=folder          another place for the environment
 # TESTS="tests/tui -k chart"    what pytest is given
@@ -20,9 +21,11 @@ BIN := $(VENV)/bin
 TORCH ?= tested
 TESTS ?=
 
+NAMED := $(filter-out file default,$(origin PYTHON))
+
 # an environment of another Python is made anew where a Python was named
-INSTALL := $(PYTHON) scripts/install.py
-INSTALL += $(if $(filter own,$(TORCH)),--own-torch) $(if $(filter-out file default,$(origin PYTHON)),--this-python)
+OPTIONS := scripts/install.py $(if $(filter own,$(TORCH)),--own-torch) $(if $(NAMED),--this-python)
+INSTALL := $(PYTHON) $(OPTIONS)
 
 .PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost torture installed installed-dev
 
@@ -33,7 +36,7 @@ test: installed-dev
 	$(BIN)/python -m pytest $(TESTS)
 
 test-newest test-oldest: test-%:
-	@$(INSTALL) $(VENV)-$* --dev --packages $*
+	@$(if $(NAMED),$(PYTHON),$$($(PYTHON) scripts/pythons.py $*)) $(OPTIONS) $(VENV)-$* --dev --packages $*
 	$(VENV)-$*/bin/python -m pytest $(TESTS)
 
 lint: installed-dev
