@@ -20,7 +20,7 @@ class StepRandom:
     def stream_seed(self, stream: str) -> int:
         """Return 63 well-mixed bits for a named stream (numpy's SeedSequence)."""
         entropy = (self.seed, self.step, crc32(stream.encode()))
-        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
     def generator(self, stream: str) -> torch.Generator:
         """Return a fresh generator on the device for a named stream, e.g. "noise"."""
