@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cmbench.engine.teacher import Teacher
 from cmbench.networks._model import Model
@@ -76,6 +75,8 @@ def _flops(model: Model) -> int:
 @torch.no_grad()
 def _operations(run: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix products and convolutions of a call."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, for only runs with a teacher count
+
     with FlopCounterMode(display=False) as counter:
         run()
     return max(1, counter.get_total_flops())

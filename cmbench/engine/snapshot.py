@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.utils import make_grid, save_image
 
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
@@ -53,6 +52,8 @@ def is_pictures(x: Tensor) -> bool:
 
 def to_png(x: Tensor) -> bytes:
     """Return a PNG of samples: pictures in [-1, 1] as a grid, else a scatter of the first two coordinates."""
+    from torchvision.utils import save_image  # here, for no run begins with it, and it takes long to import
+
     buffer = io.BytesIO()
     save_image(grid(x) if is_pictures(x) else scatter(x), buffer, format="png")
     return buffer.getvalue()
@@ -60,6 +61,8 @@ def to_png(x: Tensor) -> bytes:
 
 def grid(x: Tensor) -> Tensor:
     """Lay pictures (n, C, H, W) in [-1, 1] out in a square, (3, H', W') in [0, 1]."""
+    from torchvision.utils import make_grid
+
     factor = max(1, -(-_SMALLEST_TILE // x.shape[-1]))
     tiles = interpolate(x.detach().cpu().float().clamp(-1, 1) * 0.5 + 0.5, scale_factor=float(factor), mode="nearest")
     return make_grid(tiles, nrow=round(len(x) ** 0.5), padding=2, pad_value=0.5)

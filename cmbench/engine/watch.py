@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 
 from cmbench.rundir.fields import number_of
 
@@ -38,6 +37,8 @@ class SpikeWatch:
         return found
 
     def _spikes(self, now: np.ndarray) -> dict[int, float]:
+        from scipy.stats import median_abs_deviation  # here, for it takes a while to import, and no run begins with it
+
         found = {}
         for i, past in enumerate(np.stack(self._past, axis=1)):
             known = past[np.isfinite(past)]

@@ -1,7 +1,6 @@
 """Exponential moving averages of weights: theta_minus <- mu theta_minus + (1 - mu) theta (seed section 2.1)."""
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -32,6 +31,8 @@ def power_gamma(sigma_rel: float) -> float:
 
     Solves sigma_rel = (gamma + 1)^(1/2) (gamma + 2)^(-1) (gamma + 3)^(-1/2); sigma_rel in (0, .28).
     """
+    from scipy.optimize import brentq  # here, for most runs do without it and it takes a while to import
+
     return float(brentq(lambda g: (g + 1) ** 0.5 / (g + 2) / (g + 3) ** 0.5 - sigma_rel, 0.0, 1e9))
 
 

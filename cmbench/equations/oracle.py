@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from cmbench.equations.pf_ode import Denoiser
@@ -147,6 +146,7 @@ def flow_through(
     Raises:
         ArithmeticError: the integrator gave up.
     """
+    from scipy.integrate import solve_ivp  # here, for training does without it and it takes a while to import
 
     def dxdu(u: float, y: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(y).to(x.device).view(x.shape)

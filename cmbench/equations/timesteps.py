@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 Adjustment = Literal["sigmoid", "constant"]
@@ -103,6 +102,8 @@ def truncated_student_t(points: int, nu: float, scale: float, low: float, high: 
 
     The proposal of truncated consistency training (Lee et al. 2024): heavy tails, most mass at the lower end.
     """
+    from scipy import stats  # here, for most runs do without it and it takes a while to import
+
     law = stats.t(nu)
     ends = law.cdf(np.log([low, high]) / scale)
     quantiles = np.exp(scale * law.ppf(np.linspace(ends[0], ends[1], points)))
