@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk
+_LONGEST_NAME = 200  # characters of a name; to look for one near to a text of megabytes takes seconds
 STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
 
 
@@ -82,7 +83,7 @@ def writing_on(path: object) -> Iterator[None]:
 
 def nearest(found: str, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
-    close = get_close_matches(found, list(allowed), n=1)
+    close = get_close_matches(found, list(allowed), n=1) if len(found) <= _LONGEST_NAME else []
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

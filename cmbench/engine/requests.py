@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from cmbench.engine.recorder import Record
 from cmbench.errors import UsageError, nearest
 from cmbench.rundir import control, settings
+from cmbench.rundir.files import to_json
 from cmbench.rundir.log import Row
+from cmbench.text import brief
 
 if TYPE_CHECKING:
     from cmbench.engine.live import Runner
 
 _LOOK_EVERY = 0.25  # seconds between looks into control/
+_LONGEST = 1 << 16  # bytes of settings that an answer repeats
 
 
 class Requests:
@@ -76,7 +79,7 @@ class Requests:
                 case unknown:
                     raise UsageError(_not_an_action(unknown))
         except UsageError as error:
-            yield self._answer(request, f"refused: {error}")
+            yield self._answer(request, f"refused: {brief(error)}")
         else:
             yield self._answer(request, "done", **files)
 
@@ -93,14 +96,24 @@ class Requests:
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
 
     def _answer(self, request: Row, result: str, **details: Any) -> Record:
-        """Write the one row that answers a request. What has not the type that readers expect is left out."""
+        """Write the one row that answers a request. What has not the type that readers expect is left out.
+
+        So is what would make the row longer than readers take, or cannot be written: no request ends a run.
+        """
         action, given = request.get("action"), request.get("settings")
-        row = {"id": request["id"], "action": action if isinstance(action, str) else None}
-        if isinstance(given, dict):
+        row = {"id": request["id"], "action": action if isinstance(action, str) and len(action) <= _LONGEST else None}
+        if isinstance(given, dict) and _can_be_repeated(given):
             row["settings"] = given
         if request.get("replayed"):
             row["replayed"] = True
         return self._runner.recorder.event("request", **row, result=result, **details)
+
+
+def _can_be_repeated(settings: Row) -> bool:
+    try:
+        return len(to_json(settings)) <= _LONGEST
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _granted(write: Callable[[], Record]) -> Record:

@@ -16,10 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from cmbench.rundir.fields import END, whole
-from cmbench.rundir.files import name_nonfinite, open_to_append, opened, to_json, write_all
+from cmbench.rundir.files import from_json, name_nonfinite, open_to_append, opened, to_json, write_all
 
 CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
 LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
@@ -288,7 +286,7 @@ def first(path: Path, key: str) -> Row | None:
 def parse(data: bytes) -> list[Row]:
     """Return the rows of whole lines, without what a crash tore: at once, or one by one where one is torn."""
     try:
-        rows = orjson.loads(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
+        rows = from_json(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
     except ValueError:
         rows = []
     if len(rows) != data.count(b"\n") or len(data) > LONGEST:
@@ -298,8 +296,8 @@ def parse(data: bytes) -> list[Row]:
 
 def _parsed(line: bytes) -> Iterator[Any]:
     try:
-        yield orjson.loads(line)
-    except ValueError:  # torn by a crash in the middle of a write
+        yield from_json(line)
+    except ValueError:  # torn by a crash in the middle of a write, or nothing that we write
         return
 
 
