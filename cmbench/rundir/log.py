@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,7 +47,10 @@ class Log:
         self.path, self.lost, self.renewed = path, 0, 0
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
+        self._file: FileIO
+        self._whole: int | None
         self._open()
+        self._cut()
 
     @property
     def waiting(self) -> int:
@@ -91,13 +95,17 @@ class Log:
         self._file.close()
 
     def _open(self) -> None:
-        self._file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
-        size = self._file.seek(0, os.SEEK_END)
-        self._whole: int | None = _whole_until(self._file.fileno(), size)
-        if size - self._whole > LONGEST:
-            self._file.close()
-            raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
-        self._cut()
+        """Open the file of this name; where that fails, the one that is open stays so."""
+        file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            whole_until = _whole_until(file.fileno(), size)
+            if size - whole_until > LONGEST:
+                raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
+        except BaseException:
+            file.close()
+            raise
+        self._file, self._whole = file, whole_until
 
     def _write(self, row: Row) -> None:
         line = to_json(name_nonfinite(row)) + b"\n"
