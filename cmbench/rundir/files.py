@@ -190,9 +190,13 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def to_json(value: Any, indent: bool = False) -> bytes:
-    """Encode, with numpy scalars and arrays; non-finite numbers become null, names that are not UTF-8 are escaped."""
+def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
+    """Encode, with numpy scalars and arrays; non-finite numbers become null, names that are not UTF-8 are escaped.
+
+    Keys stand `in_order` of their letters where the bytes tell one value from another.
+    """
     option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
+    option |= orjson.OPT_SORT_KEYS if in_order else 0
     try:
         return orjson.dumps(value, option=option)
     except TypeError:
