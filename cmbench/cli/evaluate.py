@@ -11,11 +11,12 @@ from cmbench import recipe as recipes
 from cmbench.cli import _figures, _figures_page, _screen
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
-from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
+from cmbench.errors import NotFoundError, UsageError, nearest, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import write_atomically
 from cmbench.rundir.select import runs_folder, select
+from cmbench.text import shown
 
 _TRAJECTORIES = 128  # where the recipe asks for none
 

@@ -8,9 +8,10 @@ import typer
 
 from cmbench.cli import _screen
 from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
-from cmbench.errors import UsageError, shown
+from cmbench.errors import UsageError
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
+from cmbench.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

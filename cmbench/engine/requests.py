@@ -9,13 +9,13 @@ from cmbench.errors import UsageError, nearest
 from cmbench.rundir import control, settings
 from cmbench.rundir.files import to_json
 from cmbench.rundir.log import Row
-from cmbench.text import brief
+from cmbench.text import brief, cut, shown
 
 if TYPE_CHECKING:
     from cmbench.engine.live import Runner
 
 _LOOK_EVERY = 0.25  # seconds between looks into control/
-_LONGEST = 1 << 16  # bytes of settings that an answer repeats
+_LONGEST, _LONGEST_NAME = 1 << 16, 200  # of settings in bytes, and of an action, that an answer repeats
 
 
 class Requests:
@@ -90,7 +90,7 @@ class Requests:
     def _set(self, request: Row) -> None:
         given, runner = request.get("settings"), self._runner
         if not isinstance(given, dict) or not given:
-            raise UsageError(f"settings: found {given!r:.60}, allowed: keys with their values")
+            raise UsageError(f"settings: found {shown(given)}, allowed: keys with their values")
         runner.trainer.steer(given, "settings")
         if not request.get("replayed"):
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
@@ -101,7 +101,7 @@ class Requests:
         So is what would make the row longer than readers take, or cannot be written: no request ends a run.
         """
         action, given = request.get("action"), request.get("settings")
-        row = {"id": request["id"], "action": action if isinstance(action, str) and len(action) <= _LONGEST else None}
+        row = {"id": request["id"], "action": cut(action, _LONGEST_NAME) if isinstance(action, str) else None}
         if isinstance(given, dict) and _can_be_repeated(given):
             row["settings"] = given
         if request.get("replayed"):
@@ -126,4 +126,4 @@ def _granted(write: Callable[[], Record]) -> Record:
 
 def _not_an_action(found: object) -> str:
     hint = nearest(found, control.ACTIONS) if isinstance(found, str) else ""
-    return f"action: found {found!r:.60}, allowed: {', '.join(control.ACTIONS)}{hint}"
+    return f"action: found {shown(found)}, allowed: {', '.join(control.ACTIONS)}{hint}"

@@ -18,6 +18,7 @@ from cmbench.rundir.fields import number_of, table, text, whole
 from cmbench.rundir.files import make_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import first
+from cmbench.text import shown
 
 _LARGEST = 1 << 22  # numbers in a sample, or classes: beyond any data
 
@@ -126,7 +127,7 @@ def _built(
     found, classes = about.get("shape"), whole(about.get("classes"))
     shape = [size for each in found if (size := whole(each))] if isinstance(found, list) else []
     if not shape or shape != found or classes is None or max(math.prod(shape), classes) > _LARGEST:
-        raise NotFoundError(f"{path}: damaged: shape or classes: found {found!r:.60}, {about.get('classes')!r:.60}")
+        raise NotFoundError(f"{path}: damaged: shape or classes: found {shown(found)}, {shown(about.get('classes'))}")
     try:
         model = build.model(recipe, tuple(shape), classes, device)
         model.load_state_dict(tensors)

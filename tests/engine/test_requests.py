@@ -229,7 +229,7 @@ LONG = b'{"action":"set","settings":{"' + b"a" * (5 << 20) + b'":1}}'
         (b'{"action":', None, "action: found None"),
         (NESTED, None, "action: found None"),
         (LONG, "set", "aaa"),
-        (b'{"action":"' + b"a" * (5 << 20) + b'"}', None, "action: found 'aaa"),
+        (b'{"action":"' + b"a" * (5 << 20) + b'"}', "a" * 133 + "…" + "a" * 66, "action: found 'aaa"),
     ],
     ids=["broken", "nested", "long settings", "a long action"],
 )
