@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmbench.errors import UsageError, nearest, shown, shown_key
+from cmbench.errors import UsageError, nearest
+from cmbench.text import shown, shown_key
 
 
 class Config(BaseModel):

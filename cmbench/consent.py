@@ -278,7 +278,9 @@ def _remember(kind: str, found: Found) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(folder / found.digest(), f"{kind} {', '.join(found.files)}\n".encode(errors="replace"))
+        write_atomically(
+            folder / found.digest(), f"{kind} {', '.join(found.files)}\n".encode(errors="backslashreplace")
+        )
     except OSError:  # then it is asked for again
         return
 

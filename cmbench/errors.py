@@ -1,12 +1,12 @@
 """What can go wrong in front of a user, with the exit code of each. One line of text, never a traceback."""
 
 import errno
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk
+_LONGEST_NAME = 200  # characters of a name; to look for one near to a text of megabytes takes seconds
 STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
 
 
@@ -82,23 +82,5 @@ def writing_on(path: object) -> Iterator[None]:
 
 def nearest(found: str, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
-    close = get_close_matches(found, list(allowed), n=1)
+    close = get_close_matches(found, list(allowed), n=1) if len(found) <= _LONGEST_NAME else []
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def shown(value: object, longest: int = 60) -> str:
-    """Return a value as Python writes it, on one line, its middle left out where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of 4,300 digits
-        text = f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
-    except RecursionError:
-        text = "what is nested without end"
-    half = (longest - 3) // 2
-    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
-
-
-def shown_key(parts: Iterable[object]) -> str:
-    """Return `table.key` as a message names it: a part that is no bare key as Python writes it, the whole cut."""
-    text = ".".join(part if re.fullmatch(r"[\w.-]{1,60}", part) else shown(part) for part in map(str, parts))
-    return text if len(text) <= 120 else f"{text[:57]}...{text[-57:]}"

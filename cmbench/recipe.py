@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from cmbench import regular
 from cmbench.config import Config, check
-from cmbench.errors import UsageError, nearest, shown, shown_key
+from cmbench.errors import UsageError, nearest
 from cmbench.tables import (
     Checkpoint,
     Ema,
@@ -31,6 +31,7 @@ from cmbench.tables import (
     Train,
     is_own_class,
 )
+from cmbench.text import shown, shown_key
 
 PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
@@ -150,7 +151,7 @@ def _chain(path: Path) -> list[tuple[Path, Path, Tables]]:
             raise UsageError(f"{chain[-1][1]}: extends: found {path.name}, which extends this file in turn")
         if len(chain) == _LONGEST:
             raise UsageError(f"{chain[-1][1]}: extends: found one more, allowed: {_LONGEST} recipes in a row")
-        tables = _of_file(path, by)
+        tables = _parsed(source(path, by), str(path))
         parent = tables.pop("extends", None)
         chain.append((named, path, tables))
         if parent is None:
@@ -168,9 +169,14 @@ def _resolved(path: Path, by: str) -> Path:
         raise UsageError(f"{shown(str(path), 200)}: cannot be read: {reason}{by}") from None
 
 
-def _of_file(path: Path, by: str) -> Tables:
+def source(path: Path, by: str = "") -> str:
+    """Return the text of a recipe's file; `by` is what messages add.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
-        return _parsed(regular.read(path, LARGEST, links=True).decode(), str(path))
+        return regular.read(path, LARGEST, links=True).decode()
     except OSError as error:
         raise UsageError(f"{shown(str(path), 200)}: cannot be read: {error.strerror or error}{by}") from None
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from cmbench import recipe as recipes
 from cmbench.config import Config, Count, check
 from cmbench.errors import UsageError, nearest
 from cmbench.recipe import Recipe, Tables
+from cmbench.text import shown, shown_key
 
 KEYS = (
     "optimizer.lr",
@@ -64,7 +65,7 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str) -> Recipe:
     result = recipes.check_tables(tables, where)
     before, after = recipe.ema.lengths, result.ema.lengths
     if len(after) != len(before):
-        raise UsageError(f"{where}: ema.lengths: found {list(after)}, allowed: as many as before, {len(before)}")
+        raise UsageError(f"{where}: ema.lengths: found {shown(list(after))}, allowed: as many as before, {len(before)}")
     return result
 
 
@@ -73,7 +74,7 @@ def _check_key(recipe: Recipe, key: str, where: str) -> None:
     if key not in allowed:
         full = next((name for name in allowed if name.endswith(f".{key}")), key)  # lr means optimizer.lr
         raise UsageError(
-            f"{where}: {key}: cannot be changed while a run trains{nearest(full, allowed)} "
+            f"{where}: {shown_key([key])}: cannot be changed while a run trains{nearest(full, allowed)} "
             f"(allowed: {', '.join(allowed)})"
         )
 

@@ -4,7 +4,9 @@ Names, notes, recipe values and journals may hold anything. The dashboard and th
 JSON and TOML, which are data, hold the same characters as escapes of their own.
 """
 
+import re
 import unicodedata
+from collections.abc import Iterable
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421, 0x09: 0x20}  # ␀ to ␟, ␡; a tab: a space
 # Letters and marks that show nothing: fillers of Hangul and Khmer, the joiner of graphemes, selectors of variants.
@@ -82,12 +84,26 @@ def brief(text: object) -> str:
     lines = (line.strip() for line in str(text).split("\n"))
     words = plain(" ".join(filter(None, lines))).split(" ")
     if sum(map(len, words)) + len(words) > _LONGEST:
-        words = [word if len(word) <= _WORD else _cut(word, _WORD) for word in words]
-    shown = " ".join(words)
-    return shown if len(shown) <= _LONGEST else _cut(shown, _LONGEST)
+        words = [cut(word, _WORD) for word in words]
+    return cut(" ".join(words), _LONGEST)
 
 
-def _cut(text: str, most: int) -> str:
-    """Return both ends of a text, so that of `most` characters two thirds are of its beginning."""
+def shown(value: object, longest: int = 60) -> str:
+    """Return a value as Python writes it, on one line, its middle left out where it is long."""
+    try:
+        return cut(repr(value), longest)
+    except ValueError:  # Python writes no integer of 4,300 digits
+        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    except RecursionError:
+        return "what is nested without end"
+
+
+def shown_key(parts: Iterable[object]) -> str:
+    """Return `table.key` as a message names it: a part that is no bare key as Python writes it, the whole cut."""
+    return cut(".".join(part if re.fullmatch(r"[\w.-]{1,60}", part) else shown(part) for part in map(str, parts)), 120)
+
+
+def cut(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: of one that is longer both ends, two thirds of its beginning."""
     tail = most // 3
-    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+    return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"

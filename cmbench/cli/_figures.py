@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmbench import regular
 from cmbench.cli import _screen
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
@@ -16,6 +17,7 @@ from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.signs import four_digits
 
+_LARGEST = 1 << 30  # bytes of a classifier, which is small
 Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
 
 
@@ -75,9 +77,9 @@ def identity(features: str) -> str:
     if not features.endswith(".safetensors"):
         return features
     try:
-        return hashlib.sha256(Path(features).read_bytes()).hexdigest()
+        return hashlib.sha256(regular.read(features, _LARGEST, links=True)).hexdigest()
     except OSError as error:
-        raise UsageError(f"--features: {features} cannot be read: {error.strerror}") from None
+        raise UsageError(f"--features: {features} cannot be read: {error.strerror or error}") from None
 
 
 def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: Path | None) -> list[list[Answer]]:

@@ -119,7 +119,9 @@ def closing(run: RunDir, told: bool = False) -> int:
         _screen.line(f"snapshots: {run.snapshots}")
         _screen.line(f"next: cmbench sample {address(run)} --steps 1")
     elif state == "diverged":
-        _screen.line(f"diverged; the last good state is checkpoint {now['checkpoint']}: cmbench show {address(run)}")
+        saved = now.get("checkpoint")
+        good = "no checkpoint is known" if saved is None else f"the last good state is checkpoint {saved}"
+        _screen.line(f"diverged; {good}: cmbench show {address(run)}")
         again = "--checkpoint STEP --set optimizer.lr=..."
         _screen.line(f"from an earlier one, with other settings: cmbench resume {address(run)} {again}")
     else:

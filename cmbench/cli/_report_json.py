@@ -41,23 +41,18 @@ def plain(found: Comparison) -> dict[str, Any]:
         "snapshots": [
             {
                 "sampler_steps": row.sampler_steps,
-                "runs": {letters[i]: {"step": p.step, "path": _text(p.path)} for i, p in row.pictures.items()},
+                "runs": {letters[i]: {"step": p.step, "path": str(p.path)} for i, p in row.pictures.items()},
             }
             for row in found.pictures
         ],
     }
 
 
-def _text(value: object) -> str:
-    """Return text without bytes that no encoding has: JSON cannot hold them."""
-    return str(value).encode("utf-8", "replace").decode()
-
-
 def _run(member: Member) -> dict[str, Any]:
     return {
         "letter": member.letter,
-        "name": _text(member.run.name),
-        "path": _text(member.run.path),
+        "name": member.run.name,
+        "path": str(member.run.path),
         "state": member.status["state"],
         "step": member.status["step"],
         "seed": member.seed,

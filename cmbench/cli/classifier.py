@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _screen
+from cmbench.cli import _outputs, _screen
 from cmbench.cli._options import MOST_STEPS, Json, Overrides, RecipeFile, Seed, Trust, named
-from cmbench.errors import UsageError, writing
-from cmbench.rundir.files import write_atomically
+from cmbench.errors import UsageError
 
 
 def classifier(
@@ -34,9 +33,7 @@ def classifier(
     data = build.data(complete, build.device_of(device, "--device"))
     trained = classifiers.train(data, steps, seed)
     accuracy = classifiers.accuracy(trained, data)
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, trained.to_safetensors())
+    _outputs.write(out, trained.to_safetensors(), "--out", folders=True)
     if json:
         _screen.data({"schema": 1, "file": str(out), "accuracy": accuracy})
     else:

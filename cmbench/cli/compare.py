@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _dashboard, _screen
+from cmbench.cli import _dashboard, _outputs, _screen
 from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
-from cmbench.errors import NotFoundError, UsageError, naming, writing
+from cmbench.errors import NotFoundError, UsageError, naming
 from cmbench.rundir import filter as run_filter
 from cmbench.rundir import overview
-from cmbench.rundir.files import write_atomically
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
 
@@ -146,11 +145,9 @@ def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
     from cmbench.cli import _report_charts, _report_html, _report_png
 
     _report_charts.check("--html" if html else "--png")
-    for path, encode in ((html, _report_html.encoded), (png, _report_png.encoded)):
+    for option, path, encode in (("--html", html, _report_html.encoded), ("--png", png, _report_png.encoded)):
         if path:
-            content = encode(found)
-            with writing(path):
-                write_atomically(path, content)
+            _outputs.write(path, encode(found), option)
 
 
 def _print_data(found: "Comparison", json: bool) -> None:

@@ -1,6 +1,5 @@
 """`cmbench eval`."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _figures, _figures_page, _screen
+from cmbench.cli import _figures, _figures_page, _outputs, _screen
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
-from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
+from cmbench.errors import NotFoundError, UsageError, nearest
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
-from cmbench.rundir.files import write_atomically
 from cmbench.rundir.select import runs_folder, select
+from cmbench.text import shown
 
 _TRAJECTORIES = 128  # where the recipe asks for none
 
@@ -52,14 +51,13 @@ def evaluate(
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""
     asked = Asked(_metrics(metrics), bool(metrics), repeats, seed, features, _figures.identity(features))
     wanted_steps = _steps(steps)
-    if markdown and (markdown.is_dir() or not os.access(markdown.parent, os.W_OK)):  # hours before it is written
-        raise UsageError(f"--markdown {markdown}: cannot be written: a folder, or in none that takes files")
+    if markdown:
+        _outputs.check(markdown, "--markdown")
     folder = runs_folder(runs_dir)
     subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
-        with writing(f"--markdown {markdown}"):
-            write_atomically(markdown, _figures_page.page(subjects, answers, asked).encode())
+        _outputs.write(markdown, _figures_page.page(subjects, answers, asked).encode(), "--markdown")
     if json:
         _screen.data({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})
         return

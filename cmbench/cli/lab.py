@@ -1,6 +1,7 @@
 """`cmbench lab`."""
 
 import importlib.util
+import io
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cmbench.cli import _findings, _screen
+from cmbench.cli import _findings, _outputs, _screen
 from cmbench.cli._options import Json
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError, writing
@@ -52,8 +53,7 @@ def lab(
         if png:
             _draw(results[-1], png)
     if markdown:
-        with writing(f"--markdown {markdown}"):
-            markdown.write_text(_findings.page(results), encoding="utf-8")
+        _outputs.write(markdown, _findings.page(results).encode(), "--markdown")
     if json:
         _screen.data({"schema": 1, "counts": _findings.counts(results), "claims": [r.plain() for r in results]})
     else:
@@ -69,8 +69,8 @@ def _check_outputs(png: Path | None, markdown: Path | None) -> None:
     """
     if png and importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--png: needs the matplotlib package: pip install 'cmbench[plots]'")
-    if markdown and (markdown.is_dir() or not os.access(markdown if markdown.exists() else markdown.parent, os.W_OK)):
-        raise UsageError(f"--markdown {markdown}: cannot be written: a folder, or in none that takes files")
+    if markdown:
+        _outputs.check(markdown, "--markdown")
     if png:
         with writing(f"--png {png}"):
             png.mkdir(parents=True, exist_ok=True)
@@ -100,5 +100,5 @@ def _draw(result: "_findings.Result", folder: Path) -> None:
     axes.set(xscale="log" if chart.log_x else "linear", yscale="log" if chart.log_y else "linear")
     axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
     axes.legend(fontsize="small")
-    with writing(f"--png {folder}"):
-        figure.savefig(folder / f"{result.claim.name}.png")
+    figure.savefig(encoded := io.BytesIO(), format="png")
+    _outputs.write(folder / f"{result.claim.name}.png", encoded.getvalue(), "--png")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _screen
+from cmbench.cli import _outputs, _screen
 from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
-from cmbench.errors import UsageError, shown
+from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
+from cmbench.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +61,12 @@ def sample(
         _screen.complain("some samples are not finite")
 
     written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}.png"]
-    _write(written[0], snapshot.to_png(x), "--out" if out else "samples")
+    if out is not None:
+        _outputs.write(out, snapshot.to_png(x), "--out", folders=True)
+    else:
+        _keep(written[0], snapshot.to_png(x))
     if save is not None:
-        _write(save, to_safetensors({"samples": x.contiguous()}), "--save")
+        _outputs.write(save, to_safetensors({"samples": x.contiguous()}), "--save", folders=True)
         written.append(save)
     if json:
         about = {
@@ -115,12 +119,8 @@ def _labels(label: int | None, n: int, trained: "Trained") -> "Tensor | None":
     return round_robin_labels(n, 1) + label
 
 
-def _write(path: Path, content: bytes, option: str) -> None:
-    try:
-        if option == "samples":  # in the run, which may have been moved meanwhile
-            make_folder(path.parent)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+def _keep(path: Path, content: bytes) -> None:
+    """Write samples in the run, which may have been moved meanwhile."""
+    with writing(f"samples: {path}"):
+        make_folder(path.parent)
         write_atomically(path, content)
-    except OSError as error:
-        raise UsageError(f"{option}: {path} cannot be written: {error.strerror}") from None

@@ -11,11 +11,12 @@ import torch
 
 from cmbench import config, consent, recipe
 from cmbench.equations import gaussian_path
-from cmbench.errors import UsageError, naming, shown
+from cmbench.errors import UsageError, naming
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.tables import DEVICE, TABLES
+from cmbench.text import shown
 
 _TIME_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}

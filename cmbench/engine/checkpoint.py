@@ -4,20 +4,21 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
+import psutil
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from cmbench.engine.state import Groups
-from cmbench.errors import NotFoundError
+from cmbench.errors import CmbenchError, NotFoundError
 from cmbench.rundir import checkpoints
 from cmbench.rundir.checkpoints import GROUP, SCHEMA
 from cmbench.rundir.files import fsync_folder, make_folder, opened, temporaries, to_json, write_all, write_atomically
@@ -86,8 +87,16 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
     Raises:
         DamagedError: the file is missing or differs from its checksum.
     """
-    path = folder_of(run, step) / f"{group}.safetensors"
-    return read_tensors(path, _checksums(run, step).get(group))
+    return read_tensors(*file_of(run, step, group))
+
+
+def file_of(run: RunDir, step: int, group: str) -> tuple[Path, str | None]:
+    """Return the file of a group of tensors and its SHA-256, both of which may be wrong.
+
+    Raises:
+        DamagedError: the checkpoint's state.json is missing or broken.
+    """
+    return folder_of(run, step) / f"{group}.safetensors", _checksums(run, step).get(group)
 
 
 def averages(run: RunDir, step: int) -> list[str]:
@@ -205,13 +214,11 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     Raises:
         DamagedError: the file is missing or not what was written.
     """
-    try:
-        content = _content(path)
-    except OSError as error:
-        raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, LookupError, AttributeError):
-        what = "its size is not what it says of itself" if sha256 is None else "it differs from its checksum"
-        raise DamagedError(f"{path}: damaged: {what}") from None
+    with _telling(path, sha256), opened(path) as file:
+        _header(file)
+        _refuse_too_large(path, os.fstat(file.fileno()).st_size)
+        file.seek(0)
+        content = file.read()
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedError(f"{path}: damaged: it differs from its checksum")
     try:
@@ -220,21 +227,57 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise DamagedError(f"{path}: damaged: {error}") from None
 
 
-def _content(path: Path) -> bytes:
-    """Return what stands in a file of tensors, unless it is larger than these.
+def read_shapes(path: Path, sha256: str | None = None) -> dict[str, list[int]]:
+    """Return the shapes of the tensors in a file, by what it says of itself. Raises as `read_tensors`."""
+    with _telling(path, sha256), opened(path) as file:
+        return {name: list(about["shape"]) for name, about in _header(file).items()}
+
+
+def verify(path: Path, sha256: str | None) -> None:
+    """Check a file against its SHA-256, a piece at a time. Raises as `read_tensors`."""
+    digest = hashlib.sha256()
+    with _telling(path, sha256), opened(path) as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+        if sha256 not in (None, digest.hexdigest()):
+            raise ValueError
+
+
+@contextmanager
+def _telling(path: Path, sha256: str | None) -> Iterator[None]:
+    """Raise DamagedError for what goes wrong where a file of tensors is read."""
+    try:
+        yield
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        what = "its size is not what it says of itself" if sha256 is None else "it differs from its checksum"
+        raise DamagedError(f"{path}: damaged: {what}") from None
+
+
+def _header(file: BinaryIO) -> dict[str, Any]:
+    """Return what a file of tensors says of each, unless it is larger than these.
 
     Raises:
         ValueError, TypeError, LookupError, AttributeError: it is, or is no such file.
     """
-    with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        header = orjson.loads(file.read(length) if length < min(size, _LONGEST_HEADER) else b"")
-        ends = [about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"]
-        if size != 8 + length + max(ends, default=0):
-            raise ValueError
-        file.seek(0)
-        return file.read()
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    header = orjson.loads(file.read(length) if length < min(size, _LONGEST_HEADER) else b"")
+    tensors = {name: about for name, about in header.items() if name != "__metadata__"}
+    if size != 8 + length + max((about["data_offsets"][1] for about in tensors.values()), default=0):
+        raise ValueError
+    return tensors
+
+
+def _refuse_too_large(path: Path, size: int) -> None:
+    """Refuse a file for which there is no memory now, rather than be killed for it. It is not damaged for that.
+
+    Raises:
+        CmbenchError: there is none.
+    """
+    if size > (available := psutil.virtual_memory().available):
+        raise CmbenchError(f"{path}: {size:,} bytes, and {available:,} of memory are free: it is not read")
 
 
 def _checksums(run: RunDir, step: int) -> dict[str, str]:

@@ -15,17 +15,22 @@ import cmbench
 from cmbench.engine import repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
+from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import SCHEMA
+from cmbench.text import cut
+
+_MOST_THREADS = 4096  # beyond any machine's; each that is asked for is made
 
 
-def make_reproducible(threads: int | None = None) -> None:
+def make_reproducible(threads: object = None) -> None:
     """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one.
 
     Args:
-        threads: those of the run that is resumed, for sums on the CPU depend on their number.
+        threads: those of the run that is resumed, for sums on the CPU depend on their number. What its meta.json has
+            in their place, and is no number of threads, is passed over; `differences` tells.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if (number := whole(threads)) is not None and 1 <= number <= _MOST_THREADS:
+        torch.set_num_threads(number)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Slow, and not needed: no operation here reads memory that it did not write.
@@ -79,7 +84,7 @@ def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
     """Return a line for each thing that differs from where the run began, so that bits may differ too."""
     now = here(built)
     return [
-        f"{key} was {meta[key]}, is {now[key]}: the run may not continue bit for bit"
+        f"{key} was {cut(str(meta[key]), 200)}, is {cut(str(now[key]), 200)}: the run may not continue bit for bit"
         for key in ("host", "device", "threads", "versions")
         if key in meta and meta[key] != now[key]
     ]

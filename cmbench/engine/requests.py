@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from cmbench.engine.recorder import Record
 from cmbench.errors import UsageError, nearest
 from cmbench.rundir import control, settings
+from cmbench.rundir.files import to_json
 from cmbench.rundir.log import Row
+from cmbench.text import brief, cut, shown
 
 if TYPE_CHECKING:
     from cmbench.engine.live import Runner
 
 _LOOK_EVERY = 0.25  # seconds between looks into control/
+_LONGEST, _LONGEST_NAME = 1 << 16, 200  # of settings in bytes, and of an action, that an answer repeats
 
 
 class Requests:
@@ -76,7 +79,7 @@ class Requests:
                 case unknown:
                     raise UsageError(_not_an_action(unknown))
         except UsageError as error:
-            yield self._answer(request, f"refused: {error}")
+            yield self._answer(request, f"refused: {brief(error)}")
         else:
             yield self._answer(request, "done", **files)
 
@@ -87,20 +90,30 @@ class Requests:
     def _set(self, request: Row) -> None:
         given, runner = request.get("settings"), self._runner
         if not isinstance(given, dict) or not given:
-            raise UsageError(f"settings: found {given!r:.60}, allowed: keys with their values")
+            raise UsageError(f"settings: found {shown(given)}, allowed: keys with their values")
         runner.trainer.steer(given, "settings")
         if not request.get("replayed"):
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
 
     def _answer(self, request: Row, result: str, **details: Any) -> Record:
-        """Write the one row that answers a request. What has not the type that readers expect is left out."""
+        """Write the one row that answers a request. What has not the type that readers expect is left out.
+
+        So is what would make the row longer than readers take, or cannot be written: no request ends a run.
+        """
         action, given = request.get("action"), request.get("settings")
-        row = {"id": request["id"], "action": action if isinstance(action, str) else None}
-        if isinstance(given, dict):
+        row = {"id": request["id"], "action": cut(action, _LONGEST_NAME) if isinstance(action, str) else None}
+        if isinstance(given, dict) and _can_be_repeated(given):
             row["settings"] = given
         if request.get("replayed"):
             row["replayed"] = True
         return self._runner.recorder.event("request", **row, result=result, **details)
+
+
+def _can_be_repeated(settings: Row) -> bool:
+    try:
+        return len(to_json(settings)) <= _LONGEST
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _granted(write: Callable[[], Record]) -> Record:
@@ -113,4 +126,4 @@ def _granted(write: Callable[[], Record]) -> Record:
 
 def _not_an_action(found: object) -> str:
     hint = nearest(found, control.ACTIONS) if isinstance(found, str) else ""
-    return f"action: found {found!r:.60}, allowed: {', '.join(control.ACTIONS)}{hint}"
+    return f"action: found {shown(found)}, allowed: {', '.join(control.ACTIONS)}{hint}"

@@ -32,8 +32,8 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
         NotFoundError: the teacher's run does not exist.
     """
     environment.make_reproducible()
+    source = recipes.source(recipe_file) + "".join(f"\n# --set {override}" for override in overrides)
     built = trainer.from_file(recipe_file, overrides, runs_dir)
-    source = recipe_file.read_text(encoding="utf-8") + "".join(f"\n# --set {override}" for override in overrides)
     meta = environment.meta(built, argv)
     run, lock = _claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint
@@ -18,6 +17,7 @@ from cmbench.rundir.fields import number_of, table, text, whole
 from cmbench.rundir.files import make_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import first
+from cmbench.text import shown
 
 _LARGEST = 1 << 22  # numbers in a sample, or classes: beyond any data
 
@@ -84,8 +84,8 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
         raise NotFoundError(f"{run.meta}: missing or broken")
     step = steps[-1] if step is None else step
     ema = ema_name(ema, checkpoint.averages(run, step), key)
-    tensors = checkpoint.load_group(run, step, group_of(ema))
-    return _built(recipe, run.meta, meta, tensors, device, step, ema, _spent(run, step))
+    file = checkpoint.file_of(run, step, group_of(ema))
+    return _built(recipe, run.meta, meta, file, device, step, ema, _spent(run, step))
 
 
 def load_kept(folder: Path, device: torch.device) -> Trained:
@@ -103,8 +103,8 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
     if sha256 is None or step is None or ema is None:
         raise NotFoundError(f"{path}: damaged: sha256, step or ema is missing")
     recipe = build.complete(recipes.check_tables(table(about.get("recipe")), str(path)), str(path))
-    tensors = checkpoint.read_tensors(folder / "model.safetensors", sha256)
-    return _built(recipe, path, about, tensors, device, step, ema, number_of(about.get("forwards")) or 0.0)
+    file = folder / "model.safetensors", sha256
+    return _built(recipe, path, about, file, device, step, ema, number_of(about.get("forwards")) or 0.0)
 
 
 def sigma_lowest(recipe: Recipe) -> float:
@@ -117,7 +117,7 @@ def _built(
     recipe: Recipe,
     path: Path,
     about: dict[str, Any],
-    tensors: dict[str, Tensor],
+    file: tuple[Path, str | None],
     device: torch.device,
     step: int,
     ema: str,
@@ -126,17 +126,37 @@ def _built(
     found, classes = about.get("shape"), whole(about.get("classes"))
     shape = [size for each in found if (size := whole(each))] if isinstance(found, list) else []
     if not shape or shape != found or classes is None or max(math.prod(shape), classes) > _LARGEST:
-        raise NotFoundError(f"{path}: damaged: shape or classes: found {found!r:.60}, {about.get('classes')!r:.60}")
+        raise NotFoundError(f"{path}: damaged: shape or classes: found {shown(found)}, {shown(about.get('classes'))}")
+    others = UsageError(
+        f"{recipe.name}, checkpoint {step}: its weights have other names or shapes than this version's network; "
+        "allowed: a run of this version"
+    )
+    expected = _shapes(recipe, tuple(shape), classes)
+    if expected is not None and expected != checkpoint.read_shapes(*file):
+        checkpoint.verify(*file)
+        raise others
+    tensors = checkpoint.read_tensors(*file)
     try:
         model = build.model(recipe, tuple(shape), classes, device)
         model.load_state_dict(tensors)
     except (RuntimeError, ValueError, IndexError):  # torch's message is a page of names
-        raise UsageError(
-            f"{recipe.name}, checkpoint {step}: its weights have other names or shapes than this version's network; "
-            "allowed: a run of this version"
-        ) from None
+        raise others from None
     objective, _ = build.component("objective", recipe.objective["kind"])
     return Trained(model.eval(), recipe, objective.sampler, classes, step, ema, forwards)
+
+
+def _shapes(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str, list[int]] | None:
+    """Return the shapes of a model's tensors without any memory for them; None of a class that must have it.
+
+    A damaged recipe, or one of somebody else, may ask for more than there is.
+    """
+    nowhere = torch.device("meta")
+    try:
+        with nowhere:
+            model = build.model(recipe, shape, classes, nowhere)
+    except (RuntimeError, ValueError, TypeError, LookupError):  # it looks at the values of its tensors
+        return None
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _spent(run: RunDir, step: int) -> float:

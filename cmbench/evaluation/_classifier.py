@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cmbench.config import Config, Ints
 from cmbench.errors import UsageError
+from cmbench.text import cut
 
 FORMAT = "cmbench-classifier-1"
 _AT_ONCE = 1024
@@ -70,7 +71,7 @@ class Classifier(nn.Module):
             classifier = cls(_checked(about))
             classifier.net.load_state_dict(tensors)
         except (ValueError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = cut(" ".join(str(error).split()), 200)
             raise UsageError(
                 f"--features: {path} is no classifier ({reason}), allowed: what `cmbench classifier` writes"
             ) from None

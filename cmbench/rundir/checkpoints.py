@@ -5,12 +5,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
-
-from cmbench.errors import NotFoundError, UsageError, shown
-from cmbench.rundir.files import read_json
+from cmbench.errors import NotFoundError, UsageError
+from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import newest
+from cmbench.text import shown
 
 SCHEMA = 2  # of state.json; the first had no checksum of its own
 AVERAGE = "ema_"  # begins the name of an average's group of tensors
@@ -54,7 +53,7 @@ def state(run: RunDir, step: int) -> tuple[dict[str, Any], str]:
     if not all(re.fullmatch(GROUP, name) and isinstance(own, str) for name, own in groups.items()):
         return found, "damaged: it names what no checkpoint has"
     if found.get("step", step) != step:
-        return found, f"damaged: it is of step {found['step']!r:.20}"
+        return found, f"damaged: it is of step {shown(found['step'], 20)}"
     return found, ""
 
 
@@ -65,7 +64,7 @@ def checksums(run: RunDir, step: int) -> dict[str, str] | None:
 
 
 def _seal(state: dict[str, Any]) -> str:
-    return hashlib.sha256(orjson.dumps(state, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(to_json(state, in_order=True)).hexdigest()
 
 
 def averages(groups: Iterable[str]) -> list[str]:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cmbench.errors import writing
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
@@ -45,5 +43,5 @@ def _is_whole(answer: object) -> bool:
 
 
 def _path(run: RunDir, question: Question) -> Path:
-    digest = hashlib.sha256(orjson.dumps(question, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    digest = hashlib.sha256(to_json(question, in_order=True)).hexdigest()
     return run.evaluations / f"{question['metric']}-{digest[:16]}.json"

@@ -3,11 +3,14 @@
 import os
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cmbench import recipe
 from cmbench.errors import UsageError
+from cmbench.rundir.fields import END, table, whole
 from cmbench.rundir.files import fsync_folder
 
 SCHEMA = 1
@@ -15,6 +18,7 @@ LATEST = "latest"
 TRASH = ".trash"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
 _STEP = re.compile(STEP)
+_EARLIEST_DATE = 1_000_000  # a smaller number of eight digits is no date in any order
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,39 @@ class RunDir:
 
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:
-    """List the steps that have a checkpoint, ascending. Folders of other names than we give are none."""
+    """List the steps that have a checkpoint, damaged or not, ascending.
+
+    Behind a link to another disk anything may lie. A folder is a checkpoint that is called as ours are, holds a file of
+    one, and is of a step that the run can have: 20260101 is rather a date.
+    """
     try:
         entries = list(os.scandir(run.checkpoints))
     except OSError:
         return []
-    return sorted(int(entry.name) for entry in entries if _STEP.fullmatch(entry.name) and Path(entry.path).is_dir())
+    steps = sorted(int(entry.name) for entry in entries if _STEP.fullmatch(entry.name) and _holds_state(entry.path))
+    if steps and steps[-1] >= _EARLIEST_DATE:
+        last = _last_step(run)
+        steps = [step for step in steps if step <= last]
+    return steps
+
+
+def _holds_state(folder: str) -> bool:
+    """Return whether a folder holds a file of a checkpoint, or may."""
+    try:
+        names = [entry.name for entry in os.scandir(folder)]
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return any(name == "state.json" or name.endswith(".safetensors") for name in names)
+
+
+def _last_step(run: RunDir) -> int:
+    """Return the last step of a run by its recipe; that of all runs where it does not say."""
+    with suppress(UsageError):
+        last = whole(table(recipe.read(run.recipe).get("train")).get("steps"))
+        return END if last is None else last
+    return END
 
 
 def create(runs_dir: Path, name: str) -> RunDir:

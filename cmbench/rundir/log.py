@@ -13,13 +13,12 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from cmbench.rundir.fields import END, whole
-from cmbench.rundir.files import name_nonfinite, open_to_append, opened, to_json, write_all
+from cmbench.rundir.files import from_json, name_nonfinite, open_to_append, opened, to_json, write_all
 
 CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
 LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
@@ -48,7 +47,10 @@ class Log:
         self.path, self.lost, self.renewed = path, 0, 0
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
+        self._file: FileIO
+        self._whole: int | None
         self._open()
+        self._cut()
 
     @property
     def waiting(self) -> int:
@@ -93,13 +95,17 @@ class Log:
         self._file.close()
 
     def _open(self) -> None:
-        self._file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
-        size = self._file.seek(0, os.SEEK_END)
-        self._whole: int | None = _whole_until(self._file.fileno(), size)
-        if size - self._whole > LONGEST:
-            self._file.close()
-            raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
-        self._cut()
+        """Open the file of this name; where that fails, the one that is open stays so."""
+        file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            whole_until = _whole_until(file.fileno(), size)
+            if size - whole_until > LONGEST:
+                raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
+        except BaseException:
+            file.close()
+            raise
+        self._file, self._whole = file, whole_until
 
     def _write(self, row: Row) -> None:
         line = to_json(name_nonfinite(row)) + b"\n"
@@ -288,7 +294,7 @@ def first(path: Path, key: str) -> Row | None:
 def parse(data: bytes) -> list[Row]:
     """Return the rows of whole lines, without what a crash tore: at once, or one by one where one is torn."""
     try:
-        rows = orjson.loads(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
+        rows = from_json(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
     except ValueError:
         rows = []
     if len(rows) != data.count(b"\n") or len(data) > LONGEST:
@@ -298,8 +304,8 @@ def parse(data: bytes) -> list[Row]:
 
 def _parsed(line: bytes) -> Iterator[Any]:
     try:
-        yield orjson.loads(line)
-    except ValueError:  # torn by a crash in the middle of a write
+        yield from_json(line)
+    except ValueError:  # torn by a crash in the middle of a write, or nothing that we write
         return
 
 

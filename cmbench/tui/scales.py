@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cmbench.tui.signs import NEVER
+
 Kind = Literal["linear", "log", "symlog"]
 KINDS: tuple[Kind, ...] = ("linear", "log", "symlog")
 _ROOM = 7  # characters of a number
@@ -170,7 +172,9 @@ def _fitting(forms: Iterable[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in one or two units: 42s, 3m20s, 1h05m, 2d03h."""
+    """Return a time in one or two units: 42s, 3m20s, 1h05m, 2d03h; ? as `signs.clock`."""
+    if not abs(seconds) < NEVER:
+        return "?"
     seconds = max(0, round(seconds))
     for unit, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if seconds >= unit:

@@ -7,8 +7,11 @@ from pathlib import Path
 import tomli
 from pydantic import Field
 
+from cmbench import regular
 from cmbench.config import Config, check
 from cmbench.errors import UsageError, nearest
+
+LARGEST = 1 << 20  # bytes of config.toml
 
 
 class Settings(Config):
@@ -46,7 +49,7 @@ def load() -> Settings:
     """
     where = path()
     try:
-        table = tomli.loads(where.read_text(encoding="utf-8"))
+        table = tomli.loads(regular.read(where, LARGEST, links=True).decode())
     except FileNotFoundError:
         return Settings()
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:

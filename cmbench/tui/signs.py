@@ -17,6 +17,7 @@ _SIGNS = {  # state -> sign, its letter where the terminal has no more than ASCI
     "unreadable": ("✖", "x", "red"),
 }
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-~=*#"
+NEVER = 1e11  # seconds; 3,000 years
 _DECADES = 1.5  # a course over more of them is drawn by its logarithm
 
 
@@ -43,7 +44,9 @@ def four_digits(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return hours, minutes and seconds, such as 1:02:03 or 0:42."""
+    """Return hours, minutes and seconds, such as 1:02:03 or 0:42; ? where no clock shows so much."""
+    if not abs(seconds) < NEVER:
+        return "?"
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
@@ -63,7 +66,9 @@ def progress(step: int, of: int | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return now, 5m, 2h or 3d."""
+    """Return now, 5m, 2h or 3d; ? as `clock`."""
+    if not abs(seconds) < NEVER:
+        return "?"
     for size, letter in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{int(seconds // size)}{letter}"
@@ -71,13 +76,14 @@ def age(seconds: float) -> str:
 
 
 def sparkline(values: Sequence[float | None], ascii: bool = False) -> str:
-    """Draw a character a value, low to high; nothing stands where there is none."""
+    """Draw a character a value, low to high; nothing stands where there is none, or one that is not finite."""
     blocks = _ASCII_BLOCKS if ascii else _BLOCKS
+    values = [v if v is not None and math.isfinite(v) else None for v in values]
     finite = [v for v in values if v is not None]
     if not finite:
         return ""
     if min(finite) > 0 and math.log10(max(finite) / min(finite)) > _DECADES:
         values, finite = [None if v is None else math.log(v) for v in values], [math.log(v) for v in finite]
-    low, span = min(finite), max(finite) - min(finite)
-    levels = [None if v is None else round((v - low) / span * (len(blocks) - 1)) if span else 0 for v in values]
+    low, span = min(finite) / 2, max(finite) / 2 - min(finite) / 2  # halves: their difference is finite as well
+    levels = [None if v is None else round((v / 2 - low) / span * (len(blocks) - 1)) if span else 0 for v in values]
     return "".join(" " if level is None else blocks[level] for level in levels)

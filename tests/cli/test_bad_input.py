@@ -221,7 +221,7 @@ FILES = {
     "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path of a recipe"]),
     "extends itself": (b'extends = "bad.toml"', ["bad.toml", "extends"]),
     "extends a device": (b'extends = "/dev/zero"', ["/dev/zero", "bad.toml", "not a regular file"]),
-    "extends a name that is too long": (b'extends = "' + b"a" * 300 + b'"', ["aaa...aaa", "bad.toml", "too long"]),
+    "extends a name that is too long": (b'extends = "' + b"a" * 300 + b'"', ["aaa…aaa", "bad.toml", "too long"]),
     "extends no name": (rb'extends = "\u0000"', ["bad.toml", "cannot be read", "null"]),
     "extends without end": (b'extends = "chain/0.toml"', ["extends", "allowed: 16 recipes in a row"]),
     "extends a loop of links": (b'extends = "loop.toml"', ["loop.toml", "cannot be read", "bad.toml"]),
@@ -231,7 +231,7 @@ FILES = {
     "an array too deep": (b"ema.lengths = " + b"[" * 17 + b"]" * 17, ["bad.toml", "ema.lengths.0", "16 in each"]),
     "more digits than Python reads": (b"seed = " + b"9" * 5000, ["bad.toml", "thousands of digits", "64 bits"]),
     "more digits than Python writes": (b"seed = 0x" + b"f" * 5000, ["bad.toml", "seed", "20,000 bits", "64 bits"]),
-    "a long key": (b"a" * 5000 + b" = 1\n" + TINY.encode(), ["bad.toml", "aaa...aaa", "unknown key", "seed"]),
+    "a long key": (b"a" * 5000 + b" = 1\n" + TINY.encode(), ["bad.toml", "aaa…aaa", "unknown key", "seed"]),
     "a key on two lines": (rb'"a\nb" = 1' + b"\n" + TINY.encode(), ["bad.toml", r"'a\nb'", "unknown key"]),
     "extends in a circle": (b'extends = "circle.toml"', ["bad.toml", "extends"]),
 }
@@ -279,7 +279,7 @@ def test_a_recipe_that_is_not_there(complains, home):
     (home / "recipes").mkdir()
     shutil.copy("tiny.toml", "recipes/ring_of_eight.toml")
     complains("run", "ring_of_eigth", code=2, mentions=["ring_of_eigth", "'ring_of_eight'", "cmbench recipe list"])
-    complains("run", "a" * 300, code=2, mentions=["aaa...aaa", "no such recipe"])
+    complains("run", "a" * 300, code=2, mentions=["aaa…aaa", "no such recipe"])
     complains("run", "nowhere/x.toml", code=2, mentions=["nowhere/x.toml", "cmbench recipe list"])
     complains("run", "recipes", code=2, mentions=["recipes", "no such recipe"])
 
@@ -325,7 +325,7 @@ COMMANDS = {
     "steps of eval": (["eval", "--steps", "1,x"], 2, ["--steps", "'1,x'", "1,2,4"]),
     "no steps of eval": (["eval", "--steps", "0"], 2, ["--steps", "'0'", "from 1"]),
     "measure of eval": (["eval", "--metrics", "recal"], 2, ["--metrics", "'recal'", "'recall'?"]),
-    "steps of eval beyond all": (["eval", "--steps", "9" * 5000], 2, ["--steps", "999...999", "from 1"]),
+    "steps of eval beyond all": (["eval", "--steps", "9" * 5000], 2, ["--steps", "999…999", "from 1"]),
     "an override of a thousand parts": (["run", "tiny.toml", "--set", ".".join("a" * 1000) + "=1"], 2, ["--set", "16"]),
     "an override without end": (
         ["run", "tiny.toml", "--set", "a=" + "[" * 900 + "]" * 900],
@@ -381,7 +381,7 @@ SAMPLES = {
     "an unknown average": (["--ema", "0.7"], 2, ["ema", "'0.7'", "0.9, 0.5, none"]),
     "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
     "a device of 5,000 digits": (["--device", "cuda:" + "9" * 5000], 2, ["--device", "999'", "cuda:N"]),
-    "sigmas of 5,000 digits": (["--sigmas", "9" * 5000], 2, ["--sigmas", "999...999", "descending"]),
+    "sigmas of 5,000 digits": (["--sigmas", "9" * 5000], 2, ["--sigmas", "999…999", "descending"]),
     "a label of a run without labels": (["--label", "1"], 2, ["--label", "unconditional"]),
     "a picture below a file": (["--out", "tiny.toml/x.png"], 2, ["--out", "tiny.toml/x.png", "cannot be written"]),
 }
@@ -402,10 +402,12 @@ def test_a_run_whose_recipe_has_a_key_that_this_version_lacks(complains, trained
 
 EVALS = {
     "no features": (["--features", "pixel"], 2, ["--features", "'pixel'", "pixels, inception"]),
+    "features that are no text": (["--features", "\udcff"], 2, ["--features", "pixels, inception"]),
+    "features that are a device": (["--features", "null.safetensors"], 2, ["--features", "not a regular file"]),
     "features of pictures": (["--features", "inception"], 2, ["--features", "'inception'", "[2]", "pixels"]),
     "an unknown average": (["--ema", "0.7"], 2, ["--ema", "'0.7'", "0.9, 0.5, none"]),
     "an unknown checkpoint": (["--checkpoint", "7"], 4, ["step 7", "10, 12"]),
-    "a checkpoint of 5,000 digits": (["--checkpoint", "9" * 5000], 2, ["--checkpoint", "999...999", "best or latest"]),
+    "a checkpoint of 5,000 digits": (["--checkpoint", "9" * 5000], 2, ["--checkpoint", "999…999", "best or latest"]),
     "a word for a checkpoint": (["--checkpoint", "newest"], 2, ["--checkpoint", "'newest'", "best or latest"]),
     "a measure that it has not": (
         ["--metrics", "recall,self_consistency", "--n", "4"],
@@ -418,6 +420,7 @@ EVALS = {
 
 @pytest.mark.parametrize("case", EVALS)
 def test_figures_that_cannot_be_had(complains, trained, case):
+    Path("null.safetensors").symlink_to("/dev/null")
     arguments, code, mentions = EVALS[case]
     complains("eval", trained.name, *arguments, code=code, mentions=mentions)
     assert not trained.evaluations.exists()

@@ -198,6 +198,12 @@ def test_how_a_run_ended_is_its_exit_code(trained, capsys, state, code, says):
     assert says in capsys.readouterr().out
 
 
+def test_what_a_status_does_not_say_is_not_told(trained, capsys):
+    status.write(trained, {"state": "diverged", "step": 3})
+    assert _follow.closing(trained) == 3
+    assert "diverged; no checkpoint is known: cmbench show" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
     shown = answer(cmbench("sample", "--steps", steps, "--n", 10, "--save", "x.safetensors", "--json"))
@@ -380,6 +386,7 @@ def test_lines():
     assert metrics_line(row, 4000, 10) == "step 200/4000  loss 0.0231  grad_norm 0.61  N 12  912 images/s  eta 0:42"
     broken = {"step": 5, "loss": None, "nonfinite": {"loss": "nan"}}
     assert metrics_line(broken, 10, 1) == "step 5/10  loss nan"
+    assert metrics_line({"step": 5, "images_per_s": 5e-324}, 10, 1) == "step 5/10  0 images/s  eta ?"
     assert clock(42.4) == "0:42"
     assert clock(3723) == "1:02:03"
     assert event_line({"step": 3, "kind": "something_new"}) == "step 3  something_new"

@@ -43,7 +43,9 @@ def test_commands_find_it(cmbench, trained, name):
     assert len(listed) == 2
     for command in ("show", "watch", "sample"):
         assert cmbench(command, "--json", "--", name).code == 0, command
-    assert cmbench("compare", "--json", "--", name, "a1").code == 0
+    compared = cmbench("compare", "--json", "--", name, "a1")
+    assert compared.code == 0
+    assert orjson.loads(compared.out)["runs"][0]["name"] in {row["name"] for row in listed} - {"a1"}
     if name.isascii():
         assert cmbench("ls").code == cmbench("show", "--", name).code == 0
         assert cmbench("compare", "--plain", "--", name, "a1").code == 0

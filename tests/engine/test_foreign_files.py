@@ -19,6 +19,7 @@ FOREIGN = [
     *(".ssh/id", ".git/config", ".cache/x", ".0000005.tmp/x", ".00000005.tmp~/x", ".00000005/x", ".x00000005.old/x"),
     *(".00000005.bak/x", "00000005.old/x", "5/x", "²/x", "000000010/x", "9" * 200 + "/x", ".tmp/x", ".old/x"),
     *(".notes.txt.12.tmp", ".00000005_1step.gif.12.tmp", "00000009_1step.txt", "9_1step.png", "1x_2step.png"),
+    *("20250101/x", "20250102/model.safetensors", "01012025/state.json", "00000011/x"),
     *("7.json", "2026-12.json", "1700000000000000000-00ab.json.bak", ".1700000000000000000.json.12.tmp", "thesis.tex"),
 ]
 

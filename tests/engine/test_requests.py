@@ -219,12 +219,28 @@ def test_what_is_refused_is_answered_and_changes_nothing(home, trained, case):
     assert_same_end(run, trained)
 
 
-def test_a_broken_file_is_refused(home):
+NESTED = b'{"action":"set","settings":{"a":' + b"[" * 300 + b"]" * 300 + b"}}"
+LONG = b'{"action":"set","settings":{"' + b"a" * (5 << 20) + b'":1}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "action", "text"),
+    [
+        (b'{"action":', None, "action: found None"),
+        (NESTED, None, "action: found None"),
+        (LONG, "set", "aaa"),
+        (b'{"action":"' + b"a" * (5 << 20) + b'"}', "a" * 133 + "…" + "a" * 66, "action: found 'aaa"),
+    ],
+    ids=["broken", "nested", "long settings", "a long action"],
+)
+def test_what_cannot_be_read_or_repeated_is_refused_in_a_row_that_can(home, content, action, text):
     made = create(home, *QUIET)
-    (made.run.control / "1700000000000000000-00ab.json").write_bytes(b'{"action":')
+    (made.run.control / "1700000000000000000-00ab.json").write_bytes(content)
     (row,) = answers(finish(made))
-    assert (row["id"], row["action"], row["step"]) == ("1700000000000000000-00ab", None, 0)
-    assert row["result"].startswith("refused: action: found None")
+    assert (row["id"], row["action"], row["step"]) == ("1700000000000000000-00ab", action, 0)
+    assert row["result"].startswith("refused: ")
+    assert text in row["result"]
+    assert "settings" not in row
 
 
 def test_a_request_cannot_pass_for_one_made_again(home):

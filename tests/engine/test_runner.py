@@ -6,11 +6,12 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from cmbench.engine import checkpoint, runner
+from cmbench.engine import checkpoint, environment, runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, NotFoundError, UsageError
 from cmbench.rundir import control, layout, leftovers, status
@@ -136,6 +137,15 @@ def test_a_resume_elsewhere_takes_the_threads_over_and_warns_of_the_rest(home):
         torch.set_num_threads(threads)
     (warning,) = (row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning")
     assert "device was abacus" in warning
+
+
+@pytest.mark.parametrize("found", ["x", -3, 0, 1e3, 10**11, [4], None])
+def test_what_is_no_number_of_threads_is_passed_over_and_told(found):
+    now = torch.get_num_threads()
+    environment.make_reproducible(found)
+    assert torch.get_num_threads() == now
+    (told,) = environment.differences({"threads": found}, SimpleNamespace(device=torch.device("cpu")))
+    assert told == f"threads was {found}, is {now}: the run may not continue bit for bit"
 
 
 def test_a_run_that_cannot_be_written_leaves_nothing(home, monkeypatch):

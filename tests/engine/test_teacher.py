@@ -1,12 +1,15 @@
 """Teachers: what is distilled is what was trained, and what does not fit is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import DISTILL
 
-from cmbench.engine import checkpoint, loop, runner, trainer, weights
-from cmbench.errors import NotFoundError, UsageError
-from cmbench.rundir.files import read_json
+from cmbench.engine import build, checkpoint, loop, runner, trainer, weights
+from cmbench.errors import CmbenchError, NotFoundError, UsageError
+from cmbench.rundir import checkpoints
+from cmbench.rundir.files import read_json, to_json
 
 CPU = torch.device("cpu")
 
@@ -144,9 +147,41 @@ def test_averages_of_close_lengths_have_names_of_their_own(home):
     assert len({average.name for average in built.state.averages}) == 2
 
 
-def test_weights_of_another_network_are_refused_in_one_line(teacher, monkeypatch):
+def rewritten(run, tensors):
+    """Put other tensors into the average of a run's newest checkpoint, with their checksum."""
+    state = read_json(run.checkpoint(12) / "state.json")
+    del state["checksum"]
+    state["sha256"]["ema_0.5"] = checkpoint.write_tensors(run.checkpoint(12) / "ema_0.5.safetensors", tensors)
+    (run.checkpoint(12) / "state.json").write_bytes(to_json(checkpoints.sealed(state)))
+
+
+def test_weights_of_another_network_are_refused_in_one_line(teacher):
     """As after a layer was renamed between two versions."""
-    whole = checkpoint.load_group
-    monkeypatch.setattr(checkpoint, "load_group", lambda *args: {f"old.{name}": t for name, t in whole(*args).items()})
+    rewritten(teacher, {f"old.{name}": t for name, t in checkpoint.load_group(teacher, 12, "ema_0.5").items()})
     with pytest.raises(UsageError, match=r"dm, checkpoint 12: its weights have other names or shapes"):
         weights.load(teacher, torch.device("cpu"))
+
+
+def test_a_recipe_of_another_size_is_refused_before_any_memory_is_taken(teacher, monkeypatch):
+    teacher.recipe.write_text(teacher.recipe.read_text().replace("\nwidth = ", "\nwidth = 65536 # "))
+    model = build.model
+
+    def without_memory(recipe, shape, classes, device):
+        assert device.type == "meta"
+        return model(recipe, shape, classes, device)
+
+    monkeypatch.setattr(build, "model", without_memory)
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda *file: pytest.fail("read"))
+    with pytest.raises(UsageError, match=r"dm, checkpoint 12: its weights have other names or shapes"):
+        weights.load(teacher, CPU)
+    path = teacher.checkpoint(12) / "ema_0.5.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(checkpoint.DamagedError, match="differs from its checksum"):
+        weights.load(teacher, CPU)
+
+
+def test_weights_for_which_there_is_no_memory_are_refused_and_not_called_damaged(teacher, monkeypatch):
+    monkeypatch.setattr(checkpoint.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(CmbenchError, match=r"model\.safetensors: [\d,]+ bytes, and 1,000 of memory are free") as caught:
+        checkpoint.newest(teacher)
+    assert not isinstance(caught.value, checkpoint.DamagedError)

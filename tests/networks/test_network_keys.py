@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from cmbench.engine import build
+from cmbench.engine import build, weights
 from cmbench.engine.doctor import probe
 from cmbench.networks import dit, mlp, unet
 from cmbench.recipe import load
@@ -71,3 +71,15 @@ def test_no_key_of_a_network_is_ignored(tmp_path, kind, key, times):
 @pytest.mark.parametrize("kind", OTHER)
 def test_no_key_of_a_network_is_forgotten_here(kind):
     assert set(OTHER[kind]) == set(MODULES[kind].Config.model_fields)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("kind", OTHER)
+def test_the_shapes_of_weights_are_known_without_memory_for_them(tmp_path, kind, conditional):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    given = load(tmp_path / "tiny.toml", [f"data={DATA[kind]}", f"network.kind={kind}"])
+    network = {"kind": kind, **SMALL[kind], "class_conditional": conditional}
+    complete = build.complete(given.model_copy(update={"network": network}), "x")
+    model = build.model(complete, SHAPES[kind], 3, torch.device("cpu"))
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert weights._shapes(complete, SHAPES[kind], 3) == expected

@@ -10,6 +10,7 @@ from other_kinds import KINDS
 from cmbench.engine import checkpoint
 from cmbench.rundir import files
 from cmbench.rundir.files import (
+    DEEPEST,
     LARGEST,
     make_folder,
     name_nonfinite,
@@ -65,12 +66,34 @@ def test_the_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert happened == ["file", b"content", "folder"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"null", b"\xff\xfe"])
+def nested(levels, size=0):
+    return b'{"a":' + b"[" * (levels - 1) + b'"' + b"x" * size + b'"' + b"]" * (levels - 1) + b"}"
+
+
+UNBALANCED = b'{"a":1}' + b"]" * 900 + b"," + b"[" * 900 + b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"[1]", b"null", b"\xff\xfe", nested(DEEPEST + 1), nested(DEEPEST + 1, 1 << 20), UNBALANCED],
+    ids=lambda content: repr(content)[:12],
+)
 def test_json_that_is_missing_or_broken_is_none(tmp_path, content):
     path = tmp_path / "x.json"
     if content is not None:
         path.write_bytes(content)
     assert read_json(path) is None
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_whatever_is_read_can_be_written_again_with_something_around_it(tmp_path, size):
+    path = tmp_path / "x.json"
+    path.write_bytes(nested(DEEPEST, size))
+    assert to_json({"runs": [[[read_json(path)]]]}, indent=True)
+    path.write_bytes(nested(DEEPEST - 1, size) + b"\n" + nested(DEEPEST, size) + b"\n" + nested(3) + b"\n")
+    rows = Tail(path).read()
+    assert rows[-1] == {"a": [[""]]}
+    assert to_json({"rows": rows})
 
 
 def test_json_knows_no_nan(tmp_path):

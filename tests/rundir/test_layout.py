@@ -44,11 +44,30 @@ def test_latest_points_to_the_newest(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name, "latest"}
 
 
+def lay(folder, names, file="state.json"):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).touch()
+
+
 def test_steps_of_checkpoints_are_numbers_in_order(tmp_path):
     run = create(tmp_path, "x")
     assert steps_of_checkpoints(run) == []
-    for name in ("00000100", "00000020", ".00000200.tmp", ".00000020.old", "notes"):
-        (run.checkpoints / name).mkdir()
+    lay(run.checkpoints, ["00000100", "20000020", ".00000200.tmp", ".00000020.old", "notes"])
+    lay(run.checkpoints, ["00000020", "123456789"], "model.safetensors")
     (run.checkpoints / "00000300").write_text("a file")
-    assert steps_of_checkpoints(run) == [20, 100]
+    lay(run.checkpoints, ["00000400", "20260101"], "photo.png")
+    (run.checkpoints / "00000500").mkdir()
+    assert steps_of_checkpoints(run) == [20, 100, 20000020, 123456789]
     assert steps_of_checkpoints(layout.RunDir(tmp_path / "nowhere")) == []
+
+
+@pytest.mark.parametrize("broken", ["", "[train]", "train = 3", "[train]\nsteps = 'x'", "\x00"])
+def test_a_step_that_the_run_cannot_have_is_no_checkpoint(tmp_path, broken):
+    run = create(tmp_path, "x")
+    lay(run.checkpoints, ["00000100", "01012026", "20260101"], "model.safetensors")
+    run.recipe.write_text(broken)
+    assert steps_of_checkpoints(run) == [100, 1012026, 20260101]
+    for last, steps in ((400, [100]), (20260100, [100, 1012026]), (20260101, [100, 1012026, 20260101])):
+        run.recipe.write_text(f"[train]\nsteps = {last}\n")
+        assert steps_of_checkpoints(run) == steps

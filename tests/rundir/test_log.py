@@ -237,6 +237,28 @@ def test_a_log_that_is_removed_or_replaced_goes_on_under_its_name(path, replaced
     log.close()
 
 
+@pytest.mark.parametrize("other", [b"x" * 9, None])
+def test_a_log_whose_place_is_taken_waits_until_it_is_free(path, monkeypatch, other):
+    monkeypatch.setattr("cmbench.rundir.log.LONGEST", 8)
+    log = Log(path)
+    log.open_segment(3, 5)
+    path.unlink()
+    if other is None:
+        path.mkdir()
+    else:
+        path.write_bytes(other)
+    for step in (5, 6):
+        with pytest.raises(OSError, match=r"."):
+            log.append({"step": step})
+    assert log.waiting == 2
+    path.unlink() if other else path.rmdir()
+    monkeypatch.undo()
+    log.append({"step": 7})
+    log.close()
+    assert (log.waiting, log.lost, log.renewed) == (0, 0, 1)
+    assert [(row["step"], row["segment"]) for row in read_rows(path)] == [(5, 3), (6, 3), (7, 3)]
+
+
 @pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a pipe", "a folder"])
 def test_what_stands_in_the_place_of_a_log_is_refused_and_stays(path, kind):
     other = path.with_name("thesis.txt")

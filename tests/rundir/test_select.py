@@ -18,7 +18,8 @@ def make(folder: Path, name: str, age: int, checkpoint: bool = False) -> RunDir:
     run.recipe.write_text("")
     os.utime(run.recipe, (1e9 - age, 1e9 - age))
     if checkpoint:
-        (run.checkpoints / "00000005").mkdir()
+        run.checkpoint(5).mkdir()
+        (run.checkpoint(5) / "state.json").touch()
     return run
 
 

@@ -137,7 +137,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
     Read without the program's own readers, so that a mistake of these is no excuse.
     """
-    steps = sorted(p.name for p in (run / "checkpoints").iterdir() if p.name.isdigit() and len(p.name) == 8)
+    folders = [path.parent for path in (run / "checkpoints").glob("*/state.json")]  # other folders may lie beside them
+    steps = sorted(path.name for path in folders if path.name.isdigit() and len(path.name) == 8)
     last = run / "checkpoints" / steps[-1] if steps else None
     found: dict[str, Any] = {"checkpoint": steps[-1] if steps else None}
     if last is not None:

@@ -13,6 +13,16 @@ from torture import _commands
 Trap = Callable[[Path, Path], None]  # of a user's folder and a run
 
 
+def threads(found: object) -> Trap:
+    """Let meta.json ask for threads that no machine has, or for something else."""
+
+    def lay(folder: Path, run: Path) -> None:
+        meta = json.loads((run / "meta.json").read_text())
+        (run / "meta.json").write_text(json.dumps({**meta, "threads": found}))
+
+    return lay
+
+
 def bait(folder: Path) -> str:
     """Return Python that leaves a mark when it runs."""
     return f"open({str(folder / 'OWNED')!r}, 'a').close()\n"

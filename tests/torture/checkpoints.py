@@ -94,6 +94,12 @@ def _odd_field(state: dict, chance: random.Random) -> None:
     state[chance.choice(["sha256", "schema", "step"])] = chance.choice([None, [], "x", 1e300, {}, -1, True])
 
 
+def _append_nested(path: Path) -> None:
+    """Add a field of 300 levels, which may be read by what cannot write it again."""
+    whole = json.dumps(json.loads(path.read_bytes())).removesuffix("}")
+    path.write_text(whole + ', "x": ' + "[" * 300 + "]" * 300 + "}")
+
+
 def _stray_entry(state: dict, chance: random.Random) -> None:
     name = chance.choice(["../../../../tmp/x", "/etc/passwd", "a/b", "\x1b[2J", "ema_0.7", "é" * 300])
     state["sha256"][name] = "0" * 64
@@ -160,6 +166,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     "an odd entry of state.json": _state(_odd_entry),
     "an odd field of state.json": _state(_odd_field),
     "a stray entry of state.json": _state(_stray_entry),
+    "a nested field of state.json": lambda folder, _: _append_nested(folder / "state.json"),
     "an absurd header": _forged(_header),
     "a nested header": _forged(_nested),
     "another shape": _forged(_shape),

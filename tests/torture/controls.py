@@ -69,6 +69,7 @@ GARBAGE: dict[str, Callable[[Path], None]] = {
     "nothing": _bytes(b""),
     "bytes": _bytes(bytes(range(256))),
     "nested": _bytes(b'{"a":' * 20_000),
+    "nested, and whole": _bytes(b'{"action":"set","settings":{"a":' + b"[" * 300 + b"]" * 300 + b"}}"),
     "20 MB": _bytes(b'{"action":"' + b"x" * (20 << 20) + b'"}'),
     "a list": _json([1, 2]),
     "odd actions": _json({"action": None}, {"action": ["stop"]}, {"action": {"stop": 1}}, {"action": "stop\x1b[2J"}),

@@ -120,7 +120,7 @@ def check(case: Kind) -> str:
         target.parent.mkdir(exist_ok=True)
         KINDS[case.kind](target)
         os.utime(run, (0, 0))  # long silent: nobody need wait for its trainer
-        lost = _viewed(folder, run) or _computed(folder, run)
+        lost = _viewed(folder, run) or _written(folder, target) or _computed(folder, run)
         if os.path.lexists(target) and not target.is_symlink() and stat.S_IMODE(target.stat().st_mode) == 0:
             target.chmod(0o600)
         return lost
@@ -141,6 +141,21 @@ def _viewed(folder: Path, run: Path) -> str:
         ):
             return f"{name}: the sound run beside it is not there"
     return ""
+
+
+def _written(folder: Path, target: Path) -> str:
+    """Name it as the picture to write: a pipe, device or socket stays what it is, and so does a link to one."""
+    try:
+        if stat.S_ISREG(target.stat().st_mode) or stat.S_ISDIR(target.stat().st_mode):
+            return ""
+    except OSError:
+        return ""
+    before = target.lstat()
+    arguments = ("sample", str(folder / "runs" / OTHER), "--device", "cpu", "--n", "1", "--out", str(target))
+    ended = _commands.cmbench(folder, *arguments, seconds=60)
+    if wrong := _commands.complaint(ended, {0, 2}):
+        return f"sample --out: {wrong}"
+    return "" if os.path.samestat(before, target.lstat()) else "sample --out: a file took its place"
 
 
 def _computed(folder: Path, run: Path) -> str:

@@ -64,6 +64,8 @@ TRAPS: dict[str, tuple[_traps.Trap, tuple[str, ...]]] = {
     "a kept teacher": (_traps.kept("teacher"), ("resume", "show", "eval")),
     "kept first weights": (_traps.kept("start"), ("resume", "show", "eval")),
     "extends": (_traps.extends, ENTER),
+    "too many threads": (_traps.threads(99_999_999), ("resume",)),
+    "threads that are none": (_traps.threads("x"), ("resume", "resume best")),
     "HTML and templates": (_traps.html, ("page",)),
     "a library's name in the working directory": (lambda folder, run: None, ("modules",)),
 }

@@ -65,7 +65,19 @@ def _value(number: int) -> Any:
         "\u202e",
         "12",
     ]
-    plain += [[[[]]], {"value": None, "step": "x"}, "x" * 10_000, {"": {"": ""}}, [None] * 1000, "\ud800"]
+    nested: Any = 1
+    for _ in range(300):  # may be read by what cannot write it again
+        nested = [nested]
+    plain += [
+        nested,
+        nested,
+        [[[]]],
+        {"value": None, "step": "x"},
+        "x" * 10_000,
+        {"": {"": ""}},
+        [None] * 1000,
+        "\ud800",
+    ]
     return chance.choice(plain) if chance.random() < 0.7 else _generated.drawn(_generated.VALUES, 20, number)[19]
 
 

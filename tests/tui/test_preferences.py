@@ -4,7 +4,7 @@ import pytest
 
 from cmbench.errors import UsageError
 from cmbench.tui import settings
-from cmbench.tui.settings import Settings, check_names, load
+from cmbench.tui.settings import LARGEST, Settings, check_names, load
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def test_what_is_in_the_file(config):
         ("theme = 'a'\ntheme = 'b'", ""),
         ("\x00", ""),
         (b"\xff\xfe", "utf-8"),
+        (b"#" * (LARGEST + 1), "allowed: at most"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(config, text, says):

@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from cmbench.tui import signs
+from cmbench.tui import scales, signs
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ def test_progress():
         (3600, "1h"),
         (86399, "23h"),
         (86400 * 40, "40d"),
+        *((seconds, "?") for seconds in (math.inf, -math.inf, math.nan, 1e308)),
     ],
 )
 def test_ages_are_coarse(seconds, text):
@@ -76,6 +79,8 @@ def test_ages_are_coarse(seconds, text):
         ([1.0, None, -1.0], "█ ▁"),
         ([1000.0, 100.0, 10.0, 1.0], "█▆▃▁"),  # by the logarithm
         ([10.0, 5.0, 1.0], "█▄▁"),
+        ([1e308, 0.0, -1e308], "█▅▁"),
+        ([math.inf, 1.0, 0.0, math.nan], " █▁ "),
     ],
 )
 def test_a_sparkline_goes_from_low_to_high(values, text):
@@ -98,3 +103,8 @@ def test_plain_terminals_get_plain_characters():
     ):
         assert signs.sign(state, ascii=True)[0].isascii()
         assert len(signs.sign(state)[0]) == len(signs.sign(state, ascii=True)[0]) == 1
+
+
+@pytest.mark.parametrize("seconds", [math.inf, -math.inf, math.nan, 1e308, 1e11])
+def test_no_clock_shows_a_time_without_end(seconds):
+    assert (signs.clock(seconds), scales.duration(seconds)) == ("?", "?")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cmbench.text import cut
+
 Level = Literal["ok", "warn", "fail", "-"]
 
 
@@ -27,5 +29,4 @@ class Check:
 
 def first_line(error: Exception | str) -> str:
     """Return an exception or a warning as one line, short enough for a table."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return cut(" ".join(str(error).split()) or type(error).__name__, 200)

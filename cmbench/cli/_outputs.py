@@ -1,0 +1,100 @@
+"""Files that the user names to be written: what is there already is replaced only where it is a file.
+
+A link leads to the file that is meant. A pipe, /dev/null and what this process prints to are written into as they are,
+as the shell's `>` would. Any other thing is refused.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cmbench.errors import UsageError, writing
+from cmbench.rundir.files import write_all, write_atomically
+
+_STREAMS = (1, 2)  # what is printed to; opened anew, a file would be written over from its beginning
+
+
+def check(path: Path, option: str) -> None:
+    """Refuse what `write` would refuse, before what is to be written takes hours.
+
+    Raises:
+        UsageError: it cannot be written; `option` is what the message names.
+    """
+    with writing(f"{option} {path}"):
+        if _is_written_into(path) or os.access(path.resolve().parent, os.W_OK | os.X_OK):
+            return
+    raise UsageError(f"{option} {path}: cannot be written: in no folder that takes files")
+
+
+def write(path: Path, content: bytes, option: str, folders: bool = False) -> None:
+    """Write a file, so that it is there whole or not at all.
+
+    Args:
+        path: as the user named it.
+        content: of the file.
+        option: that names it, for messages.
+        folders: whether to make those that it lies in.
+
+    Raises:
+        UsageError: it cannot be written, or is neither a file nor a pipe.
+    """
+    with writing(f"{option} {path}"):
+        if folders:
+            path.resolve().parent.mkdir(parents=True, exist_ok=True)
+        if not _is_written_into(path):
+            write_atomically(path.resolve(), content)
+            return
+        with _opened(path) as descriptor:
+            write_all(descriptor, content)
+
+
+def _is_written_into(path: Path) -> bool:
+    """Return whether a path is that of a pipe or a device that takes text; False where it is a file, or yet none.
+
+    Raises:
+        OSError: it is something else.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    except ValueError as error:  # a zero byte
+        raise OSError(errno.EINVAL, str(error)) from None
+    if _stream(found) is not None:
+        return True
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+        raise OSError(errno.EINVAL, "neither a file nor a pipe")
+    return not stat.S_ISREG(found.st_mode)
+
+
+def _stream(found: os.stat_result) -> int | None:
+    """Return which of the process's own streams goes to a file, if one does."""
+    for stream in _STREAMS:
+        with suppress(OSError):  # closed by whoever started this
+            if os.path.samestat(found, os.fstat(stream)):
+                return stream
+    return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a pipe or a device to write into. A terminal is none: what is written was not made harmless for it.
+
+    Raises:
+        OSError: it cannot be opened, or nobody reads the pipe.
+    """
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    stream = _stream(path.stat())
+    descriptor = os.open(path, flags) if stream is None else os.dup(stream)
+    try:
+        if os.isatty(descriptor):
+            raise OSError(errno.EINVAL, "a terminal, allowed: a file, a pipe or /dev/null")
+        os.set_blocking(descriptor, True)
+        yield descriptor
+    finally:
+        os.close(descriptor)
