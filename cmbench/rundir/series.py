@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbench.rundir.fields import whole
+from cmbench.rundir.fields import moment, whole
+from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.settings import is_setting
+from cmbench.rundir.training import Seconds
 
 CAPACITY = 1 << 14  # buckets of a curve
 CURVES = 1 << 12  # names that a run may have
@@ -25,10 +27,11 @@ PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
 _LARGEST = float(np.finfo(np.float32).max)
-_NO_CURVES = {"step", "time", "segment", "images", "nonfinite"}
+_NO_CURVES = {"step", "time", "train_s", "segment", "images", "nonfinite"}
 _FIELDS = {
     "step": np.int64,
     "time": np.float64,
+    "seconds": np.float64,
     "low": np.float32,
     "high": np.float32,
     "mean": np.float32,
@@ -39,10 +42,14 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Points:
-    """Buckets of a curve, each array (n,): the last step and time of each, its finite values, how many were not."""
+    """Buckets of a curve, each array (n,): the last step and time of each, its finite values, how many were not.
+
+    `time` is that of the wall, in seconds since 1970, `seconds` that of training.
+    """
 
     step: NDArray[np.int64]
     time: NDArray[np.float64]
+    seconds: NDArray[np.float64]
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
@@ -64,11 +71,16 @@ class Curve:
         self.version = 0
 
     def extend(
-        self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64], bad: NDArray[np.bool_]
+        self,
+        step: NDArray[np.int64],
+        time: NDArray[np.float64],
+        seconds: NDArray[np.float64],
+        value: NDArray[np.float64],
+        bad: NDArray[np.bool_],
     ) -> None:
         """Take in rows, each array (n,); `bad` marks values that were not finite."""
         finite = _as_float32(np.where(bad, np.nan, value))
-        rows = Points(step, time, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
+        rows = Points(step, time, seconds, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
         self.version += 1
         while len(rows):
             if self._n == CAPACITY:
@@ -89,6 +101,13 @@ class Curve:
             kept = int(np.searchsorted(self._rest.step, step))
             self._rest = _part(self._rest, 0, kept) if kept else None
         self.version += 1
+
+    def end(self) -> tuple[int, float]:
+        """Return the last step and its seconds of training, zeros where there is none."""
+        last = self._rest or Points(
+            **{name: array[max(0, self._n - 1) : self._n] for name, array in self._buckets.items()}
+        )
+        return (int(last.step[-1]), float(last.seconds[-1])) if len(last) else (0, 0.0)
 
     def points(self) -> Points:
         """Return what there is, the incomplete last bucket included. Arrays are views: do not change them."""
@@ -129,7 +148,8 @@ def _merged(points: Points, size: int) -> Points:
     low = np.fmin.reduce(table["low"], axis=1)
     high = np.fmax.reduce(table["high"], axis=1)
     mean = np.divide(total, count, out=np.full(len(count), np.nan, total.dtype), where=count > 0)
-    return Points(table["step"][:, -1], table["time"][:, -1], low, high, mean, count, table["bad"].sum(axis=1))
+    ends = (table[name][:, -1] for name in ("step", "time", "seconds"))
+    return Points(*ends, low, high, mean, count, table["bad"].sum(axis=1))
 
 
 def _is_row(row: Row) -> bool:
@@ -169,6 +189,7 @@ class Metrics:
     reader: Tail
     curves: dict[str, Curve] = field(default_factory=dict)  # at most CURVES
     last: dict[str, float] = field(default_factory=dict)
+    clock: Seconds = field(default_factory=Seconds)
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
@@ -179,14 +200,22 @@ class Metrics:
             start = i + 1
             for curve in self.curves.values():
                 curve.drop_from(first_step)
+            self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
         self._extend(rows[start:])
         return bool(rows)
+
+    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return steps that have rows, ascending, and the seconds of training at each, (n,); those of one curve."""
+        points = max((curve.points() for curve in self.curves.values()), key=len, default=None)
+        return (np.zeros(1), np.zeros(1)) if points is None else (points.step.astype(np.float64), points.seconds)
 
     def _extend(self, rows: Sequence[Row]) -> None:
         if not (rows := list(filter(_is_row, rows))):
             return
         step = np.array([row["step"] for row in rows], np.int64)
         time = np.array([row["time"] for row in rows], np.float64)
+        told = {key: _values(rows, key) for key in ("images", "images_per_s", "train_s")}
+        seconds = self.clock.at({"step": step.astype(np.float64), "time": time, **told})
         named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if isinstance(row.get("nonfinite"), dict)]
         for key in sorted(set().union(*rows) - _NO_CURVES):
             value = _values(rows, key)
@@ -195,7 +224,7 @@ class Metrics:
             there = bad | ~np.isnan(value)
             if not there.any() or (key not in self.curves and len(self.curves) == CURVES):
                 continue
-            self.curves.setdefault(key, Curve()).extend(step[there], time[there], value[there], bad[there])
+            self.curves.setdefault(key, Curve()).extend(*(array[there] for array in (step, time, seconds, value, bad)))
             final = int(np.flatnonzero(there)[-1])
             self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
 
@@ -284,7 +313,8 @@ class Series:
     """Everything that grows in a run directory."""
 
     def __init__(self, run: RunDir) -> None:
-        self.metrics = Metrics(Tail(run.metrics))
+        began = moment((read_json(run.meta) or {}).get("created"))
+        self.metrics = Metrics(Tail(run.metrics), clock=Seconds(began))
         self.profiles = Profiles(Tail(run.profiles))
         self.journal = Journal(Tail(run.events))
 

@@ -66,7 +66,7 @@ def test_long_curves_keep_every_spike_in_bounded_memory(monkeypatch, n):
     value[n // 3] = 1e6
     step = np.arange(1, n + 1)
     for part in np.array_split(np.arange(n), 7):
-        curve.extend(step[part], step[part] + 0.5, value[part], np.zeros(len(part), bool))
+        curve.extend(step[part], step[part] + 0.5, 2.0 * step[part], value[part], np.zeros(len(part), bool))
     points = curve.points()
     assert len(points) <= 17
     assert points.count.sum() == n
@@ -97,7 +97,7 @@ def test_finite_values_beyond_float32_stay_finite(run, monkeypatch):
 def test_what_was_not_finite_is_counted_in_merged_buckets(monkeypatch):
     monkeypatch.setattr(series, "CAPACITY", 4)
     curve, bad = Curve(), np.arange(16) % 5 == 0
-    curve.extend(np.arange(16), np.arange(16.0), np.ones(16), bad)
+    curve.extend(np.arange(16), np.arange(16.0), np.arange(16.0), np.ones(16), bad)
     points = curve.points()
     assert points.bad.sum() == bad.sum()
     assert points.count.sum() == 16 - bad.sum()
