@@ -140,7 +140,8 @@ def _trained_for(run: RunDir, step: int) -> float:
     metrics = Series(run).metrics
     while metrics.read():
         pass
-    return float(np.interp(step, *metrics.course()))
+    steps, seconds, _ = metrics.course()
+    return float(np.interp(step, steps, seconds))
 
 
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:

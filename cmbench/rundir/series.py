@@ -148,8 +148,8 @@ def _merged(points: Points, size: int) -> Points:
     low = np.fmin.reduce(table["low"], axis=1)
     high = np.fmax.reduce(table["high"], axis=1)
     mean = np.divide(total, count, out=np.full(len(count), np.nan, total.dtype), where=count > 0)
-    ends = (table[name][:, -1] for name in ("step", "time", "seconds"))
-    return Points(*ends, low, high, mean, count, table["bad"].sum(axis=1))
+    step, time, seconds = (table[name][:, -1] for name in ("step", "time", "seconds"))
+    return Points(step, time, seconds, low, high, mean, count, table["bad"].sum(axis=1))
 
 
 def _is_row(row: Row) -> bool:
@@ -204,10 +204,15 @@ class Metrics:
         self._extend(rows[start:])
         return bool(rows)
 
-    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return steps that have rows, ascending, and the seconds of training at each, (n,); those of one curve."""
+    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return steps that have rows, ascending, the seconds of training and the wall's time there: of one curve.
+
+        Each is a copy, (n,), of zeros where there is no curve.
+        """
         points = max((curve.points() for curve in self.curves.values()), key=len, default=None)
-        return (np.zeros(1), np.zeros(1)) if points is None else (points.step.astype(np.float64), points.seconds)
+        if points is None or not len(points):
+            return np.zeros(1), np.zeros(1), np.zeros(1)
+        return points.step.astype(np.float64), points.seconds.copy(), points.time.copy()
 
     def _extend(self, rows: Sequence[Row]) -> None:
         if not (rows := list(filter(_is_row, rows))):
@@ -224,7 +229,9 @@ class Metrics:
             there = bad | ~np.isnan(value)
             if not there.any() or (key not in self.curves and len(self.curves) == CURVES):
                 continue
-            self.curves.setdefault(key, Curve()).extend(*(array[there] for array in (step, time, seconds, value, bad)))
+            self.curves.setdefault(key, Curve()).extend(
+                step[there], time[there], seconds[there], value[there], bad[there]
+            )
             final = int(np.flatnonzero(there)[-1])
             self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
 
