@@ -35,7 +35,8 @@ def average(x: Floats, values: Floats, count: Floats, share: float) -> Floats:
     x, values, count = x[there], values[there], count[there]
     size = float(np.abs(values).max()) or 1.0  # in units of it, no sum is beyond all floats
     width = share * float(count.sum())
-    starts = np.arange(0, len(x), max(1, int(width / _FINE * len(x) / count.sum())))  # neighbours as blocks: few sums
+    blocks = min(len(x), int(np.ceil(_FINE / share)))  # of neighbours: few sums, and from the left as from the right
+    starts = np.rint(np.linspace(0, len(x), blocks + 1)).astype(np.int64)[:-1]
     rows = np.add.reduceat(count, starts)
     at, mean = (np.add.reduceat(count * part, starts) / rows for part in (x - x[0], values / size))
     smooth = _regressed(at, mean, rows, width)

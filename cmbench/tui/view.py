@@ -17,11 +17,12 @@ from cmbench.measures import SCHEDULES
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
 from cmbench.rundir import settings, status
+from cmbench.rundir.curve import Points
 from cmbench.rundir.fields import moment, number_list, number_of, tables, whole
 from cmbench.rundir.files import opened, read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
-from cmbench.rundir.series import Points, Series
+from cmbench.rundir.series import Series
 from cmbench.tui.chart_lines import Line, Mark
 
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown

@@ -11,6 +11,7 @@ from live_runs import BINS, CREATED, RECIPE, add, event, live_run, metrics, prof
 
 from cmbench.rundir.files import to_json
 from cmbench.tui import report
+from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.view import RunView
 
 
@@ -30,9 +31,10 @@ def everything(view: RunView) -> str:
     """Ask for all that screens ask for."""
     rows = [*report.header(view, 1.0, False, False, 80), *report.journal(list(view.series.journal.rows))]
     rows += report.sparks(view, report.charts_of(view.keys), False)
-    for axis in ("step", "images", "time", "forwards"):
+    for axis in OF_RUNS:
         view.marks(axis)
         view.x_end(axis)
+        view.x_start(axis)
         for key in [*view.keys, "nothing"]:
             view.line(key, axis)
             report.note_of(view, [key])
@@ -58,6 +60,8 @@ def test_axes(run):
     assert view.line("loss", "step").x[-1] == 40
     assert view.line("loss", "images").x[-1] == 40 * 32
     assert view.line("loss", "time").x[-1] == 40
+    assert (view.x_start("time"), view.x_start("wall")) == (0, CREATED)
+    assert view.line("loss", "wall").x[-1] == CREATED + 40
     assert (view.x_end("step"), view.x_end("images"), view.x_end("time")) == (1000, 32_000, None)
     add(run.events, event(40, "request", action="pause", result="done"))
     view.read()
@@ -130,7 +134,8 @@ def test_a_meta_that_is_none(run, meta):
     view = read(run)
     everything(view)
     assert view.edges == []
-    assert view.line("loss", "time").x[-1] == CREATED + 40  # since nothing is known of a start
+    assert view.line("loss", "time").x[-1] == 39  # since the first row, for nothing is known of a start
+    assert view.x_start("wall") == CREATED + 1
 
 
 BROKEN = [

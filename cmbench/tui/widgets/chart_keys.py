@@ -135,8 +135,8 @@ class ChartKeys(GridWidget, can_focus=True):
     def action_smooth(self) -> None:
         """Go on to the next average of all charts, this one with them."""
         if self.smoothing is not None:
-            self.take_smoothing(_next(self.smoothing))
             self._alone.pop(self.title, None)
+            self.take_smoothing(_next(self.smoothing))
             self.post_message(self.Smoothed(self))
 
     def take_smoothing(self, smoothing: float) -> None:
