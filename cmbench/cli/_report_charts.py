@@ -14,7 +14,7 @@ from cmbench.measures import SCHEDULES
 from cmbench.rundir.columns import Column, Floats
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import Scale, number
-from cmbench.tui.smoothing import FEWEST, USUAL, average
+from cmbench.tui.smoothing import USUAL, average, width_in_rows
 from cmbench.tui.text import plain, short
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _draw_curve(axes: "Axes", name: str, i: int, column: Column, shaded: bool) -
 
 
 def _is_averaged(name: str, column: Column) -> bool:
-    return name not in SCHEDULES and len(column) > FEWEST
+    return name not in SCHEDULES and width_in_rows(np.ones(len(column)), USUAL) > 0
 
 
 def _average(axes: "Axes", column: Column) -> Floats:

@@ -14,7 +14,7 @@ from cmbench.tui.canvas import Floats
 
 SMOOTHINGS = (0.0, 0.005, 0.02, 0.08)  # standard deviations of the window, in shares of the rows
 USUAL = 0.02
-FEWEST = 20  # rows of a line up to which there is nothing to average: evaluations
+_FEWEST = 20  # values of a line up to which there is nothing to average: evaluations
 _REACH = 3.0  # standard deviations to either side
 _FINE = 8.0  # blocks of rows in a standard deviation: they widen the window by a thousandth
 
@@ -49,8 +49,8 @@ def average(x: Floats, values: Floats, count: Floats, share: float) -> Floats:
 
 
 def width_in_rows(count: Floats, share: float) -> int:
-    """Return the standard deviation of the window in rows, one at least."""
-    return max(1, round(share * float(count.sum())))
+    """Return the standard deviation of the window in rows; 0 where an average would be the rows, or these are few."""
+    return int(share * float(count.sum()) + 0.5) if len(count) > _FEWEST else 0
 
 
 def _regressed(x: Floats, y: Floats, rows: Floats, width: float) -> Floats:

@@ -109,6 +109,7 @@ def test_the_width_is_a_share_of_the_rows():
             assert spread == pytest.approx(share * n, rel=0.05)
             assert width_in_rows(np.ones(n), share) == round(share * n)
     assert width_in_rows(np.full(50, 8.0), 0.02) == 8
+    assert width_in_rows(np.ones(20), 0.08) == width_in_rows(np.ones(99), 0.005) == width_in_rows(np.ones(99), 0) == 0
 
 
 def test_a_mean_of_eight_rows_weighs_and_spans_as_eight():

@@ -11,7 +11,7 @@ from cmbench.tui import canvas
 from cmbench.tui.canvas import Floats, Mask
 from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import limits, number, ticks
-from cmbench.tui.smoothing import FEWEST, average, width_in_rows
+from cmbench.tui.smoothing import average, width_in_rows
 from cmbench.tui.text import plain
 from cmbench.tui.widgets.chart_keys import LABEL
 from cmbench.tui.widgets.chart_mouse import ChartMouse
@@ -140,7 +140,7 @@ class Chart(ChartMouse):
         return average(self.x_scale.forward(line.x), self.scale.forward(line.mean), line.count, self.strength)
 
     def _is_averaged(self, line: Line) -> bool:
-        return self.strength > 0 and line.smooth and len(line.x) > FEWEST
+        return line.smooth and width_in_rows(line.count, self.strength) > 0
 
     def _y_ends(self, drawn: Sequence[Drawn], x_ends: tuple[float, float]) -> tuple[float, float]:
         """Return the ends of what is in sight."""
@@ -166,7 +166,8 @@ class Chart(ChartMouse):
         """Return what the average is called: its kind, its standard deviation in shares of the rows, and in rows."""
         averaged = [line for line in self._lines if self._is_averaged(line)]
         widths = {width_in_rows(line.count, self.strength) for line in averaged}
-        rows = f", {'/'.join(map(str, sorted(widths)))} rows" if 0 < len(widths) < 3 else ""
+        many = "s" * (max(widths, default=0) > 1)
+        rows = f", {'/'.join(map(str, sorted(widths)))} row{many}" if 0 < len(widths) < 3 else ""
         alone = " here" if self.is_smoothed_alone else ""
         return f" gauss {100 * self.strength:g}%{rows}{alone}" if averaged else ""
 
