@@ -219,6 +219,25 @@ def test_the_keys_of_a_chart(run, size):
     use([run], steps, size)
 
 
+def test_one_average_for_all_charts_and_one_for_a_chart_alone(run):
+    add(run.metrics, *(metrics(k) for k in range(41, 141)))
+
+    async def steps(app, pilot):
+        charts = list(app.screen.query(Chart))
+        await pilot.press("a")
+        await pilot.press("2", "s", "s")
+        await settle(app, pilot)
+        assert app.focused is charts[1]
+        assert [chart.strength for chart in charts] == [0.08, *[0.0] * (len(charts) - 1)]
+        assert [chart.is_smoothed_alone for chart in charts] == [True, *[False] * (len(charts) - 1)]
+        await pilot.press("1", "a")
+        await settle(app, pilot)
+        assert {chart.strength for chart in charts} == {0.0}
+        assert not charts[0].is_smoothed_alone
+
+    use([run], steps)
+
+
 def test_the_waterfall(run):
     async def steps(app, pilot):
         waterfall = app.screen.query_one(Waterfall)
