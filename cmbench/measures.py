@@ -46,6 +46,9 @@ OF_FUNCTIONS = {
 }
 MEASURES = {**OF_SAMPLES, **OF_FUNCTIONS}
 
+# What a recipe lays down for a step and nothing measures: never averaged, and no sign of learning.
+SCHEDULES = frozenset({"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "forwards_per_image"})
+
 _STEPS = re.compile(r"_([0-9]{1,6})step$")
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from cmbench.comparison.compare import Comparison
 from cmbench.comparison.member import Member
 from cmbench.errors import UsageError
+from cmbench.measures import SCHEDULES
 from cmbench.rundir.columns import Column, Floats
 from cmbench.tui.colours import line_colours
-from cmbench.tui.scales import number
+from cmbench.tui.scales import Scale, number
+from cmbench.tui.smoothing import USUAL, average, width_in_rows
 from cmbench.tui.text import plain, short
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-_POINTS = 300  # of a curve; more rows are averaged, and what they span is shaded
+_POINTS = 300  # of a curve, whose average is drawn; what the rows span is shaded
 _SHADED = 8  # runs; what more of them span lies over all curves
 _WIDE = 30.0  # values that span more than this many times are seen better on a log axis
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
@@ -114,22 +116,35 @@ def _drawable(text: str) -> str:
 
 def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> None:
     shown = [column.finite() for column in columns if column]
-    _name(axes, name, "step", np.concatenate([column.value for column in shown]))
+    smooth = f"  gauss {100 * USUAL:g}%" if any(_is_averaged(name, column) for column in shown) else ""
+    _name(axes, f"{name}{smooth}", "step", np.concatenate([column.value for column in shown]))
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
     for i, column in enumerate(columns):
         if column and len(column.finite()):
-            _draw_curve(axes, i, column.finite(), shaded=len(columns) <= _SHADED)
+            _draw_curve(axes, name, i, column.finite(), shaded=len(columns) <= _SHADED)
 
 
-def _draw_curve(axes: "Axes", i: int, column: Column, shaded: bool) -> None:
+def _draw_curve(axes: "Axes", name: str, i: int, column: Column, shaded: bool) -> None:
     starts = np.arange(n := min(_POINTS, len(column))) * len(column) // n
-    counts = np.diff(starts, append=len(column))
-    steps, means = (np.add.reduceat(values, starts) / counts for values in (column.step, column.value))
-    marker = "o" if n == 1 else None
-    axes.plot(steps, means, marker=marker, markersize=4, **_look(i))
-    if shaded and n < len(column):
+    marker, is_averaged = "o" if n == 1 else None, _is_averaged(name, column)
+    drawn = np.append(starts, len(column) - 1)  # rows, or the average at rows: nothing stands at another place
+    values = _average(axes, column) if is_averaged else column.value
+    axes.plot(column.step[drawn], values[drawn], marker=marker, markersize=4, **_look(i))
+    if shaded and (is_averaged or n < len(column)):
         low, high = (ends.reduceat(column.value, starts) for ends in (np.minimum, np.maximum))
-        axes.fill_between(steps, low, high, color=_look(i)["color"], alpha=0.12, linewidth=0)
+        ends = column.step[np.append(starts[1:], len(column)) - 1]
+        axes.fill_between(ends, low, high, color=_look(i)["color"], alpha=0.12, linewidth=0)
+
+
+def _is_averaged(name: str, column: Column) -> bool:
+    return name not in SCHEDULES and width_in_rows(np.ones(len(column)), USUAL) > 0
+
+
+def _average(axes: "Axes", column: Column) -> Floats:
+    """Return the average that the dashboard draws: on a log axis, of logarithms."""
+    scale = Scale("log" if axes.get_yscale() == "log" else "linear")
+    smooth = average(column.step, scale.forward(column.value), np.ones(len(column)), USUAL)
+    return np.power(10.0, smooth) if scale.kind == "log" else smooth
 
 
 def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:

@@ -16,13 +16,13 @@ from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.reading import read_all
 from cmbench.comparison.readings import AXES, Axis, Best, Reached
-from cmbench.measures import better
+from cmbench.measures import SCHEDULES, better
 from cmbench.rundir import snapshots
 from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir
 
 # What a recipe lays down or a machine makes of it: that it differs says nothing about what was learned.
-NOT_LEARNED = {"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "images_per_s"}
+NOT_LEARNED = SCHEDULES | {"images_per_s"}
 _COUNTS = {"count", "anatomy_count"}  # of samples in each bin of a profile
 
 

@@ -38,7 +38,7 @@ def folder_of(run: RunDir, step: int) -> Path:
     return run.checkpoint(step)
 
 
-def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None = None) -> Path:
+def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None = None, train_s: float = 0.0) -> Path:
     """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone.
 
     Args:
@@ -46,6 +46,7 @@ def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None 
         step: of the state.
         groups: its tensors.
         told: what the rows up to here came to, so that a resume need not read them.
+        train_s: seconds of training.
 
     Raises:
         OSError: it cannot be written; the old ones are as they were, and the room is free again.
@@ -56,7 +57,9 @@ def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None 
     temporary.mkdir()
     try:
         sums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
-        state = checkpoints.sealed({"schema": SCHEMA, "step": step, "sha256": sums, "told": told or {}})
+        state = checkpoints.sealed(
+            {"schema": SCHEMA, "step": step, "train_s": train_s, "sha256": sums, "told": told or {}}
+        )
         write_atomically(temporary / "state.json", to_json(state, indent=True))
         if final.exists():  # trained again after a resume from an earlier step
             aside = run.checkpoints / f".{step:08d}.old"

@@ -1,14 +1,13 @@
 """The training loop, as a generator of events. It knows neither disk nor screen."""
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from cmbench.engine.clock import Clock
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
@@ -86,10 +85,11 @@ def train(trainer: Trainer) -> Iterator[Event]:
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     clip = trainer.recipe.optimizer.clip
     anatomy = trainer.recipe.profile.anatomy_every if hasattr(trainer.objective, "anatomy") else 0
-    speed = Speed()
+    clock = Clock(state)
     state.model.train()
 
     while state.step < steps:
+        clock.start()
         recipe = trainer.recipe  # another one where the run has been steered since the last step
         random = StepRandom(trainer.device, recipe.seed, state.step)
         x_0, labels = data.batch(batch_size, random)
@@ -127,22 +127,21 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if terms.tangent_norm is not None:
             scalars["tangent_norm"] = terms.tangent_norm.mean()
         state.means.add({**scalars, "grad_norm": grad_norm})
-        speed.add(batch_size)
+        means = state.means.flush() if _due(recipe.log.every, state.step, steps) else None
+        clock.stop(batch_size)
 
-        if _due(recipe.log.every, state.step, steps):
-            means = state.means.flush()
+        if means is not None:
             spent = trainer.compute.so_far(state.step * batch_size)
-            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, **spent, "images_per_s": speed.read()})
+            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, **spent, "images_per_s": clock.read()})
         if _due(recipe.profile.every, state.step, steps):
             yield Profiled(state.step, state.profile.flush())
-        with speed.paused():
-            if _due(recipe.evaluate.every, state.step, steps):
-                yield _evaluated(trainer)
-            if _due(recipe.snapshot.every, state.step, steps):
-                yield Snapshotted(state.step, trainer.snapshot())
-            if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
-                yield CheckpointDue(state.step)
-            yield Stepped(state.step)
+        if _due(recipe.evaluate.every, state.step, steps):
+            yield _evaluated(trainer)
+        if _due(recipe.snapshot.every, state.step, steps):
+            yield Snapshotted(state.step, trainer.snapshot())
+        if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
+            yield CheckpointDue(state.step)
+        yield Stepped(state.step)
 
 
 def _diverged(terms: Terms, state: State) -> Diverged:
@@ -176,28 +175,3 @@ def _evaluated(trainer: Trainer) -> Evaluated:
 
 def _due(every: int, step: int, steps: int) -> bool:
     return every > 0 and (step % every == 0 or step == steps)
-
-
-class Speed:
-    """Images per second of training alone, since the last reading."""
-
-    def __init__(self) -> None:
-        self._images, self._since = 0, time.perf_counter()
-
-    def add(self, images: int) -> None:
-        """Count the images of a step."""
-        self._images += images
-
-    def read(self) -> float:
-        """Return images per second and start anew."""
-        now = time.perf_counter()
-        rate = self._images / max(now - self._since, 1e-9)
-        self._images, self._since = 0, now
-        return rate
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what happens in the block."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began

@@ -22,7 +22,7 @@ from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, backward
 from cmbench.rundir.summary import Summary
 
-_OF_THE_MACHINE = {"images_per_s"}  # metrics that an equal run has otherwise; checkpoints of equal runs are equal
+_OF_THE_MACHINE = {"images_per_s"}  # metrics that an equal run has otherwise; `train_s` aside, equal runs save equally
 _STATUS_EVERY = 1.0  # seconds between heartbeats
 _LAST_WORD = 10.0  # seconds that the last status may wait for room on the disk
 
@@ -142,7 +142,8 @@ class Recorder:
         quality = {str(s): self._quality[s] for s in kept if s in self._quality}
         last = {key: value for key, value in self._summary.last.items() if key not in _OF_THE_MACHINE}
         told = {"last": last, "best": self._summary.best, "quality": quality}
-        folder = self._there(lambda run: checkpoint.save(run, step, self.trainer.state.groups(), told))
+        state = self.trainer.state
+        folder = self._there(lambda run: checkpoint.save(run, step, state.groups(), told, state.train_s))
         saved = layout.steps_of_checkpoints(self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
@@ -217,7 +218,8 @@ class Recorder:
 
     def _append(self, stream: str, log: Log, values: Mapping[str, Any]) -> Record:
         self.follow()
-        row = {"step": self.trainer.state.step, "time": time.time(), **values}
+        state = self.trainer.state
+        row = {"step": state.step, "time": time.time(), "train_s": state.train_s, **values}
         self.attempt(log.path.name, lambda: log.append(row))
         if log.renewed > self._renewed[log]:
             self._renewed[log] = log.renewed
@@ -239,6 +241,7 @@ class Recorder:
                 "step": step,
                 "of": train.steps,
                 "images": step * train.batch_size,
+                "train_s": self.trainer.state.train_s,
                 "images_per_s": rate,
                 "eta_s": (train.steps - step) * train.batch_size / rate if rate else None,
                 "checkpoint": saved[-1] if saved else None,

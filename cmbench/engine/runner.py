@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from cmbench import consent
 from cmbench import recipe as recipes
@@ -15,13 +16,14 @@ from cmbench.engine import build, checkpoint, environment, snapshot, trainer
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
-from cmbench.rundir import control, layout, leftovers, settings, status
-from cmbench.rundir.fields import whole
+from cmbench.rundir import checkpoints, control, layout, leftovers, settings, status
+from cmbench.rundir.fields import moment, whole
 from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.lock import hold
 from cmbench.rundir.log import Log, Row, Tail, newest
 from cmbench.rundir.select import runs_folder
+from cmbench.rundir.series import Series
 
 
 def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:
@@ -120,6 +122,7 @@ def resume(
             else:
                 damaged = []
                 built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
+            built.state.train_s = _trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
             warnings = [*damaged, *environment.differences(meta, built)]
@@ -127,6 +130,18 @@ def resume(
     except BaseException:
         lock.release()
         raise
+
+
+def _trained_for(run: RunDir, step: int) -> float:
+    """Return the seconds of training up to a checkpoint, as it says; one of an earlier version, as its rows say."""
+    told = moment(checkpoints.state(run, step)[0].get("train_s")) if step else 0.0
+    if told is not None:
+        return told
+    metrics = Series(run).metrics
+    while metrics.read():
+        pass
+    steps, seconds, _ = metrics.course()
+    return float(np.interp(step, steps, seconds))
 
 
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:

@@ -38,8 +38,8 @@ class Average:
 class State:
     """Step, weights, the objective's target, averages, optimiser and unfinished means.
 
-    `step` is the number of optimiser steps done. `groups` and `load` are inverse to each other; a checkpoint holds
-    one file for each group.
+    `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `groups` and
+    `load` are inverse to each other; a checkpoint holds one file for each group.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class State:
         averages: list[Average],
         profile: Profile,
     ) -> None:
-        self.step = 0
+        self.step, self.train_s = 0, 0.0
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.averages, self.profile, self.means = averages, profile, Means()
 

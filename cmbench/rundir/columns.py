@@ -13,10 +13,11 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.series import Profiles, openings
 from cmbench.rundir.summary import NOT_METRICS
+from cmbench.rundir.training import KEYS, Seconds
 
 Floats = NDArray[np.float64]
 _Block = dict[str, Floats]
-_PLACES = ("step", "images", "time", "segment")
+_PLACES = ("step", "images", "seconds")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Column:
 
     Attributes:
         step, images: after which the row was written; nan where a row does not say how many images.
-        seconds: of training, without the time between a stop and the first row of the next segment.
+        seconds: of training, as `training` tells them.
         forwards: what the run had cost then in forward passes of its network; nan where a row does not say so.
         value: nan and inf where it was not finite.
     """
@@ -68,15 +69,16 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
         run: whose metrics.jsonl; a missing file has no metrics.
         created: when the run began, seconds since 1970; None lets its first row be the begin.
     """
-    blocks: list[_Block] = []
+    blocks, seconds = list[_Block](), Seconds(created)
     for piece in Tail(run.metrics).pieces():
         start = 0
         for i, first in openings(piece):
-            blocks.append(_block(piece[start:i]))
-            blocks = [_where(block, block["step"] < first) for block in blocks]
+            blocks.append(_block(piece[start:i], seconds))
+            blocks = [kept for block in blocks if len((kept := _where(block, block["step"] < first))["step"])]
+            seconds.back_to(*((blocks[-1][key][-1] for key in ("step", "seconds")) if blocks else (0.0, 0.0)))
             start = i + 1
-        blocks.append(_block(piece[start:]))
-    return _columns([block for block in blocks if len(block["step"])], created)
+        blocks.append(_block(piece[start:], seconds))
+    return _columns([block for block in blocks if len(block["step"])])
 
 
 def profiles(run: RunDir) -> dict[str, Profile]:
@@ -96,13 +98,14 @@ def _profile(rows: Sequence[tuple[int, NDArray[np.float32]]]) -> Profile:
     return Profile(np.array(list(newest), np.int64), np.array(list(newest.values()), np.float64))
 
 
-def _block(rows: Sequence[Row]) -> _Block:
+def _block(rows: Sequence[Row], seconds: Seconds) -> _Block:
     """Return arrays (n,) by key, nan where a row lacks it; "there KEY" marks the rows that have one."""
     found = _numbers(rows)
     nowhere = np.full(len(rows), np.nan)
     if (lost := np.isnan(found.get("step", nowhere))).any():
-        return _block([row for row, gone in zip(rows, lost, strict=True) if not gone])
-    block = {key: found.get(key, nowhere) for key in _PLACES}
+        return _block([row for row, gone in zip(rows, lost, strict=True) if not gone], seconds)
+    places = {key: found.get(key, nowhere) for key in KEYS}
+    block = {"step": places["step"], "images": places["images"], "seconds": seconds.at(places)}
     named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if "nonfinite" in row] if "nonfinite" in found else []
     for key in sorted(found.keys() - NOT_METRICS):
         value = found[key]
@@ -145,12 +148,12 @@ def _where(block: _Block, kept: NDArray[np.bool_]) -> _Block:
     return block if kept.all() else {key: array[kept] for key, array in block.items()}
 
 
-def _columns(blocks: Sequence[_Block], created: float | None) -> dict[str, Column]:
+def _columns(blocks: Sequence[_Block]) -> dict[str, Column]:
     if not blocks:
         return {}
-    step, images, time, segment = (np.concatenate([block[key] for block in blocks]) for key in _PLACES)
+    step, images, seconds = (np.concatenate([block[key] for block in blocks]) for key in _PLACES)
     order = np.argsort(step, kind="stable")
-    seconds = _training_seconds(time, segment, created)[order]
+    seconds = np.maximum.accumulate(seconds[order])
     forwards = np.concatenate([block.get("forwards", np.full(len(block["step"]), np.nan)) for block in blocks])
     columns: dict[str, Column] = {}
     shared: dict[
@@ -172,11 +175,3 @@ def _columns(blocks: Sequence[_Block], created: float | None) -> dict[str, Colum
 
 def _joined(blocks: Sequence[_Block], key: str) -> Floats:
     return np.concatenate([block.get(key, np.zeros(len(block["step"]))) for block in blocks])
-
-
-def _training_seconds(time: Floats, segment: Floats, created: float | None) -> Floats:
-    """Return the seconds of training at each row: the clock's, without the gaps between segments."""
-    begin = time[0] if created is None or not created <= time[0] else created
-    passed = np.maximum(np.diff(time, prepend=begin), 0.0)
-    passed[1:][np.diff(segment) != 0] = 0.0
-    return np.cumsum(np.nan_to_num(passed))

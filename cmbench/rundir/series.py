@@ -14,122 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbench.rundir.fields import whole
+from cmbench.rundir.curve import Curve, as_float32
+from cmbench.rundir.fields import moment, whole
+from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.settings import is_setting
+from cmbench.rundir.training import Seconds
 
-CAPACITY = 1 << 14  # buckets of a curve
 CURVES = 1 << 12  # names that a run may have
 PROFILES = 256  # rows of profiles.jsonl kept of each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
-_LARGEST = float(np.finfo(np.float32).max)
-_NO_CURVES = {"step", "time", "segment", "images", "nonfinite"}
-_FIELDS = {
-    "step": np.int64,
-    "time": np.float64,
-    "low": np.float32,
-    "high": np.float32,
-    "mean": np.float32,
-    "count": np.int32,  # finite values
-    "bad": np.int32,  # values that were not finite
-}
-
-
-@dataclass(frozen=True)
-class Points:
-    """Buckets of a curve, each array (n,): the last step and time of each, its finite values, how many were not."""
-
-    step: NDArray[np.int64]
-    time: NDArray[np.float64]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    count: NDArray[np.int32]
-    bad: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.step)
-
-
-class Curve:
-    """One metric over the steps."""
-
-    def __init__(self) -> None:
-        # Filled at once, so that a viewer that starts well does not grow for hours.
-        self._buckets = {name: np.zeros(CAPACITY, dtype) for name, dtype in _FIELDS.items()}
-        self._n, self._rows = 0, 1
-        self._rest: Points | None = None  # rows of a bucket that is not complete yet
-        self.version = 0
-
-    def extend(
-        self, step: NDArray[np.int64], time: NDArray[np.float64], value: NDArray[np.float64], bad: NDArray[np.bool_]
-    ) -> None:
-        """Take in rows, each array (n,); `bad` marks values that were not finite."""
-        finite = _as_float32(np.where(bad, np.nan, value))
-        rows = Points(step, time, finite, finite, finite, (~bad).astype(np.int32), bad.astype(np.int32))
-        self.version += 1
-        while len(rows):
-            if self._n == CAPACITY:
-                self._halve()
-            waiting = rows if self._rest is None else _joined(self._rest, rows)
-            whole = min(len(waiting) // self._rows, CAPACITY - self._n)
-            self._put(_merged(_part(waiting, 0, whole * self._rows), self._rows))
-            left = _part(waiting, whole * self._rows, len(waiting))
-            if len(left) < self._rows:
-                self._rest, rows = (left if len(left) else None), _part(left, 0, 0)
-            else:
-                self._rest, rows = None, left
-
-    def drop_from(self, step: int) -> None:
-        """Forget rows at or past a step; a bucket that lies across it goes as a whole."""
-        self._n = int(np.searchsorted(self._buckets["step"][: self._n], step))
-        if self._rest is not None:
-            kept = int(np.searchsorted(self._rest.step, step))
-            self._rest = _part(self._rest, 0, kept) if kept else None
-        self.version += 1
-
-    def points(self) -> Points:
-        """Return what there is, the incomplete last bucket included. Arrays are views: do not change them."""
-        whole = Points(**{name: array[: self._n] for name, array in self._buckets.items()})
-        return whole if self._rest is None else _joined(whole, _merged(self._rest, len(self._rest)))
-
-    def _put(self, buckets: Points) -> None:
-        for name, array in self._buckets.items():
-            array[self._n : self._n + len(buckets)] = getattr(buckets, name)
-        self._n += len(buckets)
-
-    def _halve(self) -> None:
-        merged = _merged(Points(**self._buckets), 2)
-        self._n, self._rows = 0, 2 * self._rows
-        self._put(merged)
-
-
-def _as_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return float32, of what is beyond it its end: that is finite too, and must not be taken for what is not."""
-    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-
-
-def _part(points: Points, start: int, stop: int) -> Points:
-    return Points(**{name: getattr(points, name)[start:stop] for name in _FIELDS})
-
-
-def _joined(a: Points, b: Points) -> Points:
-    return Points(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in _FIELDS})
-
-
-def _merged(points: Points, size: int) -> Points:
-    """Merge each `size` neighbours; `size` divides their number."""
-    if size == 1 or not len(points):
-        return points
-    table = {name: getattr(points, name).reshape(-1, size) for name in _FIELDS}
-    count = table["count"].sum(axis=1)
-    total = np.nansum(table["mean"] * table["count"], axis=1)
-    low = np.fmin.reduce(table["low"], axis=1)
-    high = np.fmax.reduce(table["high"], axis=1)
-    mean = np.divide(total, count, out=np.full(len(count), np.nan, total.dtype), where=count > 0)
-    return Points(table["step"][:, -1], table["time"][:, -1], low, high, mean, count, table["bad"].sum(axis=1))
+_NO_CURVES = {"step", "time", "train_s", "segment", "images", "nonfinite"}
 
 
 def _is_row(row: Row) -> bool:
@@ -169,6 +66,7 @@ class Metrics:
     reader: Tail
     curves: dict[str, Curve] = field(default_factory=dict)  # at most CURVES
     last: dict[str, float] = field(default_factory=dict)
+    clock: Seconds = field(default_factory=Seconds)
 
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
@@ -179,14 +77,27 @@ class Metrics:
             start = i + 1
             for curve in self.curves.values():
                 curve.drop_from(first_step)
+            self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
         self._extend(rows[start:])
         return bool(rows)
+
+    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return steps that have rows, ascending, the seconds of training and the wall's time there: of one curve.
+
+        Each is a copy, (n,), of zeros where there is no curve.
+        """
+        points = max((curve.points() for curve in self.curves.values()), key=len, default=None)
+        if points is None or not len(points):
+            return np.zeros(1), np.zeros(1), np.zeros(1)
+        return points.step.astype(np.float64), points.seconds.copy(), points.time.copy()
 
     def _extend(self, rows: Sequence[Row]) -> None:
         if not (rows := list(filter(_is_row, rows))):
             return
         step = np.array([row["step"] for row in rows], np.int64)
         time = np.array([row["time"] for row in rows], np.float64)
+        told = {key: _values(rows, key) for key in ("images", "images_per_s", "train_s")}
+        seconds = self.clock.at({"step": step.astype(np.float64), "time": time, **told})
         named = [(i, row["nonfinite"]) for i, row in enumerate(rows) if isinstance(row.get("nonfinite"), dict)]
         for key in sorted(set().union(*rows) - _NO_CURVES):
             value = _values(rows, key)
@@ -195,7 +106,9 @@ class Metrics:
             there = bad | ~np.isnan(value)
             if not there.any() or (key not in self.curves and len(self.curves) == CURVES):
                 continue
-            self.curves.setdefault(key, Curve()).extend(step[there], time[there], value[there], bad[there])
+            self.curves.setdefault(key, Curve()).extend(
+                step[there], time[there], seconds[there], value[there], bad[there]
+            )
             final = int(np.flatnonzero(there)[-1])
             self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
 
@@ -252,7 +165,7 @@ class Profiles:
 def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
     """Return the bins of profiles, (n, B), nan where there is no number; None where they are not alike, or none."""
     try:
-        table = _as_float32(np.array(values, np.float64))
+        table = as_float32(np.array(values, np.float64))
     except (TypeError, ValueError):
         return None
     return table if table.ndim == 2 and table.size else None
@@ -284,7 +197,8 @@ class Series:
     """Everything that grows in a run directory."""
 
     def __init__(self, run: RunDir) -> None:
-        self.metrics = Metrics(Tail(run.metrics))
+        began = moment((read_json(run.meta) or {}).get("created"))
+        self.metrics = Metrics(Tail(run.metrics), clock=Seconds(began))
         self.profiles = Profiles(Tail(run.profiles))
         self.journal = Journal(Tail(run.events))
 

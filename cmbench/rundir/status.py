@@ -31,6 +31,7 @@ _TYPES: dict[str, Callable[[object], Any]] = {
     "heartbeat": moment,
     "pid": whole,
     "pid_start": number_of,
+    "train_s": moment,
     "images_per_s": number_of,
     "eta_s": moment,
     "checkpoint": whole,

@@ -8,7 +8,7 @@ from cmbench.measures import Better, better
 from cmbench.rundir.fields import best, number_of, numbers
 from cmbench.rundir.log import Row
 
-NOT_METRICS = {"step", "time", "segment", "images", "nonfinite", "forwards_per_image"}
+NOT_METRICS = {"step", "time", "train_s", "segment", "images", "nonfinite", "forwards_per_image"}
 
 
 class Summary:

@@ -37,6 +37,11 @@ class Line:
     dash: str = "solid"
     smooth: bool = True
 
+    @property
+    def rows(self) -> Floats:
+        """Rows behind each value, (n,); of those that were not finite one, however many there were."""
+        return self.count + self.bad
+
     @classmethod
     def of(cls, label: str, x: Floats, y: Floats, colour: int = 0, dash: str = "solid") -> "Line":
         """Return a line through points; it is broken where y is not finite."""

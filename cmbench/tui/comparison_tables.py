@@ -82,7 +82,7 @@ def cell(value: float | None) -> str:
 
 
 def place(axis: Axis, value: float | None) -> str:
-    """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20`."""
+    """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20` of training time."""
     if value is None:
         return f"equal {axis}"
     words = {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": clock(value)}
@@ -185,7 +185,7 @@ def _goal(letters: Sequence[str], goal: Goal) -> Section:
         else [letter, NONE, NONE, NONE, NONE]
         for letter, found in zip(letters, goal.reached, strict=True)
     ]
-    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "time", "forwards"], rows)
+    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "training time", "forwards"], rows)
 
 
 def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Mapping[str, Metric]) -> Section:

@@ -1,37 +1,78 @@
-"""The average that charts draw: exponential, with its bias towards the first value taken out."""
+"""The average that charts and reports draw: a centred Gaussian window, which does not lag, wide in share of the rows.
+
+At row i, with u the number of rows between two rows, rows j weigh K_ij = count_j exp(-(u_ij / s_i)^2 / 2) where
+|u_ij| <= 3 s_i, and the average is the value at x_i of the straight line that fits them best by these weights: a local
+linear regression (Fan & Gijbels 1996, chapter 3), which returns a straight line as it is, however the rows are spaced.
+Towards the ends s_i narrows so that the window has as many rows on either side. So a line is drawn to its ends as it
+is, and no end is drawn by rows of one side alone. Where the rows are evenly spaced it is the Gaussian mean. It never
+leaves the range of the rows in its window.
+"""
 
 import numpy as np
 
 from cmbench.tui.canvas import Floats
 
+SMOOTHINGS = (0.0, 0.005, 0.02, 0.08)  # standard deviations of the window, in shares of the rows
+USUAL = 0.02
+_FEWEST = 20  # values of a line up to which there is nothing to average: evaluations
+_REACH = 3.0  # standard deviations to either side
+_FINE = 8.0  # blocks of rows in a standard deviation: they widen the window by a thousandth
 
-def ema(values: Floats, count: Floats, decay: float) -> Floats:
-    """Return the average at each value: sum of decay^(age in rows) v over the same sum of ones.
 
-    What Adam calls bias correction (Kingma & Ba 2015, section 3). Values that are not finite are passed over: the
-    average stays as it was; it is nan before the first value.
+def average(x: Floats, values: Floats, count: Floats, share: float) -> Floats:
+    """Return the average at each value, (n,); nan where a value is not finite: such are passed over.
 
     Args:
+        x: places, ascending, (n,).
         values: (n,).
-        count: rows behind each value, (n,): a mean of 8 rows weighs and ages as 8 rows.
-        decay: of one row, in (0, 1).
+        count: rows behind each value, (n,): a mean of 8 rows weighs and spans as 8 rows.
+        share: standard deviation of the window over all rows, in (0, 1).
     """
-    there = np.isfinite(values) & (count > 0)
-    keep = np.where(there, np.power(decay, count), 1.0)
-    weight = 1.0 - keep
-    known = np.where(there, values, 0.0)
-    size = float(np.abs(known).max(initial=0.0)) or 1.0  # in units of it, nothing in a block is beyond all floats
-    total, norm = _filtered(keep, weight * (known / size)), _filtered(keep, weight)
-    return size * np.divide(total, norm, out=np.full(len(values), np.nan), where=norm > 0)
+    found = np.full(len(values), np.nan)
+    there = np.isfinite(values) & np.isfinite(x) & (count > 0)
+    if not there.any():
+        return found
+    x, values, count = x[there], values[there], count[there]
+    size = float(np.abs(values).max()) or 1.0  # in units of it, no sum is beyond all floats
+    width = share * float(count.sum())
+    blocks = min(len(x), int(np.ceil(_FINE / share)))  # of neighbours: few sums, and from the left as from the right
+    starts = np.rint(np.linspace(0, len(x), blocks + 1)).astype(np.int64)[:-1]
+    rows = np.add.reduceat(count, starts)
+    at, mean = (np.add.reduceat(count * part, starts) / rows for part in (x - x[0], values / size))
+    smooth = _regressed(at, mean, rows, width)
+    if len(starts) < len(x):  # lines between the blocks, and to the first and last row, which are their own averages
+        at, smooth = np.pad(at, 1), np.pad(smooth, 1)
+        at[-1], smooth[0], smooth[-1] = x[-1] - x[0], values[0] / size, values[-1] / size
+        smooth = np.interp(x - x[0], at, smooth)
+    found[there] = size * smooth
+    return found
 
 
-def _filtered(keep: Floats, gain: Floats) -> Floats:
-    """Return y_k = keep_k y_{k-1} + gain_k from y = 0, block by block: products of a block stay within float64."""
-    out, last, logs = np.empty(len(gain)), 0.0, np.log(np.maximum(keep, 1e-100))
-    block = max(1, int(500 / max(1e-6, -float(logs.min(initial=0.0)))))
-    for start in range(0, len(gain), block):
-        part = slice(start, start + block)
-        fade = np.exp(np.cumsum(logs[part]))
-        out[part] = fade * (last + np.cumsum(gain[part] / fade))
-        last = out[part][-1]
-    return out
+def width_in_rows(count: Floats, share: float) -> int:
+    """Return the standard deviation of the window in rows; 0 where an average would be the rows, or these are few."""
+    return int(share * float(count.sum()) + 0.5) if len(count) > _FEWEST else 0
+
+
+def _regressed(x: Floats, y: Floats, rows: Floats, width: float) -> Floats:
+    """Return the local linear regression at each x, (m,), with windows of a standard deviation of `width` rows."""
+    place = np.cumsum(rows) - rows / 2
+    reach = np.minimum(_REACH * width, np.minimum(place - place[0], place[-1] - place))
+    wide = np.searchsorted(place, place + reach * (1 + 1e-9), side="right") - np.arange(len(x))
+    offsets = np.arange(-int(wide.max()), int(wide.max()) + 1)
+    other = np.arange(len(x))[:, None] + offsets
+    inside = (other >= 0) & (other < len(x))
+    other = np.where(inside, other, 0)
+    apart = place[other] - place[:, None]
+    inside &= np.abs(apart) <= reach[:, None] * (1 + 1e-9)
+    weight = np.where(
+        inside, rows[other] * np.exp(-0.5 * (_REACH * apart / np.maximum(reach, 1e-9)[:, None]) ** 2), 0.0
+    )
+    dx = np.where(inside, x[other] - x[:, None], 0.0)
+    dx /= np.maximum(np.abs(dx).max(axis=1, keepdims=True), 1e-300)
+    near = y[other]
+    s0, s1, s2, t0, t1 = ((weight * part).sum(axis=1) for part in (1.0, dx, dx * dx, near, dx * near))
+    spread = s0 * s2 - s1 * s1
+    is_line = spread > 1e-9 * s0 * s2
+    line = np.divide(s2 * t0 - s1 * t1, spread, out=t0 / s0, where=is_line)
+    low, high = (ends(np.where(inside, near, y[:, None]), axis=1) for ends in (np.min, np.max))
+    return np.clip(line, low, high)

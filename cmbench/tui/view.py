@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ from numpy.typing import NDArray
 
 from cmbench.comparison.member import with_settings
 from cmbench.errors import UsageError
+from cmbench.measures import SCHEDULES
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
 from cmbench.rundir import settings, status
+from cmbench.rundir.curve import Points
 from cmbench.rundir.fields import moment, number_list, number_of, tables, whole
 from cmbench.rundir.files import opened, read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
-from cmbench.rundir.series import Points, Series
+from cmbench.rundir.series import Series
 from cmbench.tui.chart_lines import Line, Mark
 
-AXES = ("step", "images", "time", "forwards")
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _AT_FIRST = 0.2  # where nothing is shown yet
 _TAIL = 1 << 14  # bytes of the console
@@ -146,64 +148,73 @@ class RunView:
         return None if value is None or step is None else (value, step)
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
-        """Return a curve over steps, images, seconds since the start or forward passes."""
+        """Return a curve over one of `axes.OF_RUNS`: steps, images, seconds of training, moments or forward passes."""
         curve = self.series.metrics.curves.get(key)
         empty = np.empty(0)
         if curve is None:
             return Line.of(label or key, empty, empty, colour, dash)
         with self._lock:  # copies: a reader goes on in these arrays
             points = curve.points()
-            return Line(
-                label or key,
-                self._x(points, axis),
-                points.low.astype(np.float64),
-                points.high.astype(np.float64),
-                points.mean.astype(np.float64),
-                points.count.astype(np.float64),
-                points.bad > 0,
-                colour,
-                dash,
+            x = self._x(points, axis)
+            order = np.argsort(x, kind="stable") if axis == "wall" else slice(None)  # that clock may be set back
+            low, high, mean, count = (
+                part[order].astype(np.float64) for part in (points.low, points.high, points.mean, points.count)
             )
+            bad, smooth = points.bad[order] > 0, key not in SCHEDULES
+            return Line(label or key, x[order], low, high, mean, count, bad, colour, dash, smooth)
 
     def x_end(self, axis: str) -> float | None:
         """Return where the axis stops when the run is finished, if that is known."""
         of = self.status.get("of")
-        if axis == "time" or not isinstance(of, int):
+        if axis in ("time", "wall") or not isinstance(of, int):
             return None
         return of * self._per_step(axis)
+
+    def x_start(self, axis: str) -> float:
+        """Return where an axis begins: zero, or the moment when the run did."""
+        if axis != "wall":
+            return 0.0
+        began, times = moment(self.meta.get("created")), self._course()[2]
+        known = times[np.isfinite(times) & (times > 0)]
+        return min([*known, *([] if began is None else [began])], default=0.0)
 
     def marks(self, axis: str) -> list[Mark]:
         """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
         rows = list(self.series.journal.rows)
-        marks = []
+        marks, course = [], self._course()
         for kind, sign in _SIGNS.items():
             found = [row for row in rows if row.get("kind") == kind]
             is_quiet = kind == "checkpoint"
             marks += [
-                Mark(self._x_of(row, axis), sign, kind in ("diverged", "warning"), is_quiet)
+                Mark(self._x_of(row, axis, course), sign, kind in ("diverged", "warning"), is_quiet)
                 for row in (_thinned(found, _CHECKPOINTS) if is_quiet else found)
             ]
         return marks
 
     def _x(self, points: Points, axis: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        if axis == "time":
-            return points.time - self._start
+        if axis in ("time", "wall"):
+            return (points.seconds if axis == "time" else points.time).copy()
         return points.step.astype(np.float64) * self._per_step(axis)
 
-    def _x_of(self, row: dict[str, Any], axis: str) -> float:
+    def _x_of(self, row: dict[str, Any], axis: str, course: Sequence[np.ndarray[Any, Any]]) -> float:
+        """Return where a row of the journal stands; the seconds of training of one that does not say them, by steps."""
+        if axis == "wall":
+            return moment(row.get("time")) or 0.0
+        step = whole(row.get("step")) or 0
         if axis == "time":
-            return (moment(row.get("time")) or self._start) - self._start
-        return (whole(row.get("step")) or 0) * self._per_step(axis)
+            told = moment(row.get("train_s"))
+            return float(np.interp(step, course[0], course[1])) if told is None else told
+        return step * self._per_step(axis)
+
+    def _course(self) -> tuple[np.ndarray[Any, Any], ...]:
+        with self._lock:
+            return self.series.metrics.course()
 
     def _per_step(self, axis: str) -> float:
         """Return how much of an axis a step is: itself, its images, or what they cost in forward passes."""
         images = self.recipe.train.batch_size if self.recipe else 1
         of_image = self.series.metrics.last.get("forwards_per_image", 1.0)
         return {"step": 1.0, "images": images, "forwards": images * of_image}[axis]
-
-    @property
-    def _start(self) -> float:
-        return moment(self.meta.get("created")) or 0.0
 
     def _is_new(self, path: Path) -> bool:
         try:

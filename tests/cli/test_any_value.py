@@ -172,7 +172,7 @@ def screens(run: RunDir) -> None:
     view = RunView(run)
     while view.read() or view.series.behind:
         pass
-    for axis in ("step", "images", "time", "forwards"):
+    for axis in ("step", "images", "time", "wall", "forwards"):
         view.marks(axis)
         view.x_end(axis)
         for key in view.keys:

@@ -13,6 +13,7 @@ from cmbench.cli import _report_charts
 from cmbench.comparison.compare import compare
 from cmbench.rundir import annotations
 from cmbench.rundir.layout import RunDir
+from cmbench.tui.smoothing import USUAL, average
 
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)> $\\frac{$ \x1b[0m"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -148,3 +149,18 @@ def test_without_matplotlib_one_line(cmbench, home, monkeypatch):
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err == f"cmbench: {option}: matplotlib is not installed (pip install 'cmbench[plots]')\n"
         assert not (home / "x").exists()
+
+
+def test_curves_are_averaged_as_on_screens_and_schedules_never(home):
+    n = 1000
+    noisy, N = 2 + np.random.default_rng(0).normal(size=n), 10.0 * 2 ** (np.arange(n) // 300)
+    found = compare([compared_run(home, "a", {"loss": noisy.tolist(), "N": N.tolist()})])
+    figure = _report_charts._figure(found)
+    charts = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_title(loc="left")}
+    assert set(charts) == {"loss  gauss 2%", "N"}
+    x, y = charts["N"].lines[0].get_data()
+    assert all(N[int(step) - 1] == value for step, value in zip(x, y, strict=True))  # values of rows alone
+    x, y = charts["loss  gauss 2%"].lines[0].get_data()
+    mean = average(np.arange(1.0, n + 1), noisy, np.ones(n), USUAL)
+    assert y == pytest.approx(mean[np.asarray(x, int) - 1])
+    assert (x[0], x[-1]) == (1, n)

@@ -12,7 +12,7 @@ from cmbench.rundir import control
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Row, read_rows
 
-CLOCK = {"time", "images_per_s", "segment"}
+CLOCK = {"time", "train_s", "images_per_s", "segment"}
 Requests = dict[int, list[tuple[str, dict]]]  # step -> action, settings
 
 

@@ -9,7 +9,7 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.log import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
-CLOCK = {"time", "images_per_s", "segment"}
+CLOCK = {"time", "train_s", "images_per_s", "segment"}
 MANY = ["precision", "nearest_neighbour", "frechet_distance", "energy_distance", "coverage", "sliced_wasserstein"]
 
 

@@ -249,7 +249,8 @@ def test_a_request_cannot_pass_for_one_made_again(home):
     (made.run.control / "1700000000000000000-00ab.json").write_bytes(to_json(request))
     (row,) = answers(finish(made))
     assert row == {
-        **{"segment": 1, "step": 0, "time": row["time"], "kind": "request", "id": "1700000000000000000-00ab"},
+        **{"segment": 1, "step": 0, "time": row["time"], "train_s": 0.0, "kind": "request"},
+        "id": "1700000000000000000-00ab",
         **{"action": "set", "settings": {"log.every": 4}, "result": "done"},
     }
 

@@ -19,7 +19,7 @@ from cmbench.rundir.log import Log, read_rows
 from cmbench.rundir.summary import Summary
 
 pytestmark = pytest.mark.usefixtures("put_back")
-CLOCK = {"time", "images_per_s", "segment"}
+CLOCK = {"time", "train_s", "images_per_s", "segment"}
 
 UNET = [
     "data.kind=digits",

@@ -4,11 +4,13 @@ import math
 import numpy as np
 import pytest
 
+from cmbench.rundir import curve as curve_module
 from cmbench.rundir import log as log_module
 from cmbench.rundir import series
+from cmbench.rundir.curve import Curve
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log, read_rows
-from cmbench.rundir.series import Curve, Series
+from cmbench.rundir.series import Series
 
 
 @pytest.fixture
@@ -60,13 +62,13 @@ def test_values_that_are_not_finite_are_marked_and_no_value(run):
 
 @pytest.mark.parametrize("n", [15, 16, 17, 31, 32, 33, 1000, 1003])
 def test_long_curves_keep_every_spike_in_bounded_memory(monkeypatch, n):
-    monkeypatch.setattr(series, "CAPACITY", 16)
+    monkeypatch.setattr(curve_module, "CAPACITY", 16)
     random = np.random.default_rng(0)
     value, curve = random.normal(size=n), Curve()
     value[n // 3] = 1e6
     step = np.arange(1, n + 1)
     for part in np.array_split(np.arange(n), 7):
-        curve.extend(step[part], step[part] + 0.5, value[part], np.zeros(len(part), bool))
+        curve.extend(step[part], step[part] + 0.5, 2.0 * step[part], value[part], np.zeros(len(part), bool))
     points = curve.points()
     assert len(points) <= 17
     assert points.count.sum() == n
@@ -80,7 +82,7 @@ def test_long_curves_keep_every_spike_in_bounded_memory(monkeypatch, n):
 
 
 def test_finite_values_beyond_float32_stay_finite(run, monkeypatch):
-    monkeypatch.setattr(series, "CAPACITY", 4)
+    monkeypatch.setattr(curve_module, "CAPACITY", 4)
     log(run, [row(k, loss=(-1) ** k * 1e300) for k in range(1, 17)])
     log(run, [row(1, loss=[1e300, None, -1e39, 1.0])], stream="profiles")
     found = read(run)
@@ -88,16 +90,16 @@ def test_finite_values_beyond_float32_stay_finite(run, monkeypatch):
     assert points.count.tolist() == [4, 4, 4, 4]
     assert not points.bad.any()
     assert all(np.isfinite(part).all() for part in (points.low, points.high, points.mean))
-    assert (points.low.min(), points.high.max()) == (-series._LARGEST, series._LARGEST)
+    assert (points.low.min(), points.high.max()) == (-curve_module._LARGEST, curve_module._LARGEST)
     assert bins.dtype == points.low.dtype == np.float32
-    np.testing.assert_array_equal(bins, np.float32([series._LARGEST, np.nan, -series._LARGEST, 1.0]))
+    np.testing.assert_array_equal(bins, np.float32([curve_module._LARGEST, np.nan, -curve_module._LARGEST, 1.0]))
     assert found.metrics.last == {"loss": 1e300}
 
 
 def test_what_was_not_finite_is_counted_in_merged_buckets(monkeypatch):
-    monkeypatch.setattr(series, "CAPACITY", 4)
+    monkeypatch.setattr(curve_module, "CAPACITY", 4)
     curve, bad = Curve(), np.arange(16) % 5 == 0
-    curve.extend(np.arange(16), np.arange(16.0), np.ones(16), bad)
+    curve.extend(np.arange(16), np.arange(16.0), np.arange(16.0), np.ones(16), bad)
     points = curve.points()
     assert points.bad.sum() == bad.sum()
     assert points.count.sum() == 16 - bad.sum()

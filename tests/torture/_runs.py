@@ -16,7 +16,7 @@ from torture import _commands, _operations
 from torture._operations import Operation
 
 TRAIN = ("run", "tiny.toml", "--foreground", "--set", "evaluate.true_error_n=4")
-CLOCKS = {"time", "images_per_s", "segment"}
+CLOCKS = {"time", "train_s", "images_per_s", "segment"}
 RUN = "tiny-20260101-000000-0000"
 PICTURE = r"[0-9]{8}_[0-9]+step\.(png|safetensors)"
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from textual import events
@@ -5,8 +7,8 @@ from tui_host import alone, colours_at, painted, picture
 
 from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.scales import Scale
+from cmbench.tui.smoothing import SMOOTHINGS
 from cmbench.tui.widgets.chart import Chart
-from cmbench.tui.widgets.chart_keys import SMOOTHINGS
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 60, 16
@@ -344,7 +346,8 @@ def test_dragging_and_the_wheel_with_shift_pan(zoomed):
         await mouse(chart, pilot, events.MouseScrollDown, 28)
         assert chart._x_ends()[1] - chart._x_ends()[0] == 50.0
         await pilot.click(chart, offset=(LEFT, 5))
-        assert chart.cursor == pytest.approx(chart._x_ends()[0])
+        assert chart.cursor in chart._lines[0].x
+        assert 0 <= chart.cursor - chart._x_ends()[0] < 1  # the first row in sight
 
     zoomed(steps)
 
@@ -360,7 +363,7 @@ def test_a_button_that_was_let_go_outside_the_terminal_holds_nothing(zoomed):
     zoomed(steps)
 
 
-def test_the_cursor_begins_at_the_newest_value_and_stops_at_the_ends():
+def test_the_cursor_begins_at_the_newest_row_and_stops_at_the_last_ones():
     async def steps(chart, pilot):
         chart.show([Line.of("a", steps_of(101), steps_of(101))])
         chart.action_cursor(0)
@@ -371,7 +374,7 @@ def test_the_cursor_begins_at_the_newest_value_and_stops_at_the_ends():
         chart.action_cursor(-1000)
         assert chart.cursor == 0.0
         chart.action_cursor(1000)
-        assert chart.cursor == 150.0
+        assert chart.cursor == 100.0
         chart.action_reset()
         assert chart.cursor is None
         assert "┊" not in "".join(plot(chart))
@@ -420,3 +423,98 @@ def test_vertical_zoom_ends_before_it_breaks():
         assert labels(chart)
 
     alone(a_chart(), steps, size=(24, 8))
+
+
+def read_at(chart, x):
+    """What the lower edge says with the cursor at a place."""
+    chart.set_cursor(x)
+    return picture(chart)[-1].strip("╰╯─ ")
+
+
+def test_the_cursor_names_the_row_of_each_curve():
+    def name(x):
+        return f"step {x:,.0f}"
+
+    async def steps(chart, pilot):
+        chart.x_name, chart.fixed_x = name, (0.0, 4000.0)
+        rows = Line.of("A", np.arange(50.0, 2250.0, 50.0), np.linspace(9.0, 1.0, 44))
+        evaluated = Line.of("B", [1000.0, 2000.0], [0.5, 0.05])
+        chart.show([evaluated])
+        assert read_at(chart, 2204.0) == "step 2,000  0.05"
+        assert read_at(chart, 3999.0) == "step 2,000  0.05"
+        chart.take_smoothing(0.0)
+        chart.show([rows, evaluated])
+        assert read_at(chart, 2204.0) == "A step 2,200 1  B step 2,000 0.05"
+        assert read_at(chart, 1001.0).startswith("step 1,000  A ")
+        assert read_at(chart, 1001.0).endswith("  B 0.5")
+        assert len({i for row in plot(chart) for i, c in enumerate(row) if c == "┊"}) == 1
+        read_at(chart, 2204.0)
+        columns = sorted({i for row in plot(chart) for i, c in enumerate(row) if c == "┊"})
+        per_column = (WIDTH - LEFT - 2) / 4000
+        assert columns == [round(2000 * per_column), round(2200 * per_column)]
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_every_key_and_click_puts_the_cursor_on_a_row():
+    async def steps(chart, pilot):
+        x = np.sort(RNG.choice(np.arange(1, 5000), 40, replace=False)).astype(float)
+        chart.show([Line.of("a", x, np.sqrt(x)), Line.of("b", x[:20] + 0.5, x[:20], 1)])
+        rows = {*x, *(x[:20] + 0.5)}
+        at = []
+        for columns in [0, *[-1] * 60, *[1] * 70, 10, -10, -500, 500]:
+            chart.action_cursor(columns)
+            at.append(chart.cursor)
+        assert set(at) <= rows
+        assert at[0] == x[-1]
+        back, forth = at[: at.index(x[0]) + 1], at[61:131]
+        assert back == sorted(set(back), reverse=True)  # no press is lost, until the first row is reached
+        assert forth == sorted(forth)
+        assert at[-2:] == [x[0], x[-1]]
+        for position in (-5.0, 700.3, 1e9):
+            chart.snap_cursor(position)
+            assert chart.cursor == min(rows, key=lambda row: (abs(row - position), row))
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_rows_taken_together_are_named_so():
+    async def steps(chart, pilot):
+        x, y, bad = np.array([8.0, 16.0, 19.0]), np.array([4.0, 2.0, np.nan]), np.array([False, True, True])
+        chart.x_name = lambda x: f"step {x:g}"
+        chart.show([Line("a", x, y - 1, y + 1, y, np.array([8.0, 7.0, 0.0]), bad)])
+        assert read_at(chart, 9.0) == "to step 8  4 mean of 8"
+        assert read_at(chart, 15.0) == "to step 16  2 mean of 7, not all finite"
+        assert read_at(chart, 19.0) == "step 19  not finite"
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_an_average_is_named_and_can_be_one_chart_s_own():
+    async def steps(chart, pilot):
+        chart.show([Line.of("a", steps_of(1000), steps_of(1000))])
+        assert "loss gauss 2%, 20 rows ─" in picture(chart)[0]
+        chart.action_smooth_alone()
+        assert "loss gauss 8%, 80 rows here" in picture(chart)[0]
+        chart.take_smoothing(0.005)
+        assert "gauss 8%" in picture(chart)[0]
+        chart.action_smooth()
+        assert "loss gauss 2%, 20 rows ─" in picture(chart)[0]
+        chart.show([Line.of("a", steps_of(1000), steps_of(1000)), Line.of("b", steps_of(500), steps_of(500), 1)])
+        assert "gauss 2%, 10/20 rows" in picture(chart)[0]
+        chart.show([replace(Line.of("N", steps_of(1000), steps_of(1000) // 100), smooth=False)])
+        assert "gauss" not in picture(chart)[0]
+        assert chart._average(chart._lines[0]) is None
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_the_axis_begins_where_it_should():
+    async def steps(chart, pilot):
+        chart.x_start = 1.7e9
+        chart.show([Line.of("a", 1.7e9 + steps_of(101), steps_of(101))])
+        assert chart._x_ends() == (1.7e9, 1.7e9 + 150)
+        chart.action_cursor(-5)
+        assert chart.cursor - 1.7e9 in steps_of(101)
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))

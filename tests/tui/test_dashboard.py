@@ -5,7 +5,7 @@ import time
 
 import pytest
 from bench import HARMLESS, HOSTILE, on_screen, requests, settle, titles, use
-from live_runs import add, event, live_run, metrics, profile, write_status
+from live_runs import CREATED, add, event, live_run, metrics, profile, write_status
 from textual.widgets import Footer
 from tui_host import SIZES, shown, until
 
@@ -185,7 +185,7 @@ def test_the_keys_of_a_chart(run, size):
         for _ in range(4):
             await pilot.press("s")
             lengths.append(chart.smoothing)
-        assert lengths == [0.98, 0.998, 0.0, 0.9]
+        assert lengths == [0.08, 0.0, 0.005, 0.02]
         await pilot.press("left")
         x = chart.cursor
         await pilot.press("shift+left")
@@ -204,18 +204,38 @@ def test_the_keys_of_a_chart(run, size):
         await pilot.pause()
         assert (chart.cursor, chart._x_ends(), chart._y_zoom) == (None, whole, None)
         ends = []
-        for _ in range(4):
+        for _ in range(5):
             await pilot.press("x")
             await pilot.pause()
             ends.append((app.said[-1], float(chart._lines[0].x[-1])))
         assert ends == [
             ("x axis: images", 1280.0),
-            ("x axis: time", 40.0),
+            ("x axis: training time", 40.0),
+            ("x axis: wall time", CREATED + 40.0),
             ("x axis: forwards", 1280.0),
-            ("x axis: step", 40.0),
+            ("x axis: steps", 40.0),
         ]
 
     use([run], steps, size)
+
+
+def test_one_average_for_all_charts_and_one_for_a_chart_alone(run):
+    add(run.metrics, *(metrics(k) for k in range(41, 141)))
+
+    async def steps(app, pilot):
+        charts = list(app.screen.query(Chart))
+        await pilot.press("a")
+        await pilot.press("2", "s", "s")
+        await settle(app, pilot)
+        assert app.focused is charts[1]
+        assert [chart.strength for chart in charts] == [0.08, *[0.0] * (len(charts) - 1)]
+        assert [chart.is_smoothed_alone for chart in charts] == [True, *[False] * (len(charts) - 1)]
+        await pilot.press("1", "a")
+        await settle(app, pilot)
+        assert {chart.strength for chart in charts} == {0.0}
+        assert not charts[0].is_smoothed_alone
+
+    use([run], steps)
 
 
 def test_the_waterfall(run):

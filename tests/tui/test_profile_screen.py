@@ -252,3 +252,17 @@ def test_a_bin_without_samples_is_passed_over_and_nothing_bad():
     assert line.x.tolist() == [0.5, 2.5]
     assert line.mean.tolist() == [1.0, 3.0]
     assert not line.bad.any()
+
+
+@at_both_sizes
+def test_the_cursor_names_the_bin_of_its_row(run, size):
+    """Edges are 0 to 8: a bin lies between two of them, whatever half numbers round to."""
+    add(run.profiles, profile(45, tangent_norm=[1.5, 2.5, None, None, 5.5, 6.5, 7.5, 8.5]))
+
+    async def steps(app, pilot):
+        chart = app.screen.query_one("#curve-tangent_norm", Chart)
+        for bin, named in ((0, 0), (1, 1), (2, 1), (3, 4), (6, 6), (7, 7)):
+            chart.set_cursor(bin + 0.5)
+            assert chart._reading() == f"t {named} to {named + 1}  {named + 1.5:g}"
+
+    show(run, steps, size)

@@ -11,6 +11,7 @@ from live_runs import BINS, CREATED, RECIPE, add, event, live_run, metrics, prof
 
 from cmbench.rundir.files import to_json
 from cmbench.tui import report
+from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.view import RunView
 
 
@@ -30,9 +31,10 @@ def everything(view: RunView) -> str:
     """Ask for all that screens ask for."""
     rows = [*report.header(view, 1.0, False, False, 80), *report.journal(list(view.series.journal.rows))]
     rows += report.sparks(view, report.charts_of(view.keys), False)
-    for axis in ("step", "images", "time", "forwards"):
+    for axis in OF_RUNS:
         view.marks(axis)
         view.x_end(axis)
+        view.x_start(axis)
         for key in [*view.keys, "nothing"]:
             view.line(key, axis)
             report.note_of(view, [key])
@@ -58,6 +60,8 @@ def test_axes(run):
     assert view.line("loss", "step").x[-1] == 40
     assert view.line("loss", "images").x[-1] == 40 * 32
     assert view.line("loss", "time").x[-1] == 40
+    assert (view.x_start("time"), view.x_start("wall")) == (0, CREATED)
+    assert view.line("loss", "wall").x[-1] == CREATED + 40
     assert (view.x_end("step"), view.x_end("images"), view.x_end("time")) == (1000, 32_000, None)
     add(run.events, event(40, "request", action="pause", result="done"))
     view.read()
@@ -130,7 +134,8 @@ def test_a_meta_that_is_none(run, meta):
     view = read(run)
     everything(view)
     assert view.edges == []
-    assert view.line("loss", "time").x[-1] == CREATED + 40  # since nothing is known of a start
+    assert view.line("loss", "time").x[-1] == 39  # since the first row, for nothing is known of a start
+    assert view.x_start("wall") == CREATED + 1
 
 
 BROKEN = [
@@ -283,3 +288,34 @@ def test_forward_passes_are_an_axis(tmp_path):
     view.read()
     assert view.line("loss", "forwards").x.tolist()[-2:] == [128, 256]
     assert view.x_end("forwards") == 128_000
+
+
+def test_schedules_have_no_average(run):
+    add(
+        run.metrics, metrics(41, N=10, mu=0.9, stage=1, forwards=9.0, forwards_with_teacher=9.0, forwards_per_image=4.0)
+    )
+    view = read(run)
+    averaged = {key for key in view.keys if view.line(key, "step").smooth}
+    assert averaged == {"loss", "tangent_norm", "grad_norm", "weight", "images_per_s", "sw_1step", "sw_2step"}
+
+
+def test_training_time_goes_on_over_a_night_and_wall_time_tells_it(run):
+    night = 1e5
+    add(run.metrics, {"segment": 2, "first_step": 41})
+    add(run.metrics, *(metrics(k, time=CREATED + night + k, train_s=30.0 + k, segment=2) for k in range(41, 44)))
+    add(run.events, {"segment": 2, "first_step": 41}, {**event(42, "checkpoint"), "train_s": 72.5})
+    add(run.events, {**event(43, "warning"), "time": CREATED + night + 43})
+    view = read(run)
+    assert view.line("loss", "time").x[-4:].tolist() == [40, 71, 72, 73]
+    assert view.line("loss", "wall").x[-2:].tolist() == [CREATED + night + 42, CREATED + night + 43]
+    assert [mark.x for mark in view.marks("time")] == [20, 72.5, 30, 73]  # told, or that of the step
+    assert view.marks("wall")[-1].x == CREATED + night + 43
+    assert view.x_end("time") is view.x_end("wall") is None
+
+
+def test_a_clock_that_is_set_back_moves_no_row_from_its_time(run):
+    add(run.metrics, *(metrics(40 + k, time=CREATED + 20.5 + k, loss=100.0 + k) for k in range(1, 4)))
+    line = read(run).line("loss", "wall")
+    assert (np.diff(line.x) >= 0).all()
+    for k in range(1, 4):
+        assert line.mean[line.x == CREATED + 20.5 + k].tolist() == [100.0 + k]

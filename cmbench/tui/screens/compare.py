@@ -98,11 +98,12 @@ class CompareScreen(ReadingScreen):
 
     def _show_charts(self) -> None:
         keys = sorted({key for view in self.views for key in view.keys})
+        start = min(view.x_start(self.charts.axis) for view in self.views)
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
         # A chart for each of several qualities: runs have the colours.
         names = [[key] for group in report.charts_of(keys) for key in group]
         looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
-        self.charts.show(names, end=max(ends, default=None), overlays=overlays(self.views, looks))
+        self.charts.show(names, start=start, end=max(ends, default=None), overlays=overlays(self.views, looks))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
         return [
@@ -144,10 +145,10 @@ class CompareScreen(ReadingScreen):
         self._shown[selector] = content
 
     def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
+        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
         self.charts.next_axis()
         self._show_charts()
-        self.notify(f"x axis: {self.charts.axis}", timeout=2)
+        self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
 
     def action_page(self, step: int) -> None:
         """Show other metrics; where there is room for one chart alone, the next one."""

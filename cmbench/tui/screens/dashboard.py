@@ -137,7 +137,7 @@ class DashboardScreen(RunScreen):
 
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
-        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis))
+        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis), self.view.x_start(axis))
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
@@ -207,10 +207,10 @@ class DashboardScreen(RunScreen):
         self.toggle_class("enlarged")
 
     def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
+        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
         self.charts.next_axis()
         self._show_charts()
-        self.notify(f"x axis: {self.charts.axis}", timeout=2)
+        self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
 
     def action_filter(self) -> None:
         """Ask for names of metrics."""

@@ -56,7 +56,9 @@ class ProfileScreen(ReadingScreen):
             with Vertical(id="curves"):
                 for key in _CURVES:
                     title = f"{report.NAMES.get(key, key)} over t"
-                    yield Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
+                    chart = Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
+                    chart.x_name = self._bin
+                    yield chart
                 yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
         yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
@@ -125,6 +127,10 @@ class ProfileScreen(ReadingScreen):
     def _x_label(self, x: float) -> str:
         """Return the time at a place on the axis, which counts bins."""
         return self.t_label(round(x))
+
+    def _bin(self, x: float) -> str:
+        """Return the bin at a place on the axis, whose rows lie in the middle of theirs."""
+        return f"t {self.t_label(int(x))} to {self.t_label(int(x) + 1)}"
 
     def action_reference(self) -> None:
         """Freeze the newest profile, to compare later ones with it."""

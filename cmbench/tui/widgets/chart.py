@@ -11,13 +11,12 @@ from cmbench.tui import canvas
 from cmbench.tui.canvas import Floats, Mask
 from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import limits, number, ticks
-from cmbench.tui.smoothing import ema
+from cmbench.tui.smoothing import average, width_in_rows
 from cmbench.tui.text import plain
 from cmbench.tui.widgets.chart_keys import LABEL
 from cmbench.tui.widgets.chart_mouse import ChartMouse
 from cmbench.tui.widgets.grid import Grid
 
-_RAW = 20  # points of a line up to which there is nothing to average: evaluations
 _FEW = 4  # columns a point, from which on each point gets a sign
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)
 _SHADOW = _LINE + LINES
@@ -42,10 +41,10 @@ class Chart(ChartMouse):
         self._draw_axes(grid, rows, columns, x_ends, y_ends)
         masks, owners = [], []
         for shadow in (True, False):
-            for line, (x, low, high, average) in zip(self._lines, drawn, strict=True):
-                if shadow and average is None:
+            for line, (x, low, high, mean) in zip(self._lines, drawn, strict=True):
+                if shadow and mean is None:
                     continue
-                ends = (low, high) if shadow or average is None else (average, average)
+                ends = (low, high) if shadow or mean is None else (mean, mean)
                 spread = canvas.columns(x, *ends, line.bad | np.isnan(high), x_ends, 2 * columns)
                 masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash, coarse=self.ascii))
                 owners.append(_SHADOW + line.colour if shadow else _LINE + line.colour)
@@ -75,6 +74,8 @@ class Chart(ChartMouse):
         grid.write_apart(LABEL + 1, rows, labels, _AXIS)
 
     def _x_ticks(self, ends: tuple[float, float], columns: int) -> list[tuple[float, str]]:
+        if self.x_ticks is not None:
+            return self.x_ticks(*ends, max(2, columns // 16))
         if self.x_label is number:
             return ticks(*ends, self.x_scale, max(2, columns // 12))
         places = np.linspace(*ends, max(2, columns // 16))
@@ -118,7 +119,8 @@ class Chart(ChartMouse):
                 grid.write(x, rows - 1, "v" if self.ascii else "▾", _AXIS)
             for x in places(line.x[line.bad]):
                 grid.write(x, 0, "x" if self.ascii else "✕", _BAD)
-        for x in places([] if self.cursor is None else [self.cursor]):
+        rows_read = ((line.x, self.row_at_cursor(line)) for line in self._lines)
+        for x in places([x[i] for x, i in rows_read if i is not None]):
             for y in np.flatnonzero(grid.characters[:rows, x] == " ").tolist():
                 grid.write(x, y, ":" if self.ascii else "┊", _CURSOR)
 
@@ -133,13 +135,12 @@ class Chart(ChartMouse):
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
-        if not self.smoothing or not self._is_averaged(line):
+        if not self._is_averaged(line):
             return None
-        mean = self.scale.forward(line.mean)
-        return np.where(np.isfinite(mean), ema(mean, line.count, self.smoothing), np.nan)
+        return average(self.x_scale.forward(line.x), self.scale.forward(line.mean), line.count, self.strength)
 
     def _is_averaged(self, line: Line) -> bool:
-        return bool(self.smoothing) and line.smooth and len(line.x) > _RAW
+        return line.smooth and width_in_rows(line.count, self.strength) > 0
 
     def _y_ends(self, drawn: Sequence[Drawn], x_ends: tuple[float, float]) -> tuple[float, float]:
         """Return the ends of what is in sight."""
@@ -158,22 +159,45 @@ class Chart(ChartMouse):
 
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
-        smooth = f" ema {self.smoothing:g}" if any(map(self._is_averaged, self._lines)) else ""
-        self.frame_title = f"{self.title}{kind}{smooth}"
+        self.frame_title = f"{self.title}{kind}{self._average_named()}"
         self.frame_note = self._reading() if self.cursor is not None else self.note
 
+    def _average_named(self) -> str:
+        """Return what the average is called: its kind, its standard deviation in shares of the rows, and in rows."""
+        averaged = [line for line in self._lines if self._is_averaged(line)]
+        widths = {width_in_rows(line.count, self.strength) for line in averaged}
+        many = "s" * (max(widths, default=0) > 1)
+        rows = f", {'/'.join(map(str, sorted(widths)))} row{many}" if 0 < len(widths) < 3 else ""
+        alone = " here" if self.is_smoothed_alone else ""
+        return f" gauss {100 * self.strength:g}%{rows}{alone}" if averaged else ""
+
     def _reading(self) -> str:
-        """Return the values at the cursor: raw, and averaged."""
-        assert self.cursor is not None
-        parts = [self.x_label(self.cursor)]
-        for line in self._lines:
-            if len(line.x):
-                i = int(np.argmin(np.abs(line.x - self.cursor)))
-                text = "not finite" if line.bad[i] else number(float(line.mean[i]))
-                if (average := self._average(line)) is not None and not line.bad[i]:
-                    text += f" (ema {number(self.scale.inverse(float(average[i])))})"
-                parts.append(f"{plain(line.label)} {text}" if len(self._lines) > 1 else text)
+        """Return the values of the rows at the cursor, raw and averaged, each with its own place."""
+        read = [(line, i) for line in self._lines if (i := self.row_at_cursor(line)) is not None]
+        places = [self._place(line, i) for line, i in read]
+        together = len(set(places)) == 1
+        parts = places[:1] if together else []
+        for (line, i), place in zip(read, places, strict=True):
+            own = [plain(line.label)] if len(self._lines) > 1 else []
+            parts.append(" ".join([*own, *([] if together else [place]), self._value(line, i)]))
         return "  ".join(parts)
+
+    def _place(self, line: Line, i: int) -> str:
+        """Return the name of a row's place; of several rows, taken together, that of the last."""
+        name = (self.x_name or self.x_label)(float(line.x[i]))
+        return f"to {name}" if line.rows[i] > 1 else name
+
+    def _value(self, line: Line, i: int) -> str:
+        """Return the value of a row, or the mean of several, and the average there."""
+        many = line.rows[i] > 1
+        if not line.count[i]:
+            return "not finite"
+        text = number(float(line.mean[i])) + (f" mean of {line.count[i]:.0f}" if many else "")
+        text += ", not all finite" if many and line.bad[i] else ""
+        mean = self._average(line)
+        if mean is None or not np.isfinite(mean[i]):
+            return text
+        return f"{text} (gauss {number(self.scale.inverse(float(mean[i])))})"
 
     def _styles(self) -> list[Style]:
         pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES))]

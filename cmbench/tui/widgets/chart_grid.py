@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from textual.app import ComposeResult
 from textual.containers import Grid
 
+from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of, title_of
-from cmbench.tui.scales import Scale, duration, number
-from cmbench.tui.view import AXES
+from cmbench.tui.scales import Scale, number
 from cmbench.tui.widgets.chart import Chart
 
 
@@ -31,7 +31,7 @@ class ChartGrid(Grid):
     ) -> None:
         super().__init__(id=id)
         self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
-        self.axis, self.page = AXES[0], 0
+        self.axis, self.page = next(iter(OF_RUNS)), 0
         self._lines_of, self._note_of = lines_of, note_of
 
     def compose(self) -> ComposeResult:
@@ -43,6 +43,7 @@ class ChartGrid(Grid):
         names: Sequence[Sequence[str]],
         marks: Sequence[Mark] = (),
         end: float | None = None,
+        start: float = 0.0,
         overlays: Sequence[Overlay] = (),
     ) -> None:
         """Show this page.
@@ -51,13 +52,14 @@ class ChartGrid(Grid):
             names: the metrics of each chart of all pages.
             marks: on the axis of each.
             end: where the axis will stop at last.
+            start: where it begins.
             overlays: charts over another axis, on pages of their own after these.
         """
         n = len(self.charts)
         pages = -(-len(names) // n)
         self.page %= max(1, pages - (-len(overlays) // n))
         if self.page < pages or not overlays:
-            self._show_metrics(names[self.page * n : (self.page + 1) * n], marks, end)
+            self._show_metrics(names[self.page * n : (self.page + 1) * n], marks, start, end)
         else:
             self._show_overlays(overlays[(self.page - pages) * n : (self.page - pages + 1) * n])
 
@@ -67,24 +69,35 @@ class ChartGrid(Grid):
             if chart.title != title:
                 chart.begin(title, scale)
             chart.x_label, chart.note = number, overlay.note if overlay else ""
+            chart.x_name = chart.x_ticks = None
             chart.x_scale, chart.fixed_x = (overlay.x_scale, overlay.ends) if overlay else (Scale(), None)
             chart.show(overlay.lines if overlay else [])
 
-    def _show_metrics(self, names: Sequence[Sequence[str]], marks: Sequence[Mark], end: float | None) -> None:
+    def _show_metrics(
+        self, names: Sequence[Sequence[str]], marks: Sequence[Mark], start: float, end: float | None
+    ) -> None:
+        axis = OF_RUNS[self.axis]
         for chart, keys in zip(self.charts, [*names, *([()] * len(self.charts))], strict=False):
             lines = self._lines_of(keys)
             if chart.title != title_of(keys):
                 chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
-            chart.x_end, chart.x_label = end, duration if self.axis == "time" else number
+            chart.x_start, chart.x_end = start, end
+            chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
             chart.x_scale, chart.fixed_x = Scale(), None
             chart.note = self._note_of(keys)
             chart.show(lines, marks)
 
     def next_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, wall time, forward passes."""
-        self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
+        """Go on to the next horizontal axis, as `axes` has them."""
+        axes = list(OF_RUNS)
+        self.axis = axes[(axes.index(self.axis) + 1) % len(axes)]
         for chart in self.charts:
             chart.forget_x()
+
+    @property
+    def axis_title(self) -> str:
+        """What the horizontal axis is called."""
+        return OF_RUNS[self.axis].title
 
     def next_chart(self, step: int) -> bool:
         """Go to the next chart of this page. Return whether there was one."""
@@ -118,3 +131,10 @@ class ChartGrid(Grid):
         for chart in self.charts:
             if chart is not event.chart:
                 chart.set_cursor(event.x, tell=False)
+
+    def on_chart_smoothed(self, event: Chart.Smoothed) -> None:
+        """Let all charts have one average, but those that have their own."""
+        event.stop()
+        for chart in self.charts:
+            if chart is not event.chart and event.chart.smoothing is not None:
+                chart.take_smoothing(event.chart.smoothing)

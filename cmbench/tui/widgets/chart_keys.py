@@ -6,11 +6,13 @@ import numpy as np
 from textual.binding import Binding
 from textual.message import Message
 
+from cmbench.tui.axes import Ticks
+from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line, Mark
 from cmbench.tui.scales import KINDS, Scale, grown, number
+from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 from cmbench.tui.widgets.grid import GridWidget
 
-SMOOTHINGS = (0.0, 0.9, 0.98, 0.998)
 LABEL = 7  # characters of a number on the vertical axis
 _CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
 
@@ -22,6 +24,7 @@ class ChartKeys(GridWidget, can_focus=True):
         title: what stands in the frame.
         scale: of the vertical axis.
         x_label: of a value of x, e.g. `lambda t: f"{t:.2f}"`.
+        x_name: of one row's place, in full; `x_label` if not given.
         x_scale: of the horizontal axis; times of a profile are even in log sigma.
         fixed_x: ends of the horizontal axis; None: from zero to where the data go.
         smooth: whether lines can be averaged.
@@ -30,6 +33,7 @@ class ChartKeys(GridWidget, can_focus=True):
     BINDINGS = [
         Binding("y", "scale", "lin / log / symlog", id="chart.scale"),
         Binding("s", "smooth", "Smooth", id="chart.smooth"),
+        Binding("a", "smooth_alone", "Smooth this chart", id="chart.smooth_alone", show=False),
         Binding("left", "cursor(-1)", "Cursor", id="chart.cursor_left", show=False),
         Binding("right", "cursor(1)", "Cursor", id="chart.cursor_right", show=False),
         Binding("shift+left", "cursor(-10)", "Cursor by ten", id="chart.cursor_left_10", show=False),
@@ -55,12 +59,25 @@ class ChartKeys(GridWidget, can_focus=True):
             """The chart."""
             return self.chart
 
+    class Smoothed(Message, namespace="chart"):
+        """All charts are to have the average of this one."""
+
+        def __init__(self, chart: "ChartKeys") -> None:
+            super().__init__()
+            self.chart = chart
+
+        @property
+        def control(self) -> "ChartKeys":
+            """The chart."""
+            return self.chart
+
     def __init__(
         self,
         title: str,
         *,
         scale: Scale | None = None,
         x_label: Callable[[float], str] = number,
+        x_name: Callable[[float], str] | None = None,
         x_scale: Scale | None = None,
         fixed_x: tuple[float, float] | None = None,
         smooth: bool = True,
@@ -70,7 +87,11 @@ class ChartKeys(GridWidget, can_focus=True):
         super().__init__(id=id, classes=classes)
         self.title = title
         self.scale, self.x_scale, self.x_label, self.fixed_x = scale or Scale(), x_scale or Scale(), x_label, fixed_x
-        self.smoothing = SMOOTHINGS[1] if smooth else None
+        self.x_name = x_name
+        self.x_ticks: Ticks | None = None  # places and labels, where those of `x_label` would not do
+        self.x_start = 0.0  # where the axis begins, unless its ends are fixed
+        self.smoothing = USUAL if smooth else None  # of all charts
+        self._alone: dict[str, float] = {}  # averages that charts have for themselves, by title
         self.cursor: float | None = None
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
@@ -101,10 +122,36 @@ class ChartKeys(GridWidget, can_focus=True):
         self._y_last = self._y_zoom = None
         self.repaint()
 
+    @property
+    def strength(self) -> float:
+        """The standard deviation of the average over all rows: of this chart alone, or of all; 0 without one."""
+        return 0.0 if self.smoothing is None else self._alone.get(self.title, self.smoothing)
+
+    @property
+    def is_smoothed_alone(self) -> bool:
+        """Whether this chart has an average for itself."""
+        return self.smoothing is not None and self.title in self._alone
+
     def action_smooth(self) -> None:
-        """Go on to the next length of the average."""
+        """Go on to the next average of all charts, this one with them."""
         if self.smoothing is not None:
-            self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
+            self._alone.pop(self.title, None)
+            self.take_smoothing(_next(self.smoothing))
+            self.post_message(self.Smoothed(self))
+
+    def take_smoothing(self, smoothing: float) -> None:
+        """Take the average of all charts."""
+        if self.smoothing is not None:
+            self.smoothing = smoothing
+            self.repaint()
+
+    def action_smooth_alone(self) -> None:
+        """Go on to the next average of this chart alone; behind the last it is that of all again."""
+        if self.smoothing is not None:
+            chosen = _next(self.strength)
+            self._alone[self.title] = chosen
+            if chosen == self.smoothing:
+                del self._alone[self.title]
             self.repaint()
 
     def forget_x(self) -> None:
@@ -112,12 +159,38 @@ class ChartKeys(GridWidget, can_focus=True):
         self._x_zoom = self._x_last = self.cursor = None
 
     def action_cursor(self, columns: int) -> None:
-        """Move the cursor by columns from the newest value in sight on."""
+        """Move the cursor by columns, to the row there or the next that is in sight, from the newest one on."""
+        x, at = self._rows_in_sight()
+        if not len(x):
+            return
         low, high = self._x_ends()
-        step = (high - low) / max(1, self._plot_width - 1)
-        here = float(self.x_scale.forward(self._newest if self.cursor is None else self.cursor))
+        here = at[-1] if self.cursor is None else float(self.x_scale.forward(self.cursor))
         here = min(max(here, low), high) if np.isfinite(here) else high
-        self.set_cursor(self.x_scale.inverse(min(max(here + columns * step, low), high)))
+        ahead = np.flatnonzero((at - here) * columns > 0) if columns else np.arange(0)
+        ahead = ahead if len(ahead) else np.arange(len(at))
+        target = here + columns * (high - low) / max(1, self._plot_width - 1)
+        self.set_cursor(float(x[ahead[np.argmin(np.abs(at[ahead] - target))]]))
+
+    def _rows_in_sight(self) -> tuple[Floats, Floats]:
+        """Return the places of all rows in sight, of every line, and their positions, ascending, (n,)."""
+        low, high = self._x_ends()
+        x = np.unique(np.concatenate([line.x for line in self._lines] or [np.empty(0)]))
+        at = self.x_scale.forward(x)
+        seen = (at >= low) & (at <= high)
+        return x[seen], at[seen]
+
+    def snap_cursor(self, position: float) -> None:
+        """Put the cursor on the row in sight that is nearest to a position."""
+        x, at = self._rows_in_sight()
+        if len(x):
+            self.set_cursor(float(x[np.argmin(np.abs(at - position))]))
+
+    def row_at_cursor(self, line: Line) -> int | None:
+        """Return which row of a line is nearest to the cursor; None without a row or without a cursor."""
+        if self.cursor is None:
+            return None
+        apart = np.abs(self.x_scale.forward(line.x) - self.x_scale.forward(self.cursor))
+        return int(np.nanargmin(apart)) if np.isfinite(apart).any() else None
 
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
         """Put the cursor at an x, or away."""
@@ -169,12 +242,14 @@ class ChartKeys(GridWidget, can_focus=True):
     def _whole_x(self) -> tuple[float, float]:
         if self.fixed_x is not None:
             return float(self.x_scale.forward(self.fixed_x[0])), float(self.x_scale.forward(self.fixed_x[1]))
-        self._x_last = grown(self._newest, self._x_last, self.x_end)
-        return 0.0, self._x_last or 1.0
+        start = self.x_start
+        self._x_last = grown(self._newest - start, self._x_last, None if self.x_end is None else self.x_end - start)
+        return start, start + (self._x_last or 1.0)
 
     @property
     def _newest(self) -> float:
-        return max((max(0.0, float(line.x[-1])) for line in self._lines if len(line.x)), default=1.0)
+        ends = (float(line.x[-1]) for line in self._lines if len(line.x))
+        return max(self.x_start, max(ends, default=self.x_start + 1.0))
 
     def _x_ends(self) -> tuple[float, float]:
         return self._x_zoom or self._whole_x()
@@ -182,3 +257,7 @@ class ChartKeys(GridWidget, can_focus=True):
     @property
     def _plot_width(self) -> int:
         return max(1, self.inner_width - LABEL - 1)
+
+
+def _next(smoothing: float) -> float:
+    return SMOOTHINGS[(SMOOTHINGS.index(smoothing) + 1) % len(SMOOTHINGS)]

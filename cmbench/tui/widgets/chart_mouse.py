@@ -39,11 +39,11 @@ class ChartMouse(ChartKeys):
         self.release_mouse()
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor where the mouse is, unless it dragged the lines there."""
+        """Put the cursor on the row nearest to the mouse, unless it dragged the lines there."""
         column = event.get_content_offset_capture(self).x - LABEL - 2
         if not self._was_dragged and 0 <= column < self._plot_width:
             low, high = self._x_ends()
-            self.set_cursor(self.x_scale.inverse(low + (high - low) * column / max(1, self._plot_width - 1)))
+            self.snap_cursor(low + (high - low) * column / max(1, self._plot_width - 1))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zoom out; with shift, go right."""

@@ -137,7 +137,7 @@ class Waterfall(GridWidget, can_focus=True):
             if line == cursor and not below:
                 grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
         self._draw_axis(grid, rows, columns, values.shape[1], place)
-        self._label_frame()
+        self._label_frame(None if cursor is None else lines[cursor])
         return grid, palette
 
     def _lines(self, rows: int) -> list[tuple[int, NDArray[np.float32]]]:
@@ -200,21 +200,21 @@ class Waterfall(GridWidget, can_focus=True):
             own = np.flatnonzero(place == first)
             grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
 
-    def _label_frame(self) -> None:
+    def _label_frame(self, pointed: tuple[int, NDArray[np.float32]] | None) -> None:
         against = ""
         if self.mode == "ratio":
             against = f" / step {self.reference[0]}" if self.reference else " (no reference yet: m)"
         named = {"value": "", "ratio": against, "row": " / its row's largest"}[self.mode]
         self.frame_title = f"{self.title}{named}"
-        if self.cursor is not None:
-            self.frame_note = self._reading(*self.cursor)
+        if self.cursor is not None and pointed is not None:
+            self.frame_note = self._reading(*pointed, self.cursor[1])
         elif self._limits is not None:
             low, high = (number(10.0**end) for end in self._limits)
             self.frame_note = f"{low} to {high}"
 
-    def _reading(self, step: int, bin: int) -> str:
-        bins = next((bins for at, bins in self._rows if at == step), None)
-        if bins is None or bin >= len(bins):
+    def _reading(self, step: int, bins: NDArray[np.float32], bin: int) -> str:
+        """Return the value at the cursor, with the row that the cursor points at: that next to where it was put."""
+        if bin >= len(bins):
             return f"step {step}"
         text = f"step {step}  t {self.t_label(bin)} to {self.t_label(bin + 1)}  {number(float(bins[bin]))}"
         if self.reference is not None and bin < len(self.reference[1]) and self.reference[1][bin]:
