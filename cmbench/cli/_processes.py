@@ -56,14 +56,18 @@ class Processes:
 
         Each goes on as itself: a trainer that is being built, or is told twice, knows what a batch system announces.
         To leave earlier, close the generator: the trainers that run then stop with a checkpoint.
+
+        Raises:
+            RefusedError: one cannot be started; the others then stop likewise.
         """
         waiting, running = deque(enumerate(self.commands)), list[_Process]()
         with _received() as signals, ExitStack() as files:
             try:
                 while running or (waiting and not self.stopped):
                     while waiting and len(running) < self.at_once and not signals and not self.stopped:
-                        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-                        running.append(_Process(*waiting.popleft(), self.environment, *said))
+                        with launch.starting():
+                            said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+                            running.append(_Process(*waiting.popleft(), self.environment, *said))
                     while signals:  # also reaches what was started while it came
                         self.stopped = True
                         _pass_on(signals.pop(0), running)
