@@ -12,6 +12,7 @@ from tiny import DISTILL, TINY, set_options
 from waiting import until
 
 from cmbench import consent, recipe
+from cmbench.cli import resume
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir
 
@@ -252,6 +253,35 @@ def test_a_directory_that_is_none_is_not_entered(cmbench, trained, home, directo
     trained.meta.write_bytes(to_json({**read_json(trained.meta), "directory": directory}))
     assert cmbench("resume", trained.name).code == 0
     assert Path.cwd() == home
+
+
+def test_a_folder_of_another_user_is_passed_over_with_a_word(cmbench, trained, home, monkeypatch):
+    folder, user = home / "theirs", os.geteuid() + 1
+    folder.mkdir()
+    try:
+        os.chown(folder, user, -1)
+    except PermissionError:
+        folder, user = Path("/"), 0
+    told = f"cmbench: {folder} belongs to {resume._name(user)} and is not entered; give --trust to go on from there\n"
+    directory = {"directory": str(folder)}
+    for options, err, place in (([], told, home), (["--trust"], "", folder)):
+        stopped(trained)
+        trained.meta.write_bytes(to_json({**read_json(trained.meta), **directory}))
+        outcome = cmbench("resume", trained.path, *options)
+        assert (outcome.code, outcome.err, Path.cwd()) == (0, err, place)
+
+
+def test_the_teacher_of_the_run_that_weights_came_from_is_not_asked_about(cmbench, home, trained, mark):
+    """It is never built: the run's own copy of the weights is all that is read."""
+    write_module(home, mark)
+    assert cmbench("run", "tiny.toml", *set_options(["name=later", f"start.run={trained.name}"])).code == 0
+    (run,) = [RunDir(path) for path in (home / "runs").iterdir() if path.name.startswith("later-")]
+    about = read_json(run.start / "teacher.json")
+    about["recipe"] |= {"objective": {"kind": "cd"}, "teacher": {"kind": "own_net:Network"}}
+    (run.start / "teacher.json").write_bytes(to_json(about))
+    outcome = cmbench("resume", stopped(run).name)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert not mark.exists()
 
 
 def test_a_teacher_that_a_run_keeps_is_asked_about(cmbench, home, teacher, mark):
