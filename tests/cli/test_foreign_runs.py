@@ -139,6 +139,7 @@ def test_a_recipe_anywhere_in_a_run_directory_is_the_runs(cmbench, trained, home
     file.write_text(trained.recipe.read_text())
     (home / "mine.toml").write_text(f'extends = "{file}"')
     if how == "named":
+        monkeypatch.syspath_prepend(home)
         monkeypatch.chdir(file.parent)
     outcome = cmbench("recipe", "check", file.name if how == "named" else "mine.toml")
     assert outcome.code == 2
