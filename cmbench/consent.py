@@ -192,7 +192,9 @@ def remember(recipe: Recipe) -> None:
 def _is_of_a_run(file: Path) -> bool:
     """Return whether a file lies in a run directory, however deep, or beside what one holds."""
     folder, *above = file.absolute().parents
-    return _has(folder, _WRITTEN) or any(_has(run, ["recipe.toml"]) and _has(run, _OF_A_RUN) for run in (folder, *above))
+    return _has(folder, _WRITTEN) or any(
+        _has(run, ["recipe.toml"]) and _has(run, _OF_A_RUN) for run in (folder, *above)
+    )
 
 
 def _has(folder: Path, names: Sequence[str]) -> bool:

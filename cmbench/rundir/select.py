@@ -101,7 +101,9 @@ def portable(run: RunDir, selector: str) -> str:
     """
     name = str(run.path) if is_path(selector) else run.name
     if any("\ud800" <= char <= "\udfff" for char in name):
-        raise UsageError(f"{run.name}: its path is no UTF-8, which no recipe can hold; allowed: its name, by --runs-dir")
+        raise UsageError(
+            f"{run.name}: its path is no UTF-8, which no recipe can hold; allowed: its name, by --runs-dir"
+        )
     return name
 
 
