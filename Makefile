@@ -75,4 +75,4 @@ installed-dev:
 	@$(INSTALL) $(VENV) --dev
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)*.before build *.egg-info .pytest_cache .mypy_cache .ruff_cache

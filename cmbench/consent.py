@@ -2,10 +2,12 @@
 
 `kind = "module:Class"` in a run directory is a wish of whoever made the run. It is granted where the files that it
 means were trusted as they are: when this user started a run with them, or by --trust. Nothing here imports a module to
-find its file, and what is imported is what was looked at, byte by byte. What that module imports in turn is its own.
+find its file. Of source files, what is imported is what was looked at, byte by byte; a compiled extension is loaded by
+the system, from its path, after its bytes were looked at, and so is what an import hook of the user's own finds.
+Bytecode without its source is trusted for nobody else's recipe, and a module in an archive for none, for it cannot be
+looked at. What a module imports in turn is its own.
 """
 
-import hashlib
 import importlib
 import os
 import pkgutil
@@ -13,22 +15,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from importlib.util import spec_from_file_location
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zipimport import zipimporter
 
 from cmbench import recipe as recipes
 from cmbench import regular
 from cmbench.errors import UsageError, naming
 from cmbench.recipe import COMPONENTS, Recipe
-from cmbench.rundir.files import write_atomically
 from cmbench.tables import is_own_class
+from cmbench.trusted import Trusted
 
 _LARGEST = 2**28  # bytes of a module's file, which may be a compiled one
-_OF_A_RUN = ("meta.json", "status.json", "events.jsonl", "metrics.jsonl")
+_WRITTEN = ("meta.json", "status.json", "events.jsonl", "metrics.jsonl")  # beside a run's recipe
+_OF_A_RUN = (*_WRITTEN, "checkpoints", "control", "lock")
 
 
 class _Consent:
@@ -61,9 +65,9 @@ class Found:
         """What would run: files, or a word for a part of Python."""
         return [str(spec.origin) if spec.has_location else f"{spec.name} of Python" for spec in self._running()]
 
-    def digest(self) -> str:
-        """Return what changes with any of the files."""
-        return _digest(*self.contents)
+    def trusted(self, kind: str) -> Trusted:
+        """Return the consent to a class of the module, which ends when any of the files changes."""
+        return Trusted([kind.encode(), *map(os.fsencode, self.files)], self.contents)
 
     def load(self) -> ModuleType:
         """Import the module, of the very contents that were looked at: no older bytecode beside them is taken."""
@@ -94,11 +98,18 @@ def forget() -> None:
     _consent.__init__()  # type: ignore[misc]
 
 
-def named(path: Path, recipe: Recipe) -> None:
-    """Allow this process the classes of a recipe, which was read from a file that the user named.
+def typed(overrides: Sequence[str]) -> None:
+    """Allow this process the classes of overrides `table.key=value`, whatever recipe they are laid over."""
+    _consent.named |= set(kinds(recipes.parse_overrides(overrides)).values())
 
-    Where it, or one that it extends, lies in a run directory, nothing is allowed: somebody else may have written it.
+
+def named(path: Path, recipe: Recipe, overrides: Sequence[str] = ()) -> None:
+    """Allow this process the classes of a recipe, which was read with overrides from a file that the user named.
+
+    Where it, or one that it extends, lies in a run directory, those of the overrides alone are allowed: somebody else
+    may have written the rest.
     """
+    typed(overrides)
     if not any(_is_of_a_run(file) for file in recipes.files(path)):
         _consent.named |= set(kinds(recipe.tables()).values())
 
@@ -147,16 +158,18 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
     except (ImportError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{key}: found '{kind}', which cannot be imported: {reason}") from None
-    if kind not in _consent.named and not _is_trusted(kind, found):
+    if kind not in _consent.named and not (trusted := found.trusted(kind)).is_kept():
         shown = _listed(found.files)
+        if any(isinstance(spec.loader, SourcelessFileLoader) for spec in found.specs):
+            raise UsageError(f"{key}: found '{kind}', a class of {shown}, which is bytecode without its source")
         if not _consent.trusting:
-            why = "has changed since it was trusted" if _was_trusted(kind, found) else "is not trusted"
+            why = "has changed since it was trusted" if trusted.was_kept() else "is not trusted"
             raise UsageError(
                 f"{key}: found '{kind}', a class of {shown}, which {why}; look at it, and give --trust to import it "
                 "(remembered until it changes)"
             )
         print(f"cmbench: trusting '{kind}', a class of {shown}", file=sys.stderr, flush=True)
-        _remember(kind, found)
+        trusted.keep(f"{kind} {', '.join(found.files)}")
     _consent.granted[kind] = found
     return found
 
@@ -172,12 +185,20 @@ def _listed(files: Sequence[str]) -> str:
 def remember(recipe: Recipe) -> None:
     """Trust from now on what a recipe named and this process imported: the run that it began is the user's own."""
     for kind in kinds(recipe.tables()).values():
-        if kind in _consent.granted:
-            _remember(kind, _consent.granted[kind])
+        if (found := _consent.granted.get(kind)) is not None:
+            found.trusted(kind).keep(f"{kind} {', '.join(found.files)}")
 
 
 def _is_of_a_run(file: Path) -> bool:
-    return any(os.path.lexists(file.parent / name) for name in _OF_A_RUN)
+    """Return whether a file lies in a run directory, however deep, or beside what one holds."""
+    folder, *above = file.absolute().parents
+    return _has(folder, _WRITTEN) or any(
+        _has(run, ["recipe.toml"]) and _has(run, _OF_A_RUN) for run in (folder, *above)
+    )
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
+    return any(os.path.lexists(folder / name) for name in names)
 
 
 def _find(module: str, folder: Path) -> Found:
@@ -192,6 +213,8 @@ def _find(module: str, folder: Path) -> Found:
         if spec is None:
             raise ModuleNotFoundError(f"No module named '{name}'")
         specs.append(spec)
+        if isinstance(spec.loader, zipimporter):
+            raise ImportError(f"{name} lies in the archive {spec.loader.archive}; allowed: a file of its own")
     contents = [regular.read(str(spec.origin), _LARGEST, links=True) if spec.has_location else b"" for spec in specs]
     return Found(module, specs, contents, place)
 
@@ -250,40 +273,3 @@ class _Source(SourceFileLoader):
     def get_code(self, fullname: str) -> Any:
         """Compile the source, whatever bytecode lies beside it."""
         return self.source_to_code(self._content, self.path)
-
-
-def _folder(kind: str, found: Found) -> Path | None:
-    """Return where consent to a class is kept, a file for each state of its own files; None without a home."""
-    given = os.environ.get("XDG_DATA_HOME", "")
-    try:
-        data = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "share"
-    except RuntimeError:
-        return None
-    return data / "cmbench" / "trusted" / _digest(kind.encode(), *(os.fsencode(file) for file in found.files))
-
-
-def _is_trusted(kind: str, found: Found) -> bool:
-    folder = _folder(kind, found)
-    return folder is not None and (folder / found.digest()).is_file()
-
-
-def _was_trusted(kind: str, found: Found) -> bool:
-    folder = _folder(kind, found)
-    return folder is not None and folder.is_dir()
-
-
-def _remember(kind: str, found: Found) -> None:
-    folder = _folder(kind, found)
-    if folder is None or (folder / found.digest()).is_file():
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(
-            folder / found.digest(), f"{kind} {', '.join(found.files)}\n".encode(errors="backslashreplace")
-        )
-    except OSError:  # then it is asked for again
-        return
-
-
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

@@ -3,13 +3,16 @@
 The Makefile calls it; without make: `python3 scripts/install.py .venv`. It needs the standard library alone, and its
 syntax is Python 3.6's, so that a Python that is too old is told so.
 
-An environment made here holds a stamp that says what it was made from. Without the stamp it is half installed, and is
-made anew. An environment that somebody else made is installed into, and never removed.
+An environment made here holds a stamp that says what it was made from. Marked as begun it is half installed, and is
+made anew. One that works is kept whatever happens: an update that fails or is interrupted is tried again by the next
+call, and one that is remade for another Python stands aside until the new one is whole. An environment that somebody
+else made is installed into, and never removed.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -90,31 +93,38 @@ def runs(command):
 
 
 def install(asked):
-    """Make the environment, unless it is there."""
-    venv, stamp, begun = asked.venv, asked.venv / ".installed", asked.venv / ".begun"
+    """Make the environment or bring it up to date, unless it is as asked."""
+    venv = asked.venv.resolve() if asked.venv.is_symlink() else asked.venv
+    stamp, begun, aside = venv / ".installed", venv / ".begun", venv.with_name(venv.name + ".before")
+    settle(venv, aside)
     made = {} if begun.exists() else read_stamp(stamp)
     is_ours = made.get("ours", begun.exists() or not venv.exists())
     if not is_ours:
         check_others(venv, asked)
     wanted = dict(made_from(asked, made), ours=is_ours)
-    if made == wanted or made == dict(wanted, dev=True):
+    has_python = (venv / "bin" / "python").exists()
+    if has_python and (made == wanted or made == dict(wanted, dev=True)):
         return
     pins = versions_of_own_torch() if asked.own_torch else []
-    check_disk(venv, DISK_BESIDE_OWN_TORCH if pins else DISK)
-    if is_ours and any(made.get(key) != wanted[key] for key in ("python", "own_torch", "packages")):
-        remove(venv)
-    announce(venv, wanted, pins)
+    is_other = any(made.get(key) != wanted[key] for key in ("python", "own_torch", "packages"))
+    is_new = is_ours and (is_other or not has_python)
+    if is_new:
+        check_disk(venv, DISK_BESIDE_OWN_TORCH if pins else DISK)
+    announce(venv, wanted, pins, is_new)
     try:
-        if is_ours:
-            venv.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            venv.rename(aside) if made and has_python else remove(venv)
+            venv.mkdir(parents=True)
             begun.touch()
+        elif made:
+            write_stamp(stamp, dict(made, sha256=""))  # of nothing, until the update is through
         if not (venv / "bin" / "python").exists():
             call([sys.executable, "-m", "venv", str(venv)])
         if pins:
             share_packages(venv)
         fill(venv, wanted, pins)
-        stamp.write_text(json.dumps(wanted))
-        if is_ours:
+        write_stamp(stamp, wanted)
+        if is_new:
             begun.unlink()
     except KeyboardInterrupt:
         raise RefusedError("interrupted; the same command goes on, and pip keeps what it has downloaded") from None
@@ -123,6 +133,19 @@ def install(asked):
     finally:
         if begun.exists():
             remove(venv)
+        settle(venv, aside)
+
+
+def settle(venv, aside):
+    """Put back the environment that stands aside where no new one was made, and remove it where one was."""
+    if not aside.exists():
+        return
+    is_half_made = (venv / ".begun").exists()
+    if is_half_made or not venv.exists() or not any(venv.iterdir()):
+        remove(venv)
+        aside.rename(venv)
+    elif (venv / ".installed").exists():
+        remove(aside)
 
 
 def remove(venv):
@@ -168,6 +191,13 @@ def read_stamp(path):
         return {}
 
 
+def write_stamp(path, made):
+    """Say what an environment is made from, so that a kill leaves the old word or the new one."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(made))
+    new.replace(path)
+
+
 def versions_of_own_torch():
     """Return pins on the torch of this Python and on what belongs to it."""
     from importlib import metadata
@@ -197,12 +227,14 @@ def check_disk(venv, needed):
         raise RefusedError(f"{venv} wants {needed:.1f} GB of disk, and {place} has {free:.1f} GB free")
 
 
-def announce(venv, wanted, pins):
+def announce(venv, wanted, pins, is_new):
     """Say what will be done and what it takes."""
     if pins:
         takes = "keeps {}".format(", ".join(pins))
-    else:
+    elif is_new:
         takes = f"downloads up to {DOWNLOAD} GB once, takes {DISK} GB of disk and some minutes"
+    else:
+        takes = "downloads what has changed"
     print("cmbench: installs into {} for Python {}: {}".format(venv, wanted["python"], takes), flush=True)
 
 
@@ -249,7 +281,7 @@ def call(command):
 def reason(output):
     """Say in one line why a command failed."""
     if "No space left on device" in output or "Disk quota exceeded" in output:
-        return f"the disk is full; free {DISK:.1f} GB and call it again"
+        return f"the disk is full; free some (a whole environment takes {DISK:.1f} GB) and call it again"
     if NO_NETWORK.search(output):
         return "the package index cannot be reached: no network, or a proxy that pip is not told of (PIP_PROXY)"
     lines = [line for line in output.splitlines() if line and not line.startswith("WARNING")]

@@ -131,6 +131,139 @@ def test_what_is_interrupted_leaves_nothing(asked, monkeypatch, ends):
     assert asked.made == ["tested"]
 
 
+def change_what_is_tested(asked, monkeypatch, tmp_path):
+    (tmp_path / "other.txt").write_text("numpy==9.9\n")
+    monkeypatch.setattr(install, "TESTED", tmp_path / "other.txt")
+
+
+def ask_for_developers_tools(asked, monkeypatch, tmp_path):
+    asked.dev = True
+
+
+def ask_for_another_python(asked, monkeypatch, tmp_path):
+    stamp = asked.venv / ".installed"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "python": "3.10.0"}))
+    asked.this_python = True
+
+
+def ask_for_the_newest(asked, monkeypatch, tmp_path):
+    asked.packages = "newest"
+
+
+def refuse(*arguments):
+    raise install.RefusedError("the package index cannot be reached")
+
+
+class KilledError(BaseException):
+    """Stands for an end after which nothing is done any more."""
+
+
+def kill(*arguments, **options):
+    raise KilledError
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in folder.rglob("*") if p.name[:1] != "."}
+
+
+UPDATES = [change_what_is_tested, ask_for_developers_tools]
+REMAKES = [ask_for_another_python, ask_for_the_newest]
+
+
+@pytest.mark.parametrize("change", [*UPDATES, *REMAKES])
+@pytest.mark.parametrize("ends", [interrupt, fill_the_disk, refuse])
+def test_an_environment_that_worked_outlasts_an_update_that_does_not_come_through(
+    asked, monkeypatch, tmp_path, change, ends
+):
+    install.install(asked)
+    (asked.venv / "bin" / "extra").write_text("mine")
+    before = everything(asked.venv)
+    change(asked, monkeypatch, tmp_path)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(install, "fill", ends)
+            with pytest.raises(install.RefusedError):
+                install.install(asked)
+        assert everything(asked.venv) == before
+    install.install(asked)  # takes it up
+    install.install(asked)
+    assert len(asked.made) == 2
+    assert (asked.venv / "bin" / "extra").exists() == (change in UPDATES)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["venv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [*((each, at) for each in REMAKES for at in ("mkdir", "touch", "fill", "write_stamp")), (UPDATES[0], "fill")],
+)
+def test_a_kill_leaves_an_environment_that_worked_to_the_next_call(asked, monkeypatch, tmp_path, change, at):
+    install.install(asked)
+    before = everything(asked.venv)
+    change(asked, monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(install.Path if at in ("mkdir", "touch") else install, at, kill)
+        patch.setattr(install, "settle", lambda *folders: None)  # nor does `finally` do anything
+        patch.setattr(install, "remove", lambda folder: None)
+        with pytest.raises(KilledError):
+            install.install(asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(install, "fill", refuse)
+        with pytest.raises(install.RefusedError):
+            install.install(asked)
+    assert everything(asked.venv) == before
+    install.install(asked)
+    made = list(asked.made)
+    install.install(asked)
+    assert asked.made == made
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["venv"]
+
+
+def test_a_kill_while_the_old_environment_is_removed_leaves_the_new_one(asked, monkeypatch, tmp_path):
+    install.install(asked)
+    asked.packages = "newest"
+    with monkeypatch.context() as patch:
+        patch.setattr(install.shutil, "rmtree", kill)
+        with pytest.raises(KilledError):
+            install.install(asked)
+    assert (tmp_path / "venv.before").exists()
+    install.install(asked)
+    assert asked.made == ["tested", "newest"]
+    assert [path.name for path in tmp_path.iterdir()] == ["venv"]
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(asked):
+    install.install(asked)
+    (asked.venv / "bin" / "python").unlink()
+    (asked.venv / "half").touch()
+    install.install(asked)
+    assert (asked.venv / "bin" / "python").exists()
+    assert not (asked.venv / "half").exists()
+
+
+def test_the_disk_is_asked_for_the_room_of_new_environments_alone(asked, monkeypatch, tmp_path):
+    wanted = []
+    monkeypatch.setattr(install, "check_disk", lambda venv, needed: wanted.append(needed))
+    install.install(asked)
+    for change in UPDATES:
+        change(asked, monkeypatch, tmp_path)
+        install.install(asked)
+    assert wanted == [install.DISK]
+    asked.packages = "newest"
+    install.install(asked)
+    assert wanted == [install.DISK] * 2
+
+
+def test_an_environment_behind_a_link_is_made_and_remade_there(asked, tmp_path):
+    (tmp_path / "disk").mkdir()
+    asked.venv.symlink_to(tmp_path / "disk" / "venv")
+    install.install(asked)
+    asked.packages = "newest"
+    install.install(asked)
+    assert asked.venv.is_symlink()
+    assert (asked.venv / "bin" / "python").exists()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["venv"]
+
+
 def test_what_a_kill_left_half_installed_is_made_anew(asked):
     asked.venv.mkdir()
     (asked.venv / ".begun").touch()

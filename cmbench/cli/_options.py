@@ -35,7 +35,7 @@ def named(path: Path, overrides: Sequence[str] | None) -> recipe.Recipe:
         UsageError: as `recipe.load`.
     """
     given = recipe.load(path, overrides or ())
-    consent.named(path, given)
+    consent.named(path, given, overrides or ())
     return given
 
 

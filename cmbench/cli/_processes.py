@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from cmbench.cli import _signals
 from cmbench.rundir import launch
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL = 0.1  # seconds
 
 
@@ -52,17 +52,22 @@ class Processes:
     stopped: bool = False
 
     def events(self) -> Generator[Accepted | Ended, None, None]:
-        """Yield what happens until all have ended. SIGINT, SIGTERM and SIGHUP are passed on and start nothing more.
+        """Yield what happens until all have ended. Signals that ask for an end are passed on and start nothing more.
 
+        Each goes on as itself: a trainer that is being built, or is told twice, knows what a batch system announces.
         To leave earlier, close the generator: the trainers that run then stop with a checkpoint.
+
+        Raises:
+            RefusedError: one cannot be started; the others then stop likewise.
         """
         waiting, running = deque(enumerate(self.commands)), list[_Process]()
         with _received() as signals, ExitStack() as files:
             try:
                 while running or (waiting and not self.stopped):
                     while waiting and len(running) < self.at_once and not signals and not self.stopped:
-                        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-                        running.append(_Process(*waiting.popleft(), self.environment, *said))
+                        with launch.starting():
+                            said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+                            running.append(_Process(*waiting.popleft(), self.environment, *said))
                     while signals:  # also reaches what was started while it came
                         self.stopped = True
                         _pass_on(signals.pop(0), running)
@@ -127,10 +132,8 @@ def _received() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         signals.append(number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, note)
+    before = {number: signal.getsignal(number) for number in _signals.ASKING}
+    _signals.on(*before, handler=note)
     try:
         yield signals
     finally:

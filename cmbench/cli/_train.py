@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cmbench.cli import _dashboard, _follow, _screen
+from cmbench.cli import _dashboard, _follow, _screen, _signals
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
@@ -19,10 +19,6 @@ from cmbench.text import brief, plain
 if TYPE_CHECKING:
     from cmbench.engine.recorder import Record
     from cmbench.engine.runner import Runner
-
-
-_BY_HAND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ANNOUNCED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)  # by batch systems
 
 
 def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
@@ -120,21 +116,15 @@ def _stop_on_signals(runner: "Runner") -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.request_stop(signal.Signals(number).name)
-        if number in _BY_HAND:
-            for each in _BY_HAND:
+        if number in _signals.BY_HAND:
+            for each in _signals.BY_HAND:
                 signal.signal(each, signal.SIG_DFL)
 
-    _on(*_BY_HAND, *_ANNOUNCED, handler=stop)
+    _signals.on(*_signals.ASKING, handler=stop)
 
 
 def _heard_meanwhile() -> list[str]:
     """Return where the names of the signals come that announce an end while a run is still being built."""
     heard: list[str] = []
-    _on(*_ANNOUNCED, handler=lambda number, frame: heard.append(signal.Signals(number).name))
+    _signals.on(*_signals.ANNOUNCED, handler=lambda number, frame: heard.append(signal.Signals(number).name))
     return heard
-
-
-def _on(*signals: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
-    for each in signals:
-        if signal.getsignal(each) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(each, handler)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen, _terminal
 from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes, named
@@ -59,7 +60,11 @@ def _of_machine(runs_dir: Path | None) -> "list[Check]":
 
 def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: bool) -> "list[Check]":
     path, run = _find(name, runs_dir)
-    given = named(path, overrides) if run is None else recipes.load(path, overrides)
+    if run is None:
+        given = named(path, overrides)
+    else:
+        consent.typed(overrides)
+        given = recipes.load(path, overrides)
 
     from cmbench.engine import build
     from cmbench.engine import doctor as engine

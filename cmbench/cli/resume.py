@@ -1,6 +1,7 @@
 """`cmbench resume`."""
 
 import os
+import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmbench import consent, recipe, steering
-from cmbench.cli import _train
+from cmbench.cli import _screen, _train
 from cmbench.cli._options import Changes, Detach, Foreground, Run, RunsDir, Trust
 from cmbench.errors import ConflictError
+from cmbench.recipe import COMPONENTS
 from cmbench.rundir import checkpoints, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
@@ -49,9 +51,12 @@ def resume(
     whole = recipe.load(chosen.recipe)
     settings = steering.parse(whole, given, chosen.name)
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
-    began = _began(chosen, trust)
-    for tables, where in ((whole.tables(), chosen.recipe), *_kept(chosen)):
-        consent.ask(consent.kinds(tables), str(where), began)
+    began, passed_over = _began(chosen, trust)
+    consent.ask(consent.kinds(whole.tables()), str(chosen.recipe), began)
+    for tables, where in _kept(chosen):  # of these, weights alone are taken: no teacher is built
+        consent.ask(consent.kinds(tables, tuple(COMPONENTS)), str(where), began)
+    if passed_over:
+        _screen.complain(passed_over)
 
     path, runs_path = chosen.path.resolve(), runs_folder(runs_dir).resolve()
 
@@ -68,18 +73,28 @@ def resume(
     return _train.train(make, arguments, foreground, detach)
 
 
-def _began(run: RunDir, trust: bool) -> Path:
+def _began(run: RunDir, trust: bool) -> tuple[Path, str]:
     """Return where the run was started: data and modules of one's own may be named relative to it.
 
-    A folder that is somebody else's is entered with consent alone; without it, the run goes on from here.
+    A folder that is somebody else's is entered with consent alone; without it the run goes on from here, and a line
+    that says so is returned as well.
     """
-    directory = (read_json(run.meta) or {}).get("directory")
+    directory, here = (read_json(run.meta) or {}).get("directory"), Path.cwd()
     with suppress(OSError, ValueError):
         began = Path(directory) if isinstance(directory, str) else Path()
-        own = trust or began.stat().st_uid == os.geteuid()
-        if began.is_absolute() and began.is_dir() and os.access(began, os.X_OK) and own:
-            return began
-    return Path.cwd()
+        if began.is_absolute() and began.is_dir() and os.access(began, os.X_OK):
+            owner = began.stat().st_uid
+            if trust or owner == os.geteuid() or began.samefile(here):
+                return began, ""
+            return here, f"{began} belongs to {_name(owner)} and is not entered; give --trust to go on from there"
+    return here, ""
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _kept(run: RunDir) -> Iterator[tuple[Mapping[str, Any], Path]]:

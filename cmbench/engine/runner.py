@@ -3,7 +3,7 @@
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
         if built.recipe.start is not None and built.start is not None:
             built.start.trained.save(run.start)
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
-        layout.point_latest(run)
         undo.pop_all()
+    with suppress(OSError):  # it is a run without it, and others may do the same at the same time
+        layout.point_latest(run)
     consent.remember(built.recipe)
     return runner
 

@@ -135,7 +135,7 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
         NotFoundError: its teacher is a run that does not exist.
     """
     given = recipes.load(Path(path), overrides)
-    consent.named(Path(path), given)
+    consent.named(Path(path), given, overrides)
     return from_recipe(build.complete_new(given, str(path)), str(path), runs_dir)
 
 

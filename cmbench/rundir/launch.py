@@ -1,14 +1,13 @@
 """Starting a trainer in a session of its own, and learning whether it accepted its recipe."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-import orjson
 
 from cmbench.errors import CmbenchError
 from cmbench.rundir.files import open_to_append
@@ -19,9 +18,9 @@ _HANDSHAKE = "CMBENCH_HANDSHAKE_FD"
 
 
 class RefusedError(CmbenchError):
-    """The trainer ended before it had a run directory; carries its exit code."""
+    """There is no trainer, or it ended before it had a run directory; carries its exit code."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -31,29 +30,40 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, str(_MAIN), *arguments]
 
 
+@contextmanager
+def starting() -> Iterator[None]:
+    """Turn what the system says against files and processes for a trainer into RefusedError."""
+    try:
+        yield
+    except OSError as error:  # a full /tmp, or too many processes or open files
+        raise RefusedError(f"no trainer can be started: {error.strerror or error}") from None
+
+
 def start_detached(arguments: Sequence[str]) -> RunDir:
     """Start `cmbench <arguments> --foreground` detached from the terminal, and wait until it accepts or refuses.
 
     The trainer survives a closed terminal: it leads a session of its own, reads /dev/null and prints to console.log.
 
     Raises:
-        RefusedError: the trainer said no, in one line.
+        RefusedError: the trainer said no, in one line, or cannot be started.
     """
-    read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command(*arguments, "--foreground"),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=(write_end,),
-            env={**os.environ, _HANDSHAKE: str(write_end)},
-        )
-        os.close(write_end)
+    with ExitStack() as files:
+        with starting():
+            output = files.enter_context(tempfile.TemporaryFile())
+            read_end, write_end = os.pipe()
+            pipe = files.enter_context(os.fdopen(read_end, "rb"))
+            with os.fdopen(write_end, "wb"):  # here; the trainer has it too
+                process = subprocess.Popen(
+                    command(*arguments, "--foreground"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    pass_fds=(write_end,),
+                    env={**os.environ, _HANDSHAKE: str(write_end)},
+                )
         try:
-            with os.fdopen(read_end, "rb") as pipe:
-                answer = pipe.read()
+            answer = pipe.read()
         except BaseException:  # Ctrl-C while the recipe is built: no trainer may stay behind
             process.terminate()
             process.wait()
@@ -68,7 +78,7 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
                 lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word",
                 process.returncode or 1,
             )
-    message = orjson.loads(answer)
+    message = json.loads(answer)
     if "run" in message:
         run = RunDir(Path(message["run"]))
         if early:
@@ -112,4 +122,4 @@ def _take_handshake() -> int | None:
 
 def _answer(end: int, message: dict[str, object]) -> None:
     with os.fdopen(end, "wb") as pipe:
-        pipe.write(orjson.dumps(message))
+        pipe.write(json.dumps(message).encode())  # which keeps the bytes of a path that is no UTF-8

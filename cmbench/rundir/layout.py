@@ -1,8 +1,11 @@
 """Every path of a run directory, and how one is made."""
 
+import functools
+import hashlib
 import os
 import re
 import secrets
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -191,12 +194,25 @@ def create(runs_dir: Path, name: str) -> RunDir:
     return run
 
 
+@functools.cache
+def machine() -> str:
+    """Return what tells the place where a process's number is its own from others: host, boot and container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # where there is no /proc, the host has one such place
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
 def point_latest(run: RunDir) -> None:
-    """Let runs/latest name this run, unless what has that name is no link, and so not ours."""
+    """Let runs/latest name this run, unless what has that name is no link, and so not ours.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     latest = run.path.parent / LATEST
     if os.path.lexists(latest) and not latest.is_symlink():
         return
-    temporary = run.path.parent / f".{LATEST}.{os.getpid()}"
+    temporary = run.path.parent / f".{LATEST}.{machine()}.{os.getpid()}"
     if temporary.is_symlink():  # of a process that had this number before
         temporary.unlink()
     temporary.symlink_to(run.name)

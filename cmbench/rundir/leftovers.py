@@ -3,16 +3,18 @@
 import os
 import re
 import stat
+import time
 from pathlib import Path
 
 from cmbench.errors import ConflictError, UsageError
 from cmbench.rundir import status
 from cmbench.rundir.files import lives, read, temporaries
-from cmbench.rundir.layout import LATEST, RunDir
+from cmbench.rundir.layout import LATEST, RunDir, machine
 from cmbench.rundir.lock import hold
 
 _RUN = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", re.DOTALL)
-_LATEST = re.compile(rf"\.{LATEST}\.([0-9]{{1,7}})")
+_LATEST = re.compile(rf"\.{LATEST}\.(?:([0-9a-f]{{12}})\.)?([0-9]{{1,7}})")  # without a machine: of older versions
+_OLD = 600.0  # seconds: a link that has not become `latest` by then does so no more
 _JSON = "meta.json|status.json|recipe.source.toml".replace(".", r"\.")
 _FILES = re.compile(rf"lock|{_JSON}|{temporaries(_JSON + '|recipe.toml')}")
 _LOGS = re.compile(r"(metrics|profiles|events)\.jsonl")
@@ -36,12 +38,19 @@ def sweep(runs_dir: Path) -> None:
     for entry in entries:
         path = Path(entry.path)
         try:
-            if (match := _LATEST.fullmatch(entry.name)) and entry.is_symlink() and not lives(int(match[1])):
-                path.unlink()
+            if (match := _LATEST.fullmatch(entry.name)) and entry.is_symlink():
+                _remove_link(path, match)
             elif entry.is_dir(follow_symlinks=False) and not (path / "recipe.toml").exists():
                 _remove(RunDir(path))
         except (OSError, ConflictError, UsageError):  # another's, or at work: it stays
             continue
+
+
+def _remove_link(path: Path, match: re.Match[str]) -> None:
+    """Remove a link whose maker is no more; of the processes of other machines nothing is known but the time."""
+    is_dead = match[1] == machine() and not lives(int(match[2]))
+    if is_dead or time.time() - path.lstat().st_mtime > _OLD:
+        path.unlink()
 
 
 def _remove(run: RunDir) -> None:

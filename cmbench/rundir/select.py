@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cmbench.errors import NotFoundError, nearest
+from cmbench.errors import NotFoundError, UsageError, nearest
 from cmbench.rundir.layout import LATEST, RunDir, steps_of_checkpoints
 
 
@@ -94,8 +94,17 @@ def _matching(selector: str, runs_dir: Path) -> list[RunDir]:
 
 
 def portable(run: RunDir, selector: str) -> str:
-    """Return how to name a run again that `selector` found: a path stays a path, anything else is its full name."""
-    return str(run.path) if is_path(selector) else run.name
+    """Return how to name a run again that `selector` found: a path stays a path, anything else is its full name.
+
+    Raises:
+        UsageError: it is a path that no recipe can hold.
+    """
+    name = str(run.path) if is_path(selector) else run.name
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise UsageError(
+            f"{run.name}: its path is no UTF-8, which no recipe can hold; allowed: its name, by --runs-dir"
+        )
+    return name
 
 
 def is_path(selector: str | Path) -> bool:

@@ -1,10 +1,12 @@
 """A run directory is data: what its recipe names is imported for its own user, or with consent, and never else."""
 
 import os
+import py_compile
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tiny import DISTILL, TINY, set_options
 from waiting import until
 
 from cmbench import consent, recipe
+from cmbench.cli import resume
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir
 
@@ -113,6 +116,58 @@ def test_a_link_out_of_a_run_directory_or_into_it_is_the_runs_recipe(cmbench, tr
     assert outcome.code == 2
     assert "--trust" in outcome.err
     assert not mark.exists()
+
+
+LEFT = {  # of a run directory that was handed over
+    "samples/r.toml": (),
+    "snapshots/deep/er/r.toml": (),
+    "samples/r.toml of little": ("meta.json", "status.json", "events.jsonl", "metrics.jsonl", "lock", "control"),
+    "recipe.toml": ("meta.json", "status.json", "events.jsonl", "metrics.jsonl", "lock", "checkpoints"),
+}
+
+
+@pytest.mark.parametrize("where", LEFT)
+@pytest.mark.parametrize("how", ["named", "extends"])
+def test_a_recipe_anywhere_in_a_run_directory_is_the_runs(cmbench, trained, home, mark, monkeypatch, where, how):
+    write_module(home, mark)
+    now_foreign(trained)
+    for name in LEFT[where]:
+        path = trained.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    file = trained.path / where.partition(" ")[0]
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text(trained.recipe.read_text())
+    (home / "mine.toml").write_text(f'extends = "{file}"')
+    if how == "named":
+        monkeypatch.syspath_prepend(home)
+        monkeypatch.chdir(file.parent)
+    outcome = cmbench("recipe", "check", file.name if how == "named" else "mine.toml")
+    assert outcome.code == 2
+    assert "'own_net:Network'" in outcome.err
+    assert not mark.exists()
+
+
+def test_what_lies_beside_a_folder_of_runs_is_the_users(cmbench, trained, home, mark):
+    write_module(home, mark)
+    (home / "meta.json").touch()
+    (home / "recipes").mkdir()
+    (home / "recipes" / "mine.toml").write_text('extends = "../inner/other.toml"')
+    (home / "inner").mkdir()
+    (home / "inner" / "other.toml").write_text(now_foreign(trained).recipe.read_text())
+    assert cmbench("recipe", "check", "recipes/mine.toml").code == 0
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor of the file", "check", "run of the file"])
+def test_what_the_user_typed_over_a_runs_recipe_is_the_users(cmbench, trained, home, mark, command):
+    write_module(home, mark)
+    write_module(home, mark, "own_other.py")
+    arguments = commands(stopped(now_foreign(trained, "own_other:Network")))[command]
+    (typed,) = OWN
+    assert cmbench(*arguments).code == 2
+    assert not mark.exists()
+    assert cmbench(*arguments, "--set", typed).code == 0
+    assert mark.read_text() == "x"
 
 
 @pytest.mark.parametrize("command", ["sample", "eval", "resume", "check", "doctor"])
@@ -225,6 +280,29 @@ def test_bytecode_beside_the_file_is_not_taken_for_it(cmbench, trained, home, ma
     assert not Path(f"{mark}-evil").exists()
 
 
+def test_bytecode_without_its_source_is_not_trusted(cmbench, trained, home, mark):
+    file = write_module(home, mark)
+    py_compile.compile(str(file), cfile=str(file.with_suffix(".pyc")))
+    file.unlink()
+    outcome = cmbench("sample", now_foreign(trained).name, "--trust")
+    assert outcome.code == 2
+    assert "which is bytecode without its source" in outcome.err
+    assert not mark.exists()
+    assert cmbench("recipe", "check", "tiny.toml", *set_options(OWN)).code == 0  # the user's own
+
+
+def test_a_module_in_an_archive_is_refused_with_the_reason(cmbench, trained, home, mark, monkeypatch):
+    file = write_module(home, mark)
+    with zipfile.ZipFile(home / "x.zip", "w") as archive:
+        archive.write(file, file.name)
+    file.unlink()
+    monkeypatch.syspath_prepend(home / "x.zip")
+    outcome = cmbench("sample", now_foreign(trained).name, "--trust")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"own_net lies in the archive {home / 'x.zip'}; allowed: a file of its own" in outcome.err
+    assert not mark.exists()
+
+
 def test_a_module_that_is_no_regular_file_is_not_waited_for(cmbench, trained, home):
     os.mkfifo(home / "own_net.py")
     outcome = cmbench("sample", now_foreign(trained).name)
@@ -252,6 +330,35 @@ def test_a_directory_that_is_none_is_not_entered(cmbench, trained, home, directo
     trained.meta.write_bytes(to_json({**read_json(trained.meta), "directory": directory}))
     assert cmbench("resume", trained.name).code == 0
     assert Path.cwd() == home
+
+
+def test_a_folder_of_another_user_is_passed_over_with_a_word(cmbench, trained, home, monkeypatch):
+    folder, user = home / "theirs", os.geteuid() + 1
+    folder.mkdir()
+    try:
+        os.chown(folder, user, -1)
+    except PermissionError:
+        folder, user = Path("/"), 0
+    told = f"cmbench: {folder} belongs to {resume._name(user)} and is not entered; give --trust to go on from there\n"
+    directory = {"directory": str(folder)}
+    for options, err, place in (([], told, home), (["--trust"], "", folder)):
+        stopped(trained)
+        trained.meta.write_bytes(to_json({**read_json(trained.meta), **directory}))
+        outcome = cmbench("resume", trained.path, *options)
+        assert (outcome.code, outcome.err, Path.cwd()) == (0, err, place)
+
+
+def test_the_teacher_of_the_run_that_weights_came_from_is_not_asked_about(cmbench, home, trained, mark):
+    """It is never built: the run's own copy of the weights is all that is read."""
+    write_module(home, mark)
+    assert cmbench("run", "tiny.toml", *set_options(["name=later", f"start.run={trained.name}"])).code == 0
+    (run,) = [RunDir(path) for path in (home / "runs").iterdir() if path.name.startswith("later-")]
+    about = read_json(run.start / "teacher.json")
+    about["recipe"] |= {"objective": {"kind": "cd"}, "teacher": {"kind": "own_net:Network"}}
+    (run.start / "teacher.json").write_bytes(to_json(about))
+    outcome = cmbench("resume", stopped(run).name)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert not mark.exists()
 
 
 def test_a_teacher_that_a_run_keeps_is_asked_about(cmbench, home, teacher, mark):

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from cmbench.cli import _train
+from cmbench.cli._processes import Accepted, Ended, Processes
 from cmbench.engine import runner
+from cmbench.rundir import launch
 from cmbench.rundir.layout import steps_of_checkpoints
 from cmbench.rundir.select import all_runs
 
@@ -80,3 +83,34 @@ def test_what_is_announced_while_a_run_is_built_stops_it_at_its_first_step(home,
     (run,) = all_runs(home / "runs")
     assert steps_of_checkpoints(run) == [0]
     assert cmbench("resume", run.name, "--foreground").code == 0
+
+
+# Listens as a trainer does, and ends when it has heard so many.
+LISTENS = """
+import signal, sys
+heard = []
+for name in sys.argv[2:]:
+    signal.signal(signal.Signals[name], lambda number, frame: heard.append(signal.Signals(number).name))
+print("a-run", flush=True)
+while len(heard) < int(sys.argv[1]):
+    signal.pause()
+sys.exit(" ".join(sorted(heard)))
+"""
+
+
+@pytest.mark.parametrize("sent", [[name] for name in STOPS] + [[name, "SIGTERM"] for name in ANNOUNCED])
+def test_whoever_has_trainers_of_its_own_passes_on_what_asks_for_an_end(monkeypatch, sent):
+    """Two, so that none is left behind; each comes as itself, for after what is announced the first by hand stops."""
+    command = [sys.executable, "-c", LISTENS, str(len(sent)), *STOPS]
+    monkeypatch.setattr(launch, "command", lambda *arguments: command)
+    processes, accepted, ended = Processes([[], [], []], at_once=2), 0, []
+    for event in processes.events():
+        accepted += isinstance(event, Accepted)
+        if isinstance(event, Ended):
+            ended.append(event.error)
+        elif accepted == 2:
+            for name in sent:
+                os.kill(os.getpid(), signal.Signals[name])
+    assert processes.stopped
+    assert ended == [" ".join(sorted(sent))] * 2
+    assert signal.getsignal(signal.Signals[sent[0]]) is signal.SIG_DFL

@@ -14,7 +14,7 @@ from cmbench.engine.runner import Runner
 from cmbench.errors import ConflictError, NotFoundError
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
-from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.rundir.layout import RunDir, machine, steps_of_checkpoints
 from cmbench.rundir.log import Log, read_rows
 from cmbench.rundir.summary import Summary
 
@@ -204,9 +204,10 @@ def test_a_component_that_cannot_be_is_one_line(home, cmbench, wrong, key):
 
 def test_what_a_kill_left_in_the_runs_folder_is_removed_by_a_resume(home):
     run = stop_after(create(home), 3)
-    (home / "runs" / ".latest.4194303").symlink_to(run.name)
+    link = home / "runs" / f".latest.{machine()}.4194303"
+    link.symlink_to(run.name)
     finish(runner.resume(run))
-    assert not (home / "runs" / ".latest.4194303").is_symlink()
+    assert not link.is_symlink()
 
 
 def test_a_live_run_is_locked(home):

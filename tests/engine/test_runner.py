@@ -152,10 +152,24 @@ def test_a_run_that_cannot_be_written_leaves_nothing(home, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runner.layout, "point_latest", fail)
+    write = runner.write_atomically
+    monkeypatch.setattr(
+        runner, "write_atomically", lambda path, data: (fail if path.suffix == ".toml" else write)(path, data)
+    )
     with pytest.raises(UsageError, match="cannot be written: No space left on device"):
         create(home)
     assert list((home / "runs").iterdir()) == []
+
+
+def test_a_run_that_cannot_be_called_the_latest_is_one(home, monkeypatch):
+    def fail(*_):
+        raise FileNotFoundError(2, "swept by another host")
+
+    monkeypatch.setattr(runner.layout, "point_latest", fail)
+    made = create(home)
+    list(made.records())
+    assert [path.name for path in (home / "runs").iterdir()] == [made.run.name]
+    assert status.read(made.run)["state"] == "finished"
 
 
 class KilledError(BaseException):

@@ -1,13 +1,15 @@
 """What a killed command leaves in a runs folder is removed by the next one; what others put there is not."""
 
+import os
 import shutil
+from pathlib import Path
 
 import filelock
 import pytest
 
-from cmbench.rundir import status
+from cmbench.rundir import leftovers, status
 from cmbench.rundir.files import to_json
-from cmbench.rundir.layout import RunDir, create
+from cmbench.rundir.layout import RunDir, create, machine, point_latest
 from cmbench.rundir.leftovers import sweep
 
 OPENED = b'{"segment":1,"first_step":1}\n'
@@ -94,12 +96,38 @@ def test_a_folder_of_another_name_stays(tmp_path, name):
     assert everything(tmp_path) == [name]
 
 
-def test_links_that_were_to_be_the_latest_are_removed(tmp_path):
-    for name in (".latest.4194303", ".latest.1", ".latest.x", ".latest"):
+def test_links_that_were_to_be_the_latest_are_removed_where_their_maker_is_no_more(tmp_path):
+    dead = f".latest.{machine()}.4194303"
+    kept = [f".latest.{machine()}.1", ".latest.0123456789ab.4194303", ".latest.4194303", ".latest.x", ".latest"]
+    for name in (dead, *kept):
         (tmp_path / name).symlink_to("nowhere")
-    (tmp_path / ".latest.4194302").write_text("no link")
+    (tmp_path / f".latest.{machine()}.4194302").write_text("no link")
     sweep(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".latest.1", ".latest.x", ".latest", ".latest.4194302"}
+    assert {path.name for path in tmp_path.iterdir()} == {f".latest.{machine()}.4194302", *kept}
+    for path in tmp_path.iterdir():  # of other machines, and of older versions, nothing but their age is known
+        os.utime(path, (1e9, 1e9), follow_symlinks=False)
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f".latest.{machine()}.4194302", ".latest.x", ".latest"}
+
+
+def test_the_link_in_the_making_of_another_machine_outlasts_a_sweep(tmp_path, monkeypatch):
+    """Two hosts, or two containers, on one folder: the number of one's process means nothing to the other."""
+    here, swept = machine(), []
+    replace = Path.replace
+
+    def meanwhile(path, target):
+        monkeypatch.setattr(leftovers, "machine", lambda: "of another")
+        monkeypatch.setattr(leftovers, "lives", lambda pid: False)
+        sweep(tmp_path)
+        swept.append(path.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    run = create(tmp_path, "x")
+    run.recipe.touch()
+    point_latest(run)
+    assert swept == [f".latest.{here}.{os.getpid()}"]
+    assert (tmp_path / "latest").readlink().name == run.name
 
 
 def test_nothing_is_done_where_nothing_is(tmp_path):
