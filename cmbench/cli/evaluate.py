@@ -2,19 +2,22 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _figures, _figures_page, _screen
+from cmbench import steering
+from cmbench.cli import _data_now, _figures, _figures_page, _screen
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
-from cmbench.errors import NotFoundError, UsageError, nearest, shown, writing
+from cmbench.errors import NotFoundError, UsageError, nearest, shown, shown_key, writing
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import write_atomically
+from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 
 _TRAJECTORIES = 128  # where the recipe asks for none
@@ -45,6 +48,13 @@ def evaluate(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
     ] = None,
+    moved: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.root=FOLDER", help="Where the data lie now; the run's own if not given."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Measure also against data that it was not trained on.")
+    ] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
@@ -55,7 +65,8 @@ def evaluate(
     if markdown and (markdown.is_dir() or not os.access(markdown.parent, os.W_OK)):  # hours before it is written
         raise UsageError(f"--markdown {markdown}: cannot be written: a folder, or in none that takes files")
     folder = runs_folder(runs_dir)
-    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
+    about = _About(moved or [], other_data)
+    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n, about) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
         with writing(f"--markdown {markdown}"):
@@ -67,8 +78,24 @@ def evaluate(
         _figures.show(subject, figures, asked)
 
 
-def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None) -> Subject:
-    """Find the weights that are meant, without reading them."""
+@dataclass(frozen=True)
+class _About:
+    """What the user says of the data of all runs."""
+
+    moved: list[str]
+    other_data: bool
+
+    def places(self, run: RunDir) -> dict[str, str]:
+        given = recipes.flat_overrides(self.moved)
+        if wrong := next((key for key in given if key != "data.root"), None):
+            raise UsageError(f"--set: found {shown_key([wrong])}, allowed: data.root")
+        return steering.places_in(recipes.load(run.recipe), given, run.name)
+
+
+def _subject(
+    selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None, about: _About
+) -> Subject:
+    """Find the weights and the data that are meant, without reading the weights."""
     run = select(selector, folder, with_checkpoint=True)
     step = checkpoints.choose(run, checkpoint)
     sums = checkpoints.checksums(run, step)
@@ -77,8 +104,11 @@ def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list
     name = checkpoints.ema_name(ema, checkpoints.averages(sums))
     table = recipes.load(run.recipe).evaluate
     sha256 = sums[checkpoints.group_of(name)]
+    places = about.places(run)
+    data = _data_now.content(run, step, places, about.other_data)
+    trajectories = table.true_error_n or _TRAJECTORIES
     return Subject(
-        run, step, name, sha256, steps or list(table.steps), n or table.n, table.true_error_n or _TRAJECTORIES
+        run, step, name, sha256, steps or list(table.steps), n or table.n, trajectories, data, places, about.other_data
     )
 
 
