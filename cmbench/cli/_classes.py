@@ -1,5 +1,7 @@
 """Classes of a run by number and by name. No torch."""
 
+import re
+
 from cmbench.errors import UsageError, nearest, shown
 from cmbench.rundir import fingerprints
 from cmbench.rundir.layout import RunDir
@@ -13,15 +15,11 @@ def label_of(wanted: str, classes: int, names: list[str]) -> int:
     Raises:
         UsageError: there is no such class, or the text means two.
     """
-    by_name = names.index(wanted.removeprefix("=")) if wanted.removeprefix("=") in names else None
-    digits = wanted.removeprefix("#")
-    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
-    if wanted.startswith("#"):
-        by_name = None
-    if wanted.startswith("="):
-        number = None
-    if number is not None and number >= classes:
-        number = None
+    refuse_negative(wanted)
+    digits, name = wanted.removeprefix("#"), wanted.removeprefix("=")
+    by_name = names.index(name) if name in names and not wanted.startswith("#") else None
+    is_number = digits.isascii() and digits.isdigit() and len(digits) < 16 and not wanted.startswith("=")
+    number = int(digits) if is_number and int(digits) < classes else None
     if number is not None and by_name is not None and number != by_name:
         raise UsageError(
             f"--label: found {shown(wanted)}, the number of class {shown(names[number])} and the name of class "
@@ -30,8 +28,15 @@ def label_of(wanted: str, classes: int, names: list[str]) -> int:
     found = by_name if number is None else number
     if found is None:
         some = f", or a name: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else ""
-        raise UsageError(f"--label: found {shown(wanted)}, allowed: 0 to {classes - 1}{some}{nearest(wanted, names)}")
+        found_text = wanted if is_number else shown(wanted)
+        raise UsageError(f"--label: found {found_text}, allowed: 0 to {classes - 1}{some}{nearest(wanted, names)}")
     return found
+
+
+def refuse_negative(wanted: str) -> None:
+    """Refuse what is no class of any run, before one is read. Raises UsageError."""
+    if re.fullmatch("-[0-9]+|", wanted):
+        raise UsageError(f"--label: found {wanted or 'nothing'}, allowed: a number from 0, or the name of a class")
 
 
 def names_of(run: RunDir, step: int, classes: int) -> list[str]:

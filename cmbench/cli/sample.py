@@ -39,6 +39,8 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw samples from a trained run, by default from the newest with a checkpoint."""
+    if label is not None:
+        _classes.refuse_negative(label)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
 
     import torch

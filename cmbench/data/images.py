@@ -214,4 +214,5 @@ def _summary(config: Config, found: Listing, marks: Counter[str]) -> str:
 
 
 def _skipped(found: Listing) -> str:
-    return ", ".join(f"{n:,} {shown_name(kind)}" for kind, n in found.skipped.most_common(6))
+    most = sorted(found.skipped.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join(f"{n:,} {shown_name(kind)}" for kind, n in most[:_LONGEST])
