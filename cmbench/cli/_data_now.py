@@ -31,11 +31,12 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     if now is None:
         return known
     if fingerprints.differs(known, now.content) and not other_data:
-        raise others(run, fingerprints.difference(then, fingerprints.of_files(then, now.content, now.pictures)))
+        found = fingerprints.of_files(then, now.content, now.pictures, now.names)
+        raise _others(run, fingerprints.difference(then, found))
     return now.content
 
 
-def others(run: RunDir, why: str) -> ConflictError:
+def _others(run: RunDir, why: str) -> ConflictError:
     """Return the refusal to measure a run against data that are others than those that it was trained on."""
     again = f"cmbench eval {address(run)}"
     return ConflictError(

@@ -66,6 +66,11 @@ class Listing:
     skipped: Counter[str]
 
     @property
+    def texts(self) -> list[str]:
+        """Return the names as text that any file takes: what is none in them becomes �."""
+        return [os.fsencode(name).decode(errors="replace") for name in self.names]
+
+    @property
     def counts(self) -> list[int]:
         """Return how many pictures each class has."""
         found = Counter(self.labels)
@@ -167,10 +172,11 @@ def _looked_into(sizes: Sequence[int]) -> Iterable[int]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at the files of a data set tells: their digest, and how many pictures, where each is a file."""
+    """What a look at files tells: their digest and, where each is a picture, their number and the classes."""
 
     content: str
-    pictures: int | None
+    pictures: int | None = None
+    names: list[str] | None = None
 
 
 def look(table: Mapping[str, Any]) -> Found | None:
@@ -181,9 +187,9 @@ def look(table: Mapping[str, Any]) -> Found | None:
     try:
         if table.get("name") == "folder":
             there = listing(root, str(table.get("reader", "cmbench")))
-            return Found(digest(root, there.files), len(there.files)) if there.files else None
+            return Found(digest(root, there.files), len(there.files), there.texts) if there.files else None
         files = fetched(str(table.get("name")), root)
-        return Found(digest(root, files), None) if files else None
+        return Found(digest(root, files)) if files else None
     except (OSError, RuntimeError):
         return None
 

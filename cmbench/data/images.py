@@ -98,7 +98,7 @@ class Data(Finite):
         found = _listed(config, root)
         splits, marks = _folder(config, found)
         super().__init__(*splits, device, config.horizontal_flip)
-        self.names = tuple(os.fsencode(name).decode(errors="replace") for name in found.names)
+        self.names = tuple(found.texts)
         self.counts = tuple(found.counts)
         self.classes = len(self.names)
         self.content, self.summary = _listing.digest(root, found.files), _summary(config, found, marks)

@@ -28,7 +28,7 @@ def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed
     again = f"cmbench resume {address(run)}"
     data = _built(run, recipe, again)
     then, now, meta = fingerprints.recorded(run, step), fingerprint.of(recipe, data), read_json(run.meta) or {}
-    known: dict[str, Any] = {**{key: meta[key] for key in ("shape", "classes") if key in meta}, **then}
+    known = {**fingerprints.of_meta(meta), **then}
     why = fingerprints.difference(known, now)
     if why and (allowed := _of_network(recipe, known, now)):
         raise ConflictError(f"{run.name}: its data are others now: {why}; allowed: {allowed}, as its network has")

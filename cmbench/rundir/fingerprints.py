@@ -5,7 +5,7 @@ out (null for endless draws), the shape of one, the number of classes, their nam
 and a text about the content, "recipe" where that follows from the recipe alone. Older runs have none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cmbench.errors import shown
@@ -27,15 +27,34 @@ def recorded(run: RunDir, step: int | None = None) -> Fingerprint:
     """
     for each in reversed(steps_of_checkpoints(run)) if step is None else (step,):
         found, why = checkpoints.state(run, each)
-        if not why and (data := table(found.get("data"))):
+        if not why and (data := _sound(found.get("data"))):
             return data
-    return table((read_json(run.meta) or {}).get("data"))
+    return _sound((read_json(run.meta) or {}).get("data"))
+
+
+def of_meta(meta: Mapping[str, Any]) -> Fingerprint:
+    """Return shape and classes, which meta.json has always told."""
+    return _sound({key: meta.get(key) for key in ("shape", "classes")})
+
+
+def _sound(found: object) -> Fingerprint:
+    """Return the fields that have the type of their own: files may be damaged."""
+    types: dict[str, Callable[[object], Any]] = {"count": whole, "held_out": whole, "classes": whole, "content": text}
+    types |= {"shape": _wholes, "counts": _wholes, "names": _texts}
+    return {key: own for key, value in table(found).items() if key in types and (own := types[key](value)) is not None}
+
+
+def _wholes(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and all(whole(each) is not None for each in value) else None
+
+
+def _texts(value: object) -> list[str] | None:
+    return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
 
 
 def names(found: Mapping[str, Any]) -> list[str]:
     """Return the names of the classes, in the order of their labels; an empty list where they have none."""
-    given = found.get("names")
-    return [str(name) for name in given] if isinstance(given, list) else []
+    return found.get("names") or []
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -52,11 +71,11 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ""
 
 
-def of_files(then: Mapping[str, Any], content: str, samples: int | None) -> Fingerprint:
+def of_files(then: Mapping[str, Any], content: str, samples: int | None, classes: list[str] | None) -> Fingerprint:
     """Return what is known of data from their files alone, in the words of an earlier fingerprint of them."""
-    held_out = whole(then.get("held_out"))
+    held_out, found = whole(then.get("held_out")), {"content": content}
     sizes = {} if samples is None or held_out is None else {"count": samples - held_out, "held_out": held_out}
-    return {**sizes, "content": content}
+    return {**found, **sizes, **({} if classes is None else {"names": classes})}
 
 
 def differs(then: str | None, now: str | None) -> bool:
