@@ -53,4 +53,7 @@ def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
 def _wanted(error: Exception) -> str:
     """Return how much was asked for last, where torch says so: " (20.00 GiB were wanted)"."""
     found = re.search(r"allocate ([0-9.]+) ?(bytes|[KMGT]i?B)", str(error))
-    return f" ({float(found[1]):,g} {found[2]} more were wanted)" if found else ""
+    if not found:
+        return ""
+    wanted = f"{float(found[1]) / 2**30:,.3g} GiB" if found[2] == "bytes" else f"{float(found[1]):,g} {found[2]}"
+    return f" ({wanted} more were wanted)"

@@ -37,7 +37,7 @@ def test_another_failure_stays_what_it_is(error):
 
 
 def test_how_much_was_wanted_is_said_where_torch_says_it():
-    assert memory._wanted(LACKS[0]) == " (4e+12 bytes more were wanted)"
+    assert memory._wanted(LACKS[0]) == " (3.73e+03 GiB more were wanted)"
     assert memory._wanted(LACKS[1]) == " (20 GiB more were wanted)"
     assert memory._wanted(LACKS[3]) == " (9.5 GiB more were wanted)"
     assert memory._wanted(LACKS[2]) == ""
