@@ -11,8 +11,10 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address
 
 
-def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) -> str:
-    """Return what tells the data of now from others, as files and run tell; empty where neither does.
+def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) -> tuple[str, str]:
+    """Return what tells the data of now from others, as files and run tell, and in what they differ from before.
+
+    Each is empty where it is not known, or nothing differs.
 
     Files that are not there at all are taken for those of before: what was found of them stays true.
 
@@ -29,11 +31,13 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     known = text(then.get("content")) or ""
     now = _listing.look(places.in_force(run, recipes.load(run.recipe).tables(), given)["data"])
     if now is None:
-        return known
-    if fingerprints.differs(known, now.content) and not other_data:
-        found = fingerprints.of_files(then, now.content, now.pictures, now.names)
-        raise _others(run, fingerprints.difference(then, found))
-    return now.content
+        return known, ""
+    if not fingerprints.differs(known, now.content):
+        return now.content, ""
+    why = fingerprints.difference(then, fingerprints.of_files(then, now.content, now.pictures, now.names))
+    if not other_data:
+        raise _others(run, why)
+    return now.content, why
 
 
 def _others(run: RunDir, why: str) -> ConflictError:

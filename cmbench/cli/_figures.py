@@ -46,6 +46,7 @@ class Subject:
         data: what tells the data that it is measured against from others; empty where that is not known.
         places: of the data, where the command names them anew.
         other_data: whether they may be others than those that it was trained on.
+        others: in what they are others, where they are known to be.
     """
 
     run: RunDir
@@ -58,6 +59,7 @@ class Subject:
     data: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
     other_data: bool = False
+    others: str = ""
 
     def questions(self, asked: Asked) -> dict[Asking, Question]:
         """Return everything that each answer depends on."""
@@ -170,6 +172,8 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     """Print the table of one subject."""
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
+    if subject.others:
+        _screen.line(f"measured against data that it was not trained on: {subject.others}")
     rows = [
         (f["metric"], f["steps"] or "-", *(cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
         for f in figures

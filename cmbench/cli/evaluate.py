@@ -105,10 +105,20 @@ def _subject(
     table = recipes.load(run.recipe).evaluate
     sha256 = sums[checkpoints.group_of(name)]
     places = about.places(run)
-    data = _data_now.content(run, step, places, about.other_data)
+    data, others = _data_now.content(run, step, places, about.other_data)
     trajectories = table.true_error_n or _TRAJECTORIES
     return Subject(
-        run, step, name, sha256, steps or list(table.steps), n or table.n, trajectories, data, places, about.other_data
+        run,
+        step,
+        name,
+        sha256,
+        steps or list(table.steps),
+        n or table.n,
+        trajectories,
+        data,
+        places,
+        about.other_data,
+        others,
     )
 
 
@@ -138,5 +148,6 @@ def _about(subject: Subject, figures: list[dict[str, Any]], asked: Asked) -> dic
         "repeats": asked.repeats,
         "seed": asked.seed,
         "features": asked.features,
+        **({"other_data": subject.others} if subject.others else {}),
         "figures": figures,
     }
