@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cmbench.data._finite import Finite
 from cmbench.errors import UsageError
-from cmbench.randomness import StepRandom
+from cmbench.randomness import StepRandom, forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir.fingerprints import Fingerprint
 from cmbench.tables import is_own_class
@@ -35,9 +35,20 @@ def _content(recipe: Recipe, data: Any) -> str:
     if not is_own_class(recipe.data["kind"]):
         return "recipe"
     found = hashlib.blake2b(digest_size=16)
-    for x in (data.train_sample(_LOOKED_AT), data.held_out(_LOOKED_AT)):
-        found.update(x.detach().cpu().contiguous().numpy().tobytes())
+    for name in ("train_sample", "held_out"):
+        if (x := _some(data, name)) is None:
+            return ""
+        found.update(x.contiguous().numpy().tobytes())
     return f"samples1:{found.hexdigest()}"
+
+
+def _some(data: Any, name: str) -> Tensor | None:
+    """Return some samples as float64 on the CPU, None where a class of one's own has none to show."""
+    with torch.no_grad(), forked_seed(0):
+        try:
+            return getattr(data, name)(_LOOKED_AT).cpu().double()
+        except Exception:  # whatever it does; an evaluation will say it
+            return None
 
 
 def check(recipe: Recipe, data: Any, device: torch.device) -> None:
@@ -49,7 +60,12 @@ def check(recipe: Recipe, data: Any, device: torch.device) -> None:
     kind = recipe.data["kind"]
     if not is_own_class(kind):
         return
-    x_0, labels = data.batch(_ASKED, StepRandom(device, recipe.seed, 0))
+    try:
+        with torch.no_grad(), forked_seed(0, device):
+            x_0, labels = data.batch(_ASKED, StepRandom(device, recipe.seed, 0))
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"data.kind: found '{kind}', whose batch fails with {why}") from error
     if why := _unlike(x_0, [_ASKED, *data.shape], "float32", torch.float32, "x_0"):
         raise UsageError(f"data.kind: found '{kind}', whose {why}")
     if not isinstance(labels, Tensor) or labels.shape != (_ASKED,) or labels.is_floating_point():
@@ -72,7 +88,9 @@ def _unlike(x: object, shape: list[int], name: str, dtype: torch.dtype, what: st
 
 def oddities(recipe: Recipe, data: Any) -> list[str]:
     """Return a line for each thing that is unlikely of data that somebody wants to train on."""
-    x = data.train_sample(_LOOKED_AT).double()
+    x = _some(data, "train_sample")
+    if x is None or not len(x):
+        return []
     sigma_data = recipe.path.sigma_data
     across = float(x.var(dim=0, unbiased=False).mean().sqrt())
     deviation = float(x.std(unbiased=False))

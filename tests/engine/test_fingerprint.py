@@ -62,6 +62,8 @@ def own(home, monkeypatch):
         ("x, torch.arange(n)", "labels are 0 to 3, allowed: 0 to 1"),
         ("x, torch.arange(n) / 1", r"labels \[4\] torch.float32, allowed: \[n\] int64"),
         ("x, None", "labels NoneType"),
+        ("x.nothing", "batch fails with AttributeError: .*nothing"),
+        ("x", "batch fails with ValueError"),
     ],
 )
 def test_a_class_of_ones_own_that_training_cannot_take(home, own, batch, why):
@@ -113,6 +115,21 @@ def test_a_fingerprint_of_ones_own_data_follows_from_their_samples(home, own):
     assert fingerprints.difference(of(), other) == "they are as many as before, of other content"
     assert of(content="mine")["content"] == "mine"
     assert fingerprints.difference(of(), of(classes=3)) == "they had 2 classes, and have 3"
+
+
+def test_a_class_that_shows_no_samples_has_no_content(home, own):
+    recipe = trainer.from_file(home / "tiny.toml", [own()]).recipe
+    data = trainer.build.data(recipe, CPU)
+    data.train_sample = None
+    assert fingerprint.of(recipe, data)["content"] == ""
+    assert fingerprint.oddities(recipe, data) == []
+
+
+def test_a_look_at_data_draws_from_no_generator_that_training_uses(home, own):
+    override = own(batch="torch.randn(n, 2), torch.arange(n) % 2")
+    state = torch.random.get_rng_state()
+    trainer.from_file(home / "tiny.toml", [override]).fingerprint  # noqa: B018
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_data_that_follow_from_the_recipe_say_so(home, trained):

@@ -66,7 +66,8 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
             return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
         try:
             found = cls(own.model_copy(update={"download": False}), device)
-            return found, Check("data", "ok", f"{recipe.data['kind']}: {found.summary}")
+            about = ": ".join(filter(None, (recipe.data["kind"], getattr(found, "summary", ""))))
+            return found, Check("data", "ok", about)
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)
             fetched = own.download and own.name != "folder"
