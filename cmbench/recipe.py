@@ -116,8 +116,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
     """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
     tables: Tables = {}
     for _, _, own in reversed(_chain(path)):
-        tables = _merged(tables, own)
-    return _merged(tables, parse_overrides(overrides))
+        tables = merged(tables, own)
+    return merged(tables, parse_overrides(overrides))
 
 
 def files(path: Path) -> list[Path]:
@@ -137,8 +137,22 @@ def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
     """
     given: Tables = {}
     for override in overrides:
-        given = _merged(given, _parse_override(override, option))
+        given = merged(given, _parse_override(override, option))
     return given
+
+
+def flat_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
+    """Turn overrides `table.key=value` into {"table.key": value}, unchecked. Raises as `parse_overrides`."""
+    return _flat_given(parse_overrides(overrides, option))
+
+
+def _flat_given(tables: Tables, prefix: str = "") -> Tables:
+    """Turn {"log": {"every": 5}} into {"log.every": 5}; an empty table stays."""
+    found: Tables = {}
+    for key, value in tables.items():
+        is_table = isinstance(value, dict) and value
+        found |= _flat_given(value, f"{prefix}{key}.") if is_table else {f"{prefix}{key}": value}
+    return found
 
 
 def _chain(path: Path) -> list[tuple[Path, Path, Tables]]:
@@ -226,16 +240,16 @@ def _leaves(tables: Tables, where: str) -> list[tuple[tuple[str | int, ...], Any
     return leaves
 
 
-def _merged(base: Tables, over: Tables) -> Tables:
+def merged(base: Tables, over: Tables) -> Tables:
     """Lay one set of tables over another. A component of another kind replaces the whole table below it."""
-    merged = dict(base)
+    laid = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
+        below = laid.get(key)
         if not isinstance(value, dict) or not isinstance(below, dict) or _other_component(key, below, value):
-            merged[key] = value
+            laid[key] = value
         else:
-            merged[key] = _merged(_without_scalings(below) if _other_path(key, below, value) else below, value)
-    return merged
+            laid[key] = merged(_without_scalings(below) if _other_path(key, below, value) else below, value)
+    return laid
 
 
 def _other_path(table: str, below: Tables, over: Tables) -> bool:

@@ -1,12 +1,15 @@
 """What may be changed while a run trains, and the recipe with such changes. Imports no torch: views may use it."""
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cmbench import recipe as recipes
 from cmbench.config import Config, Count, check
 from cmbench.errors import UsageError, nearest
-from cmbench.recipe import Recipe, Tables
+from cmbench.recipe import Recipe
+from cmbench.tables import DEVICE
 from cmbench.text import shown, shown_key
 
 KEYS = (
@@ -21,6 +24,9 @@ KEYS = (
 )
 
 
+PLACES = frozenset({"data.root", "train.device"})  # named anew where a run is taken up, as `rundir.places` keeps them
+
+
 class _Objective(Config):
     """The steerable part of [objective], whose own Config would import torch."""
 
@@ -30,6 +36,19 @@ class _Objective(Config):
 def steerable(recipe: Recipe) -> list[str]:
     """List the keys of a complete recipe that may be changed while it trains."""
     return [key for key in KEYS if not key.startswith("objective.") or key.split(".")[1] in recipe.objective]
+
+
+def parse_with_places(recipe: Recipe, overrides: Sequence[str], where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read `table.key=value` for a run that is taken up: settings as `parse` does, and places of data and device.
+
+    Raises:
+        UsageError: as `parse` and `places_in`.
+    """
+    given = recipes.flat_overrides(overrides)
+    places = places_in(recipe, given, where)
+    settings = {key: value for key, value in given.items() if key not in places}
+    steered(recipe, settings, where, PLACES)
+    return settings, places
 
 
 def parse(recipe: Recipe, overrides: Sequence[str], where: str, option: str = "--set") -> dict[str, Any]:
@@ -44,20 +63,22 @@ def parse(recipe: Recipe, overrides: Sequence[str], where: str, option: str = "-
     Raises:
         UsageError: a key cannot be changed while a run trains, or not to this value.
     """
-    settings = _flat(recipes.parse_overrides(overrides, option))
+    settings = recipes.flat_overrides(overrides, option)
     steered(recipe, settings, where)
     return settings
 
 
-def steered(recipe: Recipe, settings: Mapping[str, Any], where: str) -> Recipe:
+def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Collection[str] = ()) -> Recipe:
     """Return a complete recipe with settings such as {"optimizer.lr": 1e-4} in force.
+
+    `also` are keys that messages name as allowed beside the steerable ones.
 
     Raises:
         UsageError: a key cannot be changed while a run trains, or not to this value.
     """
     tables = recipe.tables()
     for key, value in settings.items():
-        _check_key(recipe, key, where)
+        _check_key(recipe, key, where, also)
         table, name = key.split(".")
         if table == "objective":
             check(_Objective, {name: value}, where, table)
@@ -69,19 +90,31 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str) -> Recipe:
     return result
 
 
-def _check_key(recipe: Recipe, key: str, where: str) -> None:
-    allowed = steerable(recipe)
+def places_in(recipe: Recipe, settings: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return those of settings that say where data and device are, which a resume, an evaluation may name anew.
+
+    Raises:
+        UsageError: one of them is no place, or the recipe's data have no root.
+    """
+    found: dict[str, str] = {}
+    for key in PLACES & settings.keys():
+        if not isinstance(settings[key], str) or not settings[key]:
+            raise UsageError(f"{where}: {key}: found {shown(settings[key])}, allowed: a text")
+        if key == "data.root" and "root" not in recipe.data:
+            raise UsageError(f"{where}: {key}: found one, but data of kind '{recipe.data['kind']}' have no root")
+        if key == "train.device" and not re.fullmatch(DEVICE, settings[key]):
+            raise UsageError(f"{where}: {key}: found {shown(settings[key])}, allowed: auto, cpu, cuda or cuda:N")
+        found[key] = settings[key]
+    if "data.root" in found and not found["data.root"].startswith("~"):
+        found["data.root"] = os.path.abspath(found["data.root"])  # noqa: PTH100 - Path.resolve would follow links
+    return found
+
+
+def _check_key(recipe: Recipe, key: str, where: str, also: Collection[str]) -> None:
+    allowed = [*steerable(recipe), *(place for place in sorted(also) if place != "data.root" or "root" in recipe.data)]
     if key not in allowed:
         full = next((name for name in allowed if name.endswith(f".{key}")), key)  # lr means optimizer.lr
         raise UsageError(
             f"{where}: {shown_key([key])}: cannot be changed while a run trains{nearest(full, allowed)} "
             f"(allowed: {', '.join(allowed)})"
         )
-
-
-def _flat(tables: Tables, prefix: str = "") -> dict[str, Any]:
-    """Turn {"log": {"every": 5}} into {"log.every": 5}."""
-    flat: dict[str, Any] = {}
-    for key, value in tables.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat

@@ -12,7 +12,6 @@ else made is installed into, and never removed.
 import argparse
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil

@@ -1,9 +1,9 @@
 """The figures of `cmbench eval`: read where they were asked before, computed and kept where not, shown as tables."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ class Subject:
         steps: sampler steps.
         n: samples of a set.
         trajectories: for measures of the consistency function.
+        data: what tells the data that it is measured against from others; empty where that is not known.
+        places: of the data, where the command names them anew.
+        other_data: whether they may be others than those that it was trained on.
+        others: in what they are others, where they are known to be.
     """
 
     run: RunDir
@@ -54,12 +58,17 @@ class Subject:
     steps: list[int]
     n: int
     trajectories: int
+    data: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+    other_data: bool = False
+    others: str = ""
 
     def questions(self, asked: Asked) -> dict[Asking, Question]:
         """Return everything that each answer depends on."""
         questions: dict[Asking, Question] = {}
         for name in asked.metrics:
             about = {"metric": name, "version": MEASURES[name].version, "weights": self.sha256, "seed": asked.seed}
+            about |= {"data": self.data} if self.data else {}
             if name not in OF_SAMPLES:
                 questions[name, None] = {**about, "n": self.trajectories}
                 continue
@@ -129,7 +138,9 @@ def _computed(
 
     run, questions = subject.run, subject.questions(asked)
     answers: dict[Asking, Answer] = {}
-    evaluation = Evaluation(run, subject.step, subject.ema, device_of(device, "--device"), asked.features, runs_dir)
+    where = device_of(device, "--device")
+    there = (subject.places, subject.other_data)
+    evaluation = Evaluation(run, subject.step, subject.ema, where, asked.features, runs_dir, *there)
     for name in (name for name, steps in askings if steps is None):
         question = questions[name, None]
         answer = evaluation.of_function(name, asked.seed, question["n"])
@@ -163,6 +174,8 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     """Print the table of one subject."""
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
+    if subject.others:
+        _screen.line(f"measured against data that it was not trained on: {subject.others}")
     rows = [
         (f["metric"], f["steps"] or "-", *(cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
         for f in figures

@@ -33,11 +33,12 @@ def event_line(row: Row) -> str:
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
         "warning": lambda r: f"warning: {r['text']}",
+        "data": lambda r: f"data: {r['text']}",
         "initialised": lambda r: (
             f"first weights from {r['source']['recipe']}, step {r['source']['step']}, ema {r['source']['ema']}; "
             f"{denoiser_differs(r['error'])}"
         ),
-        "resumed": lambda r: f"resumed after step {r['step']}{abandoned(r)}",
+        "resumed": lambda r: f"resumed after step {r['step']}{_with_places(r)}{abandoned(r)}",
         "checkpoint": lambda r: f"checkpoint {r['folder']}{' (best)' if r.get('best') else ''}",
         "snapshot": lambda r: "snapshot " + ", ".join(f"snapshots/{name}" for name in r["files"]),
         "request": _request,
@@ -60,6 +61,13 @@ def _request(row: Row) -> str:
     again = " again" if row.get("replayed") else ""
     files = [f" {name}" for name in row.get("files", [])]
     return f"request {row['action']}{''.join(changes)}{again}: {row['result']}{''.join(files)}"
+
+
+def _with_places(row: Row) -> str:
+    """What a resume named anew, e.g. ` with data.root=/new`; empty where nothing."""
+    places = row.get("places")
+    named = " ".join(f"{key}={value}" for key, value in places.items()) if isinstance(places, dict) else ""
+    return f" with {named}" if named else ""
 
 
 def abandoned(row: Row) -> str:

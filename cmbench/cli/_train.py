@@ -66,6 +66,9 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
     except BaseException:
         runner.close()
         raise
+
+    from cmbench.engine.memory import LackError
+
     with console:
 
         def say(line: str) -> None:
@@ -81,7 +84,7 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
             for record in runner.records():
                 if line := _line(record, runner):
                     say(line)
-        except DivergedError as error:
+        except (DivergedError, LackError) as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code
     if trouble := runner.recorder.reason or runner.recorder.unwritten:

@@ -70,7 +70,8 @@ def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: 
     from cmbench.engine import doctor as engine
 
     with _screen.waiting(f"looking at {path}"):
-        return engine.of_recipe(build.complete(given, str(path)), str(path), runs_dir, run, compile)
+        whole = build.complete(given, str(path)) if run is None else build.of_run(run, overrides=overrides)
+        return engine.of_recipe(whole, str(path), runs_dir, run, compile)
 
 
 def _find(name: str, runs_dir: Path | None) -> tuple[Path, RunDir | None]:

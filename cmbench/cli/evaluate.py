@@ -1,20 +1,23 @@
 """`cmbench eval`."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cmbench import recipe as recipes
-from cmbench.cli import _figures, _figures_page, _outputs, _screen
+from cmbench import steering
+from cmbench.cli import _data_now, _figures, _figures_page, _outputs, _screen
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
 from cmbench.errors import NotFoundError, UsageError, nearest
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
+from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
-from cmbench.text import shown
+from cmbench.text import shown, shown_key
 
 _TRAJECTORIES = 128  # where the recipe asks for none
 
@@ -44,6 +47,13 @@ def evaluate(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
     ] = None,
+    moved: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.root=FOLDER", help="Where the data lie now; the run's own if not given."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Measure also against data that it was not trained on.")
+    ] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
@@ -54,7 +64,8 @@ def evaluate(
     if markdown:
         _outputs.check(markdown, "--markdown")
     folder = runs_folder(runs_dir)
-    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n) for name in runs or ["@latest"]]
+    about = _About(moved or [], other_data)
+    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n, about) for name in runs or ["@latest"]]
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
         _outputs.write(markdown, _figures_page.page(subjects, answers, asked).encode(), "--markdown")
@@ -65,8 +76,24 @@ def evaluate(
         _figures.show(subject, figures, asked)
 
 
-def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None) -> Subject:
-    """Find the weights that are meant, without reading them."""
+@dataclass(frozen=True)
+class _About:
+    """What the user says of the data of all runs."""
+
+    moved: list[str]
+    other_data: bool
+
+    def places(self, run: RunDir) -> dict[str, str]:
+        given = recipes.flat_overrides(self.moved)
+        if wrong := next((key for key in given if key != "data.root"), None):
+            raise UsageError(f"--set: found {shown_key([wrong])}, allowed: data.root")
+        return steering.places_in(recipes.load(run.recipe), given, run.name)
+
+
+def _subject(
+    selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None, about: _About
+) -> Subject:
+    """Find the weights and the data that are meant, without reading the weights."""
     run = select(selector, folder, with_checkpoint=True)
     step = checkpoints.choose(run, checkpoint)
     sums = checkpoints.checksums(run, step)
@@ -75,8 +102,21 @@ def _subject(selector: str, folder: Path, checkpoint: str, ema: str, steps: list
     name = checkpoints.ema_name(ema, checkpoints.averages(sums))
     table = recipes.load(run.recipe).evaluate
     sha256 = sums[checkpoints.group_of(name)]
+    places = about.places(run)
+    data, others = _data_now.content(run, step, places, about.other_data)
+    trajectories = table.true_error_n or _TRAJECTORIES
     return Subject(
-        run, step, name, sha256, steps or list(table.steps), n or table.n, table.true_error_n or _TRAJECTORIES
+        run,
+        step,
+        name,
+        sha256,
+        steps or list(table.steps),
+        n or table.n,
+        trajectories,
+        data,
+        places,
+        about.other_data,
+        others,
     )
 
 
@@ -106,5 +146,6 @@ def _about(subject: Subject, figures: list[dict[str, Any]], asked: Asked) -> dic
         "repeats": asked.repeats,
         "seed": asked.seed,
         "features": asked.features,
+        **({"other_data": subject.others} if subject.others else {}),
         "figures": figures,
     }

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,12 @@ def resume(
         str | None,
         typer.Option(metavar="STEP|best", help="Go back to this checkpoint and abandon what lies past it."),
     ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Train on from here on data that are not those of before.")
+    ] = False,
+    host_gone: Annotated[
+        bool, typer.Option("--host-gone", help="Take the run of another host up: its trainer works no more.")
+    ] = False,
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
@@ -38,18 +45,22 @@ def resume(
     """Take a stopped, crashed or diverged run up from its newest checkpoint, exactly as if it had never ended.
 
     With --checkpoint from an earlier one: rows and settings of later steps count no more, and later checkpoints are set
-    aside in checkpoints/abandoned until the run has passed their steps.
+    aside in checkpoints/abandoned until the run has passed their steps. --set data.root=FOLDER says where its data
+    have moved, --set train.device=cpu where it trains now.
     """
     chosen = select(run, runs_folder(runs_dir))
-    state = status.read(chosen)["state"]
+    now = status.read(chosen)
+    state, host = now["state"], now.get("host")
     if state == "finished":
         raise ConflictError(f"{chosen.name}: already finished (cmbench sample {address(chosen)})")
-    if state in ("running", "paused"):
+    is_here = host in (None, socket.gethostname())
+    if state in ("running", "paused") and (is_here or not host_gone):
         next_command = "watch" if state == "running" else "continue"
-        raise ConflictError(f"{chosen.name}: is {state} (cmbench {next_command} {address(chosen)})")
+        otherwise = "" if is_here else f"; where {host} is gone: cmbench resume {address(chosen)} --host-gone"
+        raise ConflictError(f"{chosen.name}: is {state} (cmbench {next_command} {address(chosen)}{otherwise})")
     given = changes or []
     whole = recipe.load(chosen.recipe)
-    settings = steering.parse(whole, given, chosen.name)
+    settings, places = steering.parse_with_places(whole, given, chosen.name)
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
     began, passed_over = _began(chosen, trust)
     consent.ask(consent.kinds(whole.tables()), str(chosen.recipe), began)
@@ -64,12 +75,15 @@ def resume(
         from cmbench.engine import runner
 
         os.chdir(began)
-        return runner.resume(RunDir(path), runs_path, settings, step)
+        elsewhere = runner.Elsewhere(places, other_data, host_gone)
+        return runner.resume(RunDir(path), runs_path, settings, step, elsewhere)
 
     arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
-    arguments += [part for change in given for part in ("--set", change)]
+    places_last = [*given, *(f"{key}={value}" for key, value in places.items())]  # absolute, from here
+    arguments += [part for change in places_last for part in ("--set", change)]
     arguments += [] if step is None else ["--checkpoint", str(step)]
-    arguments += ["--trust"] if trust else []
+    options = {"--trust": trust, "--other-data": other_data, "--host-gone": host_gone}
+    arguments += [option for option, wanted in options.items() if wanted]
     return _train.train(make, arguments, foreground, detach)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _outputs, _screen
+from cmbench.cli import _classes, _outputs, _screen
 from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import make_folder, write_atomically
@@ -26,7 +26,7 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help="Number of samples.")] = 64,
     seed: Seed = 0,
     label: Annotated[
-        int | None, typer.Option(min=0, max=MOST_STEPS, help="Class of all samples, for a conditional run.")
+        str | None, typer.Option(metavar="NUMBER|NAME", help="Class of all samples, for a conditional run.")
     ] = None,
     ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
     checkpoint: Annotated[
@@ -40,12 +40,14 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw samples from a trained run, by default from the newest with a checkpoint."""
+    if label is not None:
+        _classes.refuse_negative(label)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
 
     import torch
     from safetensors.torch import save as to_safetensors
 
-    from cmbench.engine import snapshot, weights
+    from cmbench.engine import memory, snapshot, weights
     from cmbench.engine.build import device_of
     from cmbench.engine.sample import default_sigmas, draw
 
@@ -55,8 +57,11 @@ def sample(
         levels = _parse_sigmas(sigmas, lowest, trained)
     else:
         levels = default_sigmas(trained.model, trained.sampler, steps, lowest, trained.recipe.path.sigma_mid)
-    labels = _labels(label, n, trained)
-    x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
+    names = _classes.names_of(chosen, trained.step, trained.classes)
+    of_class = _class(label, names, trained)
+    labels = _labels(of_class, n, trained)
+    with memory.wanted_by("--n", n):
+        x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():
         _screen.complain("some samples are not finite")
 
@@ -76,6 +81,7 @@ def sample(
             "sigmas": levels,
             "n": n,
             "seed": seed,
+            **({} if of_class is None else {"label": of_class, "class": names[of_class] if names else None}),
         }
         _screen.data({"schema": 1, **about, "files": [str(path) for path in written]})
         return
@@ -83,7 +89,8 @@ def sample(
 
     _picture.show(x)
     shown = ", ".join(f"{sigma:.4g}" for sigma in levels)
-    _screen.line(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}")
+    kind = "" if of_class is None else f", class {of_class}{f' ({names[of_class]})' if names else ''}"
+    _screen.line(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}{kind}")
     _screen.line(f"{n} samples: {', '.join(str(path) for path in written)}")
 
 
@@ -104,19 +111,23 @@ def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:
     return levels
 
 
-def _labels(label: int | None, n: int, trained: "Trained") -> "Tensor | None":
+def _class(label: str | None, names: list[str], trained: "Trained") -> int | None:
+    from cmbench.engine.build import is_conditional
+
+    if label is None:
+        return None
+    if not is_conditional(trained.recipe):
+        raise UsageError("--label: the run is unconditional (network.class_conditional = false)")
+    return _classes.label_of(label, trained.classes, names)
+
+
+def _labels(of_class: int | None, n: int, trained: "Trained") -> "Tensor | None":
     from cmbench.engine.build import is_conditional
     from cmbench.engine.sample import round_robin_labels
 
     if not is_conditional(trained.recipe):
-        if label is not None:
-            raise UsageError("--label: the run is unconditional (network.class_conditional = false)")
         return None
-    if label is None:
-        return round_robin_labels(n, trained.classes)
-    if label >= trained.classes:
-        raise UsageError(f"--label: found {label}, allowed: 0 to {trained.classes - 1}")
-    return round_robin_labels(n, 1) + label
+    return round_robin_labels(n, trained.classes) if of_class is None else round_robin_labels(n, 1) + of_class
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -7,13 +7,15 @@ from cmbench import recipe as recipes
 from cmbench.cli import _screen, _tables
 from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
-from cmbench.rundir import settings, status
-from cmbench.rundir.fields import number_of, numbers, table, text, whole
+from cmbench.rundir import fingerprints, places, settings, status
+from cmbench.rundir.fields import number_list, number_of, numbers, table, text, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
 from cmbench.tui.signs import four_digits
+
+_LISTED = 40  # classes on a line
 
 
 def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
@@ -27,6 +29,8 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     _screen.line(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
     facts = [
         ("path", chosen.path),
+        ("data", _data(about)),
+        ("classes", _classes(about)),
         ("device", text(meta.get("device")) or "-"),
         ("parameters", f"{whole(meta.get('parameters')) or 0:,}"),
         ("teacher", _teacher(about)),
@@ -55,8 +59,33 @@ def _about(run: RunDir) -> dict[str, Any]:
         "checkpoints": steps_of_checkpoints(run),
         "snapshots": sorted(path.name for path in run.snapshots.glob("[0-9]*.png")),
         "settings": settings.in_force(settings.read(run)),
-        "recipe": recipes.load(run.recipe).tables(),
+        "data": fingerprints.recorded(run),
+        "recipe": places.in_force(run, recipes.load(run.recipe).tables()),
     }
+
+
+def _data(about: dict[str, Any]) -> str:
+    """Return what the run is trained on, as its newest checkpoint tells."""
+    found, own = about["data"], about["recipe"]["data"]
+    what = " ".join(str(own[key]) for key in ("kind", "name") if key in own)
+    count, held_out = whole(found.get("count")), whole(found.get("held_out"))
+    sizes = "" if count is None or held_out is None else f", {count:,} samples, {held_out:,} held out"
+    shape = found.get("shape") or about["meta"].get("shape")
+    root = f" at {own['root']}" if "root" in own else ""
+    return f"{what}{sizes}, of shape {shape}{root}" if shape else f"{what}{sizes}{root}"
+
+
+def _classes(about: dict[str, Any]) -> str:
+    """Return the classes in the order of their labels, with their pictures where they are counted."""
+    found, names = about["data"], fingerprints.names(about["data"])
+    counts = number_list(found.get("counts"))
+    if not names:
+        return str(whole(found.get("classes")) or whole(about["meta"].get("classes")) or "-")
+    each = (
+        [f"{name} ({n:,.0f})" for name, n in zip(names, counts, strict=False)] if len(counts) == len(names) else names
+    )
+    more = f", … ({len(names) - _LISTED} more: --json)" if len(names) > _LISTED else ""
+    return f"{len(names)}: {', '.join(each[:_LISTED])}{more}"
 
 
 def _changed(about: dict[str, Any]) -> str:

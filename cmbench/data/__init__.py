@@ -9,4 +9,9 @@ A data set is a class `Data(config, device)` next to its `Config`, with
     oracle() -> the closed-form denoiser of what is trained on
 and may have
     shape_and_classes(config) -> both, without reading or fetching a file; static
+    names, counts    of the classes, in the order of their labels
+    summary          what was found, in a line, for the journal
+    content          a text that is another where the samples or labels are others; else some samples tell
+and its Config
+    located(base) -> the settings with paths that do not depend on the working directory, which is base
 """

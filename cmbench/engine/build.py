@@ -4,17 +4,22 @@ import importlib
 import re
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
 
 from cmbench import config, consent, recipe
+from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
 from cmbench.networks._model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
+from cmbench.rundir import places
+from cmbench.rundir.layout import RunDir
 from cmbench.tables import DEVICE, TABLES
 from cmbench.text import shown
 
@@ -88,7 +93,7 @@ def complete_new(given: Recipe, where: str) -> Recipe:
     Raises:
         UsageError: as `complete`, or such a key is set.
     """
-    whole = complete(given, where)
+    whole = located(complete(given, where), Path.cwd())
     with naming(where):
         switches = getattr(settings("objective", whole)[0], "switches", {}).values()
         spared = {override.partition("=")[0] for overrides in switches for override in overrides}
@@ -96,6 +101,33 @@ def complete_new(given: Recipe, where: str) -> Recipe:
             config.refuse_idle(settings(table, whole)[1], table, spared)
         config.refuse_idle(whole.optimizer, "optimizer", spared)
     return whole
+
+
+def located(whole: Recipe, base: Path) -> Recipe:
+    """Return a complete recipe whose data lie where they do from any working directory; relative paths are of `base`.
+
+    A class of one's own says so by `Config.located`, or keeps its paths as they are.
+    """
+    _, own = settings("data", whole)
+    if not hasattr(own, "located"):
+        return whole
+    return whole.model_copy(update={"data": {"kind": whole.data["kind"], **own.located(base).model_dump(mode="json")}})
+
+
+def of_run(run: RunDir, given: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the complete recipe of a run, with its data and device where they are now.
+
+    Args:
+        run: the run.
+        given: places that this command names anew, such as {"data.root": "/new"}.
+        overrides: `table.key=value`, for a look at what it would be.
+
+    Raises:
+        UsageError: as `complete`.
+    """
+    tables = places.in_force(run, recipe.load(run.recipe).tables(), given)
+    found = recipe.check_tables(recipe.merged(tables, recipe.parse_overrides(overrides)), str(run.recipe))
+    return complete(found, str(run.recipe))
 
 
 def _check_objective(given: Recipe) -> None:
@@ -140,9 +172,20 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
 
 
 def data(complete_recipe: Recipe, device: torch.device) -> Any:
-    """Build the data set of a complete recipe."""
+    """Build the data set of a complete recipe.
+
+    Raises:
+        UsageError: it cannot be read, or a class of one's own returns what training does not take.
+    """
     cls, own = settings("data", complete_recipe)
-    return cls(own, device)
+    try:
+        found = cls(own, device)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_lack(error):
+            raise
+        raise UsageError("data: there is no memory for them here") from None
+    fingerprint.check(complete_recipe, found, device)
+    return found
 
 
 def is_conditional(complete_recipe: Recipe) -> bool:

@@ -38,7 +38,14 @@ def folder_of(run: RunDir, step: int) -> Path:
     return run.checkpoint(step)
 
 
-def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None = None, train_s: float = 0.0) -> Path:
+def save(
+    run: RunDir,
+    step: int,
+    groups: Groups,
+    told: Mapping[str, Any] | None = None,
+    train_s: float = 0.0,
+    data: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone.
 
     Args:
@@ -47,6 +54,7 @@ def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None 
         groups: its tensors.
         told: what the rows up to here came to, so that a resume need not read them.
         train_s: seconds of training.
+        data: the fingerprint of what it was trained on, where it is known.
 
     Raises:
         OSError: it cannot be written; the old ones are as they were, and the room is free again.
@@ -57,9 +65,8 @@ def save(run: RunDir, step: int, groups: Groups, told: Mapping[str, Any] | None 
     temporary.mkdir()
     try:
         sums = {name: write_tensors(temporary / f"{name}.safetensors", group) for name, group in groups.items()}
-        state = checkpoints.sealed(
-            {"schema": SCHEMA, "step": step, "train_s": train_s, "sha256": sums, "told": told or {}}
-        )
+        about = {"schema": SCHEMA, "step": step, "train_s": train_s, "sha256": sums, "told": told or {}}
+        state = checkpoints.sealed({**about, **({"data": data} if data else {})})
         write_atomically(temporary / "state.json", to_json(state, indent=True))
         if final.exists():  # trained again after a resume from an earlier step
             aside = run.checkpoints / f".{step:08d}.old"

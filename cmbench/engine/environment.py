@@ -53,6 +53,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "start": start,
         "shape": list(built.data.shape),
         "classes": built.data.classes,
+        "data": built.fingerprint,
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
         "profile_noise_levels": built.state.model.path.noise_level(built.state.profile.edges.double()).tolist(),

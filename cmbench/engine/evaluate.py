@@ -1,6 +1,6 @@
 """The measures of one checkpoint: figures with their spread and their floor."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmbench.engine import build, features, weights
+from cmbench.engine import build, features, fingerprint, memory, weights
 from cmbench.engine.consistency import Constancy, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.teacher import load_teacher
-from cmbench.errors import NotFoundError
+from cmbench.errors import ConflictError, NotFoundError, UsageError
 from cmbench.randomness import StepRandom
+from cmbench.rundir import fingerprints
 from cmbench.rundir.evaluations import Answer
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.select import address
 
 
 class Evaluation:
@@ -35,8 +37,11 @@ class Evaluation:
         device: where samples are drawn and measured.
         which_features: what measures of samples compare, as `features.named` takes them.
         runs_dir: where a teacher's run is looked for, if the run keeps no copy.
+        places: of the data, where they are others than the run knows, such as {"data.root": "/new"}.
+        other_data: the data may be others than those that it was trained on.
 
     Raises:
+        ConflictError: they are, and may not be.
         UsageError: the features cannot be had, or are of other samples.
         NotFoundError: the checkpoint is damaged.
     """
@@ -49,16 +54,34 @@ class Evaluation:
         device: torch.device,
         which_features: str = features.PIXELS,
         runs_dir: Path | None = None,
+        places: Mapping[str, str] | None = None,
+        other_data: bool = False,
     ) -> None:
         self._run, self._device, self._runs_dir = run, device, runs_dir
         self._trained = weights.load(run, device, ema, step)
         self._recipe = self._trained.recipe
         self._features = features.named(which_features, self._trained.model.shape, device)
         self._conditional = build.is_conditional(self._recipe)
+        self._places, self._other_data = places, other_data
 
     @cached_property
     def _data(self) -> Any:
-        return build.data(self._recipe, self._device)
+        recipe, again = build.of_run(self._run, self._places), f"cmbench eval {address(self._run)}"
+        try:
+            data = build.data(recipe, self._device)
+        except UsageError as error:
+            moved = f" (where they moved: {again} --set data.root=FOLDER)" if "data.root: no " in str(error) else ""
+            raise UsageError(f"{self._run.recipe}: {error}{moved}") from None
+        then = fingerprints.recorded(self._run, self._trained.step)
+        why = fingerprints.difference(then, fingerprint.of(recipe, data))
+        if not self._other_data and why:
+            raise ConflictError(
+                f"{self._run.name}: its data are others now: {why} (to measure against these: {again} --other-data)"
+            )
+        if tuple(data.shape) != self._trained.model.shape:
+            found, allowed = list(data.shape), list(self._trained.model.shape)
+            raise UsageError(f"{self._run.name}: its data are now of shape {found}, allowed: {allowed}, as its network")
+        return data
 
     def of_samples(
         self,
@@ -83,9 +106,10 @@ class Evaluation:
         for steps in dict.fromkeys(steps for _, steps in wanted):
             values: dict[str, list[float]] = {name: [] for name, own in wanted if own == steps}
             for of_set in _seeds(seed, repeats):
-                for name, value in judge.figures(values, self._samples(n, steps, of_set)):
-                    values[name].append(value)
-                    advance()
+                with memory.wanted_by("--n", n):
+                    for name, value in judge.figures(values, self._samples(n, steps, of_set)):
+                        values[name].append(value)
+                        advance()
             for name, own in values.items():
                 of_sets = torch.tensor(own, dtype=torch.float64)
                 answer = {"value": float(of_sets.mean()), "spread": float(of_sets.std()), **floors[name]}

@@ -3,20 +3,21 @@
 import os
 import traceback
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import filelock
 
 from cmbench.engine import checkpoint, environment, loop, watch
+from cmbench.engine.memory import LackError
 from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir.files import open_to_append
 from cmbench.rundir.home import GoneError
-from cmbench.rundir.layout import RunDir
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Row, newest
 
 
@@ -25,7 +26,8 @@ class Runner:
     """Trains in a run directory and writes everything there. Holds the run's lock until it ends.
 
     `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them;
-    `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice.
+    `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice;
+    `places` are those that were named anew, as `rundir.places` reads them.
     """
 
     folder: RunDir
@@ -34,6 +36,7 @@ class Runner:
     warnings: Sequence[str] = ()
     ahead: Sequence[Row] = ()
     abandoned: Sequence[int] | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
     stop_requested: str = ""
     exit_code: int = 0
 
@@ -66,7 +69,10 @@ class Runner:
             self.recorder.show("running")
             chosen = {} if self.abandoned is None else {"chosen": True, "abandoned": list(self.abandoned)}
             how = "started" if self.recorder.segment == 1 and not self.trainer.state.step else "resumed"
-            yield journal(how, **chosen, **environment.here(self.trainer))
+            named = {"places": dict(self.places)} if self.places else {}
+            yield journal(how, **chosen, **named, **environment.here(self.trainer))
+            if summary := getattr(self.trainer.data, "summary", ""):
+                yield journal("data", text=summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
             self.recorder.warnings += self.warnings
@@ -89,6 +95,8 @@ class Runner:
         except GoneError:
             self.exit_code = 1
             raise
+        except LackError as error:
+            yield from self._lack(error)
         except BaseException as error:
             self.recorder.state, self.exit_code = "failed", 1
             journal("failed", error=f"{type(error).__name__}: {error}")
@@ -166,6 +174,20 @@ class Runner:
         raise DivergedError(
             f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; {last}"
         )
+
+    def _lack(self, error: LackError) -> Iterator[Record]:
+        """End for want of memory, with a checkpoint where the state allows one."""
+        step, saved = self.trainer.state.step, False
+        self.recorder.state, self.exit_code = "failed", 1
+        if error.whole:
+            try:
+                saved = yield from self._checkpoint_unless_whole()
+            except (MemoryError, RuntimeError):
+                saved = False
+        steps = steps_of_checkpoints(self.run)
+        kept = f"checkpoint {steps[-1]} is kept" if saved or steps else "there is no checkpoint"
+        yield self.recorder.event("failed", error=f"{error.what}; {kept}")
+        raise LackError(f"{self.run.name}: after step {step}: {error.what}; {kept}", error.whole)
 
     def _save_as_due(self) -> Iterator[Record]:
         """Write a checkpoint. Where that fails, try again at the next that is due; where it fails again, stop."""

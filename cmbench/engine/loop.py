@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from cmbench.engine import memory
 from cmbench.engine.clock import Clock
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.state import State
@@ -92,15 +93,18 @@ def train(trainer: Trainer) -> Iterator[Event]:
         clock.start()
         recipe = trainer.recipe  # another one where the run has been steered since the last step
         random = StepRandom(trainer.device, recipe.seed, state.step)
-        x_0, labels = data.batch(batch_size, random)
+        with memory.wanted_by("train.batch_size", batch_size):
+            x_0, labels = data.batch(batch_size, random)
         lr = learning_rate(recipe.optimizer, state.step, steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
 
-        terms = trainer.objective.loss(state.model, x_0, labels if trainer.conditional else None, state.step, random)
-        state.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        own = labels if trainer.conditional else None
+        with memory.wanted_by("train.batch_size", batch_size):
+            terms = trainer.objective.loss(state.model, x_0, own, state.step, random)
+            state.optimizer.zero_grad(set_to_none=True)
+            terms.total.backward()
+            grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         # One number a step comes to the host: the weights must not be touched by what is not finite.
         if not torch.isfinite(terms.total + grad_norm):
@@ -114,11 +118,12 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if anatomy and state.step % anatomy == 0:
                 few = slice(recipe.profile.anatomy_n)
                 own = labels[few] if trainer.conditional else None
-                with random.dropout():
+                with random.dropout(), memory.wanted_by("profile.anatomy_n", recipe.profile.anatomy_n, whole=False):
                     look = trainer.objective.anatomy(state.model, x_0[few], own, state.step, random)
                 state.profile.add_anatomy(look)
-        state.optimizer.step()
-        trainer.objective.after_step(state.model, state.step)
+        with memory.wanted_by("train.batch_size", batch_size, whole=False):
+            state.optimizer.step()
+            trainer.objective.after_step(state.model, state.step)
         state.step += 1
         for average in state.averages:
             average.update(state.step)
@@ -136,9 +141,13 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if _due(recipe.profile.every, state.step, steps):
             yield Profiled(state.step, state.profile.flush())
         if _due(recipe.evaluate.every, state.step, steps):
-            yield _evaluated(trainer)
+            with memory.wanted_by("evaluate.n", recipe.evaluate.n):
+                evaluated = _evaluated(trainer)
+            yield evaluated
         if _due(recipe.snapshot.every, state.step, steps):
-            yield Snapshotted(state.step, trainer.snapshot())
+            with memory.wanted_by("snapshot.n", recipe.snapshot.n):
+                samples = trainer.snapshot()
+            yield Snapshotted(state.step, samples)
         if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
             yield CheckpointDue(state.step)
         yield Stepped(state.step)

@@ -142,8 +142,8 @@ class Recorder:
         quality = {str(s): self._quality[s] for s in kept if s in self._quality}
         last = {key: value for key, value in self._summary.last.items() if key not in _OF_THE_MACHINE}
         told = {"last": last, "best": self._summary.best, "quality": quality}
-        state = self.trainer.state
-        folder = self._there(lambda run: checkpoint.save(run, step, state.groups(), told, state.train_s))
+        state, data = self.trainer.state, self.trainer.fingerprint
+        folder = self._there(lambda run: checkpoint.save(run, step, state.groups(), told, state.train_s, data))
         saved = layout.steps_of_checkpoints(self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]

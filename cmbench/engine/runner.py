@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, checkpoint, environment, snapshot, trainer
+from cmbench.engine import build, checkpoint, environment, fingerprint, snapshot, trainer
+from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
@@ -22,7 +24,7 @@ from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomi
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.lock import hold
 from cmbench.rundir.log import Log, Row, Tail, newest
-from cmbench.rundir.select import runs_folder
+from cmbench.rundir.select import address, runs_folder
 from cmbench.rundir.series import Series
 
 
@@ -42,7 +44,7 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(run.recipe.unlink, missing_ok=True)  # first: what a kill leaves of the rest is no run
         undo.callback(lock.release)
-        runner = Runner(run, built, lock)
+        runner = Runner(run, built, lock, fingerprint.oddities(built.recipe, built.data))
         undo.callback(runner.close)
         write_atomically(run.meta, to_json(meta, indent=True))
         write_atomically(run.recipe_source, source.encode())
@@ -74,8 +76,27 @@ def _claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
         lock.release()
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a user says of a run that is taken up elsewhere than where it was left.
+
+    Attributes:
+        places: named anew, such as {"data.root": "/new", "train.device": "cpu"}.
+        other_data: its data may be others than those that it was trained on.
+        host_gone: no trainer on another host works on it any more, whatever its status says.
+    """
+
+    places: Mapping[str, str] = field(default_factory=dict)
+    other_data: bool = False
+    host_gone: bool = False
+
+
 def resume(
-    run: RunDir, runs_dir: Path | None = None, changes: Mapping[str, Any] | None = None, step: int | None = None
+    run: RunDir,
+    runs_dir: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Runner:
     """Take a run up from its newest whole checkpoint, or from its first step where it has none yet.
 
@@ -92,24 +113,31 @@ def resume(
         runs_dir: where its teacher's run is looked for.
         changes: settings such as {"optimizer.lr": 1e-4} from the next step on, also in place of later ones.
         step: of the checkpoint to go back to; None takes the newest and abandons nothing.
+        elsewhere: what the user says of data, device and host that are not those of before.
 
     Raises:
-        ConflictError: the run is live, or finished.
+        ConflictError: the run is live, or finished, or its data are others than those that it was trained on.
         NotFoundError: every checkpoint is damaged, or that of `step` is damaged or not there.
         UsageError: the run cannot be written, or a change is not allowed.
         StoppedError: the disk is full.
     """
+    said = elsewhere or Elsewhere()
     lock = hold(run)
     try:
         now = status.read(run)
-        if now["state"] in status.LIVE and now.get("host") not in (None, socket.gethostname()):
-            raise ConflictError(f"{run.name}: a trainer on {now['host']} works on this run, or did until lately")
+        of_others = now["state"] in status.LIVE and now.get("host") not in (None, socket.gethostname())
+        if of_others and not said.host_gone:
+            raise ConflictError(
+                f"{run.name}: a trainer on {now['host']} works on this run, or did until lately (where that host is "
+                f"gone: cmbench resume {address(run)} --host-gone)"
+            )
         if now["state"] == "finished":
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
         environment.make_reproducible(meta.get("threads"))
-        recipe = build.complete(recipes.load(run.recipe), str(run.recipe))
-        built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run)
+        recipe = build.of_run(run, said.places)
+        data, about_data = data_as_before(run, recipe, step, said.other_data)
+        built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name)
         with writing_on(run.path):
             for path in (run.metrics, run.profiles, run.events, run.console):
@@ -126,8 +154,9 @@ def resume(
             built.state.train_s = _trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
-            warnings = [*damaged, *environment.differences(meta, built)]
-            return Runner(run, built, lock, warnings, ahead, abandoned)
+            taken_from = [f"the trainer on {now['host']} is said to be gone, and is not asked"] if of_others else []
+            warnings = [*damaged, *about_data, *taken_from, *environment.differences(meta, built)]
+            return Runner(run, built, lock, warnings, ahead, abandoned, dict(said.places))
     except BaseException:
         lock.release()
         raise

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cmbench import consent, steering
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, optimizer
+from cmbench.engine import build, compute, fingerprint, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
 from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, draw_starts
@@ -26,6 +26,7 @@ from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
+from cmbench.rundir.fingerprints import Fingerprint
 from cmbench.rundir.layout import RunDir
 
 
@@ -41,6 +42,11 @@ class Trainer:
     teacher: Teacher | None
     start: Start | None
     compute: Compute
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What tells the data from others."""
+        return fingerprint.of(self.recipe, self.data)
 
     @property
     def conditional(self) -> bool:

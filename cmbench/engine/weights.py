@@ -79,7 +79,7 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
         raise NotFoundError(f"{run.name}: no checkpoint yet")
     if step is not None and step not in steps:
         raise NotFoundError(f"{run.name}: no checkpoint at step {step}, allowed: {', '.join(map(str, steps))}")
-    recipe, meta = build.complete(recipes.load(run.recipe), str(run.recipe)), read_json(run.meta)
+    recipe, meta = build.of_run(run), read_json(run.meta)
     if meta is None:
         raise NotFoundError(f"{run.meta}: missing or broken")
     step = steps[-1] if step is None else step

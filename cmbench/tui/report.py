@@ -238,6 +238,7 @@ def said(row: JournalRow) -> str:
     kind = str(row.get("kind", "?"))
     details: dict[str, Any] = {
         "warning": row.get("text"),
+        "data": row.get("text"),
         "request": _answer(row),
         "checkpoint": Path(str(row.get("folder", ""))).name + (" (best)" if row.get("best") else ""),
         "snapshot": ", ".join(map(str, files)) if isinstance(files := row.get("files"), list) else files,

@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -171,3 +172,22 @@ def test_unreadable_picture_is_a_usage_error_that_names_it(folder):
 def test_folder_that_leaves_nothing_to_train_on_is_refused(folder):
     with pytest.raises(UsageError, match=r"data\.held_out: 30 of 30 pictures"):
         from_folder(folder, size=12, held_out=0.99)
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "located"),
+    [
+        ("folder", "pics", "/base/pics"),
+        ("folder", "../pics/", "/pics"),
+        ("folder", "/pics", "/pics"),
+        ("mnist", "cache", "/base/cache"),
+        ("mnist", "~/.cache/cmbench", "~/.cache/cmbench"),
+    ],
+)
+def test_a_run_keeps_a_root_that_depends_on_no_working_directory(name, root, located):
+    assert Config(name=name, root=root).located(Path("/base")).root == located
+
+
+def test_a_folder_below_a_home_is_that_of_this_user(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert Config(name="folder", root="~/pics").located(Path("/base")).root == "/home/someone/pics"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cmbench.data import _noise
-from cmbench.engine import build, environment, trainer
+from cmbench.engine import build, environment, fingerprint, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
@@ -47,6 +47,7 @@ def of_recipe(
     found = [
         _about(built),
         about_data,
+        *_oddities(built),
         *about_distance,
         *tangent.checks(built, model, at),
         *network.checks(built, model, at),
@@ -62,9 +63,11 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
         device = build.device_of(recipe.train.device)
         cls, own = build.settings("data", recipe)
         if not hasattr(cls, "shape_and_classes"):
-            return cls(own, device), Check("data", "ok", recipe.data["kind"])
+            return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
         try:
-            return cls(own.model_copy(update={"download": False}), device), Check("data", "ok", recipe.data["kind"])
+            found = cls(own.model_copy(update={"download": False}), device)
+            about = ": ".join(filter(None, (recipe.data["kind"], getattr(found, "summary", ""))))
+            return found, Check("data", "ok", about)
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)
             fetched = own.download and own.name != "folder"
@@ -72,6 +75,12 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
             found = f"{missing}; noise of shape {list(shape)} takes their place"
             return _noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
+
+
+def _oddities(built: Trainer) -> list[Check]:
+    """Return what seems wrong with the data that a run would warn of."""
+    lines = fingerprint.oddities(built.recipe, built.data)
+    return [Check("data", "warn", line.removeprefix("data: ")) for line in lines]
 
 
 def _without_fetching(recipe: Recipe) -> tuple[Recipe, list[Check]]:

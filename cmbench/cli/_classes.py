@@ -1,0 +1,46 @@
+"""Classes of a run by number and by name. No torch."""
+
+import re
+
+from cmbench.errors import UsageError, nearest
+from cmbench.rundir import fingerprints
+from cmbench.rundir.layout import RunDir
+from cmbench.text import shown
+
+
+def label_of(wanted: str, classes: int, names: list[str]) -> int:
+    """Return the number of the class that `--label` means: its number, or the name of its folder.
+
+    "#3" is the number and "=3" the name, where folders are called by other numbers than their own.
+
+    Raises:
+        UsageError: there is no such class, or the text means two.
+    """
+    refuse_negative(wanted)
+    digits, name = wanted.removeprefix("#"), wanted.removeprefix("=")
+    by_name = names.index(name) if name in names and not wanted.startswith("#") else None
+    is_number = digits.isascii() and digits.isdigit() and len(digits) < 16 and not wanted.startswith("=")
+    number = int(digits) if is_number and int(digits) < classes else None
+    if number is not None and by_name is not None and number != by_name:
+        raise UsageError(
+            f"--label: found {shown(wanted)}, the number of class {shown(names[number])} and the name of class "
+            f"{by_name}; allowed: '#{digits}' for the number, '={wanted}' for the name"
+        )
+    found = by_name if number is None else number
+    if found is None:
+        some = f", or a name: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else ""
+        found_text = wanted if is_number else shown(wanted)
+        raise UsageError(f"--label: found {found_text}, allowed: 0 to {classes - 1}{some}{nearest(wanted, names)}")
+    return found
+
+
+def refuse_negative(wanted: str) -> None:
+    """Refuse what is no class of any run, before one is read. Raises UsageError."""
+    if re.fullmatch("-[0-9]+|", wanted):
+        raise UsageError(f"--label: found {wanted or 'nothing'}, allowed: a number from 0, or the name of a class")
+
+
+def names_of(run: RunDir, step: int, classes: int) -> list[str]:
+    """Return the names of the classes that a checkpoint was trained on; an empty list where they have none."""
+    names = fingerprints.names(fingerprints.recorded(run, step))
+    return names if len(names) == classes else []

@@ -1,0 +1,65 @@
+"""The data of a run that is taken up: those that it was trained on, or a refusal that names the way out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cmbench.engine import build, fingerprint
+from cmbench.errors import ConflictError, UsageError
+from cmbench.recipe import Recipe
+from cmbench.rundir import fingerprints
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir
+from cmbench.rundir.select import address
+
+
+def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed: bool) -> tuple[Any, list[str]]:
+    """Build the data of a run, and return them with lines for the journal.
+
+    Args:
+        run: the run.
+        recipe: its own, complete, with places as they are now.
+        step: of the checkpoint that it is taken up from; None for the newest.
+        others_allowed: the data may be others than those that it was trained on, where its network takes them.
+
+    Raises:
+        ConflictError: they are others, and may not be.
+        UsageError: they cannot be built, for they are not there, or the device is not.
+    """
+    again = f"cmbench resume {address(run)}"
+    data = _built(run, recipe, again)
+    then, now, meta = fingerprints.recorded(run, step), fingerprint.of(recipe, data), read_json(run.meta) or {}
+    known = {**fingerprints.of_meta(meta), **then}
+    why = fingerprints.difference(known, now)
+    if why and (allowed := _of_network(recipe, known, now)):
+        raise ConflictError(f"{run.name}: its data are others now: {why}; allowed: {allowed}, as its network has")
+    if why and not others_allowed:
+        moved = (
+            f"where those of before are elsewhere: {again} --set data.root=FOLDER; " if "root" in recipe.data else ""
+        )
+        raise ConflictError(
+            f"{run.name}: its data are others now: {why} ({moved}to train on these from here on: {again} --other-data)"
+        )
+    if why:
+        return data, [f"data: {why}; it is trained on these from here on, as was asked for"]
+    return data, [] if then else ["data: the run had no fingerprint of them; it is taken from these"]
+
+
+def _built(run: RunDir, recipe: Recipe, again: str) -> Any:
+    try:
+        device = build.device_of(recipe.train.device)
+    except UsageError as error:
+        raise UsageError(f"{run.recipe}: {error} ({again} --set train.device=cpu)") from None
+    try:
+        return build.data(recipe, device)
+    except UsageError as error:
+        moved = f" (where they moved: {again} --set data.root=FOLDER)" if "data.root: no " in str(error) else ""
+        raise UsageError(f"{run.recipe}: {error}{moved}") from error
+
+
+def _of_network(recipe: Recipe, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what the data must be for the run's network, where they are not; else an empty text."""
+    needed = ["shape", *(["classes"] if build.is_conditional(recipe) else [])]
+    wrong = [key for key in needed if key in known and known[key] != now[key]]
+    return " and ".join(
+        f"samples of shape {known[key]}" if key == "shape" else f"{known[key]} classes" for key in wrong
+    )

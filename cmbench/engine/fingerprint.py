@@ -1,0 +1,112 @@
+"""What tells a data set from others, and what seems wrong with it, from the samples themselves."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmbench.data._finite import Finite
+from cmbench.errors import UsageError
+from cmbench.randomness import StepRandom, forked_seed
+from cmbench.recipe import Recipe
+from cmbench.rundir.fingerprints import Fingerprint
+from cmbench.tables import is_own_class
+
+_LOOKED_AT = 1024  # samples
+_ASKED = 4  # samples of a batch of a class of one's own
+_FAR = 2.0  # times sigma_data, or its share
+_BRIGHTEST = 1.01  # of pictures, with room for rounding
+_ALIKE = 0.05  # of sigma_data: samples that differ by less are almost all the same
+
+
+def of(recipe: Recipe, data: Any) -> Fingerprint:
+    """Return the fingerprint of a recipe's data, as `rundir.fingerprints` describes it."""
+    sizes = (len(data.train), len(data.test)) if isinstance(data, Finite) else (None, None)
+    found = {"count": sizes[0], "held_out": sizes[1], "shape": list(data.shape), "classes": int(data.classes)}
+    names, counts = getattr(data, "names", ()), getattr(data, "counts", ())
+    found |= {"names": list(map(str, names)), "counts": list(counts)} if names else {}
+    return {**found, "content": _content(recipe, data)}
+
+
+def _content(recipe: Recipe, data: Any) -> str:
+    if isinstance(own := getattr(data, "content", None), str):
+        return own
+    if not is_own_class(recipe.data["kind"]):
+        return "recipe"
+    found = hashlib.blake2b(digest_size=16)
+    for name in ("train_sample", "held_out"):
+        if (x := _some(data, name)) is None:
+            return ""
+        found.update(x.contiguous().numpy().tobytes())
+    return f"samples1:{found.hexdigest()}"
+
+
+def _some(data: Any, name: str) -> Tensor | None:
+    """Return some samples as float64 on the CPU, None where a class of one's own has none to show."""
+    with torch.no_grad(), forked_seed(0):
+        try:
+            return getattr(data, name)(_LOOKED_AT).cpu().double()
+        except Exception:  # whatever it does; an evaluation will say it
+            return None
+
+
+def check(recipe: Recipe, data: Any, device: torch.device) -> None:
+    """Refuse a data set of one's own whose batches are not what training takes.
+
+    Raises:
+        UsageError: samples have another shape or type, or labels are beyond the classes.
+    """
+    kind = recipe.data["kind"]
+    if not is_own_class(kind):
+        return
+    try:
+        with torch.no_grad(), forked_seed(0, device):
+            x_0, labels = data.batch(_ASKED, StepRandom(device, recipe.seed, 0))
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"data.kind: found '{kind}', whose batch fails with {why}") from error
+    if why := _unlike(x_0, [_ASKED, *data.shape], "float32", torch.float32, "x_0"):
+        raise UsageError(f"data.kind: found '{kind}', whose {why}")
+    if not isinstance(labels, Tensor) or labels.shape != (_ASKED,) or labels.is_floating_point():
+        found = f"{list(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise UsageError(f"data.kind: found '{kind}', whose batch returns labels {found}, allowed: [n] int64")
+    if not (int(labels.min()) >= 0 and int(labels.max()) < data.classes):
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise UsageError(f"data.kind: found '{kind}', whose labels are {found}, allowed: 0 to {data.classes - 1}")
+
+
+def _unlike(x: object, shape: list[int], name: str, dtype: torch.dtype, what: str) -> str:
+    if not isinstance(x, Tensor):
+        return f"batch returns {what} of type {type(x).__name__}, allowed: a tensor"
+    if list(x.shape) != shape or x.dtype != dtype:
+        found = f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+        scale = "; bytes become x / 127.5 - 1" if x.dtype == torch.uint8 else ""
+        return f"batch returns {what} {found}, allowed: {shape} {name}{scale}"
+    return "" if bool(x.isfinite().all()) else f"batch returns {what} that is not finite"
+
+
+def oddities(recipe: Recipe, data: Any) -> list[str]:
+    """Return a line for each thing that is unlikely of data that somebody wants to train on."""
+    x = _some(data, "train_sample")
+    if x is None or not len(x):
+        return []
+    sigma_data = recipe.path.sigma_data
+    across = float(x.var(dim=0, unbiased=False).mean().sqrt())
+    deviation = float(x.std(unbiased=False))
+    n = f"{len(x):,} training samples"
+    if across == 0 and len(x) > 1:
+        return [f"data: all of {n} looked at are the same"]
+    lines = []
+    if across < _ALIKE * sigma_data and len(x) > 1:
+        lines.append(f"data: {n} looked at are almost the same: they differ by {across:.2g} (standard deviation)")
+    low, high = float(x.min()), float(x.max())
+    own, is_pictures = is_own_class(recipe.data["kind"]), x.ndim == 4
+    if is_pictures and (low < -_BRIGHTEST or high > _BRIGHTEST or (own and low >= 0)):
+        lines.append(f"data: pictures have values from {low:.3g} to {high:.3g}; snapshots show -1 to 1")
+    if not sigma_data / _FAR <= deviation <= sigma_data * _FAR:
+        lines.append(
+            f"data: the standard deviation is {deviation:.3g} (values from {low:.3g} to {high:.3g}), far from "
+            f"path.sigma_data = {sigma_data:g}, on which scalings and noise levels rest"
+        )
+    return lines

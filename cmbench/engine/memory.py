@@ -1,0 +1,59 @@
+"""Memory that is not there: recognised, and said in a line with the key to lower."""
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cmbench.errors import CmbenchError
+
+# What torch says where it raises a plain RuntimeError: its allocator on the CPU, and libraries on a GPU.
+_SAID = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
+class LackError(CmbenchError):
+    """There was no memory for something that a key makes smaller.
+
+    Attributes:
+        what: in words, with the key and its value.
+        whole: whether the state of a run is that between two steps, and can be saved.
+    """
+
+    def __init__(self, what: str, whole: bool) -> None:
+        super().__init__(what)
+        self.what, self.whole = what, whole
+
+
+def is_lack(error: BaseException) -> bool:
+    """Return whether an exception says that there is no memory, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+
+
+@contextmanager
+def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
+    """Turn a lack of memory in the block into one that names the key to lower.
+
+    Raises:
+        LackError: there was no memory. What the block had made is let go.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_lack(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # the graph of a step, which would stand in a checkpoint's way
+        wanted = _wanted(error)
+        raise LackError(f"out of memory{wanted}; a lower {key} needs less (found {value})", whole) from None
+
+
+def _wanted(error: Exception) -> str:
+    """Return how much was asked for last, where torch says so: " (20.00 GiB were wanted)"."""
+    found = re.search(r"allocate ([0-9.]+) ?(bytes|[KMGT]i?B)", str(error))
+    if not found:
+        return ""
+    wanted = f"{float(found[1]) / 2**30:,.3g} GiB" if found[2] == "bytes" else f"{float(found[1]):,g} {found[2]}"
+    return f" ({wanted} more were wanted)"

@@ -1,0 +1,95 @@
+"""What tells the data of a run from others: in meta.json, in each checkpoint and answer of `cmbench eval`. No torch.
+
+A fingerprint is {"count", "held_out", "shape", "classes", "names", "counts", "content"}: samples in training and held
+out (null for endless draws), the shape of one, the number of classes, their names and pictures where they have names,
+and a text about the content, "recipe" where that follows from the recipe alone. Older runs have none.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cmbench.rundir import checkpoints
+from cmbench.rundir.fields import table, text, whole
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.text import shown
+
+Fingerprint = dict[str, Any]
+_SHOWN = 6  # names of classes in a message
+
+
+def recorded(run: RunDir, step: int | None = None) -> Fingerprint:
+    """Return the fingerprint of the data that a checkpoint was trained on; empty where it is not known.
+
+    Args:
+        run: the run.
+        step: of the checkpoint; None takes the newest that tells it. Where none does, it is that of meta.json.
+    """
+    for each in reversed(steps_of_checkpoints(run)) if step is None else (step,):
+        found, why = checkpoints.state(run, each)
+        if not why and (data := _sound(found.get("data"))):
+            return data
+    return _sound((read_json(run.meta) or {}).get("data"))
+
+
+def of_meta(meta: Mapping[str, Any]) -> Fingerprint:
+    """Return shape and classes, which meta.json has always told."""
+    return _sound({key: meta.get(key) for key in ("shape", "classes")})
+
+
+def _sound(found: object) -> Fingerprint:
+    """Return the fields that have the type of their own: files may be damaged."""
+    types: dict[str, Callable[[object], Any]] = {"count": whole, "held_out": whole, "classes": whole, "content": text}
+    types |= {"shape": _wholes, "counts": _wholes, "names": _texts}
+    return {key: own for key, value in table(found).items() if key in types and (own := types[key](value)) is not None}
+
+
+def _wholes(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and all(whole(each) is not None for each in value) else None
+
+
+def _texts(value: object) -> list[str] | None:
+    return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
+
+
+def names(found: Mapping[str, Any]) -> list[str]:
+    """Return the names of the classes, in the order of their labels; an empty list where they have none."""
+    return found.get("names") or []
+
+
+def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in what the data of now differ from those of then; empty where they do not, or nothing is known."""
+    if names(then) != names(now) and "names" in then and "names" in now:
+        return f"its classes were {_listed(names(then))}, and are {_listed(names(now))}"
+    for key, what in (("classes", "classes"), ("shape", "as shape of a sample")):
+        if key in then and key in now and then[key] != now[key]:
+            return f"they had {shown(then[key])} {what}, and have {shown(now[key])}"
+    if _size(then) != _size(now) and None not in (_size(then), _size(now)):
+        return f"they were {_size(then):,} samples, and are {_size(now):,}"
+    if differs(text(then.get("content")), text(now.get("content"))):
+        return "they are as many as before, of other content"
+    return ""
+
+
+def of_files(then: Mapping[str, Any], content: str, samples: int | None, classes: list[str] | None) -> Fingerprint:
+    """Return what is known of data from their files alone, in the words of an earlier fingerprint of them."""
+    held_out, found = whole(then.get("held_out")), {"content": content}
+    sizes = {} if samples is None or held_out is None else {"count": samples - held_out, "held_out": held_out}
+    return {**found, **sizes, **({} if classes is None else {"names": classes})}
+
+
+def differs(then: str | None, now: str | None) -> bool:
+    """Return whether two contents are known to be others: made by the same method, with another outcome."""
+    if not then or not now or then.partition(":")[0] != now.partition(":")[0]:
+        return False
+    return then != now
+
+
+def _size(found: Mapping[str, Any]) -> int | None:
+    count, held_out = whole(found.get("count")), whole(found.get("held_out"))
+    return None if count is None or held_out is None else count + held_out
+
+
+def _listed(found: list[str]) -> str:
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{len(found)} ({', '.join(found[:_SHOWN])}{more})" if found else "without names"

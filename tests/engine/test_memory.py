@@ -1,0 +1,104 @@
+"""Memory that is not there is one line with the key to lower; what was trained is kept."""
+
+import pytest
+import torch
+
+from cmbench.engine import checkpoint, memory, runner
+from cmbench.engine.memory import LackError
+from cmbench.rundir import status
+from cmbench.rundir.layout import steps_of_checkpoints
+from cmbench.rundir.log import read_rows
+
+pytestmark = pytest.mark.usefixtures("put_back")
+CPU_SAYS = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+LACKS = [
+    RuntimeError(CPU_SAYS),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError("Unable to allocate 9.5 GiB for an array"),
+]
+
+
+@pytest.mark.parametrize("error", LACKS)
+def test_a_lack_of_memory_is_known_and_names_its_key(error):
+    said = r"out of memory.*; a lower train.batch_size needs less \(found 8\)"
+    with pytest.raises(LackError, match=said) as caught, memory.wanted_by("train.batch_size", 8):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("memory")])
+def test_another_failure_stays_what_it_is(error):
+    with pytest.raises(type(error), match=str(error)), memory.wanted_by("train.batch_size", 8):
+        raise error
+
+
+def test_how_much_was_wanted_is_said_where_torch_says_it():
+    assert memory._wanted(LACKS[0]) == " (3.73e+03 GiB more were wanted)"
+    assert memory._wanted(LACKS[1]) == " (20 GiB more were wanted)"
+    assert memory._wanted(LACKS[3]) == " (9.5 GiB more were wanted)"
+    assert memory._wanted(LACKS[2]) == ""
+
+
+def test_an_allocation_that_cannot_be_is_known():
+    """What torch and numpy truly raise."""
+    for ask in (lambda: torch.empty(2**55), lambda: __import__("numpy").empty(2**55)):
+        with pytest.raises(LackError), memory.wanted_by("x", 1):
+            ask()
+
+
+class Lacking:
+    """Fails at its n-th call."""
+
+    def __init__(self, call, n: int) -> None:
+        self.call, self.left = call, n
+
+    def __call__(self, *arguments):
+        self.left -= 1
+        if not self.left:
+            raise RuntimeError(CPU_SAYS)
+        return self.call(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("where", "calls", "key", "kept"),
+    [
+        ("loss", 8, "train.batch_size", 7),
+        ("batch", 8, "train.batch_size", 6),
+        ("after_step", 8, "train.batch_size", 5),  # within a step: the state is none that could be saved
+        ("evaluate", 1, "evaluate.n", 6),
+        ("snapshot", 1, "snapshot.n", 6),
+    ],
+)
+def test_a_run_ends_in_one_line_and_can_be_resumed(cmbench, home, trained, where, calls, key, kept):
+    made = runner.create(home / "tiny.toml", [], None, ["cmbench"])
+    owner = {"loss": made.trainer.objective, "after_step": made.trainer.objective, "batch": made.trainer.data}
+    owner |= {"evaluate": made.trainer, "snapshot": made.trainer}
+    setattr(owner[where], where, Lacking(getattr(owner[where], where), calls))
+    with pytest.raises(
+        LackError, match=rf"{made.run.name}: after step .*a lower {key} .*checkpoint {kept} is kept"
+    ) as e:
+        list(made.records())
+    assert e.value.exit_code == made.exit_code == 1
+    assert status.read(made.run)["state"] == "failed"
+    assert steps_of_checkpoints(made.run)[-1] == kept
+    assert key in read_rows(made.run.events)[-1]["error"]
+    outcome = cmbench("resume", made.run.name, "--foreground")
+    assert outcome.code == 0, outcome.err
+    mine, theirs = checkpoint.load(made.run, 12), checkpoint.load(trained, 12)
+    assert all(torch.equal(mine[group][name], x) for group, own in theirs.items() for name, x in own.items())
+
+
+def test_the_command_says_it_in_one_line(cmbench, home, monkeypatch):
+    from cmbench.objectives import ct
+
+    monkeypatch.setattr(ct.Objective, "loss", lambda *arguments: torch.empty(2**55))
+    outcome = cmbench("run", "tiny.toml", "--foreground")
+    assert outcome.code == 1
+    last = outcome.out.splitlines()[-1]
+    assert "out of memory" in last
+    assert "a lower train.batch_size needs less (found 8)" in last
+    assert "Traceback" not in outcome.out + outcome.err
