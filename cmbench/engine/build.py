@@ -139,9 +139,29 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
 
 
 def data(complete_recipe: Recipe, device: torch.device) -> Any:
-    """Build the data set of a complete recipe."""
+    """Build the data set of a complete recipe.
+
+    Raises:
+        UsageError: it cannot be read, or the user has not consented to the place where it lies.
+    """
+    cls, own = data_settings(complete_recipe)
+    try:
+        return cls(own, device)
+    except UsageError as error:
+        if getattr(own, "download", None) is complete_recipe.data.get("download"):
+            raise
+        raise UsageError(f"{error}; or give --trust, and it is fetched as the run's recipe wants it") from None
+
+
+def data_settings(complete_recipe: Recipe) -> tuple[Any, Any]:
+    """Return the class of a data set and its settings, as far as the user has consented to what they reach.
+
+    Raises:
+        UsageError: he has not, to the place where it lies.
+    """
     cls, own = settings("data", complete_recipe)
-    return cls(own, device)
+    root = type(own).model_fields.get("root")
+    return cls, own.model_copy(update=consent.data(complete_recipe.data, root and root.default))
 
 
 def is_conditional(complete_recipe: Recipe) -> bool:
