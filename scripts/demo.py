@@ -58,8 +58,9 @@ def follow(arguments: list[str]) -> int:
     """Run a command that prints the lines of a training, and draw samples once there is a checkpoint."""
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    # Ctrl-C reaches the trainer too, which then writes a checkpoint and ends.
-    signal.signal(signal.SIGINT, lambda *_: print("stops with a checkpoint ...", flush=True))
+    # Ctrl-C reaches the command too: a trainer then writes a checkpoint and ends, a watcher leaves the run to its own.
+    what_ends = "the run goes on by itself" if arguments[0] == "watch" else "stops with a checkpoint ..."
+    signal.signal(signal.SIGINT, lambda *_: print(what_ends, flush=True))
     began, asked, drawn = 0.0, False, False
     for line in process.stdout:
         print(line, end="", flush=True)

@@ -12,7 +12,6 @@ else made is installed into, and never removed.
 import argparse
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -195,7 +194,7 @@ def write_stamp(path, made):
     """Say what an environment is made from, so that a kill leaves the old word or the new one."""
     new = path.with_name(path.name + ".new")
     new.write_text(json.dumps(made))
-    os.replace(str(new), str(path))
+    new.replace(path)
 
 
 def versions_of_own_torch():
