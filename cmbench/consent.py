@@ -23,8 +23,8 @@ from types import ModuleType
 from typing import Any
 from zipimport import zipimporter
 
+from cmbench import reach, regular
 from cmbench import recipe as recipes
-from cmbench import regular
 from cmbench.errors import UsageError, naming
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.tables import is_own_class
@@ -96,15 +96,18 @@ def trust(wanted: bool) -> bool:
 def forget() -> None:
     """Forget what this process was allowed; what was remembered on disk stays."""
     _consent.__init__()  # type: ignore[misc]
+    reach.forget()
 
 
 def typed(overrides: Sequence[str]) -> None:
-    """Allow this process the classes of overrides `table.key=value`, whatever recipe they are laid over."""
-    _consent.named |= set(kinds(recipes.parse_overrides(overrides)).values())
+    """Allow this process the classes and data of overrides `table.key=value`, whatever recipe they are laid over."""
+    tables = recipes.parse_overrides(overrides)
+    _consent.named |= set(kinds(tables).values())
+    reach.typed(tables)
 
 
 def named(path: Path, recipe: Recipe, overrides: Sequence[str] = ()) -> None:
-    """Allow this process the classes of a recipe, which was read with overrides from a file that the user named.
+    """Allow this process classes and data of a recipe, which was read with overrides from a file that the user named.
 
     Where it, or one that it extends, lies in a run directory, those of the overrides alone are allowed: somebody else
     may have written the rest.
@@ -112,6 +115,7 @@ def named(path: Path, recipe: Recipe, overrides: Sequence[str] = ()) -> None:
     typed(overrides)
     if not any(_is_of_a_run(file) for file in recipes.files(path)):
         _consent.named |= set(kinds(recipe.tables()).values())
+        reach.named(recipe.tables())
 
 
 def ours(kind: str) -> None:
@@ -174,6 +178,21 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
     return found
 
 
+def data(table: Mapping[str, Any], default: object) -> dict[str, Any]:
+    """Return what settings of a complete recipe's [data] are to be instead, as `reach.granted` does.
+
+    Args:
+        table: the recipe's [data].
+        default: of its root, where such data have one.
+
+    Raises:
+        UsageError: it names a root that nobody consented to.
+    """
+    if not isinstance(table.get("root"), str) or not isinstance(default, str):
+        return {}
+    return reach.granted(table, default, _consent.trusting)
+
+
 def _listed(files: Sequence[str]) -> str:
     """Return files for one line: where there are several, their common folder once."""
     folder = os.path.commonpath(files) if len(files) > 1 and all(map(os.path.isabs, files)) else ""
@@ -183,7 +202,8 @@ def _listed(files: Sequence[str]) -> str:
 
 
 def remember(recipe: Recipe) -> None:
-    """Trust from now on what a recipe named and this process imported: the run that it began is the user's own."""
+    """Trust from now on what a recipe named, and of its classes what this process imported: the run is the user's."""
+    reach.remember(recipe.tables())
     for kind in kinds(recipe.tables()).values():
         if (found := _consent.granted.get(kind)) is not None:
             found.trusted(kind).keep(f"{kind} {', '.join(found.files)}")

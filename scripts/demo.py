@@ -56,26 +56,28 @@ def taken_up(run: RunDir) -> list[str]:
 
 def follow(arguments: list[str]) -> int:
     """Run a command that prints the lines of a training, and draw samples once there is a checkpoint."""
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    # Ctrl-C reaches the trainer too, which then writes a checkpoint and ends.
-    signal.signal(signal.SIGINT, lambda *_: print("stops with a checkpoint ...", flush=True))
-    began, asked, drawn = 0.0, False, False
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if "  loss " in line:
-            began = began or time.monotonic()
-        run = newest()
-        if run is None or drawn or not began:
-            continue
-        if "  checkpoint checkpoints/" in line:
-            drawn = True
-            print("first one-step samples, from the checkpoint so far:", flush=True)
-            subprocess.run([*COMMAND, "sample", str(run.path), "--steps", "1", "-n", "32"], check=False)
-        elif not asked and time.monotonic() - began > FIRST_PICTURE:
-            asked = True
-            subprocess.run([*COMMAND, "checkpoint", str(run.path), "--timeout", "0"], check=False, capture_output=True)
-    return process.wait()
+    # Ctrl-C reaches the command too: a trainer then writes a checkpoint and ends, a watcher leaves the run to its own.
+    what_ends = "the run goes on by itself" if arguments[0] == "watch" else "stops with a checkpoint ..."
+    signal.signal(signal.SIGINT, lambda *_: print(what_ends, flush=True))
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        began, asked, drawn = 0.0, False, False
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if "  loss " in line:
+                began = began or time.monotonic()
+            run = newest()
+            if run is None or drawn or not began:
+                continue
+            if "  checkpoint checkpoints/" in line:
+                drawn = True
+                print("first one-step samples, from the checkpoint so far:", flush=True)
+                subprocess.run([*COMMAND, "sample", str(run.path), "--steps", "1", "-n", "32"], check=False)
+            elif not asked and time.monotonic() - began > FIRST_PICTURE:
+                asked = True
+                now = [*COMMAND, "checkpoint", str(run.path), "--timeout", "0"]
+                subprocess.run(now, check=False, capture_output=True)
+        return process.wait()
 
 
 if __name__ == "__main__":

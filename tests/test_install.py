@@ -5,6 +5,7 @@ import ast
 import importlib.util
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -348,3 +349,19 @@ def test_an_error_of_pip_is_one_line(output, line):
     said = install.reason(output)
     assert line in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("run", "stops with a checkpoint ..."), ("resume", "stops with a checkpoint ..."), ("watch", "goes on by itself")],
+)
+def test_what_an_interrupted_demo_says_of_its_run_is_so(monkeypatch, capfd, command, said):
+    demo = script("demo")
+    before = signal.getsignal(signal.SIGINT)
+    prints = "import os, signal; os.kill(os.getppid(), signal.SIGINT)"
+    monkeypatch.setattr(demo, "COMMAND", [sys.executable, "-c", prints])
+    try:
+        assert demo.follow([command, "x"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said in capfd.readouterr().out

@@ -175,17 +175,33 @@ def data(complete_recipe: Recipe, device: torch.device) -> Any:
     """Build the data set of a complete recipe.
 
     Raises:
-        UsageError: it cannot be read, or a class of one's own returns what training does not take.
+        UsageError: it cannot be read, the user has not consented to the place where it lies, or a class of one's own
+            returns what training does not take.
     """
-    cls, own = settings("data", complete_recipe)
+    cls, own = data_settings(complete_recipe)
     try:
         found = cls(own, device)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_lack(error):
             raise
         raise UsageError("data: there is no memory for them here") from None
+    except UsageError as error:
+        if getattr(own, "download", None) is complete_recipe.data.get("download"):
+            raise
+        raise UsageError(f"{error}; or give --trust, and it is fetched as the run's recipe wants it") from None
     fingerprint.check(complete_recipe, found, device)
     return found
+
+
+def data_settings(complete_recipe: Recipe) -> tuple[Any, Any]:
+    """Return the class of a data set and its settings, as far as the user has consented to what they reach.
+
+    Raises:
+        UsageError: he has not, to the place where it lies.
+    """
+    cls, own = settings("data", complete_recipe)
+    root = type(own).model_fields.get("root")
+    return cls, own.model_copy(update=consent.data(complete_recipe.data, root and root.default))
 
 
 def is_conditional(complete_recipe: Recipe) -> bool:

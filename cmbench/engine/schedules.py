@@ -179,7 +179,7 @@ class _Teacher:
 
 def _shape(recipe: Recipe) -> tuple[int, ...]:
     """Return the shape of the recipe's data without fetching them."""
-    cls, own = build.settings("data", recipe)
+    cls, own = build.data_settings(recipe)
     if hasattr(cls, "shape_and_classes"):
         return cls.shape_and_classes(own)[0]
     return tuple(cls(own, _CPU).shape)

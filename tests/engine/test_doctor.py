@@ -433,6 +433,7 @@ def test_data_that_are_not_here_are_not_fetched(home, put_back, monkeypatch):
 
     def look(settings: str):
         overrides = [f"data={{kind='images', root='{home}/none', {settings}}}", "network={kind='unet', width=8}"]
+        consent.typed(overrides)
         recipe = build.complete(load(Path("tiny.toml"), overrides), "tiny.toml")
         data, check = doctor._data(recipe, "tiny.toml")
         return data, check.level

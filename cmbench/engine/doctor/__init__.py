@@ -61,7 +61,7 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
     """Return the recipe's data, or noise in their shape where they would have to be fetched."""
     with naming(where):
         device = build.device_of(recipe.train.device)
-        cls, own = build.settings("data", recipe)
+        cls, own = build.data_settings(recipe)
         if not hasattr(cls, "shape_and_classes"):
             return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
         try:

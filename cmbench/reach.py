@@ -1,0 +1,85 @@
+"""Which files the [data] of a recipe may reach, and whether they are fetched: as the user named, or consented to.
+
+A run's recipe is data, and its `root` and `download` are wishes: of a walk through a folder, of folders that are made,
+of the network. They are granted where this user started a run with them, or typed them, or by --trust. Otherwise data
+are read from where they lie by default, and nothing is fetched.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cmbench.errors import UsageError
+from cmbench.text import shown
+from cmbench.trusted import Trusted
+
+_named: set[str] = set()  # roots; "" stands for the default
+
+
+def forget() -> None:
+    """Forget what this process was allowed."""
+    _named.clear()
+
+
+def typed(tables: Mapping[str, Any]) -> None:
+    """Allow this process the root that tables name, if they do."""
+    if isinstance(root := _of(tables).get("root"), str):
+        _named.add(_absolute(root))
+
+
+def named(tables: Mapping[str, Any]) -> None:
+    """Allow this process the root of a recipe that the user named, also where it is the default."""
+    typed(tables)
+    if "root" not in _of(tables):
+        _named.add("")
+
+
+def remember(tables: Mapping[str, Any]) -> None:
+    """Allow from now on what a complete recipe reaches, with which the user started a run."""
+    if isinstance(root := _of(tables).get("root"), str):
+        _trusted(_of(tables), root).keep(f"data {_absolute(root)}")
+
+
+def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, Any]:
+    """Return what the settings of a data set are to be instead: no download, where there is no consent to it.
+
+    Args:
+        data: a complete recipe's [data], with a root.
+        default: root where none is given.
+        trusting: whether --trust was given.
+
+    Raises:
+        UsageError: the root is another than the default, and there is no consent to it.
+    """
+    root, place = data["root"], _absolute(data["root"])
+    is_default = place == _absolute(default)
+    trusted = _trusted(data, root)
+    if place in _named or (is_default and "" in _named) or trusted.is_kept():
+        return {}
+    if trusting:
+        print(f"cmbench: trusting data.root {shown(root, 200)}", file=sys.stderr, flush=True)
+        trusted.keep(f"data {place}")
+        return {}
+    if not is_default:
+        raise UsageError(
+            f"data.root: found {shown(root, 200)}, which is not trusted, for no run was started here with it; look at "
+            "it, and give --trust to read it (remembered)"
+        )
+    return {"download": False} if data.get("download") else {}
+
+
+def _of(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    return data if isinstance(data := tables.get("data"), Mapping) else {}
+
+
+def _trusted(data: Mapping[str, Any], root: str) -> Trusted:
+    return Trusted([b"data", str(data.get("name")).encode(), os.fsencode(_absolute(root))])
+
+
+def _absolute(root: str) -> str:
+    try:
+        return str(Path(root).expanduser().absolute())
+    except RuntimeError:  # no home
+        return root
