@@ -15,6 +15,7 @@ import cmbench
 from cmbench.engine import repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
+from cmbench.rundir import floors
 from cmbench.rundir.layout import SCHEMA
 
 
@@ -51,7 +52,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
         "profile_noise_levels": built.state.model.path.noise_level(built.state.profile.edges.double()).tolist(),
-        "floor": built.floor() if built.recipe.evaluate.every else {},
+        **floors.written(built.floor() if built.recipe.evaluate.every else {}),
     }
 
 
@@ -78,11 +79,14 @@ def here(built: Trainer) -> dict[str, Any]:
 def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
     """Return a line for each thing that differs from where the run began, so that bits may differ too."""
     now = here(built)
-    return [
+    lines = [
         f"{key} was {meta[key]}, is {now[key]}: the run may not continue bit for bit"
         for key in ("host", "device", "threads", "versions")
         if key in meta and meta[key] != now[key]
     ]
+    if built.labels_in_turn and built.recipe.evaluate.every:
+        lines.append("its rows measure equal shares of classes, as when it began; `cmbench eval` those of the data")
+    return lines
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
 from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, draw_starts
-from cmbench.engine.judge import Judge
+from cmbench.engine.judge import Judge, labels_as_data
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
@@ -23,15 +23,20 @@ from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained, sigma_lowest
 from cmbench.errors import UsageError, naming
-from cmbench.measures import OF_SAMPLES, row_key
+from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
+from cmbench.rundir import floors
+from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 
 
 @dataclass
 class Trainer:
-    """What `loop.train` needs. `steer` alone changes its recipe, between two steps."""
+    """What `loop.train` needs. `steer` alone changes its recipe, between two steps.
+
+    `labels_in_turn` is set of class-conditional runs of earlier versions: they go on evaluating equal shares of classes.
+    """
 
     recipe: Recipe
     device: torch.device
@@ -41,6 +46,7 @@ class Trainer:
     teacher: Teacher | None
     start: Start | None
     compute: Compute
+    labels_in_turn: bool = False
 
     @property
     def conditional(self) -> bool:
@@ -72,26 +78,39 @@ class Trainer:
         """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
         return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
 
-    def sample(self, n: int, steps: int = 1) -> Tensor:
-        """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed."""
-        labels = round_robin_labels(n, self.data.classes) if self.conditional else None
+    def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
+        """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.
+
+        A class-conditional model draws the classes in turn, or, to be measured, in the shares that the data have.
+        """
+        labels = None
+        if self.conditional:
+            seed, classes = self.recipe.seed, self.data.classes
+            labels = labels_as_data(self.data, n, seed) if as_data else round_robin_labels(n, classes)
         model, sampler = self.sampling_model, self.objective.sampler
         sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}."""
+        """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}.
+
+        Those that want more samples are not among them: see `unmeasured`.
+        """
         config, judge = self.recipe.evaluate, self._judge()
         values: dict[str, float] = {}
         for steps in config.steps:
-            figures = judge.figures(config.metrics, self.sample(config.n, steps))
+            figures = judge.figures(config.metrics, self.sample(config.n, steps, as_data=not self.labels_in_turn))
             values |= {row_key(name, steps): value for name, value in figures}
         return values
 
-    def floor(self) -> dict[str, float]:
-        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": ...}."""
-        judge = self._judge()
-        return {OF_SAMPLES[name].key: judge.floor(name) for name in self.recipe.evaluate.metrics}
+    def unmeasured(self) -> dict[str, str]:
+        """Return which measures of [evaluate] have no number here, and why, e.g. {"recall": "it needs ..."}."""
+        reasons = {name: self._judge().why_not(name) for name in self.recipe.evaluate.metrics}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def floor(self) -> dict[str, Floor]:
+        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": Floor(...)}."""
+        return {OF_SAMPLES[name].key: found for name, found in self._judge().floors(self.recipe.evaluate.metrics).items()}
 
     def true_error(self) -> TrueErrors | None:
         """Return the distance to the true consistency function.
@@ -176,7 +195,9 @@ def from_recipe(
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)
     spent = Compute(forwards, _spent_before(model, trained, source))
-    return Trainer(recipe, device, data, objective, state, teacher, started, spent)
+    earlier = kept is not None and not floors.has_spread(read_json(kept.meta) or {})
+    in_turn = earlier and build.is_conditional(recipe)
+    return Trainer(recipe, device, data, objective, state, teacher, started, spent, in_turn)
 
 
 def _spent_before(model: Model, *sources: Trained | None) -> float:

@@ -39,8 +39,11 @@ def _is_whole(answer: object) -> bool:
     """Return whether something is an answer: numbers, or null where they are not finite, or why there are none."""
     if not isinstance(answer, dict):
         return False
-    numbers = [answer.get(key, "missing") for key in ("value", "spread", "floor")]
-    sound = isinstance(answer.get("floor_n", 0), int) and all(isinstance(n, int | float | None) for n in numbers)
+    classes = answer.get("classes", [])
+    parts = [answer, *classes] if isinstance(classes, list) and all(isinstance(own, dict) for own in classes) else [{}]
+    numbers = [part.get(key, "missing") for part in parts for key in ("value", "spread", "floor")]
+    numbers += [part.get(key) for part in parts for key in ("floor_spread", "floor_draws", "label", "samples", "real")]
+    sound = all(isinstance(n, int | float | None) for n in numbers) and isinstance(answer.get("why", ""), str)
     return isinstance(answer.get("why_not"), str) or sound
 
 
