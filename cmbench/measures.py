@@ -91,6 +91,7 @@ def too_few(name: str, samples: int, real: int) -> str:
             return f"it needs {least} or more {what}, found {found}"
     return ""
 
+
 _STEPS = re.compile(r"_([0-9]{1,6})step$")
 
 

@@ -83,7 +83,7 @@ class Evaluation:
         judge = Judge(self._data, n, self._features)
         names = list(dict.fromkeys(name for name, _ in wanted))
         floors, of_classes = judge.floors(names), self._conditional and judge.has_classes
-        known = {name: _about_floor(floors.get(name)) for name in names}
+        known = {name: {**_about_floor(floors.get(name)), "floor_from": judge.floor_from(name)} for name in names}
         floors_of_classes = judge.floors_of_classes(names) if of_classes else {}
         for steps in dict.fromkeys(steps for _, steps in wanted):
             own = [name for name, k in wanted if k == steps]

@@ -95,6 +95,11 @@ class Judge:
                 of_draws[name].append(self._measured(name, self._in_place(name, drawn, i), self._real(name)))
         return {name: floor_of(values) for name, values in of_draws.items()}
 
+    def floor_from(self, name: str) -> int:
+        """Return from how many different real samples a floor is drawn: fewer than n repeat in it. At most n."""
+        real = self._held_out if OF_SAMPLES[name].against == "train" else self._data.train_sample(self._n)
+        return len(real)
+
     @property
     def draws(self) -> int:
         """Of how many draws a floor is the mean: fewer where figures are dear."""

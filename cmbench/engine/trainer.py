@@ -35,7 +35,8 @@ from cmbench.rundir.layout import RunDir
 class Trainer:
     """What `loop.train` needs. `steer` alone changes its recipe, between two steps.
 
-    `labels_in_turn` is set of class-conditional runs of earlier versions: they go on evaluating equal shares of classes.
+    `labels_in_turn` is set of class-conditional runs of earlier versions: they go on evaluating equal shares of
+    classes.
     """
 
     recipe: Recipe
@@ -110,7 +111,9 @@ class Trainer:
 
     def floor(self) -> dict[str, Floor]:
         """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": Floor(...)}."""
-        return {OF_SAMPLES[name].key: found for name, found in self._judge().floors(self.recipe.evaluate.metrics).items()}
+        return {
+            OF_SAMPLES[name].key: found for name, found in self._judge().floors(self.recipe.evaluate.metrics).items()
+        }
 
     def true_error(self) -> TrueErrors | None:
         """Return the distance to the true consistency function.

@@ -11,6 +11,8 @@ from cmbench.errors import writing
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 
+_MORE_NUMBERS = ("floor_spread", "floor_draws", "floor_from", "label", "samples", "real", "at_sigma_max")
+
 Question = Mapping[str, Any]  # everything that the answer depends on, "metric" among it
 Answer = dict[str, Any]
 
@@ -42,7 +44,7 @@ def _is_whole(answer: object) -> bool:
     classes = answer.get("classes", [])
     parts = [answer, *classes] if isinstance(classes, list) and all(isinstance(own, dict) for own in classes) else [{}]
     numbers = [part.get(key, "missing") for part in parts for key in ("value", "spread", "floor")]
-    numbers += [part.get(key) for part in parts for key in ("floor_spread", "floor_draws", "label", "samples", "real")]
+    numbers += [part.get(key) for part in parts for key in _MORE_NUMBERS]
     sound = all(isinstance(n, int | float | None) for n in numbers) and isinstance(answer.get("why", ""), str)
     return isinstance(answer.get("why_not"), str) or sound
 

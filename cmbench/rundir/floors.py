@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cmbench.measures import Floor, better, measure_of
-from cmbench.rundir.fields import number_of, numbers, whole
+from cmbench.rundir.fields import numbers, whole
 
 MARK, PLAIN_MARK = "\N{ALMOST EQUAL TO}", "~"  # behind a figure within its floor
 LEGEND = "within the floor: not to be told from a perfect sampler, nor such figures from each other"
