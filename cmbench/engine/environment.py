@@ -12,9 +12,10 @@ import torch
 from torch.utils import deterministic
 
 import cmbench
-from cmbench.engine import repository
+from cmbench.engine import build, repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
+from cmbench.measures import PARTIAL
 from cmbench.rundir import floors
 from cmbench.rundir.layout import SCHEMA
 
@@ -86,6 +87,13 @@ def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
     ]
     if built.labels_in_turn and built.recipe.evaluate.every:
         lines.append("its rows measure equal shares of classes, as when it began; `cmbench eval` those of the data")
+    path, lowest = built.recipe.path, build.sigma_lowest(built.recipe)
+    if 0 < path.sigma_mid < lowest:
+        lines.append(f"path.sigma_mid = {path.sigma_mid:g} is not trained: two-step samples are from {lowest:g} on")
+    if built.is_partial and built.recipe.evaluate.every and not floors.has_spread(meta):
+        lines.append(
+            f"true_error and self_error go on as true_error{PARTIAL} and self_error{PARTIAL}: over levels it trains"
+        )
     return lines
 
 

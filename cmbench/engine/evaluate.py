@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cmbench.engine import build, features, weights
-from cmbench.engine.consistency import Constancy, Starts, Truth, draw_starts
+from cmbench.engine.consistency import Constancy, Levels, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge, OfClass, labels_as_data
 from cmbench.engine.sample import default_sigmas, draw
 from cmbench.engine.teacher import load_teacher
@@ -106,8 +106,9 @@ class Evaluation:
     def of_function(self, name: str, seed: int, n: int) -> Answer:
         """Return a measure of the consistency function, its mean and in bins, from n trajectories.
 
-        The mean is over noise levels that depend on the data alone; the bins lie between "noise_levels". The spread is
-        the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
+        The mean is over noise levels that depend on the data alone, from the first of "over" to the second; "partial"
+        where the run does not train all of them, and the mean is over the others. The bins lie between "noise_levels".
+        The spread is the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
         {"why_not": reason} where the measure is not defined for this run.
         """
         if reason := self._why_not(name):
@@ -121,17 +122,19 @@ class Evaluation:
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
-        truth = Truth(model, self._data.oracle().denoise, edges, starts)
+        truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
         levels = model.path.noise_level(edges).tolist()
-        return {**_mean(truth.mean(errors)), "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
+        mean = _mean(truth.mean(errors), truth.compared)
+        return {**mean, "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
 
     def _self_error(self, starts: Starts) -> Answer:
-        constancy = Constancy(self._trained.model, self._teacher.denoiser.denoise, starts)
-        errors = constancy.each(self._trained.model).double()
-        bins, levels = errors.mean(dim=1).tolist(), constancy.levels.tolist()
-        return {**_mean(errors.mean(dim=0)), "bins": bins, "noise_levels": levels}
+        model, lowest = self._trained.model, build.sigma_lowest(self._recipe)
+        constancy = Constancy(model, self._teacher.denoiser.denoise, starts, lowest)
+        errors = constancy.each(model).double()
+        bins, levels = errors.mean(dim=1).tolist(), constancy.compared.values.tolist()
+        return {**_mean(errors.mean(dim=0), constancy.compared), "bins": bins, "noise_levels": levels}
 
     def _why_not(self, name: str) -> str:
         objective, _ = build.component("objective", self._recipe.objective["kind"])
@@ -152,7 +155,7 @@ class Evaluation:
     def _samples(self, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """Return samples (n, *shape), and their labels (n,) where the model takes them."""
         trained = self._trained
-        lowest, mid = weights.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
+        lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
         labels = labels_as_data(self._data, n, seed) if self._conditional else None
         return draw(trained.model, trained.sampler, n, sigmas, seed, labels), labels
@@ -188,8 +191,9 @@ def _of_class(found: Sequence[OfClass], floor: Floor | None) -> Answer:
     return {**about, "real": found[0].real, **figure, **_about_floor(floor)}
 
 
-def _mean(each: Tensor) -> Answer:
-    return {"value": float(each.mean()), "spread": float(each.std() / len(each) ** 0.5), "floor": None}
+def _mean(each: Tensor, levels: Levels) -> Answer:
+    about = {"floor": None, "over": list(levels.over), "partial": levels.is_partial}
+    return {"value": float(each.mean()), "spread": float(each.std() / len(each) ** 0.5), **about}
 
 
 def _seeds(seed: int, repeats: int) -> list[int]:

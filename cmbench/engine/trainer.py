@@ -14,14 +14,14 @@ from cmbench import recipe as recipes
 from cmbench.engine import build, compute, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
-from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, draw_starts
+from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, compared_levels, draw_starts
 from cmbench.engine.judge import Judge, labels_as_data
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
 from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
-from cmbench.engine.weights import Trained, sigma_lowest
+from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.networks._model import Model
@@ -89,7 +89,7 @@ class Trainer:
             seed, classes = self.recipe.seed, self.data.classes
             labels = labels_as_data(self.data, n, seed) if as_data else round_robin_labels(n, classes)
         model, sampler = self.sampling_model, self.objective.sampler
-        sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
+        sigmas = default_sigmas(model, sampler, steps, build.sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:
@@ -122,9 +122,20 @@ class Trainer:
         """
         return None if self._truth is None else self._truth.figures(self.sampling_model)
 
-    def self_error(self) -> float | None:
-        """Return the change of f on trajectories of the teacher, between noise levels; None where it is not wanted."""
-        return None if self._constancy is None else float(self._constancy.each(self.sampling_model).mean())
+    def self_error(self) -> tuple[float, bool] | None:
+        """Return the change of f on trajectories of the teacher, between noise levels, and whether that is partial.
+
+        None where it is not wanted.
+        """
+        if self._constancy is None:
+            return None
+        return float(self._constancy.each(self.sampling_model).mean()), self._constancy.compared.is_partial
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether means over noise levels leave out some that other runs have: they are called otherwise."""
+        model = self.state.model
+        return compared_levels(model.sigma_data, build.sigma_lowest(self.recipe), model.sigma_max).is_partial
 
     def _judge(self) -> Judge:
         return Judge(self.data, self.recipe.evaluate.n)
@@ -135,7 +146,8 @@ class Trainer:
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
             return None
-        return Truth(self.state.model, self.data.oracle().denoise, self.state.profile.edges, self._starts(n))
+        model, edges, lowest = self.state.model, self.state.profile.edges, build.sigma_lowest(self.recipe)
+        return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest)
 
     @cached_property
     def _constancy(self) -> Constancy | None:
@@ -143,7 +155,8 @@ class Trainer:
         n = self.recipe.evaluate.self_error_n
         if not n or self.teacher is None:
             return None
-        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n))
+        lowest = build.sigma_lowest(self.recipe)
+        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n), lowest)
 
     def _starts(self, n: int) -> Starts:
         return draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from cmbench.errors import writing
+from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 
@@ -46,6 +47,8 @@ def _is_whole(answer: object) -> bool:
     numbers = [part.get(key, "missing") for part in parts for key in ("value", "spread", "floor")]
     numbers += [part.get(key) for part in parts for key in _MORE_NUMBERS]
     sound = all(isinstance(n, int | float | None) for n in numbers) and isinstance(answer.get("why", ""), str)
+    over = answer.get("over", [])
+    sound = sound and (not answer.get("partial") or (len(number_list(over)) == 2))
     return isinstance(answer.get("why_not"), str) or sound
 
 

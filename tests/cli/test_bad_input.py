@@ -155,6 +155,16 @@ RECIPES = {
         2,
         ["tiny.toml", "path.sigma_mid", "81", "between sigma_min = 0.002 and sigma_max = 80"],
     ),
+    "sigma_mid where tcm trains nothing": (
+        ["objective={kind='tcm'}", "teacher={kind='run', run='x'}", "path.sigma_mid=0.821"],
+        2,
+        ["tiny.toml", "path.sigma_mid", "0.821", "at least 1,", "'tcm'", "or 0"],
+    ),
+    "sigma_max beyond the end of vp": (
+        ["objective={kind='denoise'}", "path.kind=vp", "path.sigma_max=153"],
+        2,
+        ["tiny.toml", "path.sigma_max", "found 153", "'vp'", "up to 152"],
+    ),
     "a beta of 1": (["optimizer.betas=[0.9,1.0]"], 2, ["tiny.toml", "optimizer.betas", "[0.9, 1.0]", "[0, 1)"]),
     "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "two numbers"]),
     "inverse_sqrt from 0": (["optimizer.decay=inverse_sqrt"], 2, ["tiny.toml", "optimizer.decay_after", "at least 1"]),
