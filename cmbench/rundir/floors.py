@@ -7,6 +7,7 @@ from cmbench.measures import Floor, better, measure_of
 from cmbench.rundir.fields import numbers, whole
 
 MARK, PLAIN_MARK = "\N{ALMOST EQUAL TO}", "~"  # behind a figure within its floor
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 LEGEND = "within the floor: not to be told from a perfect sampler, nor such figures from each other"
 
 Floors = dict[str, Floor]  # by the keys of measures, such as "sw"
@@ -43,13 +44,13 @@ def is_within(found: Mapping[str, Floor], key: str, value: float | None) -> bool
     return floor is not None and floor.holds(value, better(key))
 
 
-def in_words(floor: Floor | None, number: Callable[[float], str]) -> str:
-    """Return a floor as text, `.042 +- .012` with the sign for it, by what writes numbers; a dash for none."""
+def in_words(floor: Floor | None, number: Callable[[float], str], ascii_only: bool = False) -> str:
+    """Return a floor as text, .042 with its deviation, by what writes numbers; a dash for none."""
     if floor is None:
         return "-"
     if floor.spread is None:
         return f"{number(floor.value)} (one draw)"
-    return f"{number(floor.value)} \N{PLUS-MINUS SIGN} {floor.spread:.2g}"
+    return f"{number(floor.value)} {'+-' if ascii_only else PLUS_MINUS} {floor.spread:.2g}"
 
 
 def marked(text: str, is_in_floor: bool, ascii_only: bool = False) -> str:
