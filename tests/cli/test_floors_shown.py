@@ -113,3 +113,21 @@ def test_the_page_draws_the_band(cmbench, runs, tmp_path):
     assert cmbench("compare", "below", "above", "--html", with_floor).code == 0
     assert LEGEND in with_floor.read_text()
     assert "0.042 ± 0.012" in with_floor.read_text()
+
+
+def test_a_list_of_runs_marks_the_best_that_its_floor_holds(cmbench, home):
+    for name, extra in (("held", {"is_within_floor": True}), ("not", {})):
+        compared_run(
+            home / "runs", name, {"sw_1step": [0.033]}, best={"sw_1step": {"value": 0.033, "step": 1, **extra}}
+        )
+    text = cmbench("ls").out
+    assert {line.split()[0]: "0.033 ≈" in line for line in text.splitlines()[1:3]} == {"held": True, "not": False}
+    assert text.splitlines()[-1] == LEGEND
+
+
+def test_a_run_says_so_of_its_own_best(trained):
+    now = json.loads(trained.status.read_text())
+    found = floors.of_meta(json.loads(trained.meta.read_text()))
+    assert found["sw"].draws == 20
+    for key, best in now["best"].items():
+        assert best.get("is_within_floor", False) == floors.is_within(found, key, best["value"])

@@ -427,11 +427,10 @@ def test_a_band_is_shaded_behind_the_lines_over_the_whole_width(ascii):
     """From 0 to 10 on thirteen rows, which the axis shares evenly: the band of 2 to 4 takes about 2.4 of them."""
 
     async def steps(chart, pilot):
-        chart.ascii = ascii
         chart.bands = [Band(2.0, 4.0)]
         chart.show([Line.of("a", steps_of(2), [0.0, 10.0])])
         await pilot.pause()
-        shade = "." if ascii else "░"
+        shade = "=" if ascii else "░"
         rows = plot(chart)
         shaded = [y for y, row in enumerate(rows) if shade in row]
         assert 2 <= len(shaded) <= 4
@@ -439,9 +438,9 @@ def test_a_band_is_shaded_behind_the_lines_over_the_whole_width(ascii):
         middle = (shaded[0] + shaded[-1]) / 2
         assert 0.6 < middle / (ROWS - 1) < 0.8  # three of ten from below
         for y in shaded:
-            assert all(cell == shade for cell in rows[y] if cell in " ." + shade)  # the line alone is above it
+            assert all(cell == shade for cell in rows[y] if cell in " " + shade)  # the line alone is above it
 
-    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT), ascii=ascii)
 
 
 @pytest.mark.parametrize("kind", ["linear", "log", "symlog"])

@@ -8,7 +8,7 @@ import numpy as np
 from cmbench.tui.chart_lines import Band
 from cmbench.tui.scales import Scale
 
-SHADE, PLAIN_SHADE = "\N{LIGHT SHADE}", "."
+SHADE, PLAIN_SHADE = "\N{LIGHT SHADE}", "="
 
 
 def ends(bands: Sequence[Band], scale: Scale) -> list[float]:
