@@ -223,8 +223,11 @@ def notes(subject: Subject, figures: Sequence[dict[str, Any]]) -> list[str]:
         found.append(f"floor: mean and deviation of {draws} draws of real data in the place of samples")
     found += [note] if (note := of_fewer(subject, figures)) else []
     found += [f"partial: {named(f)}, for the run trains no others" for f in figures if f.get("partial")]
-    reasons = dict.fromkeys((f["metric"], f["why"]) for f in figures if f.get("why"))
-    return found + [f"{name} has no figure: {why}" for name, why in reasons]
+    reasons = [(f["metric"], f["why"]) for f in figures if f.get("why")]
+    for figure in figures:
+        missing = (own for own in figure.get("classes", []) if own.get("why") and not figure.get("why"))
+        reasons += [(f"{figure['metric']} of class {own['label']}", own["why"]) for own in missing]
+    return found + [f"{name} has no figure: {why}" for name, why in dict.fromkeys(reasons)]
 
 
 def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:

@@ -204,6 +204,34 @@ def test_fewer_samples_than_a_measure_needs_are_a_reason(cmbench, trained, tmp_p
         assert f"{name} has no figure: {reason}" in page
 
 
+def test_a_conditional_run_has_figures_of_each_class(cmbench, conditional, tmp_path):
+    """In JSON and as a table of their own; their samples are those of the whole."""
+    ask = (
+        "eval",
+        conditional.name,
+        "--n",
+        "64",
+        "--repeats",
+        "2",
+        "--steps",
+        "1",
+        "--metrics",
+        "energy_distance,recall",
+    )
+    found = figures(cmbench(*ask, "--json"))
+    for (name, _), figure in found.items():
+        assert [own["label"] for own in figure["classes"]] == list(range(8))
+        assert sum(own["samples"] for own in figure["classes"]) == 64
+        assert sum(own["real"] for own in figure["classes"]) == 64
+        for own in figure["classes"]:
+            assert (own["value"] is None) == bool(own.get("why")), name
+    text = cmbench(*ask).out.splitlines()
+    (head,) = [i for i, line in enumerate(text) if line.startswith("class ")]
+    assert [line.split()[0] for line in text[head + 1 : head + 9]] == [str(label) for label in range(8)]
+    for own in found["energy_distance", 1]["classes"]:
+        assert f"{own['value']:.4g}" in text[head + 1 + own["label"]]
+
+
 def test_a_kept_answer_is_read_without_torch(cmbench, trained, home):
     ask = ["eval", str(trained.path), *FEW, "--steps", "1"]
     shown = cmbench(*ask).out
