@@ -6,8 +6,9 @@ Methods are recipes without their ending `_ring`; without any, those of METHODS.
 measured on the spot, then each run trains that many, evaluation not counted. Printed: share of 10,000 one-step samples
 within four standard deviations of a mode, half the L1 distance of the mode frequencies to 1/8,
 sliced W2 to true draws, and the distance to the true consistency function at sigma_max; in a second table its mean
-between the noise levels of SIGMAS. The first row is of true draws, 20 sets of them in the place of samples: no
-method is better than that. The recipes were tuned on seed 0; the seeds here begin with 1. The diffusion control samples by 50 Heun steps.
+between the noise levels of SIGMAS. The first row is of true draws, 20 sets of them in the place of samples: no method
+is better than that. The recipes were tuned on seed 0; the seeds here begin with 1. The diffusion control samples by 50
+Heun steps.
 """
 
 import argparse

@@ -30,13 +30,14 @@ NAMES = {
     "images_per_s": "images/s",
     "lr": "learning rate",
     "true_error": "true error",
+    "true_error_trained": "true error where trained",
     "sw": "sliced W2",
 }
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
-_SPARE = ("true_error", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
+_SPARE = ("true_error", "true_error_trained", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
