@@ -63,8 +63,7 @@ class CompareScreen(ReadingScreen):
     def on_mount(self) -> None:
         """Begin to read."""
         self.query_one("#keys").border_title = "recipe keys that differ"
-        mark = floors.PLAIN_MARK if self.bench.ascii else floors.MARK
-        self.query_one("#summary").border_title = f"last, best, step of best ({mark} within the floor)"
+        self.query_one("#summary").border_title = "last, best, step of best"
         self.query_one("#legend").styles.height = len(self.views)
         self.charts.charts[0].focus()
         self.follow()
@@ -137,6 +136,9 @@ class CompareScreen(ReadingScreen):
             known = [floors.of_row(view.floors, key) for view in self.views]
             if any(known):
                 rows[f"{key} floor"] = [floors.in_words(floor, number, self.bench.ascii) for floor in known]
+        if any(view.floors for view in self.views):
+            mark = floors.PLAIN_MARK if self.bench.ascii else floors.MARK
+            self.query_one("#summary").border_title = f"last, best, step of best ({mark} within the floor)"
         self._fill("#summary", ["metric", *(_letter(i) for i in range(len(self.views)))], rows)
 
     def _figure(self, view: RunView, key: str, value: float) -> str:
