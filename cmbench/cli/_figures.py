@@ -11,13 +11,15 @@ from cmbench import regular
 from cmbench.cli import _screen
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
-from cmbench.measures import MEASURES, OF_SAMPLES
-from cmbench.rundir import evaluations
+from cmbench.measures import MEASURES, OF_SAMPLES, Floor
+from cmbench.rundir import evaluations, floors
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.signs import four_digits
 
+_CLASSES = 100  # rows of classes in a table; JSON has all
 _LARGEST = 1 << 30  # bytes of a classifier, which is small
+
 Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
 
 
@@ -171,38 +173,102 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:
-    """Print the table of one subject."""
+    """Print the tables of one subject: its figures, and those of each class where the network takes labels."""
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     if subject.others:
         _screen.line(f"measured against data that it was not trained on: {subject.others}")
-    rows = [
-        (f["metric"], f["steps"] or "-", *(cell(f[key]) for key in ("value", "spread")), _floor(f), f["better"] or "-")
-        for f in figures
-    ]
+    rows = [(named(f), f["steps"] or "-", value(f), cell(f["spread"]), _floor(f), f["better"] or "-") for f in figures]
     if rows:
         table(["metric", "steps", "value", "spread", "floor", "better"], rows)
-    if note := of_fewer(subject, figures):
+    _show_classes(figures)
+    for note in notes(subject, figures):
         _screen.line(note)
 
 
+def _show_classes(figures: Sequence[dict[str, Any]]) -> None:
+    """Print the figures of each class, a row for each class and number of steps; the first classes where many."""
+    known = {(f["metric"], f["steps"]): f for f in figures if f.get("classes")}
+    names = list(dict.fromkeys(name for name, _ in known))
+    rows: list[tuple[Any, ...]] = []
+    for steps in dict.fromkeys(steps for _, steps in known):
+        of_steps = [known[name, steps]["classes"] if (name, steps) in known else [] for name in names]
+        for i, own in enumerate(of_steps[0][:_CLASSES]):
+            cells = (_of_class(known[name, steps], i) for name in names)
+            rows.append((own["label"], steps, f"{own['samples']:.4g}", own["real"], *cells))
+    if rows:
+        table(["class", "steps", "samples", "held out", *names], rows)
+
+
+def _of_class(figure: dict[str, Any], i: int) -> str:
+    """Return a class's figure beside its floor."""
+    own = figure["classes"][i]
+    beside = "" if own["floor"] is None else f" (floor {cell(own['floor'])} ± {own['floor_spread'] or 0:.1g})"
+    return value({**own, "better": figure["better"]}) + beside
+
+
+def named(figure: dict[str, Any]) -> str:
+    """Return what a figure is called: with its noise levels where they are not those of other runs."""
+    return f"{figure['metric']} ({levels(figure)})" if figure.get("partial") else figure["metric"]
+
+
+def levels(figure: dict[str, Any]) -> str:
+    """Return over which noise levels a mean is that leaves out those that are not trained."""
+    low, high = figure["over"]
+    return f"sigma {four_digits(low)} to {four_digits(high)} alone"
+
+
+def value(figure: dict[str, Any]) -> str:
+    """Return a figure as text, with a sign where it is within its floor."""
+    return floors.marked(cell(figure["value"]), is_within(figure))
+
+
+def is_within(figure: dict[str, Any]) -> bool:
+    """Return whether a figure is not to be told from a perfect sampler's."""
+    if figure.get("floor") is None:
+        return False
+    return Floor(figure["floor"], figure.get("floor_spread")).holds(figure["value"], figure["better"] or "")
+
+
+def notes(subject: Subject, figures: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what has to be said of a table: signs, floors of samples that repeat, and why figures are missing."""
+    within = any(is_within({"better": f["better"], **own}) for f in figures for own in (f, *f.get("classes", [])))
+    found = [floors.legend()] if within else []
+    if draws := max((f.get("floor_draws") or 0 for f in figures), default=0):
+        found.append(f"floor: mean and deviation of {draws} draws of real data in the place of samples")
+    found += [note] if (note := of_fewer(subject, figures)) else []
+    found += [f"partial: {named(f)}, for the run trains no others" for f in figures if f.get("partial")]
+    reasons = [(f["metric"], f["why"]) for f in figures if f.get("why")]
+    for figure in figures:
+        missing = (own for own in figure.get("classes", []) if own.get("why") and not figure.get("why"))
+        reasons += [(f"{figure['metric']} of class {own['label']}", own["why"]) for own in missing]
+    return found + [f"{name} has no figure: {why}" for name, why in dict.fromkeys(reasons)]
+
+
 def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:
-    """Return a line that says where a floor is of fewer samples than the figures; empty where none is."""
+    """Return a line that says where a floor is drawn from fewer samples than a set has; empty where none is."""
     fewer: dict[int, list[str]] = {}
     for figure in figures:
-        if figure.get("floor_n", subject.n) < subject.n:
-            names = fewer.setdefault(figure["floor_n"], [])
+        if (figure.get("floor_from") or subject.n) < subject.n:
+            names = fewer.setdefault(figure["floor_from"], [])
             names += [figure["metric"]] * (figure["metric"] not in names)
     if not fewer:
         return ""
     parts = "; ".join(f"{n:,} for {', '.join(names)}" for n, names in fewer.items())
-    return f"floor: of all samples that there are, {parts}; figures of {subject.n:,} may be lower by their number alone"
+    return f"floor: drawn from all real samples that there are, {parts}; sets of {subject.n:,} repeat them"
 
 
 def cell(value: float | None) -> str:
-    """Return a figure as text; None is what JSON has for nan."""
-    return "nan" if value is None else four_digits(value)
+    """Return a figure as text; there may be none."""
+    return "none" if value is None else four_digits(value)
+
+
+def floor_text(figure: dict[str, Any], number: Callable[[float], str] = four_digits) -> str:
+    """Return a figure's floor as text; a dash where it has none."""
+    there = figure.get("floor") is not None
+    floor = Floor(figure["floor"], figure.get("floor_spread"), figure.get("floor_draws")) if there else None
+    return floors.in_words(floor, number)
 
 
 def _floor(figure: dict[str, Any]) -> str:
-    return cell(figure["floor"]) if figure["metric"] in OF_SAMPLES else "-"
+    return floor_text(figure) if figure["metric"] in OF_SAMPLES else "-"

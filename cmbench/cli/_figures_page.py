@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cmbench.cli._figures import Asked, Subject, cell, of_fewer
+from cmbench.cli._figures import Asked, Subject, floor_text, is_within, levels, notes
 from cmbench.measures import MEASURES
+from cmbench.rundir.floors import marked
 from cmbench.text import plain
 
 Figures = Sequence[dict[str, Any]]
@@ -18,14 +19,14 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
     """Return the table, figures with their spread and the floors on top, and a line that says how it was made."""
     metrics = [name for name in asked.metrics if any(f["metric"] == name for figures in answers for f in figures)]
     heads = ["run", "steps", *(name + _ARROWS.get(MEASURES[name].better, "") for name in metrics)]
-    rows = [["floor: training data", "", *_floors(answers, metrics)]]
+    rows = [["floor: real data", "", *_floors(answers, metrics)]]
     for label, subject, figures in zip(_labels(subjects), subjects, answers, strict=True):
         rows += _rows(label, subject, figures, metrics)
     sizes = ", ".join(f"{n:,}" for n in dict.fromkeys(subject.n for subject in subjects))
     made = f"{asked.repeats} sets of {sizes} samples, seed {asked.seed}, features {plain(asked.features)}."
     lines = [heads, ["---"] * len(heads), *rows]
-    notes = dict.fromkeys(of_fewer(*pair) for pair in zip(subjects, answers, strict=True))
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made, *filter(None, notes)]) + "\n"
+    said = dict.fromkeys(note for pair in zip(subjects, answers, strict=True) for note in notes(*pair))
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", made, *said]) + "\n"
 
 
 def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
@@ -44,9 +45,12 @@ def _cell_text(text: str) -> str:
 def _floors(answers: Sequence[Figures], metrics: Sequence[str]) -> Iterator[str]:
     """Yield the floor of each measure, if all runs have the same."""
     for name in metrics:
-        floors = {f["floor"] for figures in answers for f in figures if f["metric"] == name}
-        floor = floors.pop() if len(floors) == 1 else None
-        yield "" if floor is None else cell(floor)
+        texts = {_floor(f) for figures in answers for f in figures if f["metric"] == name}
+        yield texts.pop() if len(texts) == 1 else ""
+
+
+def _floor(figure: dict[str, Any]) -> str:
+    return "" if figure["floor"] is None else floor_text(figure)
 
 
 def _rows(label: str, subject: Subject, figures: Figures, metrics: Sequence[str]) -> Iterator[list[str]]:
@@ -60,4 +64,7 @@ def _rows(label: str, subject: Subject, figures: Figures, metrics: Sequence[str]
 
 def _cell(figure: dict[str, Any]) -> str:
     value, spread = figure["value"], figure["spread"]
-    return "nan" if value is None or spread is None else f"{value:.3g} ± {spread:.1g}"
+    if value is None or spread is None:
+        return "none"
+    text = marked(f"{value:.3g} ± {spread:.1g}", is_within(figure))
+    return f"{text} ({levels(figure)})" if figure.get("partial") else text

@@ -9,8 +9,8 @@ from typing import Any
 from cmbench.cli import _screen
 from cmbench.cli._tables import table
 from cmbench.cli._variants import ENDED, Task
-from cmbench.rundir import figures, status
-from cmbench.rundir.files import name_nonfinite
+from cmbench.rundir import figures, floors, status
+from cmbench.rundir.files import name_nonfinite, read_json
 from cmbench.rundir.log import Row, newest
 from cmbench.tui.signs import four_digits
 
@@ -35,7 +35,13 @@ def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
     shown = {"quality": metric, "true_error": "true_error"}
     if all(row["true_error"] is None for row in rows):
         del shown["true_error"]
-    table(["variant", "seeds", *shown.values(), "largest tangent_norm", "diverged"], [_cells(r, shown) for r in rows])
+    known = next((floors.of_meta(read_json(task.run.meta) or {}) for task in tasks if task.run), {})
+    cells = [_cells(row, shown, known) for row in rows]
+    table(["variant", "seeds", *shown.values(), "largest tangent_norm", "diverged"], cells)
+    if floor := floors.of_row(known, metric):
+        _screen.line(f"floor of {metric}: {floors.in_words(floor, four_digits)}")
+    if any(floors.MARK in cell for row in cells for cell in row):
+        _screen.line(floors.legend())
 
 
 def _metric(task: Task) -> str:
@@ -79,11 +85,14 @@ def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
     return name_nonfinite({**summary, "runs": [name_nonfinite(run) for run in runs]})
 
 
-def _cells(row: dict[str, Any], shown: dict[str, str]) -> list[str]:
+def _cells(row: dict[str, Any], shown: dict[str, str], known: floors.Floors) -> list[str]:
     return [
         row["variant"],
         ", ".join(str(run["seed"]) for run in row["runs"] if run["state"] in ENDED) or "-",
-        *(_spread(row[key], row[f"{key}_std"]) for key in shown),
+        *(
+            floors.marked(_spread(row[key], row[f"{key}_std"]), floors.is_within(known, metric, row[key]))
+            for key, metric in shown.items()
+        ),
         _spread(row["largest_tangent_norm"], None),
         f"{row['diverged']} of {row['of']}",
     ]

@@ -2,7 +2,7 @@
 
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from cmbench.comparison.compare import Comparison
 from cmbench.comparison.member import Member
 from cmbench.errors import UsageError
-from cmbench.measures import SCHEDULES
+from cmbench.measures import SCHEDULES, Floor
+from cmbench.rundir import floors
 from cmbench.rundir.columns import Column, Floats
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import Scale, number
@@ -86,6 +87,7 @@ def _figure(found: Comparison) -> "Figure":
     grid = figure.subplots(rows, _ACROSS, squeeze=False).ravel()
     for axes, name in zip(grid, curves, strict=False):
         _draw_curves(axes, name, [member.columns.get(name) for member in found.members])
+        _draw_floors(axes, {floor for m in found.members if (floor := floors.of_row(m.floors, name))})
     for axes, name in zip(grid[len(curves) :], profiles, strict=False):
         _draw_profiles(axes, name, found)
     for axes in grid[len(curves) + len(profiles) :]:
@@ -122,6 +124,14 @@ def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> N
     for i, column in enumerate(columns):
         if column and len(column.finite()):
             _draw_curve(axes, name, i, column.finite(), shaded=len(columns) <= _SHADED)
+
+
+def _draw_floors(axes: "Axes", known: Iterable[Floor]) -> None:
+    """Shade where figures are not to be told from a perfect sampler's: its mean and deviation."""
+    for floor in known:
+        spread = floor.spread or 0.0
+        axes.axhspan(floor.value - spread, floor.value + spread, color="0.5", alpha=0.25, linewidth=0, label="floor")
+        axes.axhline(floor.value, color="0.5", linewidth=0.8)
 
 
 def _draw_curve(axes: "Axes", name: str, i: int, column: Column, shaded: bool) -> None:

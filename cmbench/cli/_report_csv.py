@@ -8,6 +8,7 @@ from typing import Any
 from cmbench.comparison.compare import Comparison
 from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
+from cmbench.rundir import floors
 from cmbench.tui.text import plain
 
 HEADERS = ("section", "name", "figure", "letter", "run", "value")
@@ -58,6 +59,9 @@ def _metrics(found: Comparison) -> Iterator[_Line]:
                 yield "metric", name, "best", i, figures.best.value
                 yield "metric", name, "step of best", i, figures.best.step
             yield "metric", name, "area", i, figures.area
+            if floor := floors.of_row(found.members[i].floors, name):
+                yield "metric", name, "floor", i, floor.value
+                yield "metric", name, "floor's deviation", i, floor.spread
             yield from (("metric", name, f"at {axis} {metric.ends[axis]}", i, figures.at[axis]) for axis in AXES)
 
 

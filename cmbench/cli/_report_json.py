@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cmbench.comparison.compare import Apart, Comparison, Figures, Metric
+from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
+from cmbench.rundir import floors
 from cmbench.rundir.files import name_nonfinite
 from cmbench.rundir.layout import SCHEMA
 
@@ -25,11 +26,8 @@ def plain(found: Comparison) -> dict[str, Any]:
         "runs": [_run(member) for member in found.members],
         "recipe": {key: by_letter(values) for key, values in found.recipe.items()},
         "environment": {key: by_letter(values) for key, values in found.environment.items()},
-        "metrics": {name: _metric(metric, by_letter(metric.figures)) for name, metric in found.metrics.items()},
-        "goals": [
-            {"metric": goal.metric, "level": goal.level, "runs": by_letter([r and asdict(r) for r in goal.reached])}
-            for goal in found.goals
-        ],
+        "metrics": {name: _metric(name, metric, found.members) for name, metric in found.metrics.items()},
+        "goals": [_goal(goal, by_letter([r and asdict(r) for r in goal.reached])) for goal in found.goals],
         "apart": {letter: _apart(apart) for letter, apart in zip(letters[1:], found.apart, strict=True)},
         "groups": [_group(group, letters) for group in found.groups],
         "profiles": {
@@ -62,15 +60,26 @@ def _run(member: Member) -> dict[str, Any]:
     }
 
 
-def _metric(metric: Metric, figures: Mapping[str, Figures | None]) -> dict[str, Any]:
-    runs = {letter: _figures(found) for letter, found in figures.items() if found}
-    return {"start": metric.start, "ends": metric.ends, "ends_together": metric.ends_together, "runs": runs}
+def _goal(goal: Goal, runs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"metric": goal.metric, "level": goal.level, "is_floor": goal.is_floor, "runs": runs}
 
 
-def _figures(figures: Figures) -> dict[str, Any]:
+def _metric(name: str, metric: Metric, members: Sequence[Member]) -> dict[str, Any]:
+    pairs = list(zip(members, metric.figures, strict=True))
+    runs = {member.letter: _figures(found, member.floors, name) for member, found in pairs if found}
+    known = {member.letter: floor for member in members if (floor := floors.of_row(member.floors, name))}
+    about = {"start": metric.start, "ends": metric.ends, "ends_together": metric.ends_together}
+    return {**about, "floors": {letter: floor._asdict() for letter, floor in known.items()}, "runs": runs}
+
+
+def _figures(figures: Figures, known: floors.Floors, name: str) -> dict[str, Any]:
     best = {"best": figures.best and figures.best.value, "step_of_best": figures.best and figures.best.step}
     at = {f"at_{axis}": figures.at[axis] for axis in AXES}
-    return name_nonfinite({"last": figures.last, **best, "area": figures.area, **at})
+    told = name_nonfinite({"last": figures.last, **best, "area": figures.area, **at})
+    if floors.of_row(known, name) is None:
+        return told
+    within = {key: floors.is_within(known, name, told[key]) for key in ("last", "best")}
+    return {**told, **{f"{key}_is_within_floor": held for key, held in within.items()}}
 
 
 def _apart(apart: Apart) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from cmbench.cli import _screen
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._tables import table
-from cmbench.rundir import status
+from cmbench.rundir import floors, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
@@ -20,7 +20,10 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     if json:
         _screen.data({"schema": 1, "runs": list(map(_about, found))})
     elif found:
-        table(["run", "state", "step", "loss", "quality", "age"], [_cells(glance(run)) for run in found], spare=3)
+        looks = [glance(run) for run in found]
+        table(["run", "state", "step", "loss", "quality", "age"], [_cells(look) for look in looks], spare=3)
+        if any(look.is_within_floor for look in looks):
+            _screen.line(floors.legend())
     else:
         _screen.line(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
 
@@ -35,6 +38,7 @@ def _cells(look: Glance) -> list[str]:
         look.name,
         look.state,
         f"{look.step}/{'?' if look.of is None else look.of}",
-        *("-" if figure is None else four_digits(figure) for figure in (look.loss, look.quality)),
+        "-" if look.loss is None else four_digits(look.loss),
+        "-" if look.quality is None else floors.marked(four_digits(look.quality), look.is_within_floor),
         clock(time.time() - look.heartbeat),
     ]

@@ -47,12 +47,11 @@ def sample(
     import torch
     from safetensors.torch import save as to_safetensors
 
-    from cmbench.engine import memory, snapshot, weights
-    from cmbench.engine.build import device_of
+    from cmbench.engine import build, memory, snapshot, weights
     from cmbench.engine.sample import default_sigmas, draw
 
-    trained = weights.load(chosen, device_of(device, "--device"), ema, checkpoint)
-    lowest = weights.sigma_lowest(trained.recipe)
+    trained = weights.load(chosen, build.device_of(device, "--device"), ema, checkpoint)
+    lowest = build.sigma_lowest(trained.recipe)
     if sigmas:
         levels = _parse_sigmas(sigmas, lowest, trained)
     else:

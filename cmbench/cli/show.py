@@ -1,14 +1,13 @@
 """`cmbench show`."""
 
-import re
 from typing import Any
 
 from cmbench import recipe as recipes
 from cmbench.cli import _screen, _tables
 from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
-from cmbench.rundir import fingerprints, places, settings, status
-from cmbench.rundir.fields import number_list, number_of, numbers, table, text, whole
+from cmbench.rundir import fingerprints, floors, places, settings, status
+from cmbench.rundir.fields import number_list, number_of, table, text, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
@@ -40,12 +39,20 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
     _tables.table(["", ""], facts)
+    known = floors.of_meta(meta)
     rows = [
-        (key, four_digits(value), _best(now, key), _floor(key, numbers(meta.get("floor"))))
+        (
+            key,
+            _marked(value, known, key),
+            _best(now, known, key),
+            floors.in_words(floors.of_row(known, key), four_digits),
+        )
         for key, value in now.get("last", {}).items()
     ]
     if rows:
         _tables.table(["metric", "last", "best", "floor"], rows)
+    if any(floors.is_within(known, key, value) for key, value in _figures(now)):
+        _screen.line(floors.legend())
     _screen.text("\n" + toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip())
 
 
@@ -113,12 +120,20 @@ def _checkpoint(run: dict[str, Any], source: dict[str, Any]) -> str:
     return f"{run.get('run', '?')}, step {source.get('step', '?')}, ema {source.get('ema', '?')}"
 
 
-def _best(now: dict[str, Any], key: str) -> str:
+def _best(now: dict[str, Any], known: floors.Floors, key: str) -> str:
     best = now.get("best", {}).get(key)
     step = "?" if best is None or best["step"] is None else best["step"]
-    return f"{four_digits(best['value'])} at step {step}" if best else "-"
+    return f"{_marked(best['value'], known, key)} at step {step}" if best else "-"
 
 
-def _floor(key: str, floors: dict[str, float]) -> str:
-    floor = floors.get(re.sub(r"_\d+step$", "", key))
-    return "-" if floor is None else four_digits(floor)
+def _marked(value: float, known: floors.Floors, key: str) -> str:
+    return floors.marked(four_digits(value), floors.is_within(known, key, value))
+
+
+def _figures(now: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return the last and the best of all metrics."""
+    return [*now.get("last", {}).items(), *((key, best["value"]) for key, best in now.get("best", {}).items())]
+
+
+def _floor(known: floors.Floors, key: str) -> str:
+    return floors.in_words(floors.of_row(known, key), four_digits)

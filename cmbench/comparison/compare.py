@@ -17,7 +17,7 @@ from cmbench.comparison.member import Member
 from cmbench.comparison.reading import read_all
 from cmbench.comparison.readings import AXES, Axis, Best, Reached
 from cmbench.measures import SCHEDULES, better
-from cmbench.rundir import snapshots
+from cmbench.rundir import floors, snapshots
 from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir
 
@@ -74,6 +74,7 @@ class Goal:
     metric: str
     level: float
     reached: Sequence[Reached | None]
+    is_floor: bool = False  # the level is where the floor's band ends: who comes below it first is chance
 
     @property
     def text(self) -> str:
@@ -187,12 +188,11 @@ def letter(i: int) -> str:
     return chr(ord("a") + i % 26) + (str(i // 26) if i >= 26 else "")
 
 
-def goal(members: Sequence[Member], metric: str, level: float) -> Goal:
+def goal(members: Sequence[Member], metric: str, level: float, is_floor: bool = False) -> Goal:
     """Return when each run first reached a level of a metric."""
     found = [member.columns.get(metric) for member in members]
-    return Goal(
-        metric, level, [readings.reached(column, level, better(metric)) if column else None for column in found]
-    )
+    reached = [readings.reached(column, level, better(metric)) if column else None for column in found]
+    return Goal(metric, level, reached, is_floor)
 
 
 def _meant(wanted: Sequence[str], names: Sequence[str]) -> set[str]:
@@ -242,12 +242,18 @@ def _figures(name: str, column: Column, start: float | None, ends: Mapping[Axis,
 
 
 def _usual_goals(members: Sequence[Member], metrics: Mapping[str, Metric]) -> list[Goal]:
-    """Return for each metric of quality the best level that all runs which have it have reached."""
+    """Return for each metric of quality the best level that all runs which have it have reached.
+
+    It is not beyond the edge of a floor: within that no figure is better than another.
+    """
     goals = []
     for name in filter(better, metrics):
         bests = [figures.best.value for figures in metrics[name].figures if figures and figures.best]
+        edges = [floor.edge(better(name)) for member in members if (floor := floors.of_row(member.floors, name))]
         if bests:
-            goals.append(goal(members, name, min(bests) if better(name) == "higher" else max(bests)))
+            worst = min if better(name) == "higher" else max
+            level = worst([*bests, *edges])
+            goals.append(goal(members, name, level, level not in bests))
     return goals
 
 

@@ -7,17 +7,19 @@ from typing import Any
 from cmbench.errors import UsageError
 from cmbench.recipe import Recipe, flat
 from cmbench.recipe import load as load_recipe
-from cmbench.rundir import annotations, columns, settings, status
+from cmbench.rundir import annotations, columns, floors, settings, status
 from cmbench.rundir.annotations import Annotations
 from cmbench.rundir.columns import Column, Profile
 from cmbench.rundir.fields import moment, number_list
 from cmbench.rundir.files import read_json
+from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 
 # Of meta.json: what a run is, where it lies, or what follows from its recipe.
 _NOT_ENVIRONMENT = {
     *("schema", "created", "argv", "directory", "seed", "teacher", "start"),
-    *("shape", "classes", "parameters", "profile_edges", "profile_noise_levels", "floor"),
+    *("shape", "classes", "parameters", "profile_edges", "profile_noise_levels"),
+    *("floor", "floor_spread", "floor_draws"),
 }
 
 
@@ -35,6 +37,7 @@ class Member:
         edges: times between the bins of its profiles, (B + 1,).
         levels: the noise levels of these times; empty where they were not written.
         profiles: its quantities over time.
+        floors: what a perfect sampler would show, by measure.
         latents: equal for runs whose snapshots are drawn from the same latents; its own letter where that is not known.
     """
 
@@ -49,6 +52,7 @@ class Member:
     edges: list[float]
     levels: list[float]
     profiles: Mapping[str, Profile]
+    floors: Floors
     latents: str
 
     @classmethod
@@ -67,6 +71,7 @@ class Member:
             edges=number_list(meta.get("profile_edges")),
             levels=number_list(meta.get("profile_noise_levels")),
             profiles=columns.profiles(run),
+            floors=floors.of_meta(meta),
             latents=f"{recipe.seed} {recipe.snapshot.n} {meta.get('shape')}" if recipe else letter,
         )
 

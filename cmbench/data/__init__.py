@@ -8,6 +8,9 @@ A data set is a class `Data(config, device)` next to its `Config`, with
     train_sample(n) -> up to n training samples (of a distribution: another fixed draw)
     oracle() -> the closed-form denoiser of what is trained on
 and may have
+    draw(n, generator) -> n independent draws of what is trained on, with labels, by a generator of the CPU: what a
+        perfect sampler draws; without it `batch` draws them
+    held_out_labels(n) -> the labels of held_out(n), for figures of each class
     shape_and_classes(config) -> both, without reading or fetching a file; static
     names, counts    of the classes, in the order of their labels
     summary          what was found, in a line, for the journal

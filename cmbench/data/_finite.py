@@ -52,9 +52,18 @@ class Finite:
             x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
         return x_0, self.train_labels[index].to(self.device)
 
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return n training samples drawn anew, each at random from all, with labels: what a perfect sampler draws."""
+        index = torch.randint(len(self.train), (n,), generator=generator).to(self.train.device)
+        return as_float(self.train[index].to(self.device)), self.train_labels[index].to(self.device)
+
     def held_out(self, n: int) -> Tensor:
         """Return up to n samples that training never sees, (n, *shape)."""
         return as_float(self.test[:n].to(self.device))
+
+    def held_out_labels(self, n: int) -> Tensor:
+        """Return the labels of what `held_out` returns, (n,)."""
+        return self.test_labels[:n].to(self.device)
 
     def train_sample(self, n: int) -> Tensor:
         """Return up to n training samples, (n, *shape)."""

@@ -37,21 +37,29 @@ class Data:
         x_0, labels = self.mixture.sample(n, random.generator("data"))
         return x_0.float(), labels
 
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return n fresh points (n, 2) and their components (n,): what a perfect sampler draws."""
+        x_0, labels = self.mixture.sample(n, generator)
+        return x_0.float().to(self.device), labels.to(self.device)
+
     def held_out(self, n: int) -> Tensor:
         """Return a fixed draw of n points, (n, 2)."""
-        return self._fixed(n, seed=1)
+        return self._fixed(n, seed=1)[0]
+
+    def held_out_labels(self, n: int) -> Tensor:
+        """Return the components of what `held_out` returns, (n,)."""
+        return self._fixed(n, seed=1)[1]
 
     def train_sample(self, n: int) -> Tensor:
         """Return another fixed draw of n points, (n, 2)."""
-        return self._fixed(n, seed=2)
+        return self._fixed(n, seed=2)[0]
 
     def oracle(self) -> GaussianMixture:
         """Return the mixture's denoiser."""
         return self.mixture.to(self.device)
 
-    def _fixed(self, n: int, seed: int) -> Tensor:
-        x_0, _ = self.mixture.sample(n, torch.Generator().manual_seed(seed))
-        return x_0.float().to(self.device)
+    def _fixed(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
+        return self.draw(n, torch.Generator().manual_seed(seed))
 
 
 def standardised(weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:

@@ -1,6 +1,7 @@
 """From a recipe to its components. The file name is the name: kind = "ct" in [objective] is objectives/ct.py."""
 
 import importlib
+import math
 import re
 import sys
 import traceback
@@ -100,6 +101,7 @@ def complete_new(given: Recipe, where: str) -> Recipe:
         for table in COMPONENTS:
             config.refuse_idle(settings(table, whole)[1], table, spared)
         config.refuse_idle(whole.optimizer, "optimizer", spared)
+        _check_levels(whole)
     return whole
 
 
@@ -128,6 +130,30 @@ def of_run(run: RunDir, given: Mapping[str, Any] | None = None, overrides: Seque
     tables = places.in_force(run, recipe.load(run.recipe).tables(), given)
     found = recipe.check_tables(recipe.merged(tables, recipe.parse_overrides(overrides)), str(run.recipe))
     return complete(found, str(run.recipe))
+
+
+def _check_levels(given: Recipe) -> None:
+    """Refuse noise levels that the path does not have, or at which the model would be asked untrained.
+
+    Runs of earlier versions have some, and go on: those beyond the path as they are, `sample.default_sigmas` raises
+    those that are not trained.
+    """
+    path, kind = given.path, given.objective["kind"]
+    end, lowest = gaussian_path.named(path.kind, path.sigma_data).largest_noise_level, sigma_lowest(given)
+    if path.sigma_max > end:
+        found, allowed = f"found {path.sigma_max:g}", f"allowed for path.kind = '{path.kind}'"
+        raise UsageError(f"path.sigma_max: {found}, {allowed}: up to {math.floor(end)}, where that path ends")
+    if 0 < path.sigma_mid < lowest:
+        raise UsageError(
+            f"path.sigma_mid: found {path.sigma_mid:g}, allowed for objective '{kind}': at least {lowest:g}, "
+            "below which it trains nothing, or 0"
+        )
+
+
+def sigma_lowest(given: Recipe) -> float:
+    """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
+    objective, own = settings("objective", given)
+    return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else given.path.sigma_min
 
 
 def _check_objective(given: Recipe) -> None:

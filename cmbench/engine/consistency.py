@@ -1,5 +1,6 @@
 """A consistency function in time bins: its distance to the truth, and its change on a teacher's trajectories."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -34,20 +35,39 @@ def draw_starts(data: Any, n: int, device: torch.device, seed: int, conditional:
     return Starts(x_0, labels if conditional else None, noise)
 
 
-def compared_levels(sigma_data: float) -> Tensor:
-    """Return the noise levels over which a figure of the whole function is a mean, ascending, evenly in their log.
+class Levels(NamedTuple):
+    """The noise levels over which a figure of the whole function is a mean, ascending, evenly in their log.
 
-    They depend on the data alone: runs whose objectives have bins and ranges of their own can be compared.
+    They depend on the data alone, so that runs whose objectives have bins and ranges of their own can be compared;
+    unless a model is not trained at all of them: `is_partial` says so, and its figure is one of another thing.
     """
-    return torch.tensor(np.geomspace(*COMPARED, _LEVELS) * sigma_data)
+
+    values: Tensor
+    is_partial: bool
+
+    @property
+    def over(self) -> tuple[float, float]:
+        """The lowest and the highest."""
+        return float(self.values[0]), float(self.values[-1])
+
+
+def compared_levels(sigma_data: float, lowest: float = 0.0, highest: float = math.inf) -> Levels:
+    """Return the levels that are compared, as far as they lie where the model is trained, from lowest to highest."""
+    low, high = (end * sigma_data for end in COMPARED)
+    if lowest <= low and high <= highest:
+        return Levels(torch.tensor(np.geomspace(*COMPARED, _LEVELS) * sigma_data), False)
+    ends = (max(low, lowest), min(high, highest))
+    ends = ends if ends[0] < ends[1] else (lowest, highest)  # none of them is trained
+    return Levels(torch.tensor(np.geomspace(*ends, _LEVELS)), True)
 
 
 class TrueErrors(NamedTuple):
-    """The mean over `compared_levels`, at sigma_max, and in each bin of the profile."""
+    """The mean over `compared_levels`, at sigma_max, and in each bin of the profile; whether that mean is partial."""
 
     mean: float
     at_sigma_max: float
     bins: list[float]
+    is_partial: bool = False
 
 
 class Truth:
@@ -58,12 +78,17 @@ class Truth:
         denoise: the oracle's D of the EDM path, (x, sigma, labels).
         edges: (bins + 1,), times of the model's path.
         starts: of the exact trajectories.
+        lowest: the lowest noise level that is trained; None for the model's sigma_min.
     """
 
-    def __init__(self, model: Model, denoise: Denoise, edges: Tensor, starts: Starts) -> None:
+    def __init__(
+        self, model: Model, denoise: Denoise, edges: Tensor, starts: Starts, lowest: float | None = None
+    ) -> None:
         levels, self._labels = model.path.noise_level(edges.double()), starts.labels
         middles = (levels[1:] * levels[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
-        self._weights = _interpolating(middles, compared_levels(model.sigma_data))
+        lowest = model.sigma_min if lowest is None else lowest
+        self.compared = compared_levels(model.sigma_data, lowest, model.sigma_max)
+        self._weights = _interpolating(middles, self.compared.values)
         self._errors = TrueConsistencyError(
             lambda x, sigma: denoise(x, sigma, starts.labels),
             starts.x_0,
@@ -86,18 +111,19 @@ class Truth:
         """Return the means over the trajectories."""
         each = self.each(model)
         *bins, at_sigma_max = each.mean(dim=1).tolist()
-        return TrueErrors(float(self.mean(each).mean()), at_sigma_max, bins)
+        return TrueErrors(float(self.mean(each).mean()), at_sigma_max, bins, self.compared.is_partial)
 
 
 class Constancy:
     """How far f moves between neighbours of `compared_levels`, on trajectories of the teacher.
 
-    Arguments as of `Truth`; levels beyond the range of f are those at its ends.
+    Arguments as of `Truth`.
     """
 
-    def __init__(self, model: Model, denoise: Denoise, starts: Starts) -> None:
-        self._labels, self.levels = starts.labels, compared_levels(model.sigma_data)
-        asked = self.levels.clamp(model.sigma_min, model.sigma_max).flip(0).tolist()
+    def __init__(self, model: Model, denoise: Denoise, starts: Starts, lowest: float | None = None) -> None:
+        lowest = model.sigma_min if lowest is None else lowest
+        self.compared = compared_levels(model.sigma_data, lowest, model.sigma_max)
+        self._labels, asked = starts.labels, self.compared.values.flip(0).tolist()
         self._errors = SelfConsistencyError(
             lambda x, sigma: denoise(x, sigma, starts.labels), starts.x_0, asked, starts.noise
         )

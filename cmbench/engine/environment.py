@@ -12,9 +12,11 @@ import torch
 from torch.utils import deterministic
 
 import cmbench
-from cmbench.engine import repository
+from cmbench.engine import build, repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
+from cmbench.measures import PARTIAL
+from cmbench.rundir import floors
 from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import SCHEMA
 from cmbench.text import cut
@@ -57,7 +59,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in built.state.model.parameters()),
         "profile_edges": built.state.profile.edges.tolist(),
         "profile_noise_levels": built.state.model.path.noise_level(built.state.profile.edges.double()).tolist(),
-        "floor": built.floor() if built.recipe.evaluate.every else {},
+        **floors.written(built.floor() if built.recipe.evaluate.every else {}),
     }
 
 
@@ -84,11 +86,21 @@ def here(built: Trainer) -> dict[str, Any]:
 def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
     """Return a line for each thing that differs from where the run began, so that bits may differ too."""
     now = here(built)
-    return [
+    lines = [
         f"{key} was {cut(str(meta[key]), 200)}, is {cut(str(now[key]), 200)}: the run may not continue bit for bit"
         for key in ("host", "device", "threads", "versions")
         if key in meta and meta[key] != now[key]
     ]
+    if built.labels_in_turn and built.recipe.evaluate.every:
+        lines.append("its rows measure equal shares of classes, as when it began; `cmbench eval` those of the data")
+    path, lowest = built.recipe.path, build.sigma_lowest(built.recipe)
+    if 0 < path.sigma_mid < lowest:
+        lines.append(f"path.sigma_mid = {path.sigma_mid:g} is not trained: two-step samples are from {lowest:g} on")
+    if built.is_partial and built.recipe.evaluate.every and not floors.has_spread(meta):
+        lines.append(
+            f"true_error and self_error go on as true_error{PARTIAL} and self_error{PARTIAL}: over levels it trains"
+        )
+    return lines
 
 
 def _device_name(device: torch.device) -> str:

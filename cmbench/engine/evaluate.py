@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from cmbench.engine import build, features, fingerprint, memory, weights
-from cmbench.engine.consistency import Constancy, Starts, Truth, draw_starts
-from cmbench.engine.judge import Judge
-from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
+from cmbench.engine.consistency import Constancy, Levels, Starts, Truth, draw_starts
+from cmbench.engine.judge import Judge, OfClass, labels_as_data
+from cmbench.engine.sample import default_sigmas, draw
 from cmbench.engine.teacher import load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
+from cmbench.measures import Floor
 from cmbench.randomness import StepRandom
 from cmbench.rundir import fingerprints
 from cmbench.rundir.evaluations import Answer
@@ -26,9 +27,11 @@ from cmbench.rundir.select import address
 class Evaluation:
     """Answers about one checkpoint.
 
-    An answer is {"value", "spread", "floor"} and what belongs to the measure, as of how many samples the floor is.
+    An answer is {"value", "spread", "floor"} and what belongs to the measure, such as the floor's own spread.
     `value` is the mean over several sets of samples, each from latents of its own, and `spread` the standard deviation
     of one set's figure: what another seed would change. What other held-out data would change is not in it.
+    A class-conditional model draws the classes in the shares that the data have; "classes" then holds the figures of
+    each. Where there is no number, "why" says why: {"value": None, ...}.
 
     Args:
         run: the run.
@@ -96,30 +99,40 @@ class Evaluation:
         Args:
             wanted: measures of samples, each with a number of sampler steps.
             n: samples of a set.
-            seed: of the first set, whose samples are those of `cmbench sample`; the others follow from it.
+            seed: of the first set, whose latents are those of `cmbench sample`; the others follow from it.
             repeats: number of sets, at least 2.
             advance: called after each figure.
         """
         judge = Judge(self._data, n, self._features)
-        names = dict.fromkeys(name for name, _ in wanted)
-        floors = {name: {"floor": judge.floor(name), "floor_n": judge.floor_size(name)} for name in names}
+        names = list(dict.fromkeys(name for name, _ in wanted))
+        floors, of_classes = judge.floors(names), self._conditional and judge.has_classes
+        known = {name: {**_about_floor(floors.get(name)), "floor_from": judge.floor_from(name)} for name in names}
+        floors_of_classes = judge.floors_of_classes(names) if of_classes else {}
         for steps in dict.fromkeys(steps for _, steps in wanted):
-            values: dict[str, list[float]] = {name: [] for name, own in wanted if own == steps}
+            own = [name for name, k in wanted if k == steps]
+            values: dict[str, list[float]] = {name: [] for name in own}
+            rows: dict[str, list[list[OfClass]]] = {name: [] for name in own}
             for of_set in _seeds(seed, repeats):
                 with memory.wanted_by("--n", n):
-                    for name, value in judge.figures(values, self._samples(n, steps, of_set)):
+                    x, labels = self._samples(n, steps, of_set)
+                    for name, value in judge.figures(own, x):
                         values[name].append(value)
+                        if of_classes and labels is not None:
+                            rows[name].append(judge.of_classes(name, x, labels))
                         advance()
-            for name, own in values.items():
-                of_sets = torch.tensor(own, dtype=torch.float64)
-                answer = {"value": float(of_sets.mean()), "spread": float(of_sets.std()), **floors[name]}
-                yield name, steps, {**answer, "values": own}
+            for name in own:
+                answer = {**_of_sets(values[name], judge.why_not(name)), **known[name]}
+                if rows[name]:
+                    columns = zip(zip(*rows[name], strict=True), floors_of_classes[name], strict=True)
+                    answer["classes"] = [_of_class(found, floor) for found, floor in columns]
+                yield name, steps, answer
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:
         """Return a measure of the consistency function, its mean and in bins, from n trajectories.
 
-        The mean is over noise levels that depend on the data alone; the bins lie between "noise_levels". The spread is
-        the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
+        The mean is over noise levels that depend on the data alone, from the first of "over" to the second; "partial"
+        where the run does not train all of them, and the mean is over the others. The bins lie between "noise_levels".
+        The spread is the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
         {"why_not": reason} where the measure is not defined for this run.
         """
         if reason := self._why_not(name):
@@ -133,17 +146,19 @@ class Evaluation:
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
-        truth = Truth(model, self._data.oracle().denoise, edges, starts)
+        truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
         levels = model.path.noise_level(edges).tolist()
-        return {**_mean(truth.mean(errors)), "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
+        mean = _mean(truth.mean(errors), truth.compared)
+        return {**mean, "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
 
     def _self_error(self, starts: Starts) -> Answer:
-        constancy = Constancy(self._trained.model, self._teacher.denoiser.denoise, starts)
-        errors = constancy.each(self._trained.model).double()
-        bins, levels = errors.mean(dim=1).tolist(), constancy.levels.tolist()
-        return {**_mean(errors.mean(dim=0)), "bins": bins, "noise_levels": levels}
+        model, lowest = self._trained.model, build.sigma_lowest(self._recipe)
+        constancy = Constancy(model, self._teacher.denoiser.denoise, starts, lowest)
+        errors = constancy.each(model).double()
+        bins, levels = errors.mean(dim=1).tolist(), constancy.compared.values.tolist()
+        return {**_mean(errors.mean(dim=0), constancy.compared), "bins": bins, "noise_levels": levels}
 
     def _why_not(self, name: str) -> str:
         objective, _ = build.component("objective", self._recipe.objective["kind"])
@@ -161,16 +176,48 @@ class Evaluation:
         assert self._recipe.teacher is not None  # or `_why_not` says so
         return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self._runs_dir, own)
 
-    def _samples(self, n: int, steps: int, seed: int) -> Tensor:
+    def _samples(self, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Return samples (n, *shape), and their labels (n,) where the model takes them."""
         trained = self._trained
-        lowest, mid = weights.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
+        lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
-        labels = round_robin_labels(n, trained.classes) if self._conditional else None
-        return draw(trained.model, trained.sampler, n, sigmas, seed, labels)
+        labels = labels_as_data(self._data, n, seed) if self._conditional else None
+        return draw(trained.model, trained.sampler, n, sigmas, seed, labels), labels
 
 
-def _mean(each: Tensor) -> Answer:
-    return {"value": float(each.mean()), "spread": float(each.std() / len(each) ** 0.5), "floor": None}
+def _about_floor(floor: Floor | None) -> Answer:
+    """Return a floor's part of an answer."""
+    value, spread, draws = floor or (None, None, None)
+    return {"floor": value, "floor_spread": spread, "floor_draws": draws}
+
+
+def _of_sets(values: list[float], why_not: str) -> Answer:
+    """Return mean and deviation over sets of samples; None, and why, where there is none."""
+    of_sets = torch.tensor(values, dtype=torch.float64)
+    if why_not or not of_sets.isfinite().all():
+        return {"value": None, "spread": None, "values": values, "why": why_not or _not_a_number(of_sets)}
+    return {"value": float(of_sets.mean()), "spread": float(of_sets.std()), "values": values}
+
+
+def _not_a_number(of_sets: Tensor) -> str:
+    """Return why figures of enough samples are no numbers."""
+    bad = int((~of_sets.isfinite()).sum())
+    return f"the samples of {bad} of {len(of_sets)} sets are not finite, or the real ones are all alike"
+
+
+def _of_class(found: Sequence[OfClass], floor: Floor | None) -> Answer:
+    """Return the figures of one class over several sets: samples is the mean number of them in a set."""
+    measured = [each.value for each in found if each.value is not None]
+    why_not = "" if len(measured) == len(found) else next(each.why_not for each in found if each.why_not)
+    about = {"label": found[0].label, "samples": sum(each.samples for each in found) / len(found)}
+    figure = _of_sets(measured, why_not)
+    del figure["values"]
+    return {**about, "real": found[0].real, **figure, **_about_floor(floor)}
+
+
+def _mean(each: Tensor, levels: Levels) -> Answer:
+    about = {"floor": None, "over": list(levels.over), "partial": levels.is_partial}
+    return {"value": float(each.mean()), "spread": float(each.std() / len(each) ** 0.5), **about}
 
 
 def _seeds(seed: int, repeats: int) -> list[int]:

@@ -75,7 +75,7 @@ class Runner:
                 yield journal("data", text=summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
-            self.recorder.warnings += self.warnings
+            self.recorder.warnings += [*self.warnings, *self._unmeasured()]
             if (yield from self._must_stop()):
                 return
             for event in loop.train(self.trainer):
@@ -114,6 +114,11 @@ class Runner:
         """Write the last status and let go of the run."""
         self.recorder.close()
         self.lock.release()
+
+    def _unmeasured(self) -> list[str]:
+        """Return a line for each measure that its rows will not have, for there are too few samples."""
+        found = self.trainer.unmeasured() if self.trainer.recipe.evaluate.every else {}
+        return [f"evaluate.metrics: {name} is not measured: {reason}" for name, reason in found.items()]
 
     @property
     def _edges(self) -> list[float]:

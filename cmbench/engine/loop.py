@@ -12,6 +12,7 @@ from cmbench.engine.clock import Clock
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
+from cmbench.measures import PARTIAL
 from cmbench.networks._model import Model
 from cmbench.objectives._terms import Terms
 from cmbench.randomness import StepRandom
@@ -174,10 +175,10 @@ def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
 def _evaluated(trainer: Trainer) -> Evaluated:
     spent = trainer.compute.so_far(trainer.state.step * trainer.recipe.train.batch_size)
     values, profile = {**trainer.evaluate(), **spent}, {}
-    if (error := trainer.self_error()) is not None:
-        values["self_error"] = error
+    if (found := trainer.self_error()) is not None:
+        values["self_error" + PARTIAL * found[1]] = found[0]
     if (errors := trainer.true_error()) is not None:
-        values |= {"true_error": errors.mean, "true_error_1step": errors.at_sigma_max}
+        values |= {"true_error" + PARTIAL * errors.is_partial: errors.mean, "true_error_1step": errors.at_sigma_max}
         profile["true_error"] = errors.bins
     return Evaluated(trainer.state.step, values, profile)
 

@@ -11,7 +11,10 @@ _KINDS = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.o
 
 
 def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's optimiser of the parameters that want a gradient, those of the network first."""
+    """Return torch's optimiser of the parameters that want a gradient, those of the network first.
+
+    `weight_decay` reaches all of them: also w_phi of an adaptive weighting, which it draws to zero, the weight to one.
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     return _KINDS[config.kind](
         parameters,
@@ -24,7 +27,11 @@ def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
-    """Return the learning rate of a step that counts from 0, out of `steps`."""
+    """Return the learning rate of a step that counts from 0, out of `steps`.
+
+    The warm-up's first step has lr / warmup and its last one lr. Published code (NVlabs/edm, edm2) begins with 0, a
+    step that changes no weight, and reaches lr a step later.
+    """
     warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     after = max(0, step - config.decay_after)
     if config.decay == "cosine":

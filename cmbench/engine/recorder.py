@@ -14,9 +14,9 @@ from cmbench.engine import checkpoint, snapshot
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import FULL
 from cmbench.measures import better
-from cmbench.rundir import checkpoints, control, layout, status
+from cmbench.rundir import checkpoints, control, floors, layout, status
 from cmbench.rundir.fields import number_of, numbers, table
-from cmbench.rundir.files import make_folder, remove_temporaries
+from cmbench.rundir.files import make_folder, read_json, remove_temporaries
 from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, backward
@@ -77,6 +77,7 @@ class Recorder:
         self._decisive = trainer.recipe.evaluate.decisive
         self._summary, self._quality = _told(run, trainer.state.step, self._decisive)
         self._next_status, self._images_per_s = 0.0, 0.0
+        self._floors: floors.Floors = {}
         self._write_status()
 
     @property
@@ -246,9 +247,19 @@ class Recorder:
                 "eta_s": (train.steps - step) * train.batch_size / rate if rate else None,
                 "checkpoint": saved[-1] if saved else None,
                 "last": self._summary.last,
-                "best": self._summary.best,
+                "best": self._marked_best(),
             },
         )
+
+    def _marked_best(self) -> dict[str, dict[str, Any]]:
+        """Return the best of each metric; those that a perfect sampler's are not to be told from say so."""
+        if self._summary.best and not self._floors:  # meta.json is written after the first status
+            self._floors = floors.of_meta(read_json(self.run.meta) or {})
+        within = {"is_within_floor": True}
+        return {
+            key: {**best, **(within if floors.is_within(self._floors, key, best["value"]) else {})}
+            for key, best in self._summary.best.items()
+        }
 
 
 def _told(run: RunDir, step: int, decisive: str) -> tuple[Summary, dict[int, float]]:

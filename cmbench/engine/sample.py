@@ -74,7 +74,8 @@ def default_sigmas(
         sampler: as in `draw`.
         steps: at least 1.
         lowest: the lowest noise level that was trained; None for the model's sigma_min.
-        mid: the second noise level where a consistency function is sampled in two steps; 0: of the Karras grid.
+        mid: the second noise level where a consistency function is sampled in two steps; 0: of the Karras grid. None
+            below `lowest` is asked: the model is not trained there.
     """
     lowest = model.sigma_min if lowest is None else lowest
     if sampler == "ode":
@@ -82,7 +83,7 @@ def default_sigmas(
     if sampler == "average_velocity":
         return sampling.even_sigmas(steps, model.sigma_max, model.path)
     if steps == 2 and mid:
-        return [model.sigma_max, mid]
+        return [model.sigma_max, max(mid, lowest)]
     return sampling.consistency_sigmas(steps, lowest, model.sigma_max)
 
 

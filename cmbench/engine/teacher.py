@@ -64,7 +64,7 @@ def load_teacher(
         trained = weights.load(run, device, config.ema, key="teacher.ema")
         config = config.model_copy(update={"run": portable(run, config.run)})
     wanted = build.component("objective", recipe.objective["kind"])[0].teacher
-    whole = trained.sampler == "consistency" and weights.sigma_lowest(trained.recipe) <= trained.recipe.path.sigma_min
+    whole = trained.sampler == "consistency" and build.sigma_lowest(trained.recipe) <= trained.recipe.path.sigma_min
     if wanted == "consistency" and not whole:
         raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of a consistency model, such as 'ect'")
     if wanted != "consistency" and trained.sampler != "ode":

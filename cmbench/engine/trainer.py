@@ -14,25 +14,31 @@ from cmbench import recipe as recipes
 from cmbench.engine import build, compute, fingerprint, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
-from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, draw_starts
-from cmbench.engine.judge import Judge
+from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, compared_levels, draw_starts
+from cmbench.engine.judge import Judge, labels_as_data
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
 from cmbench.engine.state import Average, State
 from cmbench.engine.teacher import Teacher, load_teacher
-from cmbench.engine.weights import Trained, sigma_lowest
+from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
-from cmbench.measures import OF_SAMPLES, row_key
+from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.networks._model import Model
 from cmbench.recipe import Recipe
+from cmbench.rundir import floors
+from cmbench.rundir.files import read_json
 from cmbench.rundir.fingerprints import Fingerprint
 from cmbench.rundir.layout import RunDir
 
 
 @dataclass
 class Trainer:
-    """What `loop.train` needs. `steer` alone changes its recipe, between two steps."""
+    """What `loop.train` needs. `steer` alone changes its recipe, between two steps.
+
+    `labels_in_turn` is set of class-conditional runs of earlier versions: they go on evaluating equal shares of
+    classes.
+    """
 
     recipe: Recipe
     device: torch.device
@@ -42,6 +48,7 @@ class Trainer:
     teacher: Teacher | None
     start: Start | None
     compute: Compute
+    labels_in_turn: bool = False
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -78,26 +85,41 @@ class Trainer:
         """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
         return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
 
-    def sample(self, n: int, steps: int = 1) -> Tensor:
-        """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed."""
-        labels = round_robin_labels(n, self.data.classes) if self.conditional else None
+    def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
+        """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.
+
+        A class-conditional model draws the classes in turn, or, to be measured, in the shares that the data have.
+        """
+        labels = None
+        if self.conditional:
+            seed, classes = self.recipe.seed, self.data.classes
+            labels = labels_as_data(self.data, n, seed) if as_data else round_robin_labels(n, classes)
         model, sampler = self.sampling_model, self.objective.sampler
-        sigmas = default_sigmas(model, sampler, steps, sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
+        sigmas = default_sigmas(model, sampler, steps, build.sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def evaluate(self) -> dict[str, float]:
-        """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}."""
+        """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}.
+
+        Those that want more samples are not among them: see `unmeasured`.
+        """
         config, judge = self.recipe.evaluate, self._judge()
         values: dict[str, float] = {}
         for steps in config.steps:
-            figures = judge.figures(config.metrics, self.sample(config.n, steps))
+            figures = judge.figures(config.metrics, self.sample(config.n, steps, as_data=not self.labels_in_turn))
             values |= {row_key(name, steps): value for name, value in figures}
         return values
 
-    def floor(self) -> dict[str, float]:
-        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": ...}."""
-        judge = self._judge()
-        return {OF_SAMPLES[name].key: judge.floor(name) for name in self.recipe.evaluate.metrics}
+    def unmeasured(self) -> dict[str, str]:
+        """Return which measures of [evaluate] have no number here, and why, e.g. {"recall": "it needs ..."}."""
+        reasons = {name: self._judge().why_not(name) for name in self.recipe.evaluate.metrics}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def floor(self) -> dict[str, Floor]:
+        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": Floor(...)}."""
+        return {
+            OF_SAMPLES[name].key: found for name, found in self._judge().floors(self.recipe.evaluate.metrics).items()
+        }
 
     def true_error(self) -> TrueErrors | None:
         """Return the distance to the true consistency function.
@@ -106,9 +128,20 @@ class Trainer:
         """
         return None if self._truth is None else self._truth.figures(self.sampling_model)
 
-    def self_error(self) -> float | None:
-        """Return the change of f on trajectories of the teacher, between noise levels; None where it is not wanted."""
-        return None if self._constancy is None else float(self._constancy.each(self.sampling_model).mean())
+    def self_error(self) -> tuple[float, bool] | None:
+        """Return the change of f on trajectories of the teacher, between noise levels, and whether that is partial.
+
+        None where it is not wanted.
+        """
+        if self._constancy is None:
+            return None
+        return float(self._constancy.each(self.sampling_model).mean()), self._constancy.compared.is_partial
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether means over noise levels leave out some that other runs have: they are called otherwise."""
+        model = self.state.model
+        return compared_levels(model.sigma_data, build.sigma_lowest(self.recipe), model.sigma_max).is_partial
 
     def _judge(self) -> Judge:
         return Judge(self.data, self.recipe.evaluate.n)
@@ -119,7 +152,8 @@ class Trainer:
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
             return None
-        return Truth(self.state.model, self.data.oracle().denoise, self.state.profile.edges, self._starts(n))
+        model, edges, lowest = self.state.model, self.state.profile.edges, build.sigma_lowest(self.recipe)
+        return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest)
 
     @cached_property
     def _constancy(self) -> Constancy | None:
@@ -127,7 +161,8 @@ class Trainer:
         n = self.recipe.evaluate.self_error_n
         if not n or self.teacher is None:
             return None
-        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n))
+        lowest = build.sigma_lowest(self.recipe)
+        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n), lowest)
 
     def _starts(self, n: int) -> Starts:
         return draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)
@@ -182,7 +217,9 @@ def from_recipe(
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)
     spent = Compute(forwards, _spent_before(model, trained, source))
-    return Trainer(recipe, device, data, objective, state, teacher, started, spent)
+    earlier = kept is not None and not floors.has_spread(read_json(kept.meta) or {})
+    in_turn = earlier and build.is_conditional(recipe)
+    return Trainer(recipe, device, data, objective, state, teacher, started, spent, in_turn)
 
 
 def _spent_before(model: Model, *sources: Trained | None) -> float:

@@ -107,12 +107,6 @@ def load_kept(folder: Path, device: torch.device) -> Trained:
     return _built(recipe, path, about, file, device, step, ema, number_of(about.get("forwards")) or 0.0)
 
 
-def sigma_lowest(recipe: Recipe) -> float:
-    """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
-    objective, own = build.settings("objective", recipe)
-    return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else recipe.path.sigma_min
-
-
 def _built(
     recipe: Recipe,
     path: Path,

@@ -83,7 +83,11 @@ class Parameterisation:
         return Scalings(self.sigma_data**2 * s * c_in.square(), self.sign * self.sigma_data * sigma * c_in, c_in)
 
     def of_f(self, t: Tensor) -> Scalings:
-        """Return the scalings of the consistency function f: exactly x_t / s(t) at noise level epsilon."""
+        """Return the scalings of the consistency function f: x_t / s(t) at noise level epsilon.
+
+        Exactly so on the EDM path, whose time is the noise level. On the others a time is rounded: at that of epsilon
+        s c_skip is 1 to a rounding, 6e-8 in float32 and 1.1e-16 in float64, and c_out 0 to 1e-8 and 2e-17.
+        """
         if not self.epsilon:
             return self.of_D(t)
         s, c_in, shifted = self.path.s(t), self.c_in(t), self.path.noise_level(t) - self.epsilon

@@ -5,6 +5,7 @@ n(t) = sigma(t) / s(t). One denoiser, one oracle and one set of tests therefore 
 Times are tensors (B,), data are (B, ...).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ def like(t: Tensor, x: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class GaussianPath(ABC):
     """A path by its scale s(t), noise sigma(t), their derivatives, and the time of a noise level."""
+
+    @property
+    def largest_noise_level(self) -> float:
+        """The noise level at which the path ends."""
+        return math.inf
 
     @abstractmethod
     def s(self, t: Tensor) -> Tensor:
@@ -89,6 +95,11 @@ class VP(GaussianPath):
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    @property
+    def largest_noise_level(self) -> float:
+        """The noise level at t = 1: 152.2 for the published beta."""
+        return math.sqrt(math.expm1((self.beta_min + self.beta_max) / 2))
 
     def _B(self, t: Tensor) -> Tensor:  # noqa: N802 (the integral of beta)
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t.square()

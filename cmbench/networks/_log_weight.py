@@ -9,7 +9,8 @@ class LogWeight(nn.Module):
     """One linear layer on a positional embedding of t, zero at first, so that every weight starts at one.
 
     The loss e^w / D ||.||^2 - w has its optimum where the weighted loss is the same at every time (Lu & Song 2024,
-    section 4.2; Karras et al. 2024, section 2.3 and equation 21).
+    section 4.2; Karras et al. 2024, section 2.3 and equation 21). `optimizer.weight_decay` draws w away from
+    it, to zero.
 
     Args:
         channels: size of the embedding, even.

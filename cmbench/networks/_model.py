@@ -62,8 +62,12 @@ class Model(nn.Module):
         return self._combined(self.parameterisation.of_f(t), x_t, t, labels)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return D_theta(x_t, t), the estimate of E[x_0 | x_t]."""
-        return self._combined(self.parameterisation.of_D(t), x_t, t, labels)
+        """Return D_theta(x_t, t), the estimate of E[x_0 | x_t].
+
+        Of a network of two times it is made of the velocity at t itself, the average one over no time at all: with that
+        from t to 0, as in f, it would be the end of the trajectory instead.
+        """
+        return self._combined(self.parameterisation.of_D(t), x_t, t, labels, t if self.times == 2 else None)
 
     def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
         """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two, or 0."""
@@ -115,8 +119,10 @@ class Model(nn.Module):
         """Return the same functions of x_0 + sigma eps and sigma, whatever the model's own path."""
         return OnEDMPath(self)
 
-    def _combined(self, scalings: Scalings, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        return boundary.combined(scalings, x_t, self._F(scalings.c_in, x_t, t, labels))
+    def _combined(
+        self, scalings: Scalings, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None
+    ) -> Tensor:
+        return boundary.combined(scalings, x_t, self._F(scalings.c_in, x_t, t, labels, r))
 
     def _F(  # noqa: N802
         self, c_in: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.errors import writing
+from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
+
+_MORE_NUMBERS = ("floor_spread", "floor_draws", "floor_from", "label", "samples", "real", "at_sigma_max")
 
 Question = Mapping[str, Any]  # everything that the answer depends on, "metric" among it
 Answer = dict[str, Any]
@@ -37,8 +40,13 @@ def _is_whole(answer: object) -> bool:
     """Return whether something is an answer: numbers, or null where they are not finite, or why there are none."""
     if not isinstance(answer, dict):
         return False
-    numbers = [answer.get(key, "missing") for key in ("value", "spread", "floor")]
-    sound = isinstance(answer.get("floor_n", 0), int) and all(isinstance(n, int | float | None) for n in numbers)
+    classes = answer.get("classes", [])
+    parts = [answer, *classes] if isinstance(classes, list) and all(isinstance(own, dict) for own in classes) else [{}]
+    numbers = [part.get(key, "missing") for part in parts for key in ("value", "spread", "floor")]
+    numbers += [part.get(key) for part in parts for key in _MORE_NUMBERS]
+    sound = all(isinstance(n, int | float | None) for n in numbers) and isinstance(answer.get("why", ""), str)
+    over = answer.get("over", [])
+    sound = sound and (not answer.get("partial") or (len(number_list(over)) == 2))
     return isinstance(answer.get("why_not"), str) or sound
 
 

@@ -44,9 +44,16 @@ def numbers(value: object) -> dict[str, float]:
 
 
 def best(value: object) -> dict[str, Any]:
-    """Return the best value of each metric with its step, as status.json has them."""
+    """Return the best value of each metric with its step, as status.json has them, and whether its floor holds it."""
     known = {key: own for key, own in tables(value).items() if number_of(own.get("value")) is not None}
-    return {key: {"value": own["value"], "step": whole(own.get("step"))} for key, own in known.items()}
+    return {
+        key: {
+            "value": own["value"],
+            "step": whole(own.get("step")),
+            **({"is_within_floor": True} if own.get("is_within_floor") is True else {}),
+        }
+        for key, own in known.items()
+    }
 
 
 def number_list(value: object) -> list[float]:

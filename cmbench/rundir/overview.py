@@ -33,6 +33,7 @@ class Glance:
     best: tuple[tuple[str, float], ...]
     heartbeat: float
     written: Annotations
+    within_floor: frozenset[str] = frozenset()  # metrics whose best is not to be told from a perfect sampler's
 
     @property
     def name(self) -> str:
@@ -49,6 +50,11 @@ class Glance:
         """The best figure of the measure that tells quality, of the fewest sampler steps there are."""
         found = dict(self.best)
         return next((found[key] for key in quality_keys(found)), None)
+
+    @property
+    def is_within_floor(self) -> bool:
+        """Whether that figure is within its floor, so that its place among others like it says nothing."""
+        return any(key in self.within_floor for key in quality_keys(dict(self.best))[:1])
 
 
 class Overview:
@@ -135,4 +141,5 @@ def _glance(run: RunDir, now: dict[str, Any], written: Annotations) -> Glance:
         best=tuple((key, best["value"]) for key, best in now.get("best", {}).items()),
         heartbeat=now["heartbeat"],
         written=written,
+        within_floor=frozenset(key for key, best in now.get("best", {}).items() if best.get("is_within_floor")),
     )

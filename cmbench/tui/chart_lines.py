@@ -59,3 +59,11 @@ class Mark:
     sign: str
     is_bad: bool = False
     is_quiet: bool = False  # was to be expected
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stretch of the vertical axis that is shaded behind the lines: between two values of all x."""
+
+    low: float
+    high: float

@@ -1,6 +1,6 @@
 """A comparison as tables of text, for screen, terminal and page. What a name or a note holds is shown, not obeyed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ from rich.text import Text
 
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.departure import Departure
-from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES, Axis
 from cmbench.recipe import MISSING
+from cmbench.rundir import floors
 from cmbench.rundir.columns import Floats
+from cmbench.rundir.floors import Floors
 from cmbench.tui.signs import clock, four_digits, sparkline
 from cmbench.tui.text import plain
 
@@ -64,14 +65,14 @@ def overview(found: Comparison) -> Iterator[Section]:
         yield _differing("environment that differs", letters, found.environment, "the environments are equal")
         yield _apart(found)
     if found.groups:
-        yield _groups(letters, found.groups, found.metrics)
+        yield _groups(found)
 
 
 def figures(found: Comparison) -> Iterator[Section]:
     """Yield a table for each metric, and one for each level that was to be reached."""
     letters = [member.letter for member in found.members]
     for name, metric in found.metrics.items():
-        yield _metric(letters, name, metric)
+        yield _metric(found.members, name, metric)
     for goal in found.goals:
         yield _goal(letters, goal)
 
@@ -162,17 +163,36 @@ def _in_order(apart: Apart) -> list[tuple[str, Departure]]:
     return sorted(apart.metrics.items(), key=lambda item: item[1].step)
 
 
-def _metric(letters: Sequence[str], name: str, metric: Metric) -> Section:
+def _metric(members: Sequence[Member], name: str, metric: Metric) -> Section:
     start, end = metric.start, metric.ends["step"]
     area = "area" if start is None or end is None or end <= start else f"area {start:.0f} to {end:.0f}"
     headers = ["run", "last", "best", "best at", area, *(f"at {place(axis, metric.ends[axis])}" for axis in AXES)]
-    rows = [[letter, *_figures(figures)] for letter, figures in zip(letters, metric.figures, strict=True) if figures]
-    return Section(plain(name), headers, rows, spare=1)
+    rows = [
+        [member.letter, *_figures(figures, member.floors, name)]
+        for member, figures in zip(members, metric.figures, strict=True)
+        if figures
+    ]
+    is_marked = any(floors.MARK in text for row in rows for text in row)
+    title = f"{plain(name)}  ({floors.legend()})" if is_marked else plain(name)
+    return Section(title, headers, rows + _floors(members, name, len(headers)), spare=1)
 
 
-def _figures(figures: Figures) -> list[str]:
-    best = [four_digits(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
-    return [cell(figures.last), *best, cell(figures.area), *(cell(figures.at[axis]) for axis in AXES)]
+def _floors(members: Sequence[Member], name: str, columns: int) -> list[list[str]]:
+    """Return a row with the floor of all runs, or one for each where they differ."""
+    texts: dict[str, list[str]] = {}
+    for member in members:
+        if floor := floors.of_row(member.floors, name):
+            texts.setdefault(floors.in_words(floor, four_digits), []).append(member.letter)
+    of = ["floor" if len(texts) == 1 else f"floor of {' '.join(letters)}" for letters in texts.values()]
+    return [[label, text, *[""] * (columns - 2)] for label, text in zip(of, texts, strict=True)]
+
+
+def _figures(figures: Figures, known: Floors, name: str) -> list[str]:
+    def marked(value: float | None) -> str:
+        return floors.marked(cell(value), floors.is_within(known, name, value))
+
+    best = [marked(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
+    return [marked(figures.last), *best, cell(figures.area), *(marked(figures.at[axis]) for axis in AXES)]
 
 
 def _goal(letters: Sequence[str], goal: Goal) -> Section:
@@ -185,16 +205,20 @@ def _goal(letters: Sequence[str], goal: Goal) -> Section:
         else [letter, NONE, NONE, NONE, NONE]
         for letter, found in zip(letters, goal.reached, strict=True)
     ]
-    return Section(f"until {plain(goal.text)}", ["run", "step", "images", "training time", "forwards"], rows)
+    floor = ", the edge of its floor" * goal.is_floor
+    return Section(f"until {plain(goal.text)}{floor}", ["run", "step", "images", "training time", "forwards"], rows)
 
 
-def _groups(letters: Sequence[str], groups: Sequence[Group], metrics: Mapping[str, Metric]) -> Section:
+def _groups(found: Comparison) -> Section:
+    letters, groups = [member.letter for member in found.members], found.groups
     names = [" ".join(letters[i] for i in group.places) for group in groups]
     headers = ["last value", names[0]]
     for name in names[1:]:
         headers += [name, "difference", "95% by bootstrap", "95% by Welch"]
-    rows = [[_after_as_many_steps(name, metric), *_over_seeds(groups, name)] for name, metric in metrics.items()]
-    return Section("over seeds: mean and standard deviation", headers, [row for row in rows if set(row[1:]) != {NONE}])
+    rows = [[_after_as_many_steps(name, metric), *_over_seeds(found, name)] for name, metric in found.metrics.items()]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]
+    note = f"  ({floors.legend()})" if any(floors.MARK in text for row in rows for text in row) else ""
+    return Section(f"over seeds: mean and standard deviation{note}", headers, rows)
 
 
 def _after_as_many_steps(name: str, metric: Metric) -> str:
@@ -202,18 +226,23 @@ def _after_as_many_steps(name: str, metric: Metric) -> str:
     return plain(name) if metric.ends_together or end is None else f"{plain(name)} at step {end:.0f}"
 
 
-def _over_seeds(groups: Sequence[Group], metric: str) -> Iterator[str]:
-    for i, group in enumerate(groups):
+def _over_seeds(found: Comparison, metric: str) -> Iterator[str]:
+    """Yield a cell of each group, and of each after the first its difference, unless both are within the floor."""
+    first = False
+    for i, group in enumerate(found.groups):
         spread, difference = group.spreads.get(metric), group.differences.get(metric)
+        known = found.members[group.places[0]].floors
+        within = spread is not None and floors.is_within(known, metric, spread.mean)
+        first = within if i == 0 else first
         deviation = f" ± {spread.deviation:.2g}" if spread and spread.deviation is not None else ""
-        yield f"{four_digits(spread.mean)}{deviation}" if spread else NONE
+        yield floors.marked(f"{four_digits(spread.mean)}{deviation}", within) if spread else NONE
         if i:
-            if difference:
+            if difference and not (first and within):
                 yield f"{difference.mean:+.3g}"
                 yield _interval(difference.low, difference.high)
                 yield _interval(difference.welch_low, difference.welch_high)
             else:
-                yield from (NONE, NONE, NONE)
+                yield from ("within the floor" if difference else NONE, NONE, NONE)
 
 
 def _interval(low: float, high: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmbench.measures import quality_keys, sampler_steps
+from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
@@ -29,13 +30,14 @@ NAMES = {
     "images_per_s": "images/s",
     "lr": "learning rate",
     "true_error": "true error",
+    "true_error_trained": "true error where trained",
     "sw": "sliced W2",
 }
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
-_SPARE = ("true_error", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
+_SPARE = ("true_error", "true_error_trained", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
@@ -74,12 +76,22 @@ def scale_of(line: Line) -> Kind:
     return "log" if high > _WIDE * low else "linear"
 
 
-def note_of(view: RunView, keys: Sequence[str]) -> str:
-    """Return the last values of a chart, and the best of a quality."""
+def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:
+    """Return the last values of a chart, and the best of a quality beside its floor."""
     last = view.last
-    values = " ".join(number(last[key]) for key in keys if key in last)
+    values = " ".join(_figure(view, key, last[key], ascii_only) for key in keys if key in last)
     best = view.best(keys[0]) if keys else None
-    return values if best is None else f"{values}  best {number(best[0])} @{number(best[1])}"
+    if best is None:
+        return values
+    floor = floors.of_row(view.floors, keys[0])
+    beside = f"  floor {floors.in_words(floor, number, ascii_only)}" if floor else ""
+    shown = f"{values}  best {_figure(view, keys[0], best[0], ascii_only)} @{number(best[1])}"
+    return shown + beside
+
+
+def _figure(view: RunView, key: str, value: float, ascii_only: bool) -> str:
+    """Return a figure, with a sign where it is within its floor."""
+    return floors.marked(number(value), floors.is_within(view.floors, key, value), ascii_only)
 
 
 def header(

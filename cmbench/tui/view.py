@@ -16,14 +16,15 @@ from cmbench.errors import UsageError
 from cmbench.measures import SCHEDULES
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
-from cmbench.rundir import settings, status
+from cmbench.rundir import floors, settings, status
 from cmbench.rundir.curve import Points
 from cmbench.rundir.fields import moment, number_list, number_of, tables, whole
 from cmbench.rundir.files import opened, read_json
+from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
-from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.chart_lines import Band, Line, Mark
 
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _AT_FIRST = 0.2  # where nothing is shown yet
@@ -140,6 +141,16 @@ class RunView:
     def last(self) -> dict[str, float]:
         """The last value of each curve."""
         return dict(self.series.metrics.last)
+
+    @property
+    def floors(self) -> Floors:
+        """What a perfect sampler would show, by measure."""
+        return floors.of_meta(self.meta)
+
+    def bands(self, keys: Sequence[str]) -> list[Band]:
+        """Return where figures of these metrics are not to be told from a perfect sampler's, without repetition."""
+        found = {floor for key in keys if (floor := floors.of_row(self.floors, key))}
+        return [Band(floor.value - (floor.spread or 0.0), floor.value + (floor.spread or 0.0)) for floor in found]
 
     def best(self, key: str) -> tuple[float, int] | None:
         """Return the best value of a quality and its step, if there is one."""

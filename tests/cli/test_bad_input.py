@@ -155,6 +155,11 @@ RECIPES = {
         2,
         ["tiny.toml", "path.sigma_mid", "81", "between sigma_min = 0.002 and sigma_max = 80"],
     ),
+    "sigma_max beyond the end of vp": (
+        ["objective={kind='denoise'}", "path.kind=vp", "path.sigma_max=153"],
+        2,
+        ["tiny.toml", "path.sigma_max", "found 153", "'vp'", "up to 152"],
+    ),
     "a beta of 1": (["optimizer.betas=[0.9,1.0]"], 2, ["tiny.toml", "optimizer.betas", "[0.9, 1.0]", "[0, 1)"]),
     "one beta": (["optimizer.betas=[0.9]"], 2, ["tiny.toml", "optimizer.betas", "0.9", "two numbers"]),
     "inverse_sqrt from 0": (["optimizer.decay=inverse_sqrt"], 2, ["tiny.toml", "optimizer.decay_after", "at least 1"]),
@@ -207,6 +212,16 @@ def test_a_recipe_with_a_mistake(complains, home, case):
 def test_recipe_show_and_check_say_the_same(complains, command):
     mentions = ["tiny.toml", "train.stepz", "unknown key", "'steps'"]
     complains("recipe", command, "tiny.toml", "--set", "train.stepz=3", code=2, mentions=mentions)
+
+
+@pytest.mark.parametrize(("sigma_mid", "code"), [("0.821", 2), ("1.0", 0), ("1.3", 0), ("0.0", 0)])
+def test_two_steps_of_a_truncated_model_begin_where_it_is_trained(cmbench, sigma_mid, code):
+    """A value that other objectives' recipes have, and that a recipe inherits."""
+    own = ["objective={kind='tcm'}", "teacher={kind='run', run='x'}", f"path.sigma_mid={sigma_mid}"]
+    outcome = cmbench("recipe", "check", "tiny.toml", *set_options(own))
+    assert outcome.code == code, outcome.err
+    for text in ["tiny.toml", "path.sigma_mid: found 0.821", "'tcm'", "at least 1,", "or 0"] if code else []:
+        assert text in outcome.err
 
 
 FILES = {

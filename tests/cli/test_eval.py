@@ -13,12 +13,13 @@ from safetensors.torch import save_file as save_tensors
 from tiny import DISTILL
 
 from cmbench.cli import _figures
-from cmbench.engine import build, runner
+from cmbench.engine import build, judge, runner
 from cmbench.engine.evaluate import Evaluation
 from cmbench.evaluation._classifier import Classifier
 from cmbench.evaluation.frechet_distance import frechet_distance
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.measures import MEASURES, OF_SAMPLES
+from cmbench.rundir import floors
 from cmbench.rundir.log import read_rows
 
 FEW = ["--n", "32", "--repeats", "2"]
@@ -51,7 +52,8 @@ def test_every_measure_with_spread_and_floor(cmbench, distilled):
         if name in OF_SAMPLES:
             assert figure["value"] == pytest.approx(statistics.fmean(figure["values"]))
             assert figure["spread"] == pytest.approx(statistics.stdev(figure["values"]))
-            assert figure["floor"] is not None
+            assert figure["floor_draws"] == 20
+            assert figure["floor_spread"] > 0
         else:
             assert min(figure["bins"]) < figure["value"] < max(figure["bins"])
             assert len(figure["noise_levels"]) == len(figure["bins"]) + 1
@@ -64,7 +66,21 @@ def test_every_measure_with_spread_and_floor(cmbench, distilled):
     text = cmbench("eval", distilled.name, *FEW, "--steps", "1,3").out
     assert text.startswith(f"{distilled.name}, checkpoint 12, ema 0.9: 2 sets of 32 samples, seed 0, features pixels\n")
     assert text.splitlines()[1].split() == ["metric", "steps", "value", "spread", "floor", "better"]
-    assert len(text.splitlines()) == 2 + len(found)
+    rows, notes = text.splitlines()[2 : 2 + len(found)], text.splitlines()[2 + len(found) :]
+    for row, figure in zip(rows, found.values(), strict=True):
+        if figure["steps"]:
+            assert f"{figure['floor']:.4g} ± {figure['floor_spread']:.2g}" in row
+        assert ("≈" in row) == is_as_good_as_perfect(figure)
+    assert notes[-1] == "floor: mean and deviation of 20 draws of real data in the place of samples"
+    assert notes[:-1] == [floors.legend()] * any(map(is_as_good_as_perfect, found.values()))
+
+
+def is_as_good_as_perfect(figure) -> bool:
+    if figure["floor"] is None:
+        return False
+    beyond = {"lower": 1, "higher": -1}.get(figure["better"])
+    off = figure["value"] - figure["floor"]
+    return (abs(off) if beyond is None else beyond * off) <= figure["floor_spread"]
 
 
 def test_the_first_set_is_that_of_the_evaluation_while_it_trained(cmbench, trained):
@@ -87,16 +103,24 @@ def test_self_consistency_is_measured_on_a_schedule(cmbench, home, put_back):
     assert found["self_consistency", None]["value"] == pytest.approx(rows[-1], rel=1e-4)
 
 
-def test_the_floor_is_training_data_in_the_place_of_samples(cmbench, home, put_back):
+def test_the_floor_is_training_data_drawn_anew_in_the_place_of_samples(cmbench, home, put_back):
+    """Mean and deviation over twenty draws, each sample from all: by other draws, to four standard errors."""
     made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
     list(made.records())
     data = made.trainer.data
     found = figures(cmbench("eval", made.run.name, "--n", "150", "--repeats", "2", "--steps", "1", "--json"))
-    train, test = data.train_sample(150), data.held_out(150)
-    assert found["sliced_wasserstein", 1]["floor"] == pytest.approx(sliced_wasserstein(train, test))
-    assert found["frechet_distance", 1]["floor"] == pytest.approx(frechet_distance(train, test))
-    every = torch.cdist(test.double(), data.train.double()).amin(dim=1).mean()  # of the whole training set
-    assert found["nearest_neighbour", 1]["floor"] == pytest.approx(float(every), rel=1e-6)
+    train, test = data.train_sample(200), data.held_out(150)
+    generator = torch.Generator().manual_seed(7)
+    draws = [train[torch.randint(200, (150,), generator=generator)] for _ in range(80)]
+    for name, measure in (("sliced_wasserstein", sliced_wasserstein), ("frechet_distance", frechet_distance)):
+        figure, own = found[name, 1], [measure(x, test) for x in draws]
+        error = statistics.stdev(own) * (1 / 20 + 1 / 80) ** 0.5
+        assert figure["floor"] == pytest.approx(statistics.fmean(own), abs=4 * error)
+        assert 0.5 < figure["floor_spread"] / statistics.stdev(own) < 2
+    away = torch.cdist(test.double(), data.train.double()).amin(dim=1)  # of the whole training set
+    copied = found["nearest_neighbour", 1]
+    assert copied["floor"] == pytest.approx(float(away.mean()), abs=4 * float(away.std()) / (20 * 150) ** 0.5)
+    assert copied["floor_spread"] == pytest.approx(float(away.std()) / 150**0.5, rel=0.6)
 
 
 def test_a_question_that_was_asked_costs_nothing(cmbench, trained, monkeypatch):
@@ -131,7 +155,7 @@ def test_so_is_one_of_another_version_or_whose_file_is_broken(cmbench, trained, 
     (path,) = trained.evaluations.iterdir()
     path.write_bytes(path.read_bytes()[:-20])
     assert list(figures(cmbench(*ask)).values()) == [first]
-    monkeypatch.setitem(MEASURES, "recall", MEASURES["recall"]._replace(version=2))
+    monkeypatch.setitem(MEASURES, "recall", MEASURES["recall"]._replace(version=3))
     assert list(figures(cmbench(*ask)).values()) == [first]
     assert len(list(trained.evaluations.iterdir())) == 2
 
@@ -146,17 +170,66 @@ def test_a_broken_answer_is_computed_again(cmbench, trained, answer):
 
 
 def test_a_floor_of_fewer_samples_says_so(cmbench, home, put_back):
-    """There are 200 moons to train on and 200 others: no floor is of 300."""
+    """There are 200 moons to train on and 200 others: sets of 300 repeat some."""
     made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
     list(made.records())
     names = "sliced_wasserstein,nearest_neighbour"
     ask = ("eval", made.run.name, "--repeats", "2", "--steps", "1", "--metrics", names)
     found = figures(cmbench(*ask, "--n", "300", "--json"))
-    assert [figure["floor_n"] for figure in found.values()] == [200, 200]
+    assert [figure["floor_from"] for figure in found.values()] == [200, 200]
     note = cmbench(*ask, "--n", "300", "--markdown", "page.md").out.splitlines()[-1]
-    assert note.startswith("floor: of all samples that there are, 200 for sliced_wasserstein, nearest_neighbour;")
+    assert note.startswith("floor: drawn from all real samples that there are, 200 for sliced_wasserstein, nearest_")
     assert note in (home / "page.md").read_text()
-    assert "floor:" not in cmbench(*ask, "--n", "30").out
+    assert "floor: drawn" not in cmbench(*ask, "--n", "30").out
+
+
+def test_fewer_samples_than_a_measure_needs_are_a_reason(cmbench, trained, tmp_path):
+    """In every form of the table, and no floor stands beside it."""
+    ask = ("eval", trained.name, "--n", "3", "--repeats", "2", "--steps", "1")
+    outcome = cmbench(*ask, "--json", "--markdown", tmp_path / "page.md")
+    assert "NaN" not in outcome.out
+    found = figures(outcome)
+    missing = {name: figure["why"] for (name, _), figure in found.items() if figure["value"] is None}
+    assert missing == {
+        "precision": "it needs 4 or more real samples, found 3",
+        "recall": "it needs 4 or more samples, found 3",
+        "density": "it needs 6 or more real samples, found 3",
+        "coverage": "it needs 6 or more real samples, found 3",
+    }
+    assert all(found[name, 1]["floor"] is None for name in missing)
+    text, page = cmbench(*ask).out, (tmp_path / "page.md").read_text()
+    assert "nan" not in text + page
+    for name, reason in missing.items():
+        assert f"{name} has no figure: {reason}" in text
+        assert f"{name} has no figure: {reason}" in page
+
+
+def test_a_conditional_run_has_figures_of_each_class(cmbench, conditional, tmp_path):
+    """In JSON and as a table of their own; their samples are those of the whole."""
+    ask = (
+        "eval",
+        conditional.name,
+        "--n",
+        "64",
+        "--repeats",
+        "2",
+        "--steps",
+        "1",
+        "--metrics",
+        "energy_distance,recall",
+    )
+    found = figures(cmbench(*ask, "--json"))
+    for (name, _), figure in found.items():
+        assert [own["label"] for own in figure["classes"]] == list(range(8))
+        assert sum(own["samples"] for own in figure["classes"]) == 64
+        assert sum(own["real"] for own in figure["classes"]) == 64
+        for own in figure["classes"]:
+            assert (own["value"] is None) == bool(own.get("why")), name
+    text = cmbench(*ask).out.splitlines()
+    (head,) = [i for i, line in enumerate(text) if line.startswith("class ")]
+    assert [line.split()[0] for line in text[head + 1 : head + 9]] == [str(label) for label in range(8)]
+    for own in found["energy_distance", 1]["classes"]:
+        assert f"{own['value']:.4g}" in text[head + 1 + own["label"]]
 
 
 def test_a_kept_answer_is_read_without_torch(cmbench, trained, home):
@@ -186,7 +259,10 @@ def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatc
     for figure in figures(cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance", "--json")).values():
         assert figure["value"] is None
         assert figure["floor"] is not None
-    assert "nan" in cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance").out
+        assert figure["why"].startswith("the samples of 2 of 2 sets are not finite")
+    text = cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance").out
+    assert "nan" not in text
+    assert "frechet_distance has no figure: the samples of 2 of 2 sets are not finite" in text
 
 
 def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
@@ -222,7 +298,8 @@ def test_features_of_a_classifier_that_was_trained_here(cmbench, home, digits):
     train, test = (classifier.features(x) for x in (data.train_sample(32), data.held_out(32)))
     assert train.shape == (32, 64)
     assert torch.allclose(classifier.net[-1](train), classifier(data.train_sample(32)))
-    assert found["floor"] == pytest.approx(frechet_distance(train, test), rel=1e-6)
+    draws = [classifier.features(judge.real_draw(data, 32, 0, i)[0]) for i in range(20)]
+    assert found["floor"] == pytest.approx(statistics.fmean(frechet_distance(x, test) for x in draws), rel=1e-6)
     (again,) = figures(cmbench(*ask, "--features", "c.safetensors")).values()
     assert again["cached"]
     retrained = cmbench("classifier", digits.recipe, "--out", "c.safetensors", "--steps", "1")
@@ -277,23 +354,27 @@ def test_a_page_of_several_runs(cmbench, distilled, trained, tmp_path):
     asked = ["eval", distilled.name, trained.name, *FEW, "--steps", "1,3", "--metrics", names]
     outcome = cmbench(*asked, "--json", "--markdown", page)
     assert outcome.code == 0, outcome.err
-    head, rule, floor, *rows, empty, made = page.read_text().splitlines()
+    table, _, below = page.read_text().partition("\n\n")
+    head, rule, floor, *rows = table.splitlines()
+    made, *notes = below.splitlines()
     assert cells(head) == ["run", "steps", "consistency_error ↓", "recall ↑", "sliced_wasserstein ↓"]
     assert set(cells(rule)) == {"---"}
     assert made == "2 sets of 32 samples, seed 0, features pixels."
-    assert not empty
+    assert notes[-1] == "floor: mean and deviation of 20 draws of real data in the place of samples"
     found = json.loads(outcome.out)["runs"]
     assert [cells(row)[:2] for row in rows] == [[f"`{name}`", k] for name in ("cd", "tiny") for k in ("1", "3")]
     for run, (first, second) in zip(found, batched(rows), strict=True):
         for figure in run["figures"]:
             row = cells(second if figure["steps"] == 3 else first)
-            value, spread = row[2 + sorted(names.split(",")).index(figure["metric"])].split(" ± ")
+            text = row[2 + sorted(names.split(",")).index(figure["metric"])]
+            assert text.endswith(" ≈") == is_as_good_as_perfect(figure)
+            value, spread = text.removesuffix(" ≈").split(" ± ")
             assert float(value) == pytest.approx(figure["value"], rel=5e-3)
             assert float(spread) == pytest.approx(figure["spread"], rel=0.5)  # one digit
             if figure["steps"]:
-                assert float(cells(floor)[2 + sorted(names.split(",")).index(figure["metric"])]) == pytest.approx(
-                    figure["floor"], rel=1e-3
-                )
+                mean, deviation = cells(floor)[2 + sorted(names.split(",")).index(figure["metric"])].split(" ± ")
+                assert float(mean) == pytest.approx(figure["floor"], rel=1e-3)
+                assert float(deviation) == pytest.approx(figure["floor_spread"], rel=0.05)
     assert cells(rows[1])[2] == ""
     cmbench(*asked, trained.name, "--markdown", page)
     assert [cells(row)[0] for row in page.read_text().splitlines()[7:9]] == [f"`{trained.name}`"] * 2

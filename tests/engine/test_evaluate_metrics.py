@@ -3,9 +3,10 @@
 import pytest
 
 from cmbench.engine import runner, trainer
+from cmbench.engine.judge import labels_as_data
 from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.rundir import status
-from cmbench.rundir.files import read_json
+from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.log import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
@@ -78,3 +79,35 @@ def test_weights_that_are_not_finite_are_evaluated(home):
     for parameter in built.sampling_model.parameters():
         parameter.data.fill_(float("nan"))
     assert all(value != value for value in built.evaluate().values())
+
+
+def test_a_measure_of_too_few_samples_is_no_row_but_a_line_in_the_journal(home):
+    made = create(home, "evaluate.metrics=['sliced_wasserstein','recall']", "evaluate.n=3")
+    list(made.records())
+    assert all("recall_1step" not in row for row in read_rows(made.run.metrics))
+    assert any("sw_1step" in row for row in read_rows(made.run.metrics))
+    warned = [row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning"]
+    assert warned == ["evaluate.metrics: recall is not measured: it needs 4 or more samples, found 3"]
+    assert set(read_json(made.run.meta)["floor"]) == {"sw"}
+
+
+def test_a_conditional_run_is_measured_with_the_shares_of_its_data_and_an_earlier_one_as_it_began(home, monkeypatch):
+    """What tells the earlier one is that its floor has no spread; the journal says so when it is resumed."""
+    overrides = ["network.class_conditional=true", "evaluate.every=4"]
+    seen = []
+    monkeypatch.setattr(trainer, "labels_as_data", lambda *given: seen.append(given) or labels_as_data(*given))
+    unbroken = create(home, *overrides)
+    list(unbroken.records())
+    assert len(seen) == 6  # two numbers of steps, three times
+    made = create(home, *overrides)
+    for record in made.records():
+        if record.row["step"] >= 5:
+            made.request_stop("test")
+    meta = read_json(made.run.meta)
+    del meta["floor_spread"], meta["floor_draws"]
+    made.run.meta.write_bytes(to_json(meta))
+    seen.clear()
+    list(runner.resume(made.run).records())
+    assert seen == []
+    warned = [row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning"]
+    assert any(text.startswith("its rows measure equal shares of classes") for text in warned)

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from cmbench.engine.optimizer import build, learning_rate, load_state_tensors, state_tensors
+from cmbench.networks._log_weight import LogWeight
 from cmbench.tables import Optimizer
 
 
@@ -89,6 +90,19 @@ def test_parameters_that_want_no_gradient_are_left_out():
     net = model()
     net[0].requires_grad_(False)
     assert sum(len(group["params"]) for group in build(Optimizer(), net).param_groups) == 2
+
+
+def test_weight_decay_reaches_the_learned_weight_as_its_key_says():
+    """Without a gradient adamw shrinks it by 1 - lr times the decay."""
+    w_phi = LogWeight(channels=4)
+    with torch.no_grad():
+        w_phi.linear.weight.fill_(1.0)
+    optimizer = build(Optimizer(kind="adamw", lr=0.1, weight_decay=0.5), model(), w_phi)
+    for parameter in w_phi.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert w_phi.linear.weight.flatten().tolist() == pytest.approx([0.95] * 4)
+    assert "w_phi" in Optimizer.model_fields["weight_decay"].description
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from cmbench.engine import loop, trainer, weights
+from cmbench.engine import loop, trainer
 from cmbench.engine.trainer import Trainer
 from cmbench.equations.oracle import flow
 from cmbench.networks._model import Model
@@ -125,6 +125,30 @@ def test_the_mean_true_error_is_over_the_same_noise_levels_whatever_the_bins(hom
     assert built.true_error().mean == pytest.approx(3 + (math.log10(0.02) + math.log10(5)) / 2, abs=3e-3)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "lowest", "over"),
+    [
+        (["path.sigma_max=2"], None, (0.02, 2)),
+        (["objective.kind=ict"], 1.0, (1, 5)),
+        (["path.sigma_min=0.3"], None, (0.3, 5)),
+    ],
+)
+def test_a_mean_over_fewer_noise_levels_is_of_those_that_are_trained_and_says_so(
+    home, monkeypatch, overrides, lowest, over
+):
+    """An error of log10 sigma + 3 on them: not what it is at their ends, spread over the others."""
+    built = build(home, *overrides, "profile.bins=64", "evaluate.true_error_n=3")
+    if lowest:  # as an objective that has one says
+        monkeypatch.setattr(type(built.objective), "sigma_lowest", staticmethod(lambda config: lowest), raising=False)
+    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma))
+    errors = built.true_error()
+    assert errors.is_partial
+    assert errors.mean == pytest.approx(3 + sum(map(math.log10, over)) / 2, abs=5e-3)
+    (found,) = events(built, loop.Evaluated)[-1:]
+    assert found.values["true_error_trained"] == pytest.approx(errors.mean, rel=1e-3)
+    assert "true_error" not in found.values
+
+
 def test_true_error_is_written_beside_the_distance_of_samples(home):
     for event in events(build(home, "evaluate.true_error_n=6"), loop.Evaluated):
         bins = event.profile["true_error"]
@@ -162,7 +186,7 @@ def test_lowest_noise_level_that_is_trained(home, overrides, lowest):
     from cmbench.recipe import load
 
     given = load(home / "tiny.toml", overrides + (["teacher.kind=run", "teacher.run=x"] if lowest == 0.5 else []))
-    assert weights.sigma_lowest(builds.complete(given, "x")) == lowest
+    assert builds.sigma_lowest(builds.complete(given, "x")) == lowest
 
 
 @pytest.mark.parametrize("overrides", [["objective={kind='denoise'}"], SCT], ids=["denoise", "sct"])

@@ -254,7 +254,8 @@ def test_only_the_newest_and_the_best_checkpoints_stay(home, monkeypatch, keep):
     monkeypatch.setattr(type(made.trainer), "evaluate", lambda self: {"sw_1step": next(quality), "sw_2step": 0.0})
     run = finish(made)
     assert steps_of_checkpoints(run) == {1: [4, 12], 2: [4, 10, 12]}[keep]
-    assert status.read(run)["best"]["sw_1step"] == {"value": 0.1, "step": 4}
+    best = status.read(run)["best"]["sw_1step"]
+    assert (best["value"], best["step"]) == (0.1, 4)
 
 
 @pytest.mark.parametrize("step", [5, 10, 12])

@@ -58,6 +58,7 @@ def test_noise_levels_of_a_sampler_end_above_the_lowest_that_was_trained(meanflo
 
 def test_two_steps_go_by_the_middle_of_the_recipe_and_other_numbers_by_the_grid(meanflow):
     assert default_sigmas(meanflow, "consistency", 2, mid=0.8) == [meanflow.sigma_max, 0.8]
+    assert default_sigmas(meanflow, "consistency", 2, lowest=1.0, mid=0.8) == [meanflow.sigma_max, 1.0]  # trained there
     for sampler, steps in [("consistency", 1), ("consistency", 3), ("ode", 2), ("average_velocity", 2)]:
         assert default_sigmas(meanflow, sampler, steps, mid=0.8) == default_sigmas(meanflow, sampler, steps)
 

@@ -59,6 +59,19 @@ def test_boundary_is_exact(scalings, sigma_data, sigma_min, dtype):
     assert c.c_out.item() == 0
 
 
+@pytest.mark.parametrize(
+    ("dtype", "skip", "out"), [(torch.float32, 6e-8, 1e-8), (torch.float64, 1.2e-16, 2e-17)], ids=str
+)
+def test_f_at_epsilon_is_the_identity_to_a_rounding_and_on_the_edm_path_exactly(path, dtype, skip, out):
+    """What `of_f` says of float32 and float64, at the noise levels that recipes have."""
+    for epsilon in (0.002, 0.003, 0.02, 0.1):
+        t = path.t_of_noise_level(at(epsilon, dtype))
+        c = Parameterisation(path, 0.5, "edm", epsilon).of_f(t)
+        exact = isinstance(path, EDM)
+        assert abs((c.c_skip * path.s(t)).item() - 1) <= (0 if exact else skip)
+        assert abs(c.c_out.item()) <= (0 if exact else out)
+
+
 @pytest.mark.parametrize("scalings", ["edm", "trigflow"])
 def test_boundary_of_every_path_is_the_clean_scale(path, scalings):
     """f = x_t / s at noise level epsilon, up to the rounding of the noise level."""

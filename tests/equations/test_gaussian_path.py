@@ -151,3 +151,10 @@ def test_time_of_any_precision_leaves_data_in_their_own(path, t, dtype, of_time)
     x, t = torch.ones(5, 2, dtype=dtype), t.to(of_time)
     assert like(t, x).dtype == dtype
     assert path.x_t(x, x, t).dtype == path.conditional_velocity(x, x, t).dtype == dtype
+
+
+def test_only_the_vp_path_ends_and_at_its_noise_level_of_time_one():
+    one = torch.ones(1, dtype=torch.float64)
+    assert VP().largest_noise_level == pytest.approx(VP().noise_level(one).item(), rel=1e-12)
+    assert VP().largest_noise_level == pytest.approx(math.sqrt(math.exp(10.05) - 1))
+    assert [path.largest_noise_level for path in (EDM(), TrigFlow(), Linear())] == [math.inf] * 3

@@ -94,6 +94,18 @@ def test_exact_average_velocity_has_the_published_values(z, r, t, u):
     assert Exact()(torch.tensor([[z]]), torch.tensor([[t, t - r]]).double()).item() == pytest.approx(u, rel=1e-7)
 
 
+def test_the_denoiser_is_the_mean_of_the_data_and_f_the_end_of_the_trajectory(straight):
+    """E[x_0 | z] = m + s d^2 (z - s m) / S_t^2, and m + d (z - s m) / S_t: the velocity at t, and that from t to 0."""
+    model = straight(Exact())
+    z = torch.tensor([[-1.3], [0.1], [0.8]], dtype=torch.float64)
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    s, off = (1 - t)[:, None], z - (1 - t)[:, None] * MEAN
+    S_squared = s.square() * DEVIATION**2 + t[:, None].square()
+    with torch.no_grad():
+        torch.testing.assert_close(model.denoise(z, t), MEAN + s * DEVIATION**2 * off / S_squared)
+        torch.testing.assert_close(model(z, t), MEAN + DEVIATION * off / S_squared.sqrt())
+
+
 @pytest.mark.parametrize("method", ["dual", "jvp"])
 @pytest.mark.parametrize(("r", "t"), [(0.2, 0.7), (0.05, 0.95), (0.5, 0.51), (0.4, 0.4)])
 def test_the_target_of_the_exact_average_velocity_is_itself_on_average(straight, monkeypatch, random, method, r, t):

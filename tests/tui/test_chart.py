@@ -5,7 +5,7 @@ import pytest
 from textual import events
 from tui_host import alone, colours_at, painted, picture
 
-from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.scales import Scale
 from cmbench.tui.smoothing import SMOOTHINGS
 from cmbench.tui.widgets.chart import Chart
@@ -456,6 +456,43 @@ def test_the_cursor_names_the_row_of_each_curve():
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))
 
 
+@pytest.mark.parametrize("ascii", [False, True])
+def test_a_band_is_shaded_behind_the_lines_over_the_whole_width(ascii):
+    """From 0 to 10 on thirteen rows, which the axis shares evenly: the band of 2 to 4 takes about 2.4 of them."""
+
+    async def steps(chart, pilot):
+        chart.bands = [Band(2.0, 4.0)]
+        chart.show([Line.of("a", steps_of(2), [0.0, 10.0])])
+        await pilot.pause()
+        shade = "=" if ascii else "░"
+        rows = plot(chart)
+        shaded = [y for y, row in enumerate(rows) if shade in row]
+        assert 2 <= len(shaded) <= 4
+        assert shaded == list(range(shaded[0], shaded[-1] + 1))
+        middle = (shaded[0] + shaded[-1]) / 2
+        assert 0.6 < middle / (ROWS - 1) < 0.8  # three of ten from below
+        for y in shaded:
+            assert all(cell == shade for cell in rows[y] if cell in " " + shade)  # the line alone is above it
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT), ascii=ascii)
+
+
+@pytest.mark.parametrize("kind", ["linear", "log", "symlog"])
+@pytest.mark.parametrize(
+    "band", [(2.0, 2.0), (-1.0, 3.0), (0.0, 0.0), (-2.0, -1.0), (np.nan, 1.0), (1.0, 1e308), (50.0, 60.0)]
+)
+def test_bands_of_any_place_are_drawn_or_left_out(kind, band):
+    async def steps(chart, pilot):
+        for x, y in STRANGE.values():
+            chart.begin("sw", Scale(kind))
+            chart.bands = [Band(*band)]
+            chart.show([Line.of("a", x, y)])
+            try_keys(chart)
+        await pilot.pause()
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
 def test_every_key_and_click_puts_the_cursor_on_a_row():
     async def steps(chart, pilot):
         x = np.sort(RNG.choice(np.arange(1, 5000), 40, replace=False)).astype(float)
@@ -516,5 +553,15 @@ def test_the_axis_begins_where_it_should():
         assert chart._x_ends() == (1.7e9, 1.7e9 + 150)
         chart.action_cursor(-5)
         assert chart.cursor - 1.7e9 in steps_of(101)
+
+    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_a_band_is_in_sight_though_no_value_is_near_it():
+    async def steps(chart, pilot):
+        chart.bands = [Band(0.04, 0.05)]
+        chart.show([Line.of("a", steps_of(3), [9.0, 8.0, 7.0])])
+        await pilot.pause()
+        assert [y for y, row in enumerate(plot(chart)) if "░" in row] == [ROWS - 1]
 
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))

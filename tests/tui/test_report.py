@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cmbench.measures import Floor
 from cmbench.tui import report
 from cmbench.tui.chart_lines import Line
 from cmbench.tui.system import Load
@@ -13,7 +14,7 @@ def text(rows):
     return ["".join(part for part, _ in row) for row in rows]
 
 
-def a_view(best=None, **status):
+def a_view(best=None, floors=None, **status):
     last = {"loss": 0.25, "sw_1step": 0.0123456, "sw_2step": float("nan")}
     return SimpleNamespace(
         status=status,
@@ -23,6 +24,7 @@ def a_view(best=None, **status):
         is_still=status.get("state") != "running",
         last=last,
         best=(best or {}).get,
+        floors=floors or {},
     )
 
 
@@ -114,6 +116,14 @@ def test_notes_and_best():
     assert report.note_of(view, ["loss"]) == "0.25"
     assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
     assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
+
+
+@pytest.mark.parametrize(("ascii", "signs"), [(False, "≈±"), (True, ["~", "+-"])])
+def test_notes_beside_a_floor_mark_what_is_within(ascii, signs):
+    view = a_view(best={"sw_1step": (0.01, 1200)}, floors={"sw": Floor(0.011, 0.001, 20)})
+    mark, plus_minus = signs
+    expected = f"0.01235 nan  best 0.01 {mark} @1200  floor 0.011 {plus_minus} 0.001"
+    assert report.note_of(view, ["sw_1step", "sw_2step"], ascii) == expected
 
 
 @pytest.mark.parametrize("ascii", [False, True])

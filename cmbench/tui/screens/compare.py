@@ -11,10 +11,11 @@ from textual.widgets import DataTable
 
 from cmbench import recipe as recipes
 from cmbench.comparison.compare import letter
+from cmbench.rundir import floors
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
-from cmbench.tui.chart_lines import LINES, Line
+from cmbench.tui.chart_lines import LINES, Band, Line
 from cmbench.tui.profile_lines import overlays
 from cmbench.tui.scales import number
 from cmbench.tui.screens._base import ReadingScreen
@@ -45,7 +46,7 @@ class CompareScreen(ReadingScreen):
     def __init__(self, runs: Sequence[RunDir]) -> None:
         super().__init__()
         self.views = [RunView(run) for run in runs]
-        self.charts = ChartGrid(_CHARTS, self._lines_of, id="overlays")
+        self.charts = ChartGrid(_CHARTS, self._lines_of, bands_of=self._bands_of, id="overlays")
         self._shown: dict[str, Any] = {}
         self._has_news, self._next_show = False, 0.0
 
@@ -112,6 +113,10 @@ class CompareScreen(ReadingScreen):
             for key in keys
         ]
 
+    def _bands_of(self, keys: Sequence[str]) -> list[Band]:
+        """Return the floors of all runs: one where they are equal."""
+        return list(dict.fromkeys(band for view in self.views for band in view.bands(keys)))
+
     def _show_keys(self) -> None:
         known = [view.settings for view in self.views if view.recipe]
         rows = {key: [_shown(v) for v in values] for key, values in recipes.differing(known).items()}
@@ -122,11 +127,23 @@ class CompareScreen(ReadingScreen):
         rows: dict[str, list[str]] = {}
         lasts = [view.last for view in self.views]
         for key in sorted(set().union(*lasts)):
-            rows[key] = [number(last[key]) if key in last else "-" for last in lasts]
-            bests = [view.best(key) for view in self.views]
-            if any(bests):
-                rows[f"{key} best"] = [f"{number(best[0])} @{number(best[1])}" if best else "-" for best in bests]
+            pairs = list(zip(self.views, lasts, strict=True))
+            rows[key] = [self._figure(view, key, last[key]) if key in last else "-" for view, last in pairs]
+            bests = [(view, view.best(key)) for view in self.views]
+            if any(best for _, best in bests):
+                rows[f"{key} best"] = [
+                    f"{self._figure(view, key, best[0])} @{number(best[1])}" if best else "-" for view, best in bests
+                ]
+            known = [floors.of_row(view.floors, key) for view in self.views]
+            if any(known):
+                rows[f"{key} floor"] = [floors.in_words(floor, number, self.bench.ascii) for floor in known]
+        if any(view.floors for view in self.views):
+            mark = floors.PLAIN_MARK if self.bench.ascii else floors.MARK
+            self.query_one("#summary").border_title = f"last, best, step of best ({mark} within the floor)"
         self._fill("#summary", ["metric", *(_letter(i) for i in range(len(self.views)))], rows)
+
+    def _figure(self, view: RunView, key: str, value: float) -> str:
+        return floors.marked(number(value), floors.is_within(view.floors, key, value), self.bench.ascii)
 
     def _fill(self, selector: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
         """Fill a table anew only if it differs; keep its place."""

@@ -55,7 +55,7 @@ class DashboardScreen(RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.view = RunView(run)
-        self.charts = ChartGrid(CHARTS, self._lines_of, self._note_of, id="charts")
+        self.charts = ChartGrid(CHARTS, self._lines_of, self._note_of, self.view.bands, id="charts")
         self.loads: list[Load] = []
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
@@ -147,7 +147,7 @@ class DashboardScreen(RunScreen):
         """Return the last values of a chart; where the filter finds nothing, that it does not."""
         if self.pattern and not self.names():
             return f"no metric matches /{self.pattern}/"
-        return report.note_of(self.view, keys)
+        return report.note_of(self.view, keys, self.bench.ascii)
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows

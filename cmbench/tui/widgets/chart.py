@@ -13,6 +13,7 @@ from cmbench.tui.chart_lines import LINES, Line
 from cmbench.tui.scales import limits, number, ticks
 from cmbench.tui.smoothing import average, width_in_rows
 from cmbench.tui.text import plain
+from cmbench.tui.widgets import chart_bands
 from cmbench.tui.widgets.chart_keys import LABEL
 from cmbench.tui.widgets.chart_mouse import ChartMouse
 from cmbench.tui.widgets.grid import Grid
@@ -55,6 +56,7 @@ class Chart(ChartMouse):
             grid.styles[part][lit] = np.array(owners, np.int32)[owner[lit]]
         self._draw_points(grid, rows, columns, drawn, x_ends, y_ends)
         self._draw_marks(grid, rows, columns, x_ends)
+        self._draw_bands(grid, rows, y_ends)
         self._label_frame()
         return grid, palette
 
@@ -124,6 +126,12 @@ class Chart(ChartMouse):
             for y in np.flatnonzero(grid.characters[:rows, x] == " ").tolist():
                 grid.write(x, y, ":" if self.ascii else "┊", _CURSOR)
 
+    def _draw_bands(self, grid: Grid, rows: int, y_ends: tuple[float, float]) -> None:
+        """Shade bands where nothing else stands."""
+        for y in chart_bands.rows_of(self.bands, self.scale, y_ends, rows):
+            for x in np.flatnonzero(grid.characters[y, LABEL + 1 :] == " ").tolist():
+                grid.write(LABEL + 1 + x, y, chart_bands.PLAIN_SHADE if self.ascii else chart_bands.SHADE, _AXIS)
+
     def _beyond(self, line: Line) -> Mask:
         """Return where a line has values that the vertical axis has no place for: zero and less, on a log axis."""
         return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
@@ -152,6 +160,7 @@ class Chart(ChartMouse):
             values += [low[seen], high[seen]]
         flat = np.concatenate([np.empty(0), *values])
         flat = flat[np.isfinite(flat)]
+        flat = np.append(flat, chart_bands.ends(self.bands, self.scale)) if len(flat) else flat
         if not len(flat):
             return self._y_last or (0.0, 1.0)
         self._y_last = limits(float(flat.min()), float(flat.max()), self._y_last)

@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from cmbench.tui.axes import OF_RUNS
-from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of, title_of
 from cmbench.tui.scales import Scale, number
@@ -20,6 +20,7 @@ class ChartGrid(Grid):
         n: charts on a page.
         lines_of: the lines of a chart, by its metrics.
         note_of: what stands in the lower edge of a chart.
+        bands_of: what is shaded in a chart.
     """
 
     def __init__(
@@ -27,12 +28,13 @@ class ChartGrid(Grid):
         n: int,
         lines_of: Callable[[Sequence[str]], list[Line]],
         note_of: Callable[[Sequence[str]], str] = lambda keys: "",
+        bands_of: Callable[[Sequence[str]], list[Band]] = lambda keys: [],
         id: str | None = None,
     ) -> None:
         super().__init__(id=id)
         self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
         self.axis, self.page = next(iter(OF_RUNS)), 0
-        self._lines_of, self._note_of = lines_of, note_of
+        self._lines_of, self._note_of, self._bands_of = lines_of, note_of, bands_of
 
     def compose(self) -> ComposeResult:
         """Lay out the charts; the style sheet says in how many columns."""
@@ -68,7 +70,7 @@ class ChartGrid(Grid):
             title, scale = (overlay.title, overlay.scale) if overlay else ("", Scale())
             if chart.title != title:
                 chart.begin(title, scale)
-            chart.x_label, chart.note = number, overlay.note if overlay else ""
+            chart.x_label, chart.note, chart.bands = number, overlay.note if overlay else "", []
             chart.x_name = chart.x_ticks = None
             chart.x_scale, chart.fixed_x = (overlay.x_scale, overlay.ends) if overlay else (Scale(), None)
             chart.show(overlay.lines if overlay else [])
@@ -84,7 +86,7 @@ class ChartGrid(Grid):
             chart.x_start, chart.x_end = start, end
             chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
             chart.x_scale, chart.fixed_x = Scale(), None
-            chart.note = self._note_of(keys)
+            chart.note, chart.bands = self._note_of(keys), self._bands_of(keys)
             chart.show(lines, marks)
 
     def next_axis(self) -> None:

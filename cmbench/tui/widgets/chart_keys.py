@@ -8,7 +8,7 @@ from textual.message import Message
 
 from cmbench.tui.axes import Ticks
 from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import Line, Mark
+from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.scales import KINDS, Scale, grown, number
 from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 from cmbench.tui.widgets.grid import GridWidget
@@ -95,6 +95,7 @@ class ChartKeys(GridWidget, can_focus=True):
         self.cursor: float | None = None
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
+        self.bands: Sequence[Band] = ()  # shaded behind the lines
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from cmbench.rundir import floors
 from cmbench.rundir.overview import Glance
 from cmbench.tui import signs
 from cmbench.tui.text import cell, plain, short
@@ -116,7 +117,9 @@ _CELLS: dict[str, Callable[[Look, Column, bool], Text]] = {
     "tags": lambda look, column, ascii: cell(",".join(look.glance.written.tags), "magenta"),
     "step": lambda look, column, ascii: _figure(signs.progress(look.glance.step, look.glance.of), column),
     "loss": lambda look, column, ascii: _figure(signs.number(look.glance.loss), column),
-    "quality": lambda look, column, ascii: _figure(signs.number(look.glance.quality), column),
+    "quality": lambda look, column, ascii: _figure(
+        floors.marked(signs.number(look.glance.quality), look.glance.is_within_floor, ascii), column
+    ),
     "age": lambda look, column, ascii: _figure(look.age, column),
     "spark": _spark,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.content import Content
 
+from cmbench.rundir import floors
 from cmbench.rundir.overview import Glance
 from cmbench.tui import signs
 from cmbench.tui.text import content
@@ -22,7 +23,11 @@ def preview(glance: Glance, meta: dict[str, Any], ascii: bool = False) -> Conten
     if glance.written.tags:
         lines += [_line("tags", ", ".join(glance.written.tags))]
     lines += [content("")]
-    lines += [_line("" if i else "best", f"{k} {signs.number(v)}") for i, (k, v) in enumerate(glance.best)]
+    for i, (key, value) in enumerate(glance.best):
+        is_within = key in glance.within_floor
+        lines.append(_line("" if i else "best", f"{key} {floors.marked(signs.number(value), is_within, ascii)}"))
+    if glance.within_floor:
+        lines += [content(f"{floors.PLAIN_MARK if ascii else floors.MARK} within the floor", "dim")]
     lines += [content("")]
     lines += [_line(label, text) for label, text in _told(meta) if text]
     return Content("\n").join(lines)
