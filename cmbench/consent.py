@@ -193,6 +193,16 @@ def data(table: Mapping[str, Any], default: object) -> dict[str, Any]:
     return reach.granted(table, default, _consent.trusting)
 
 
+def moved(places: Mapping[str, str]) -> None:
+    """Allow this process where the user says that data are now: {"data.root": "/new"}."""
+    reach.typed({"data": {"root": places.get("data.root")}})
+
+
+def may_look(table: Mapping[str, Any], default: str) -> bool:
+    """Return whether the files that a run's [data] names may be looked at without a question."""
+    return not isinstance(table.get("root"), str) or _consent.trusting or reach.allows(table, default)
+
+
 def _listed(files: Sequence[str]) -> str:
     """Return files for one line: where there are several, their common folder once."""
     folder = os.path.commonpath(files) if len(files) > 1 and all(map(os.path.isabs, files)) else ""

@@ -42,6 +42,12 @@ def remember(tables: Mapping[str, Any]) -> None:
         _trusted(_of(tables), root).keep(f"data {_absolute(root)}")
 
 
+def allows(data: Mapping[str, Any], default: str) -> bool:
+    """Return whether the user named the root of a recipe's [data], or consented to it, or it is the default."""
+    root, place = data["root"], _absolute(data["root"])
+    return place in _named or place == _absolute(default) or _trusted(data, root).is_kept()
+
+
 def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, Any]:
     """Return what the settings of a data set are to be instead: no download, where there is no consent to it.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.data import _listing
 from cmbench.errors import ConflictError
@@ -16,7 +17,8 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
 
     Each is empty where it is not known, or nothing differs.
 
-    Files that are not there at all are taken for those of before: what was found of them stays true.
+    Files that are not there at all, or that nobody consented to look at, are taken for those of before: what was found
+    of them stays true.
 
     Args:
         run: the run.
@@ -29,7 +31,9 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     """
     then = fingerprints.recorded(run, step)
     known = text(then.get("content")) or ""
-    now = _listing.look(places.in_force(run, recipes.load(run.recipe).tables(), given)["data"])
+    consent.moved(given)
+    table = places.in_force(run, recipes.load(run.recipe).tables(), given)["data"]
+    now = _listing.look(table) if consent.may_look(table, _listing.ROOT) else None
     if now is None:
         return known, ""
     if not fingerprints.differs(known, now.content):

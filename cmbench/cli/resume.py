@@ -61,6 +61,7 @@ def resume(
     given = changes or []
     whole = recipe.load(chosen.recipe)
     settings, places = steering.parse_with_places(whole, given, chosen.name)
+    consent.moved(places)
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
     began, passed_over = _began(chosen, trust)
     consent.ask(consent.kinds(whole.tables()), str(chosen.recipe), began)

@@ -35,6 +35,7 @@ _MORE = (
     ".tga",
 )
 KINDS = (*OF_TORCHVISION, *_MORE)
+ROOT = "~/.cache/cmbench"  # of what is fetched, where none is given
 _HIDDEN = ("__MACOSX",)  # beside what begins with a dot
 _HASHED = 256 * 2**20  # bytes of content that a digest looks at
 _FETCHED = {  # what torchvision reads, below the root

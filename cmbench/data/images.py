@@ -39,7 +39,7 @@ class Config(BaseConfig):
     """[data] kind = "images"."""
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "folder"] = Field("mnist", description="which pictures")
-    root: str = Field("~/.cache/cmbench", description="where the files are or go; for folder: the folder itself")
+    root: str = Field(_listing.ROOT, description="where the files are or go; for folder: the folder itself")
     download: bool = Field(True, description="fetch what is missing (never for folder)")
     size: Channels = Field(32, description="folder only: pixels of a side, by resizing and cropping the centre")
     held_out: float = Field(0.1, gt=0, lt=1, description="folder only: share of pictures that are held out")

@@ -155,6 +155,8 @@ def resume(
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
             taken_from = [f"the trainer on {now['host']} is said to be gone, and is not asked"] if of_others else []
+            if "data.root" in said.places:
+                consent.remember(recipe)
             warnings = [*damaged, *about_data, *taken_from, *environment.differences(meta, built)]
             return Runner(run, built, lock, warnings, ahead, abandoned, dict(said.places))
     except BaseException:

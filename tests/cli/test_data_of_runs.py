@@ -13,6 +13,7 @@ from conftest import process_put_back
 from PIL import Image
 from tiny import TINY
 
+from cmbench import reach, recipe
 from cmbench.engine import runner
 from cmbench.rundir import checkpoints, fingerprints, status
 from cmbench.rundir.files import read_json, to_json
@@ -42,11 +43,11 @@ def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that has stopped at step 5 of 12, and its pictures."""
     home = tmp_path_factory.mktemp("pictures")
     pictures(home / "pictures")
-    recipe = home / "tiny.toml"
-    recipe.write_text(PICTURES)
+    file = home / "tiny.toml"
+    file.write_text(PICTURES)
     with process_put_back(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        made = runner.create(recipe, ["evaluate.every=0"], home / "runs", ["cmbench", "run", "tiny.toml"])
+        made = runner.create(file, ["evaluate.every=0"], home / "runs", ["cmbench", "run", "tiny.toml"])
         for record in made.records():
             if record.row.get("kind") == "checkpoint":
                 made.request_stop("test")
@@ -61,6 +62,7 @@ def stopped(home, _stopped) -> RunDir:
     (run,) = (RunDir(path) for path in (home / "runs").iterdir())
     for path in (run.recipe, run.meta):
         path.write_text(path.read_text().replace(str(_stopped), str(home)))
+    reach.remember(recipe.load(run.recipe).tables())
     return run
 
 
@@ -121,6 +123,21 @@ def test_a_run_is_one_number_or_a_refusal(cmbench, home, stopped, monkeypatch):
     assert journal(stopped, "resumed")[0]["places"] == {"data.root": str(home / "moved")}
     for path in stopped.evaluations.iterdir():
         assert orjson.loads(path.read_bytes())["question"]["data"] == fingerprints.recorded(stopped)["content"]
+
+
+def test_pictures_are_not_looked_at_because_a_run_says_so(cmbench, home, stopped, monkeypatch):
+    """By somebody who never started a run with them; a folder that he names himself needs no consent, then or later."""
+    (home / "pictures").rename(home / "moved")
+    (home / "pictures").symlink_to("/")
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "nobody"))
+    asked = ["eval", stopped.path, "--checkpoint", "5", *FEW]
+    refused(cmbench(*asked), 2, "data.root: found", str(home / "pictures"), "not trusted", "--trust")
+    refused(cmbench("resume", stopped.path, "--foreground"), 2, "not trusted", "--trust")
+    first = figure(cmbench(*asked, "--set", "data.root=moved"))
+    assert figure(cmbench(*asked)) == {**first, "cached": True}
+    assert cmbench("resume", stopped.path, "--foreground", "--set", "data.root=moved").code == 0
+    forget_answers(stopped)
+    assert figure(cmbench(*asked)) == first
 
 
 def test_the_fingerprint_stands_in_meta_json_and_in_every_checkpoint(cmbench, home, stopped):
