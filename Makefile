@@ -63,6 +63,7 @@ ring: installed
 	$(BIN)/python benchmarks/ring.py --jobs 2
 
 torture: installed-dev
+	$(BIN)/python tests/torture/run.py --spoilt
 	$(BIN)/python tests/torture/run.py
 
 cost: installed

@@ -84,13 +84,23 @@ def here(built: Trainer) -> dict[str, Any]:
 
 
 def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
-    """Return a line for each thing that differs from where the run began, so that bits may differ too."""
+    """Return a line for each thing that is not as it was where the run began."""
+    return [*of_place(meta, built), *_of_version(meta, built)]
+
+
+def of_place(meta: dict[str, Any], built: Trainer) -> list[str]:
+    """Return a line for each thing about the machine that differs, so that bits may differ too."""
     now = here(built)
-    lines = [
+    return [
         f"{key} was {cut(str(meta[key]), 200)}, is {cut(str(now[key]), 200)}: the run may not continue bit for bit"
         for key in ("host", "device", "threads", "versions")
         if key in meta and meta[key] != now[key]
     ]
+
+
+def _of_version(meta: dict[str, Any], built: Trainer) -> list[str]:
+    """Return a line for each thing that a run of an earlier version does in another way than one of today."""
+    lines = []
     if built.labels_in_turn and built.recipe.evaluate.every:
         lines.append("its rows measure equal shares of classes, as when it began; `cmbench eval` those of the data")
     path, lowest = built.recipe.path, build.sigma_lowest(built.recipe)

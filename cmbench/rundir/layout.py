@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cmbench import recipe
+import tomli
+
+from cmbench import regular
 from cmbench.errors import UsageError
 from cmbench.rundir.fields import END, table, whole
 from cmbench.rundir.files import fsync_folder
@@ -21,6 +23,7 @@ LATEST = "latest"
 TRASH = ".trash"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
 _STEP = re.compile(STEP)
+_LARGEST_RECIPE = 1 << 20  # bytes
 _EARLIEST_DATE = 1_000_000  # a smaller number of eight digits is no date in any order
 
 
@@ -165,8 +168,9 @@ def _holds_state(folder: str) -> bool:
 
 def _last_step(run: RunDir) -> int:
     """Return the last step of a run by its recipe; that of all runs where it does not say."""
-    with suppress(UsageError):
-        last = whole(table(recipe.read(run.recipe).get("train")).get("steps"))
+    with suppress(OSError, ValueError, RecursionError):
+        tables = tomli.loads(regular.read(run.recipe, _LARGEST_RECIPE).decode())
+        last = whole(table(tables.get("train")).get("steps"))
         return END if last is None else last
     return END
 

@@ -1,9 +1,9 @@
 """Put something else in the place of each file of a run in turn, and run every command that reads runs.
 
-    python replaced.py KIND FOLDER
+    python replaced.py KIND FOLDER [EVERY]
 
-FOLDER holds a good run, `good`, and copies of it are made. A command that takes minutes, or much memory, or ends in a
-traceback, ends this with a word.
+FOLDER holds a good run, `good`, and copies of it are made; of its files every fourth is replaced where EVERY is 4. A
+command that takes minutes, or much memory, or ends in a traceback, ends this with a word.
 """
 
 import asyncio
@@ -94,13 +94,13 @@ async def read_by_screens(folder: Path, runs: list[Path]) -> None:
                 await pilot.pause()
 
 
-def run_all(kind: str, folder: Path) -> None:
+def run_all(kind: str, folder: Path, every: int = 1) -> None:
     """Replace file by file."""
     good, bad = folder / "good", []
     command("eval", good, "--n", 2, "--repeats", 2, "--steps", 1, "--runs-dir", folder)  # so that there is an answer
     command("show", good, "--runs-dir", folder)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + ROOM,) * 2)
-    names = [path.relative_to(good) for path in files_of(good)]
+    names = [path.relative_to(good) for path in files_of(good)][::every]
     for name in names:
         run = folder / f"bad-{str(name).replace('/', '-')}"
         shutil.copytree(good, run)
@@ -117,4 +117,4 @@ def run_all(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_all(sys.argv[1], Path(sys.argv[2]))
+    run_all(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))

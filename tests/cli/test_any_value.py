@@ -35,7 +35,7 @@ VALUES = st.one_of(
     ),
 )
 SAMPLED = ("meta.json", "state.json", "metrics.jsonl")
-EXAMPLES = int(os.environ.get("CMBENCH_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("CMBENCH_EXAMPLES", "20"))
 CALM = settings(
     deadline=None,
     max_examples=EXAMPLES,

@@ -144,7 +144,7 @@ def test_what_is_no_number_of_threads_is_passed_over_and_told(found):
     now = torch.get_num_threads()
     environment.make_reproducible(found)
     assert torch.get_num_threads() == now
-    (told,) = environment.differences({"threads": found}, SimpleNamespace(device=torch.device("cpu")))
+    (told,) = environment.of_place({"threads": found}, SimpleNamespace(device=torch.device("cpu")))
     assert told == f"threads was {found}, is {now}: the run may not continue bit for bit"
 
 

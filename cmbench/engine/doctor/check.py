@@ -29,4 +29,4 @@ class Check:
 
 def first_line(error: Exception | str) -> str:
     """Return an exception or a warning as one line, short enough for a table."""
-    return cut(" ".join(str(error).split()) or type(error).__name__, 200)
+    return cut(" ".join(str(error).split()) or type(error).__name__, 300)
