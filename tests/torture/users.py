@@ -1,6 +1,8 @@
 """Two users on one runs folder: one trains, the other looks, asks and tries to take over. Wants root, to be both."""
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +82,11 @@ def _prepare() -> None:
     import _strptime  # noqa: F401
 
     import plotext  # noqa: F401
+    import typer
+
+    for module in pkgutil.walk_packages(typer.__path__, "typer."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def spoilt():
