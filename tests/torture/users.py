@@ -1,5 +1,6 @@
 """Two users on one runs folder: one trains, the other looks, asks and tries to take over. Wants root, to be both."""
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -85,8 +86,9 @@ def _prepare() -> None:
     import typer
 
     for module in pkgutil.walk_packages(typer.__path__, "typer."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+        with contextlib.suppress(ImportError, AssertionError):  # of other systems
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
 
 
 def spoilt():
