@@ -1,5 +1,6 @@
 """What the dashboard says of a run, as rows of parts: text and style."""
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,23 @@ def charts_of(keys: Sequence[str]) -> list[list[str]]:
             groups.append(group)
     shown = {key for group in groups for key in group}
     return groups + [[key] for key in keys if key not in shown]
+
+
+def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[str]]:
+    """Return the metrics of each chart, those with a pinned metric first and in the order of the pins."""
+    order = {key: place for place, key in enumerate(pins)}
+    return sorted(groups, key=lambda group: min(order.get(key, len(order)) for key in group))
+
+
+def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
+    """Return the metrics, a chart each, whose name or title holds a regular expression; titles in any case."""
+    titled = {key: title_of(group) for group in charts_of(keys) for key in group}
+    return [
+        [key]
+        for key in keys
+        if re.search(pattern, key)
+        or any(re.search(pattern, title, re.IGNORECASE) for title in (title_of([key]), titled[key]))
+    ]
 
 
 def title_of(keys: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """The dashboard of one run: header, charts, waterfall, system, journal."""
 
-import re
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -46,6 +45,7 @@ class DashboardScreen(RunScreen):
         Binding("enter", "enlarge", "Enlarge", id="dashboard.enlarge", show=False),
         Binding("x", "axis", "x axis", id="dashboard.axis"),
         Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
+        Binding("P", "pin", "Pin this chart", id="dashboard.pin", show=False),
         Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),
         Binding("l", "console", "Journal / console", id="dashboard.console", show=False),
         Binding("L", "journal", "Read in full", id="dashboard.journal"),
@@ -89,7 +89,8 @@ class DashboardScreen(RunScreen):
         yield KeyBar("profile", "snapshots", "app.back", "pause", "request('checkpoint')", "stop", "journal")
 
     def on_mount(self) -> None:
-        """Begin to read."""
+        """Begin to read, with the filter as it was left."""
+        self.pattern = self.query_one(MetricFilter).pattern = self.bench.kept.charts.pattern
         self.charts.charts[0].focus()
         self.follow()
 
@@ -132,8 +133,8 @@ class DashboardScreen(RunScreen):
     def names(self) -> list[list[str]]:
         """Return the metrics of each chart: the usual ones, or those that the filter finds."""
         if not self.pattern:
-            return report.charts_of(self.view.keys)
-        return [[key] for key in self.view.keys if re.search(self.pattern, key)]
+            return report.pinned_first(report.charts_of(self.view.keys), self.bench.kept.charts.pins)
+        return report.found_by(self.view.keys, self.pattern)
 
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
@@ -147,7 +148,20 @@ class DashboardScreen(RunScreen):
         """Return the last values of a chart; where the filter finds nothing, that it does not."""
         if self.pattern and not self.names():
             return f"no metric matches /{self.pattern}/"
-        return report.note_of(self.view, keys, self.bench.ascii)
+        pinned = "pinned  " if set(keys) & set(self.bench.kept.charts.pins) else ""
+        return pinned + report.note_of(self.view, keys, self.bench.ascii)
+
+    def action_pin(self) -> None:
+        """Let the chart in focus come first from now on, or no more."""
+        titles = {report.title_of(keys): keys for keys in self.names()}
+        keys = titles.get(getattr(self.focused, "title", ""))
+        if keys is None:
+            return
+        pins = self.bench.kept.charts.pins
+        self.bench.kept.keep_charts(pins=tuple(pin for pin in pins if pin not in keys) or ())
+        if not set(keys) & set(pins):
+            self.bench.kept.keep_charts(pins=(*pins, keys[0]))
+        self._show_charts()
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
@@ -221,6 +235,7 @@ class DashboardScreen(RunScreen):
         self.charts.turn_to(1)
         if event.pattern is not None:
             self.pattern, self.charts.page = event.pattern, 0
+            self.bench.kept.keep_charts(pattern=event.pattern)
             self._show_charts()
             self._show_header()
 

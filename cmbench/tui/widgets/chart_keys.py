@@ -71,6 +71,18 @@ class ChartKeys(GridWidget, can_focus=True):
             """The chart."""
             return self.chart
 
+    class Zoomed(Message, namespace="chart"):
+        """Another part of the horizontal axis is shown, between two positions; None: the whole."""
+
+        def __init__(self, chart: "ChartKeys", ends: tuple[float, float] | None) -> None:
+            super().__init__()
+            self.chart, self.ends = chart, ends
+
+        @property
+        def control(self) -> "ChartKeys":
+            """The chart."""
+            return self.chart
+
     def __init__(
         self,
         title: str,
@@ -102,6 +114,16 @@ class ChartKeys(GridWidget, can_focus=True):
         self._y_zoom: tuple[float, float] | None = None
         self._x_last: float | None = None
         self._y_last: tuple[float, float] | None = None
+
+    def begin_with(self, smoothing: float, alone: dict[str, float]) -> None:
+        """Begin with an average, and with those that charts have for themselves, which several charts may share."""
+        if self.smoothing is not None:
+            self.smoothing, self._alone = smoothing, alone
+
+    @property
+    def alone(self) -> dict[str, float]:
+        """The averages that charts have for themselves, by title."""
+        return dict(self._alone)
 
     def begin(self, title: str, scale: Scale) -> None:
         """Begin with another quantity: its own axes, no zoom, no cursor."""
@@ -154,6 +176,7 @@ class ChartKeys(GridWidget, can_focus=True):
             if chosen == self.smoothing:
                 del self._alone[self.title]
             self.repaint()
+            self.post_message(self.Smoothed(self))
 
     def forget_x(self) -> None:
         """Begin with another horizontal axis: no zoom, no cursor, ends chosen anew."""
@@ -211,7 +234,15 @@ class ChartKeys(GridWidget, can_focus=True):
         if width <= _CLOSEST * (whole[1] - whole[0]):
             return
         low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
-        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
+        self._zoom_to((low, low + width) if width < whole[1] - whole[0] else None)
+
+    def _zoom_to(self, ends: tuple[float, float] | None) -> None:
+        self.take_zoom(ends)
+        self.post_message(self.Zoomed(self, ends))
+
+    def take_zoom(self, ends: tuple[float, float] | None) -> None:
+        """Show a part of the horizontal axis, between two positions, or the whole."""
+        self._x_zoom = ends
         self.repaint()
 
     def action_pan(self, share: float) -> None:
@@ -221,8 +252,7 @@ class ChartKeys(GridWidget, can_focus=True):
         shift = share * (high - low)
         shift = min(max(shift, whole[0] - low), whole[1] - high)
         if self._x_zoom is not None:
-            self._x_zoom = low + shift, high + shift
-            self.repaint()
+            self._zoom_to((low + shift, high + shift))
 
     def action_zoom_y(self, factor: float) -> None:
         """Show a part of the vertical axis, around the newest value."""
@@ -237,7 +267,8 @@ class ChartKeys(GridWidget, can_focus=True):
 
     def action_reset(self) -> None:
         """Show everything again, without a cursor."""
-        self._x_zoom = self._y_zoom = self._y_last = None
+        self._y_zoom = self._y_last = None
+        self._zoom_to(None)
         self.set_cursor(None)
 
     def _whole_x(self) -> tuple[float, float]:
