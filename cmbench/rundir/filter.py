@@ -118,7 +118,7 @@ def _is_of_recipe(name: str) -> bool:
 
 
 def _near(name: str) -> str:
-    table, dot, key = name.partition(".")
+    table, dot, _ = name.partition(".")
     return nearest(table, [*_tables(), *_FIGURES, *_FIELDS, "seed"]) if dot else ""
 
 

@@ -137,9 +137,11 @@ class Chart(ChartMouse):
         return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
 
     def _positions(self, line: Line) -> Drawn:
-        """Return x, low and high of a line as positions, and its average where it is to be seen."""
+        """Return x, low and high of a line as positions, and its average, or a band's mean, where it is to be seen."""
         low, high = (np.where(np.isfinite(end), end, np.nan) for end in map(self.scale.forward, (line.low, line.high)))
-        return self.x_scale.forward(line.x), np.fmin(low, high), high, self._average(line)
+        mean = self._average(line)
+        mean = self.scale.forward(line.mean) if mean is None and line.is_band else mean
+        return self.x_scale.forward(line.x), np.fmin(low, high), high, mean
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""

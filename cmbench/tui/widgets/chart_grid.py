@@ -99,7 +99,7 @@ class ChartGrid(Grid):
                 chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
             chart.x_start, chart.x_end = start, end
             chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
-            chart.x_scale, chart.fixed_x = Scale(), None
+            chart.x_scale, chart.fixed_x, chart.x_title = Scale(), None, axis.title
             chart.note, chart.bands = self._note_of(keys), self._bands_of(keys)
             chart.show(lines, marks)
 

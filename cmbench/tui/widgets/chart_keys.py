@@ -44,6 +44,8 @@ class ChartKeys(GridWidget, can_focus=True):
         Binding("greater_than_sign", "pan(0.25)", "Pan right", id="chart.pan_right", show=False),
         Binding("up", "zoom_y(0.5)", "Zoom in vertically", id="chart.zoom_in_y", show=False),
         Binding("down", "zoom_y(2.0)", "Zoom out vertically", id="chart.zoom_out_y", show=False),
+        Binding("E", "export", "Chart as PNG, SVG or CSV", id="chart.export", show=False),
+        Binding("Y", "copy", "Copy the values", id="chart.copy", show=False),
         Binding("0", "reset", "Whole curve", id="chart.reset", show=False),
     ]
 
@@ -108,6 +110,7 @@ class ChartKeys(GridWidget, can_focus=True):
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
         self.bands: Sequence[Band] = ()  # shaded behind the lines
+        self.x_title = ""  # of the horizontal axis, in files
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
