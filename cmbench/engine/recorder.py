@@ -40,8 +40,8 @@ class Record:
 class Recorder:
     """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
 
-    `abandons` says that what earlier segments have past this step comes no more. What cannot be written now, a
-    checkpoint aside, is a warning and no error: rows wait for room on the disk.
+    `abandons` says that what earlier segments have past this step comes no more, `is_fork` that rows begin here. What
+    cannot be written now, a checkpoint aside, is a warning and no error: rows wait for room on the disk.
 
     Attributes:
         segment: counts from 1; a resumed run opens another one.
@@ -50,7 +50,7 @@ class Recorder:
         warnings: for the journal, which whoever asks for records takes out and writes.
     """
 
-    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False) -> None:
+    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False, is_fork: bool = False) -> None:
         self.trainer, self.state, self.reason = trainer, "starting", ""
         self.warnings: list[str] = []
         self._failing: set[str] = set()
@@ -70,7 +70,7 @@ class Recorder:
             undo.pop_all()
         self._metrics, self._profiles, self._events = self._logs = logs
         self._renewed = dict.fromkeys(logs, 0)
-        if missing and (trainer.state.step or len(missing) < len(logs)):
+        if missing and not is_fork and (trainer.state.step or len(missing) < len(logs)):
             self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
         self._home, self._known = Home(run), run
         self._name_logs()

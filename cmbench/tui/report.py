@@ -276,6 +276,7 @@ def said(row: JournalRow) -> str:
         "stopped": row.get("reason"),
         "failed": row.get("error"),
         "resumed": _abandoned(row),
+        "forked": f"from {row.get('parent')}",
     }
     parts = [row.get("step", "?"), "" if kind == "request" else kind, details.get(kind)]
     text = " ".join(str(part) for part in parts if part not in (None, ""))
