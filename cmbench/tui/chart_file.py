@@ -13,7 +13,7 @@ import numpy as np
 from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import write_atomically
 from cmbench.tui.canvas import DASHES
-from cmbench.tui.chart_lines import Band, Line
+from cmbench.tui.chart_lines import GREY, Band, Line
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.smoothing import average, width_in_rows
@@ -169,7 +169,7 @@ def _set_scale(axes: "Axes", drawing: Drawing) -> None:
 
 def _draw(axes: "Axes", line: Line, drawing: Drawing) -> None:
     colours = list(line_colours("light", dark=False).values())
-    colour = colours[line.colour % len(colours)]
+    colour = "0.6" if line.colour == GREY else colours[line.colour % len(colours)]
     values, is_averaged = line.mean, line.smooth and width_in_rows(line.count, drawing.strength) > 0
     if is_averaged:
         smooth = average(line.x, drawing.scale.forward(line.mean), line.count, drawing.strength)

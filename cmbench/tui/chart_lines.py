@@ -8,6 +8,7 @@ import numpy as np
 from cmbench.tui.canvas import Floats, Mask
 
 LINES = 8  # colours
+GREY = LINES  # the colour of what stands behind the others, such as a parent's curve
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Line:
         mean: mean value, which the average follows.
         count: values behind each, which the average counts.
         bad: whether one of them was not finite.
-        colour: a number from 0 to LINES - 1.
+        colour: a number from 0 to LINES - 1, or GREY.
         dash: a name of canvas.DASHES.
         smooth: whether an average says something: not where neighbours are no repetition.
         is_band: whether low to high is a spread around the mean, such as over seeds, to be shaded behind it.

@@ -219,6 +219,14 @@ class ChartKeys(GridWidget, can_focus=True):
         apart = np.abs(self.x_scale.forward(line.x) - self.x_scale.forward(self.cursor))
         return int(np.nanargmin(apart)) if np.isfinite(apart).any() else None
 
+    def around_cursor(self, columns: float = 1.0) -> tuple[float, float] | None:
+        """Return the values of x so many columns to either side of the cursor; None without one."""
+        if self.cursor is None:
+            return None
+        low, high = self._x_ends()
+        at, width = float(self.x_scale.forward(self.cursor)), columns * (high - low) / max(1, self._plot_width - 1)
+        return self.x_scale.inverse(at - width), self.x_scale.inverse(at + width)
+
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
         """Put the cursor at an x, or away."""
         self.cursor = x
