@@ -140,7 +140,7 @@ def resume(
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name)
         with writing_on(run.path):
-            for path in (run.metrics, run.profiles, run.events, run.console):
+            for path in (run.metrics, run.profiles, run.events, run.machine, run.console):
                 refuse_unusual(path)
             leftovers.sweep(run.path.parent)
             checkpoint.recover(run)

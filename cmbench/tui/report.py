@@ -33,7 +33,11 @@ NAMES = {
     "true_error": "true error",
     "true_error_trained": "true error where trained",
     "sw": "sliced W2",
+    "machine_cpu_use": "processors in use",
+    "machine_memory_gib": "memory in use, GiB",
+    "machine_rss_gib": "trainer's memory, GiB",
 }
+_OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
@@ -82,7 +86,8 @@ def title_of(keys: Sequence[str]) -> str:
     if keys[0] in quality_keys(keys):
         measure = keys[0].rpartition("_")[0]
         return f"{NAMES.get(measure, measure)} {' '.join(str(sampler_steps(key)) for key in keys)}-step"
-    return NAMES.get(keys[0], keys[0])
+    gpu = re.fullmatch(r"machine_gpu([0-9]+)_(use|memory_gib|temperature_c|power_w)", keys[0])
+    return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}" if gpu else NAMES.get(keys[0], keys[0])
 
 
 def scale_of(line: Line) -> Kind:

@@ -113,8 +113,8 @@ class RunView:
 
     @property
     def keys(self) -> list[str]:
-        """Names of the curves."""
-        return sorted(self.series.metrics.curves)
+        """Names of the curves, those of the machine last; runs of earlier versions have none of these."""
+        return [*sorted(self.series.metrics.curves), *sorted(self.series.machine.curves)]
 
     @property
     def edges(self) -> list[float]:
@@ -160,7 +160,7 @@ class RunView:
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
         """Return a curve over one of `axes.OF_RUNS`: steps, images, seconds of training, moments or forward passes."""
-        curve = self.series.metrics.curves.get(key)
+        curve = self.series.metrics.curves.get(key) or self.series.machine.curves.get(key)
         empty = np.empty(0)
         if curve is None:
             return Line.of(label or key, empty, empty, colour, dash)
