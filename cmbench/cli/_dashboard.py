@@ -63,13 +63,14 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
         UsageError: the user's settings cannot be used.
     """
     given = settings()
+    from cmbench.tui import kept
     from cmbench.tui.app import CmbenchApp
     from cmbench.tui.widgets.pixels import pixel_protocol
 
     if ascii_only:
         given = given.model_copy(update={"ascii": True})
     folder = runs[0].path.parent if runs else runs_dir
-    app = CmbenchApp(folder, runs, given, pixels=pixel_protocol())
+    app = CmbenchApp(folder, runs, given, pixels=pixel_protocol(), kept=kept.Kept(kept.path()))
     with nullcontext() if _is_in_browser() else sane_terminal():
         app.run()
     if app.return_code:

@@ -32,6 +32,7 @@ def event_line(row: Row) -> str:
     """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`; what is long is cut."""
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
+        "forked": lambda r: f"forked from {r.get('parent')}",
         "warning": lambda r: f"warning: {r['text']}",
         "data": lambda r: f"data: {r['text']}",
         "initialised": lambda r: (

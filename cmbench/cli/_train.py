@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cmbench.cli import _dashboard, _follow, _screen, _signals
+from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
 from cmbench.cli._lines import event_line, metrics_line
 from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
@@ -54,8 +54,11 @@ def _has_terminal() -> bool:
 
 
 def _in_this_process(make: "Callable[[], Runner]") -> int:
-    heard = _heard_meanwhile()
+    from cmbench.tui import settings
+
+    heard, wanted = _heard_meanwhile(), settings.load().alert
     runner = make()
+    alerts = _alert.Alerts(wanted, runner)
     _stop_on_signals(runner)
     if heard:
         runner.request_stop(heard[-1])
@@ -84,6 +87,7 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
             for record in runner.records():
                 if line := _line(record, runner):
                     say(line)
+                alerts.take(record)
         except (DivergedError, LackError) as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code

@@ -142,9 +142,10 @@ def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
     """Write the files that were asked for."""
     if not (html or png):
         return
-    from cmbench.cli import _report_charts, _report_html, _report_png
+    from cmbench.cli import _report_html, _report_png
+    from cmbench.tui import chart_file
 
-    _report_charts.check("--html" if html else "--png")
+    chart_file.check("--html" if html else "--png")
     for option, path, encode in (("--html", html, _report_html.encoded), ("--png", png, _report_png.encoded)):
         if path:
             _outputs.write(path, encode(found), option)

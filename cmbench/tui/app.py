@@ -21,6 +21,7 @@ from textual.screen import Screen
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import palette
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
+from cmbench.tui.kept import Kept
 from cmbench.tui.output import Ascii, lean
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
@@ -37,6 +38,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         runs: none: the browser; one: its dashboard; several: their comparison.
         settings: the user's, of names that exist.
         pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
+        kept: the view as it was left; None: as it is at first, and of this session alone.
     """
 
     CSS_PATH = Path(__file__).with_name("cmbench.tcss")
@@ -62,9 +64,15 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
     ]
 
     def __init__(
-        self, runs_dir: Path, runs: Sequence[RunDir] = (), settings: Settings | None = None, pixels: str = ""
+        self,
+        runs_dir: Path,
+        runs: Sequence[RunDir] = (),
+        settings: Settings | None = None,
+        pixels: str = "",
+        kept: Kept | None = None,
     ) -> None:
         super().__init__()
+        self.kept = kept or Kept()
         self.runs_dir, self.first_runs = runs_dir, runs
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds

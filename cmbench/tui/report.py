@@ -1,5 +1,6 @@
 """What the dashboard says of a run, as rows of parts: text and style."""
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,11 @@ NAMES = {
     "true_error": "true error",
     "true_error_trained": "true error where trained",
     "sw": "sliced W2",
+    "machine_cpu_use": "processors in use",
+    "machine_memory_gib": "memory in use, GiB",
+    "machine_rss_gib": "trainer's memory, GiB",
 }
+_OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
@@ -57,6 +62,23 @@ def charts_of(keys: Sequence[str]) -> list[list[str]]:
     return groups + [[key] for key in keys if key not in shown]
 
 
+def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[str]]:
+    """Return the metrics of each chart, those with a pinned metric first and in the order of the pins."""
+    order = {key: place for place, key in enumerate(pins)}
+    return sorted(groups, key=lambda group: min(order.get(key, len(order)) for key in group))
+
+
+def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
+    """Return the metrics, a chart each, whose name or title holds a regular expression; titles in any case."""
+    titled = {key: title_of(group) for group in charts_of(keys) for key in group}
+    return [
+        [key]
+        for key in keys
+        if re.search(pattern, key)
+        or any(re.search(pattern, title, re.IGNORECASE) for title in (title_of([key]), titled[key]))
+    ]
+
+
 def title_of(keys: Sequence[str]) -> str:
     """Return a chart's name."""
     if not keys:
@@ -64,7 +86,8 @@ def title_of(keys: Sequence[str]) -> str:
     if keys[0] in quality_keys(keys):
         measure = keys[0].rpartition("_")[0]
         return f"{NAMES.get(measure, measure)} {' '.join(str(sampler_steps(key)) for key in keys)}-step"
-    return NAMES.get(keys[0], keys[0])
+    gpu = re.fullmatch(r"machine_gpu([0-9]+)_(use|memory_gib|temperature_c|power_w)", keys[0])
+    return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}" if gpu else NAMES.get(keys[0], keys[0])
 
 
 def scale_of(line: Line) -> Kind:
@@ -258,6 +281,7 @@ def said(row: JournalRow) -> str:
         "stopped": row.get("reason"),
         "failed": row.get("error"),
         "resumed": _abandoned(row),
+        "forked": f"from {row.get('parent')}",
     }
     parts = [row.get("step", "?"), "" if kind == "request" else kind, details.get(kind)]
     text = " ".join(str(part) for part in parts if part not in (None, ""))

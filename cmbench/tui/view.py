@@ -113,8 +113,8 @@ class RunView:
 
     @property
     def keys(self) -> list[str]:
-        """Names of the curves."""
-        return sorted(self.series.metrics.curves)
+        """Names of the curves, those of the machine last; runs of earlier versions have none of these."""
+        return [*sorted(self.series.metrics.curves), *sorted(self.series.machine.curves)]
 
     @property
     def edges(self) -> list[float]:
@@ -160,7 +160,7 @@ class RunView:
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
         """Return a curve over one of `axes.OF_RUNS`: steps, images, seconds of training, moments or forward passes."""
-        curve = self.series.metrics.curves.get(key)
+        curve = self.series.metrics.curves.get(key) or self.series.machine.curves.get(key)
         empty = np.empty(0)
         if curve is None:
             return Line.of(label or key, empty, empty, colour, dash)
@@ -188,6 +188,25 @@ class RunView:
         began, times = moment(self.meta.get("created")), self._course()[2]
         known = times[np.isfinite(times) & (times > 0)]
         return min([*known, *([] if began is None else [began])], default=0.0)
+
+    def spike_at(self, axis: str, low: float, high: float) -> Row | None:
+        """Return the newest row of the journal between two places of an axis that tells of a spike or a divergence."""
+        course, found = self._course(), None
+        for row in list(self.series.journal.rows):
+            tells = row.get("kind") == "diverged" or (row.get("kind") == "warning" and "bins" in row)
+            if tells and low <= self._x_of(row, axis, course) <= high:
+                found = row
+        return found
+
+    def step_at(self, axis: str, x: float) -> int:
+        """Return the step that stands at a place of an axis, as far as rows tell."""
+        if axis in ("time", "wall"):
+            steps, seconds, times = self._course()
+            along = seconds if axis == "time" else times
+            known = np.isfinite(along)
+            order = np.argsort(along[known], kind="stable")
+            return int(np.interp(x, along[known][order], steps[known][order])) if known.any() else 0
+        return round(x / self._per_step(axis))
 
     def marks(self, axis: str) -> list[Mark]:
         """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""

@@ -709,3 +709,36 @@ def test_a_run_that_is_still_is_looked_at_seldom(run, monkeypatch, state, looks)
         assert len(found) == looks
 
     use([run], steps)
+
+
+def test_the_filter_finds_titles_too_and_pins_come_first(run):
+    async def steps(app, pilot):
+        app.screen.pattern = "gradient"
+        assert app.screen.names() == [["grad_norm"]]
+        app.screen.pattern = "SLICED"
+        assert app.screen.names() == [["sw_1step"], ["sw_2step"]]
+        app.screen.pattern = ""
+        await pilot.press("4", "P")
+        await pilot.pause()
+        assert titles(app)[:2] == ["weight", "loss"]
+        assert app.screen.charts.charts[0].note.startswith("pinned")
+        await pilot.press("1", "P")
+        await pilot.pause()
+        assert titles(app) == FIRST
+        assert app.kept.charts.pins == ()
+
+    use([run], steps)
+
+
+def test_all_charts_show_one_part_of_the_axis(run):
+    async def steps(app, pilot):
+        await pilot.press("plus", "less_than_sign")
+        await pilot.pause()
+        ends = {chart._x_ends() for chart in app.screen.charts.charts}
+        assert len(ends) == 1
+        assert ends != {app.focused._whole_x()}
+        await pilot.press("0")
+        await pilot.pause()
+        assert {chart._x_ends() for chart in app.screen.charts.charts} == {app.focused._whole_x()}
+
+    use([run], steps)

@@ -550,3 +550,23 @@ def test_a_resize_keeps_run_and_marks(runs):
 
 def test_actions_have_names():
     assert set(_run_actions.ACTIONS) == {"resume", "stop", "note", "tags", "delete"}
+
+
+def test_it_is_sorted_by_any_figure_that_runs_have(runs):
+    async def steps(app, pilot):
+        await pilot.press("M")
+        await until(pilot, lambda: question(app, Ask))
+        app.screen.query_one(Input).value = "best.sw_2step"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.said)
+        assert app.said[-1].endswith("allowed: a figure that a run has; did you mean 'best.sw_1step'?")
+        await pilot.press("M")
+        await until(pilot, lambda: question(app, Ask))
+        app.screen.query_one(Input).value = "best.sw_1step"
+        await pilot.press("enter")
+        await until(pilot, lambda: letters(app) == "bedac")
+        assert cells(app, "d")["best.sw_1step"] == ".3"
+        await pilot.press("R")
+        await until(pilot, lambda: letters(app) == "adebc")
+
+    browse(runs, steps)

@@ -17,6 +17,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     from cmbench.tui.screens.recipe import RecipeScreen
     from cmbench.tui.screens.runs import RunsScreen
     from cmbench.tui.screens.snapshots import SnapshotsScreen
+    from cmbench.tui.screens.spike import SpikeScreen
     from cmbench.tui.widgets.chart import Chart
     from cmbench.tui.widgets.metric_filter import MetricFilter
     from cmbench.tui.widgets.run_filter import FilterBar
@@ -32,6 +33,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
         CompareScreen: [Chart],
         CompareReportScreen: [],
         RecipeScreen: [],
+        SpikeScreen: [],
         Confirm: [],
         Ask: [],
         TypedConfirm: [],

@@ -20,7 +20,7 @@ from cmbench.tui.widgets.grid import Grid
 
 _FEW = 4  # columns a point, from which on each point gets a sign
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)
-_SHADOW = _LINE + LINES
+_SHADOW = _LINE + LINES + 1  # with GREY
 
 Drawn = tuple[Floats, Floats, Floats, Floats | None]  # positions: x, low, high, average
 
@@ -137,9 +137,11 @@ class Chart(ChartMouse):
         return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
 
     def _positions(self, line: Line) -> Drawn:
-        """Return x, low and high of a line as positions, and its average where it is to be seen."""
+        """Return x, low and high of a line as positions, and its average, or a band's mean, where it is to be seen."""
         low, high = (np.where(np.isfinite(end), end, np.nan) for end in map(self.scale.forward, (line.low, line.high)))
-        return self.x_scale.forward(line.x), np.fmin(low, high), high, self._average(line)
+        mean = self._average(line)
+        mean = self.scale.forward(line.mean) if mean is None and line.is_band else mean
+        return self.x_scale.forward(line.x), np.fmin(low, high), high, mean
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
@@ -209,9 +211,9 @@ class Chart(ChartMouse):
         return f"{text} (gauss {number(self.scale.inverse(float(mean[i])))})"
 
     def _styles(self) -> list[Style]:
-        pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES))]
+        pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES)), "muted"]
         styles = [self.style(pen) for pen in pens]
-        return [Style.null(), *styles, *(self._shadow(style) for style in styles[-LINES:])]
+        return [Style.null(), *styles, *(self._shadow(style) for style in styles[-LINES - 1 :])]
 
     def _shadow(self, style: Style) -> Style:
         """Return a line's colour faded into the background; dim where colours are the terminal's own."""

@@ -7,6 +7,7 @@ from textual.containers import Grid
 
 from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of, title_of
 from cmbench.tui.scales import Scale, number
@@ -35,6 +36,19 @@ class ChartGrid(Grid):
         self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
         self.axis, self.page = next(iter(OF_RUNS)), 0
         self._lines_of, self._note_of, self._bands_of = lines_of, note_of, bands_of
+
+    @property
+    def _kept(self) -> Kept:
+        """The view as it was left."""
+        found = getattr(self.app, "kept", None)
+        return found if isinstance(found, Kept) else Kept()
+
+    def on_mount(self) -> None:
+        """Show axes and averages as they were left."""
+        view = self._kept.charts
+        self.axis, alone = view.axis, dict(view.alone)
+        for chart in self.charts:
+            chart.begin_with(view.smoothing, alone)
 
     def compose(self) -> ComposeResult:
         """Lay out the charts; the style sheet says in how many columns."""
@@ -85,7 +99,7 @@ class ChartGrid(Grid):
                 chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
             chart.x_start, chart.x_end = start, end
             chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
-            chart.x_scale, chart.fixed_x = Scale(), None
+            chart.x_scale, chart.fixed_x, chart.x_title = Scale(), None, axis.title
             chart.note, chart.bands = self._note_of(keys), self._bands_of(keys)
             chart.show(lines, marks)
 
@@ -95,6 +109,7 @@ class ChartGrid(Grid):
         self.axis = axes[(axes.index(self.axis) + 1) % len(axes)]
         for chart in self.charts:
             chart.forget_x()
+        self._kept.keep_charts(axis=self.axis)
 
     @property
     def axis_title(self) -> str:
@@ -140,3 +155,12 @@ class ChartGrid(Grid):
         for chart in self.charts:
             if chart is not event.chart and event.chart.smoothing is not None:
                 chart.take_smoothing(event.chart.smoothing)
+        if event.chart.smoothing is not None:
+            self._kept.keep_charts(smoothing=event.chart.smoothing, alone=event.chart.alone)
+
+    def on_chart_zoomed(self, event: Chart.Zoomed) -> None:
+        """Let all charts over this axis show one part of it."""
+        event.stop()
+        for chart in self.charts:
+            if chart is not event.chart and chart.fixed_x == event.chart.fixed_x:
+                chart.take_zoom(event.ends)

@@ -44,6 +44,8 @@ class ChartKeys(GridWidget, can_focus=True):
         Binding("greater_than_sign", "pan(0.25)", "Pan right", id="chart.pan_right", show=False),
         Binding("up", "zoom_y(0.5)", "Zoom in vertically", id="chart.zoom_in_y", show=False),
         Binding("down", "zoom_y(2.0)", "Zoom out vertically", id="chart.zoom_out_y", show=False),
+        Binding("E", "export", "Chart as PNG, SVG or CSV", id="chart.export", show=False),
+        Binding("Y", "copy", "Copy the values", id="chart.copy", show=False),
         Binding("0", "reset", "Whole curve", id="chart.reset", show=False),
     ]
 
@@ -65,6 +67,18 @@ class ChartKeys(GridWidget, can_focus=True):
         def __init__(self, chart: "ChartKeys") -> None:
             super().__init__()
             self.chart = chart
+
+        @property
+        def control(self) -> "ChartKeys":
+            """The chart."""
+            return self.chart
+
+    class Zoomed(Message, namespace="chart"):
+        """Another part of the horizontal axis is shown, between two positions; None: the whole."""
+
+        def __init__(self, chart: "ChartKeys", ends: tuple[float, float] | None) -> None:
+            super().__init__()
+            self.chart, self.ends = chart, ends
 
         @property
         def control(self) -> "ChartKeys":
@@ -96,12 +110,23 @@ class ChartKeys(GridWidget, can_focus=True):
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
         self.bands: Sequence[Band] = ()  # shaded behind the lines
+        self.x_title = ""  # of the horizontal axis, in files
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
         self._y_zoom: tuple[float, float] | None = None
         self._x_last: float | None = None
         self._y_last: tuple[float, float] | None = None
+
+    def begin_with(self, smoothing: float, alone: dict[str, float]) -> None:
+        """Begin with an average, and with those that charts have for themselves, which several charts may share."""
+        if self.smoothing is not None:
+            self.smoothing, self._alone = smoothing, alone
+
+    @property
+    def alone(self) -> dict[str, float]:
+        """The averages that charts have for themselves, by title."""
+        return dict(self._alone)
 
     def begin(self, title: str, scale: Scale) -> None:
         """Begin with another quantity: its own axes, no zoom, no cursor."""
@@ -154,6 +179,7 @@ class ChartKeys(GridWidget, can_focus=True):
             if chosen == self.smoothing:
                 del self._alone[self.title]
             self.repaint()
+            self.post_message(self.Smoothed(self))
 
     def forget_x(self) -> None:
         """Begin with another horizontal axis: no zoom, no cursor, ends chosen anew."""
@@ -193,6 +219,14 @@ class ChartKeys(GridWidget, can_focus=True):
         apart = np.abs(self.x_scale.forward(line.x) - self.x_scale.forward(self.cursor))
         return int(np.nanargmin(apart)) if np.isfinite(apart).any() else None
 
+    def around_cursor(self, columns: float = 1.0) -> tuple[float, float] | None:
+        """Return the values of x so many columns to either side of the cursor; None without one."""
+        if self.cursor is None:
+            return None
+        low, high = self._x_ends()
+        at, width = float(self.x_scale.forward(self.cursor)), columns * (high - low) / max(1, self._plot_width - 1)
+        return self.x_scale.inverse(at - width), self.x_scale.inverse(at + width)
+
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
         """Put the cursor at an x, or away."""
         self.cursor = x
@@ -211,7 +245,15 @@ class ChartKeys(GridWidget, can_focus=True):
         if width <= _CLOSEST * (whole[1] - whole[0]):
             return
         low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
-        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
+        self._zoom_to((low, low + width) if width < whole[1] - whole[0] else None)
+
+    def _zoom_to(self, ends: tuple[float, float] | None) -> None:
+        self.take_zoom(ends)
+        self.post_message(self.Zoomed(self, ends))
+
+    def take_zoom(self, ends: tuple[float, float] | None) -> None:
+        """Show a part of the horizontal axis, between two positions, or the whole."""
+        self._x_zoom = ends
         self.repaint()
 
     def action_pan(self, share: float) -> None:
@@ -221,8 +263,7 @@ class ChartKeys(GridWidget, can_focus=True):
         shift = share * (high - low)
         shift = min(max(shift, whole[0] - low), whole[1] - high)
         if self._x_zoom is not None:
-            self._x_zoom = low + shift, high + shift
-            self.repaint()
+            self._zoom_to((low + shift, high + shift))
 
     def action_zoom_y(self, factor: float) -> None:
         """Show a part of the vertical axis, around the newest value."""
@@ -237,7 +278,8 @@ class ChartKeys(GridWidget, can_focus=True):
 
     def action_reset(self) -> None:
         """Show everything again, without a cursor."""
-        self._x_zoom = self._y_zoom = self._y_last = None
+        self._y_zoom = self._y_last = None
+        self._zoom_to(None)
         self.set_cursor(None)
 
     def _whole_x(self) -> tuple[float, float]:

@@ -1,0 +1,95 @@
+"""What a run is a fork of: which checkpoint of which run, and which keys a fork may change. No torch."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cmbench import recipe as recipes
+from cmbench.errors import NotFoundError, UsageError, nearest
+from cmbench.recipe import Recipe
+from cmbench.rundir import checkpoints
+from cmbench.rundir.fields import table, whole
+from cmbench.rundir.files import read_json
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
+from cmbench.text import shown_key
+
+# What else a recipe has, the state in a checkpoint depends on: weights, data, times and their bins.
+_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
+_KEYS = ("seed", "name", "profile.every")
+_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a run began: at a step of another run in the same folder."""
+
+    run: RunDir
+    step: int
+
+
+def of_meta(run: RunDir, meta: dict[str, Any]) -> Parent | None:
+    """Return the parent of a run, where it has one that lies beside it."""
+    told = table(meta.get("parent"))
+    name, step = told.get("run"), whole(told.get("step"))
+    if not isinstance(name, str) or step is None or not re.fullmatch(r"[^/\0]+", name) or name in (".", ".."):
+        return None
+    parent = RunDir(run.path.parent / name)
+    return Parent(parent, step) if parent.recipe.is_file() else None
+
+
+def of(run: RunDir) -> Parent | None:
+    """Return the parent of a run, as `of_meta`."""
+    return of_meta(run, read_json(run.meta) or {})
+
+
+def split(text: str) -> tuple[str, str]:
+    """Return run and step of RUN[@STEP], the step "latest" where there is none."""
+    match = re.fullmatch(r"(.+)@([0-9]+|best|latest)", text)
+    return (match[1], match[2]) if match and match[1] != "@" else (text, "latest")
+
+
+def nearest_checkpoint(run: RunDir, wanted: str) -> int:
+    """Return the step of the checkpoint that is the last one up to a step, or "best" or "latest".
+
+    Raises:
+        NotFoundError: there is none.
+        UsageError: it is no step.
+    """
+    if not re.fullmatch("[0-9]{1,18}", wanted):
+        return checkpoints.choose(run, wanted)
+    steps = steps_of_checkpoints(run)
+    before = [step for step in steps if step <= int(wanted)]
+    if not before:
+        there = f"the first is at {steps[0]}" if steps else "it has none"
+        raise NotFoundError(f"{run.name}: no checkpoint up to step {int(wanted)} to fork from: {there}")
+    return before[-1]
+
+
+def check_changes(recipe: Recipe, overrides: Sequence[str], step: int, where: str) -> None:
+    """Refuse what a fork cannot change, and one that has nothing to do.
+
+    Args:
+        recipe: of the parent, complete.
+        overrides: `table.key=value`.
+        step: of the checkpoint.
+        where: what messages name, the run.
+
+    Raises:
+        UsageError: a key stands for what the checkpoint was made with, or no step is left.
+    """
+    given = recipes.flat_overrides(overrides)
+    keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_change(key)]
+    for key in given:
+        if not _may_change(key):
+            raise UsageError(
+                f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
+                f"key; allowed: keys of {', '.join(_TABLES)}, {', '.join(_KEYS)}{nearest(key, keys)}"
+            )
+    steps = given.get("train.steps", recipe.train.steps)
+    if isinstance(steps, int) and steps <= step:
+        raise UsageError(f"{where}: train.steps: found {steps}, allowed for a fork at step {step}: more than {step}")
+
+
+def _may_change(key: str) -> bool:
+    return key in _KEYS or (key.split(".")[0] in _TABLES and "." in key and key not in _FIXED)
