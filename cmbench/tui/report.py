@@ -36,6 +36,9 @@ NAMES = {
     "machine_cpu_use": "processors in use",
     "machine_memory_gib": "memory in use, GiB",
     "machine_rss_gib": "trainer's memory, GiB",
+    "gradient_share": "share of the gradient",
+    "batch_share": "share of the batch",
+    "consistency_debt": "added to the error by each bin",
 }
 _OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _PATTERN = 20  # columns of a regular expression
@@ -103,6 +106,8 @@ def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str
     """Return the last values of a chart, and the best of a quality beside its floor."""
     last = view.last
     values = " ".join(_figure(view, key, last[key], ascii_only) for key in keys if key in last)
+    gap = abs(last.get(keys[0], np.nan) - last.get(keys[1], np.nan)) if len(keys) > 1 else np.nan
+    values += f"  gap {number(gap)}" if np.isfinite(gap) else ""
     best = view.best(keys[0]) if keys else None
     if best is None:
         return values

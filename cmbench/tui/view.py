@@ -107,6 +107,11 @@ class RunView:
         return self.status.get("state") not in ("starting", "running", "lost")
 
     @property
+    def is_over(self) -> bool:
+        """Whether no more rows come, unless someone resumes the run."""
+        return self.is_still and self.status.get("state") != "paused"
+
+    @property
     def is_here(self) -> bool:
         """Whether the trainer works on this machine."""
         return self.status.get("host") == socket.gethostname()
@@ -175,11 +180,21 @@ class RunView:
             return Line(label or key, x[order], low, high, mean, count, bad, colour, dash, smooth)
 
     def x_end(self, axis: str) -> float | None:
-        """Return where the axis stops when the run is finished, if that is known."""
+        """Return where the axis stops when the run is finished, if that is known; of one that is over, where it did."""
+        if self.is_over:
+            return self.x_last(axis)
         of = self.status.get("of")
         if axis in ("time", "wall") or not isinstance(of, int):
             return None
         return of * self._per_step(axis)
+
+    def x_last(self, axis: str) -> float:
+        """Return where the last row lies on an axis."""
+        steps, seconds, times = self._course()
+        if axis in ("time", "wall"):
+            known = seconds if axis == "time" else times
+            return float(np.max(known, where=np.isfinite(known), initial=0.0))
+        return float(steps[-1]) * self._per_step(axis)
 
     def x_start(self, axis: str) -> float:
         """Return where an axis begins: zero, or the moment when the run did."""

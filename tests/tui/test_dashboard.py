@@ -11,6 +11,7 @@ from tui_host import SIZES, shown, until
 
 from cmbench.rundir.files import to_json
 from cmbench.tui.colours import themes
+from cmbench.tui.report import charts_of, title_of
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.screens.dashboard import DashboardScreen
@@ -506,7 +507,7 @@ def test_the_machine_is_seen_at_any_size_while_the_run_moves(run, size, monkeypa
         write_status(run, state="paused")
         await settle(app, pilot)
         assert "CPU" not in shown(app)
-        assert ("the run is still" in shown(app)) == (size[0] < 140)
+        assert not app.screen.query_one("#system").region  # the journal has its room
 
     use([run], steps, size)
 
@@ -730,6 +731,33 @@ def test_the_filter_finds_titles_too_and_pins_come_first(run):
     use([run], steps)
 
 
+def test_a_large_window_holds_more_charts_and_gives_them_back(run):
+    async def steps(app, pilot):
+        grid = app.screen.charts
+        assert len(grid.charts) == 6
+        await pilot.resize_terminal(300, 80)
+        await settle(app, pilot)
+        assert len(grid.charts) == 15
+        shown_titles = [title_of(keys) for keys in charts_of(app.screen.view.keys)]
+        assert titles(app) == [*shown_titles, *[""] * (15 - len(shown_titles))]
+        assert all(chart.region.height >= 15 and chart.region.width >= 56 for chart in grid.charts)
+        grid.choose(grid.charts[12])
+        await pilot.press("enter")
+        await settle(app, pilot)
+        assert sum(bool(chart.region) for chart in grid.charts) == 1
+        await pilot.press("enter")
+        await pilot.resize_terminal(160, 45)
+        await settle(app, pilot)
+        assert len(grid.charts) == 6
+        assert all(chart.region for chart in grid.charts)
+        assert sum(chart.has_class("chosen") for chart in grid.charts) == 1
+        await pilot.resize_terminal(80, 24)
+        await settle(app, pilot)
+        assert sum(bool(chart.region) for chart in grid.charts) == 1
+
+    use([run], steps)
+
+
 def test_all_charts_show_one_part_of_the_axis(run):
     async def steps(app, pilot):
         await pilot.press("plus", "less_than_sign")
@@ -740,5 +768,29 @@ def test_all_charts_show_one_part_of_the_axis(run):
         await pilot.press("0")
         await pilot.pause()
         assert {chart._x_ends() for chart in app.screen.charts.charts} == {app.focused._whole_x()}
+
+    use([run], steps)
+
+
+def test_panels_with_nothing_to_show_give_up_their_room(run):
+    async def steps(app, pilot):
+        journal = app.screen.query_one("#journal")
+        narrow = journal.region.width
+        assert app.screen.query_one("#system").region
+        write_status(run, state="stopped")
+        await settle(app, pilot)
+        assert not app.screen.query_one("#system").region
+        assert journal.region.width > narrow
+
+    use([run], steps)
+
+
+def test_a_run_without_profiles_has_no_waterfall(run):
+    run.profiles.unlink()
+    write_status(run, state="stopped")
+
+    async def steps(app, pilot):
+        assert not app.screen.query_one(Waterfall).region
+        assert app.screen.query_one("#journal").region.width == 160
 
     use([run], steps)

@@ -39,14 +39,14 @@ def seen(app) -> list[str]:
 @at_both_sizes
 def test_what_is_seen_first(run, size):
     async def steps(app, pilot):
-        everything = ["curve-weight", "curve-loss", "curve-tangent_norm", "curve-true_error", "anatomy"]
+        everything = ["curve-loss", "curve-tangent_norm", "anatomy"]  # of what the run measures
         assert seen(app) == (everything if size[0] == 160 else ["curve-tangent_norm"])
         assert app.focused.id == "curve-tangent_norm"
         assert app.screen.query_one(Waterfall).region
         text = shown(app)
         for words in ("live·000a", "tangent norm over t", "step 40", "tangent norm over t, steps down"):
             assert words in text
-        assert ("not measured in this run" in text) == (size[0] == 160)  # the weight
+        assert "not measured in this run" not in text
         assert app.focused.fixed_x == (0.0, 8.0)
         (line,) = app.focused._lines
         assert line.mean.tolist() == pytest.approx([(i + 1) / 40 for i in range(8)])
@@ -64,8 +64,7 @@ def test_curves_one_after_the_other(run, size):
             (chosen,) = app.screen.query("#curves > .chosen")
             assert chosen.region
             order.append(chosen.id.removeprefix("curve-"))
-        assert order == ["true_error", "anatomy", "weight", "loss", "tangent_norm", "loss"]
-        assert app.focused.id == "curve-loss"
+        assert order == ["anatomy", "loss", "tangent_norm", "anatomy", "loss", "anatomy"]
 
     show(run, steps, size)
 
@@ -266,3 +265,55 @@ def test_the_cursor_names_the_bin_of_its_row(run, size):
             assert chart._reading() == f"t {named} to {named + 1}  {named + 1.5:g}"
 
     show(run, steps, size)
+
+
+def everything(step, bins=8):
+    return profile(
+        step,
+        weight=[1.0] * bins,
+        true_error=[i / 10 for i in range(bins)],
+        count=[4] * bins,
+        F_gradient=[1.0] * (bins - 1) + [3.0],
+        F_gradient_variance=[0.0] * bins,
+    )
+
+
+def test_a_run_that_measures_everything_shows_as_much_as_can_be_read(run):
+    add(run.profiles, everything(50))
+
+    async def steps(app, pilot):
+        whole = ["weight", "loss", "tangent_norm", "true_error", "shares"]
+        assert seen(app) == [*(f"curve-{key}" for key in whole), "anatomy"]
+        await pilot.resize_terminal(160, 24)
+        await settle(app, pilot)
+        assert len(seen(app)) == 3
+        assert "curve-tangent_norm" in seen(app)
+        for _ in range(3):
+            await pilot.press("right_square_bracket")
+            await settle(app, pilot)
+        assert "anatomy" in seen(app)
+        assert all(curve.region.height >= 7 for curve in app.screen.query("#curves > *") if curve.region)
+
+    show(run, steps)
+
+
+def test_where_the_gradient_comes_from_and_what_adds_to_the_error(run):
+    add(run.profiles, everything(50))
+
+    async def steps(app, pilot):
+        chart, waterfall = app.screen.query_one("#curve-shares", Chart), app.screen.query_one(Waterfall)
+        batch, evening, gradient = (line.mean for line in chart._lines)
+        assert batch == pytest.approx([1 / 8] * 8)
+        assert gradient[-1] == pytest.approx(9 / 16)
+        assert evening[-1] == pytest.approx(evening[0] / 9)
+        shown_rows = {}
+        for _ in range(20):
+            await pilot.press("w")
+            shown_rows[waterfall.title.removesuffix(" over t, steps down")] = (waterfall._rows, waterfall.is_signed)
+        assert shown_rows["share of the gradient"][0][-1][1][-1] == pytest.approx(9 / 16)
+        assert not shown_rows["share of the gradient"][1]
+        rows, is_signed = shown_rows["added to the error by each bin"]
+        assert rows[-1][1].tolist() == pytest.approx([0.0] + [0.1] * 7)
+        assert is_signed
+
+    show(run, steps)

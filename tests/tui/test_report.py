@@ -115,6 +115,8 @@ def test_notes_and_best():
     view = a_view(best={"sw_1step": (0.01, 1200)})
     assert report.note_of(view, ["loss"]) == "0.25"
     assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
+    view.last = {"sw_1step": 0.05, "sw_2step": 0.03}
+    assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.05 0.03  gap 0.02  best 0.01 @1200"
     assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
 
 

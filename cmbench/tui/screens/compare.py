@@ -107,7 +107,8 @@ class CompareScreen(ReadingScreen):
         # A chart for each of several qualities: runs have the colours.
         names = [[key] for group in report.charts_of(keys) for key in group]
         looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
-        self.charts.show(names, start=start, end=max(ends, default=None), overlays=overlays(self.views, looks))
+        over, profiles = all(view.is_over for view in self.views), overlays(self.views, looks)
+        self.charts.show(names, start=start, end=max(ends, default=None), overlays=profiles, is_still=over)
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
         """Return a line a run; with bands over seeds, one for the runs of a group in place of theirs."""

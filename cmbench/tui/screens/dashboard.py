@@ -44,7 +44,7 @@ class DashboardScreen(RunScreen):
         Binding("right_square_bracket", "page(1)", "More charts", id="dashboard.page_after"),
         *(
             Binding(str(i), f"focus_chart({i - 1})", f"Chart {i}", id=f"dashboard.chart_{i}", show=False)
-            for i in range(1, CHARTS + 1)
+            for i in range(1, 10)
         ),
         Binding("enter", "enlarge", "Enlarge", id="dashboard.enlarge", show=False),
         Binding("x", "axis", "x axis", id="dashboard.axis"),
@@ -66,6 +66,7 @@ class DashboardScreen(RunScreen):
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
         self._next_system = 0.0
+        self._is_over = False  # when it was drawn
 
     @property
     def is_still(self) -> bool:
@@ -128,7 +129,8 @@ class DashboardScreen(RunScreen):
         """Draw what changed, if it is seen; what did not costs nothing."""
         if not self.is_active:
             return
-        if changed & {"rows", "recipe"}:
+        was_over, self._is_over = self._is_over, self.view.is_over
+        if changed & {"rows", "recipe"} or was_over != self._is_over:
             self._show_charts()
             self._show_waterfall()
         self._show_header()
@@ -149,7 +151,8 @@ class DashboardScreen(RunScreen):
 
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
-        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis), self.view.x_start(axis))
+        end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
+        self.charts.show(names, self.view.marks(axis), end, start, is_still=is_over)
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
@@ -181,11 +184,13 @@ class DashboardScreen(RunScreen):
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
         known = [key for key in _WATERFALLS if rows.get(key)]
+        self.set_class(not known and self.view.is_over, "no-waterfall")
         if not known:
             return
         key = known[self.waterfall_of % len(known)]
         waterfall.title, waterfall.t_label = f"{report.NAMES.get(key, key)} over t, steps down", self.t_label
-        waterfall.show(rows[key])
+        waterfall.edges = self.view.edges
+        waterfall.show(rows[key], self.view.is_over)
 
     def t_label(self, edge: int) -> str:
         """Return the time at an edge between bins."""
@@ -199,14 +204,14 @@ class DashboardScreen(RunScreen):
         )
 
     def _show_system(self) -> None:
-        """Draw what the machine does; where there is no room for a panel, in the lower edge of the journal's."""
+        """Draw what the machine does; where there is nothing to draw or no room, in the lower edge of the journal's."""
         host = self.view.status.get("host")
         elsewhere = "" if self.view.is_here or not host else f"trains on {host}"
-        why = elsewhere or ("not looked at: the run is still" if self.view.is_still else "")
-        rows = report.system(self.loads, self.bench.ascii) or [[(why, "muted")]]
-        self.query_one("#system", Lines).show(rows)
+        is_seen = not self.view.is_still and not elsewhere
+        self.set_class(not is_seen, "no-system")
+        self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
         journal = self.query_one("#journal", Lines)
-        journal.frame_note = "" if self.has_class("-wide") else elsewhere or report.system_line(self.loads)
+        journal.frame_note = "" if self.has_class("-wide") and is_seen else elsewhere or report.system_line(self.loads)
         journal.repaint()
 
     def on_resize(self) -> None:
@@ -229,7 +234,8 @@ class DashboardScreen(RunScreen):
 
     def action_focus_chart(self, index: int) -> None:
         """Go to a chart by its number."""
-        self.charts.choose(self.charts.charts[index])
+        if index < len(self.charts.charts):
+            self.charts.choose(self.charts.charts[index])
 
     def action_enlarge(self) -> None:
         """Tell of the spike that the cursor stands on; else give the focused chart the whole room, or give it back."""

@@ -55,6 +55,7 @@ class Chart(ChartMouse):
             grid.characters[part][lit] = canvas.characters(codes, self.ascii)[lit]
             grid.styles[part][lit] = np.array(owners, np.int32)[owner[lit]]
         self._draw_points(grid, rows, columns, drawn, x_ends, y_ends)
+        self._draw_gap(grid, rows, columns, drawn, x_ends, y_ends)
         self._draw_marks(grid, rows, columns, x_ends)
         self._draw_bands(grid, rows, y_ends)
         self._label_frame()
@@ -77,7 +78,7 @@ class Chart(ChartMouse):
 
     def _x_ticks(self, ends: tuple[float, float], columns: int) -> list[tuple[float, str]]:
         if self.x_ticks is not None:
-            return self.x_ticks(*ends, max(2, columns // 16))
+            return self.x_ticks(*ends, max(2, columns // self.x_room))
         if self.x_label is number:
             return ticks(*ends, self.x_scale, max(2, columns // 12))
         places = np.linspace(*ends, max(2, columns // 16))
@@ -102,6 +103,29 @@ class Chart(ChartMouse):
             there = np.isfinite(down) & (across >= 0) & (across <= columns - 1) & (down > -0.5) & (down < rows - 0.4)
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
                 grid.write(LABEL + 1 + int(column), int(row), "o" if self.ascii else "•", _LINE + line.colour)
+
+    def _draw_gap(
+        self,
+        grid: Grid,
+        rows: int,
+        columns: int,
+        drawn: Sequence[Drawn],
+        x_ends: tuple[float, float],
+        y_ends: tuple[float, float],
+    ) -> None:
+        """Shade what lies between the first two lines, where that is asked for."""
+        if not self.shades_gap or len(drawn) < 2:
+            return
+        levels = []
+        for line, (x, low, high, mean) in zip(self._lines[:2], drawn[:2], strict=True):
+            y = low / 2 + high / 2 if mean is None else mean
+            across = canvas.columns(x, y, y, line.bad | np.isnan(high), x_ends, columns)
+            levels.append(across.low / 2 + across.high / 2)
+        cells = chart_bands.cells_between(levels[0], levels[1], y_ends, rows)
+        part = (slice(0, rows), slice(LABEL + 1, LABEL + 1 + columns))
+        free = cells & (grid.characters[part] == " ")
+        grid.characters[part][free] = chart_bands.PLAIN_GAP if self.ascii else chart_bands.GAP
+        grid.styles[part][free] = _AXIS
 
     def _draw_marks(self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float]) -> None:
         def places(x: ArrayLike) -> list[int]:

@@ -103,6 +103,8 @@ class ChartKeys(GridWidget, can_focus=True):
         self.scale, self.x_scale, self.x_label, self.fixed_x = scale or Scale(), x_scale or Scale(), x_label, fixed_x
         self.x_name = x_name
         self.x_ticks: Ticks | None = None  # places and labels, where those of `x_label` would not do
+        self.x_room = 16  # columns for each of these
+        self.is_still = False  # whether no more rows come: the axis ends there, not with what there was to come
         self.x_start = 0.0  # where the axis begins, unless its ends are fixed
         self.smoothing = USUAL if smooth else None  # of all charts
         self._alone: dict[str, float] = {}  # averages that charts have for themselves, by title
@@ -111,6 +113,7 @@ class ChartKeys(GridWidget, can_focus=True):
         self.note = ""  # stands in the lower frame unless the cursor does
         self.bands: Sequence[Band] = ()  # shaded behind the lines
         self.x_title = ""  # of the horizontal axis, in files
+        self.shades_gap = False  # between the first two lines
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
@@ -286,6 +289,8 @@ class ChartKeys(GridWidget, can_focus=True):
         if self.fixed_x is not None:
             return float(self.x_scale.forward(self.fixed_x[0])), float(self.x_scale.forward(self.fixed_x[1]))
         start = self.x_start
+        if self.is_still and (end := max(self._newest, self.x_end or start)) > start:
+            return start, end
         self._x_last = grown(self._newest - start, self._x_last, None if self.x_end is None else self.x_end - start)
         return start, start + (self._x_last or 1.0)
 
