@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,21 +32,37 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         detach: start it and return.
     """
     if foreground or not (detach or _has_terminal()):
+        if not launch.is_detached():
+            _say_that_it_starts(Path(arguments[1]).name)
         return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
-    run = launch.start_detached(arguments)
+    start = launch.Start(arguments)
+    try:
+        if shows:
+            run = _dashboard.show_start(start)
+        else:
+            _say_that_it_starts(start.subject)
+            run = start.wait()
+    except KeyboardInterrupt:
+        start.cancel()
+        raise
     if detach:
         _screen.line(run.name)
         return 0
     if not shows:
         return _follow.follow_started(run)
-    _dashboard.show(run.path.parent, [run])
     if status.is_live(run):
         _screen.line(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
         return 0
     return _follow.closing(run)
+
+
+def _say_that_it_starts(subject: str) -> None:
+    """Give a sign of life to whoever looks: seconds pass until torch is imported and the model built."""
+    if _screen.is_terminal(err=True):
+        _screen.line(f"{subject}: starting, torch is imported and the model built (Ctrl-C: cancel)", err=True)
 
 
 def _has_terminal() -> bool:

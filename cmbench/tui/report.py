@@ -11,6 +11,7 @@ import numpy as np
 from cmbench.measures import quality_keys, sampler_steps
 from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
+from cmbench.rundir.settings import in_force
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line
@@ -74,6 +75,19 @@ def scale_of(line: Line) -> Kind:
         return "linear"
     low, high = np.quantile(values, [0.02, 0.98])
     return "log" if high > _WIDE * low else "linear"
+
+
+def first_row(view: RunView) -> str:
+    """Return when the first row of the metrics is to come; empty once one is there, or where that is not known."""
+    if view.keys or view.recipe is None:
+        return ""
+    if view.is_still and view.status.get("state") != "paused":
+        return "no rows: it ended before the first"
+    train, step = view.recipe.train, view.status.get("step") or 0
+    every = in_force(list(view.series.journal.settings)).get("log.every", view.recipe.log.every)
+    if not every:
+        return "no rows: log.every is 0"
+    return f"first row at step {min((step // every + 1) * every, train.steps):,}"
 
 
 def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:

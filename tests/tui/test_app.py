@@ -27,6 +27,7 @@ from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.screens.recipe import RecipeScreen
 from cmbench.tui.screens.runs import RunsScreen
 from cmbench.tui.screens.snapshots import SnapshotsScreen
+from cmbench.tui.screens.starting import StartingScreen
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.metric_filter import MetricFilter
 from cmbench.tui.widgets.run_table import RunTable
@@ -42,6 +43,7 @@ FOCUSED: dict[type[DOMNode], list[type[Widget]]] = {
     RunsScreen: [RunTable],
     SnapshotsScreen: [],
     RecipeScreen: [],
+    StartingScreen: [],
 }
 
 

@@ -116,7 +116,7 @@ class DashboardScreen(RunScreen):
         """Draw what changed, if it is seen; what did not costs nothing."""
         if not self.is_active:
             return
-        if changed & {"rows", "recipe"}:
+        if changed & {"rows", "recipe"} or self.has_class("waiting"):
             self._show_charts()
             self._show_waterfall()
         self._show_header()
@@ -137,6 +137,10 @@ class DashboardScreen(RunScreen):
 
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
+        waits = report.first_row(self.view)
+        self.set_class(bool(waits), "waiting")  # one chart then has the whole room
+        for chart in self.charts.charts:
+            chart.instead = waits
         self.charts.show(names, self.view.marks(axis), self.view.x_end(axis), self.view.x_start(axis))
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 

@@ -34,6 +34,10 @@ class Chart(ChartMouse):
         """Return axes, lines, marks and cursor."""
         grid, palette = Grid.blank(width, height), self._styles()
         rows, columns = height - 1, width - LABEL - 1
+        if self.instead and not self._lines:
+            grid.write(max(0, (width - len(self.instead)) // 2), height // 2, self.instead, _AXIS)
+            self.frame_title = self.frame_note = ""
+            return grid, palette
         if rows < 1 or columns < 4:
             return grid, palette
         x_ends = self._x_ends()

@@ -96,6 +96,7 @@ class ChartKeys(GridWidget, can_focus=True):
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
         self.bands: Sequence[Band] = ()  # shaded behind the lines
+        self.instead = ""  # what stands in place of axes while there is no line
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
