@@ -31,20 +31,16 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         foreground: asked for by the user; without a terminal, under CI and under Slurm it is so in any case.
         detach: start it and return.
     """
+    if not launch.is_detached():
+        _say_that_it_starts(Path(arguments[1]).name)  # before the dashboard is imported, too
     if foreground or not (detach or _has_terminal()):
-        if not launch.is_detached():
-            _say_that_it_starts(Path(arguments[1]).name)
         return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
     start = launch.Start(arguments)
     try:
-        if shows:
-            run = _dashboard.show_start(start)
-        else:
-            _say_that_it_starts(start.subject)
-            run = start.wait()
+        run = _dashboard.show_start(start) if shows else start.wait()
     except KeyboardInterrupt:
         start.cancel()
         raise

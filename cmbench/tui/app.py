@@ -23,6 +23,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.tui import palette
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
 from cmbench.tui.output import Ascii, lean
+from cmbench.tui.screens._base import CanStepBack, close_help
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
 
@@ -144,7 +145,13 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.push_screen(CompareScreen(runs))
 
     async def action_back(self) -> None:
-        """Leave the screen for the one before, or for the browser, which lies below all."""
+        """Leave what lies on top: the help, a filter, an enlarged chart; else the screen, for the one before.
+
+        Below all lies the browser.
+        """
+        screen = self.screen
+        if close_help(screen) or (isinstance(screen, CanStepBack) and screen.step_back()):
+            return
         if len(self.screen_stack) > 2:
             self.pop_screen()
         elif not isinstance(self.screen, _browser()):
@@ -159,9 +166,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
 
     def action_help(self) -> None:
         """Show or hide the keys of what has the focus."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
+        if not close_help(self.screen):
             self.action_show_help_panel()
 
     def action_theme(self) -> None:

@@ -142,7 +142,7 @@ def header(
     if live and now.get("images_per_s"):
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
     if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
-        row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
+        row.append((f"  screen {rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 

@@ -210,6 +210,17 @@ class DashboardScreen(RunScreen):
         """Give the focused chart the whole room, or give it back."""
         self.toggle_class("enlarged")
 
+    def step_back(self) -> bool:
+        """Close the filter's line, or let an enlarged chart be small again. Return whether there was one of them."""
+        line = self.query_one(MetricFilter)
+        if line.display:
+            line.action_leave()
+        elif self.has_class("enlarged"):
+            self.remove_class("enlarged")
+        else:
+            return False
+        return True
+
     def action_axis(self) -> None:
         """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
         self.charts.next_axis()
