@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _dashboard, _follow, _screen, _signals
-from cmbench.cli._lines import event_line, metrics_line
+from cmbench.cli._lines import Stamps, event_line, metrics_line
 from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
 from cmbench.rundir.files import open_to_append, write_all
@@ -93,10 +93,11 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
                     _screen.line(shown)
 
         say(runner.run.name)
+        stamps = Stamps()
         try:
             for record in runner.records():
                 if line := _line(record, runner):
-                    say(line)
+                    say(stamps.of(record.row, line))
         except (DivergedError, LackError) as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code

@@ -1,6 +1,5 @@
 """What the dashboard says of a run, as rows of parts: text and style."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -129,20 +128,23 @@ def header(
     row.append((f" {sign} {'folder is gone' if state == 'gone' else state}", _PENS.get(style, "warning")))
     if view.alerts:
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
+    is_narrow = width is not None and width < _NARROW
     row += [("  frozen (z)", "warning")] if is_frozen else []
-    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), width is not None and width < _NARROW)}", ""))
+    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), is_narrow)}", ""))
     if pattern:
         row.append((f"  /{pattern if len(pattern) <= _PATTERN else f'{pattern[: _PATTERN - 2]}..'}/", "warning"))
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
         row.append((f"  eta {_coarse(now['eta_s'])}", ""))
+    if now.get("train_s") and not is_narrow:
+        row.append((f"  trained {_coarse(now['train_s'])}", ""))
     if now.get("checkpoint") is not None:
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
     if live and now.get("images_per_s"):
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
     if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
-        row.append((f"  screen {rate / 1000:.1f} kB/s", "muted"))
+        row.append((f"  {'' if is_narrow else 'screen '}{rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 
@@ -248,15 +250,8 @@ def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
-    return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
-
-
-def _clock(moment: object) -> str:
-    """Return the time of day; of what is no time, dashes."""
-    try:
-        return time.strftime("%H:%M:%S ", time.localtime(float(moment)))  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, OSError):
-        return "--:--:-- "
+    stamps = signs.moments([row.get("time") for row in rows])
+    return [[(f"{s} ", "muted"), (said(row), _loudness(row))] for s, row in zip(stamps, rows, strict=True)]
 
 
 def said(row: JournalRow) -> str:

@@ -56,7 +56,7 @@ class RunView:
     def __post_init__(self) -> None:
         """Begin with nothing read."""
         self.series = Series(self.run)
-        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()  # held for a piece at a time: whoever draws does not wait for a whole file
 
     def read(self) -> set[str]:
@@ -230,7 +230,7 @@ class RunView:
             stat = path.stat()
         except OSError:
             return False
-        stamp = stat.st_mtime_ns, stat.st_size
+        stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino  # of a replaced folder all may be older
         changed = self._stamps.get(path) != stamp
         self._stamps[path] = stamp
         return changed
