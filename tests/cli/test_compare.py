@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from compared_runs import EDGES, compared_run, losses, write_rows
+from live_runs import live_run
 from scipy.integrate import trapezoid
 
 from cmbench.cli import _dashboard
@@ -390,3 +391,15 @@ def test_mistakes_are_one_line_and_write_nothing(cmbench, runs, home, case):
     assert outcome.err.count("\n") == 1
     assert [part for part in mentions if part not in outcome.err] == [], outcome.err
     assert sorted(home.rglob("*")) == before
+
+
+def test_csv_goes_into_a_file_or_is_printed(cmbench, home):
+    for name in ("a-run", "b-run"):
+        live_run(home / "runs", name)
+    printed = cmbench("compare", "a-run", "b-run", "--csv", "-").out
+    written = cmbench("compare", "a-run", "b-run", "--csv", "table.csv")
+    assert (written.code, written.out) == (0, "")
+    assert (home / "table.csv").read_text() == printed
+    refused = cmbench("compare", "--csv", "a-run", "b-run")
+    assert refused.code == 2
+    assert refused.err == "cmbench: --csv: found 'a-run', allowed: a file whose name ends in .csv, or - to print it\n"

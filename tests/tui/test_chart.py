@@ -565,3 +565,33 @@ def test_a_band_is_in_sight_though_no_value_is_near_it():
         assert [y for y, row in enumerate(plot(chart)) if "░" in row] == [ROWS - 1]
 
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+def test_without_colours_lines_are_told_apart_by_their_dashes_and_the_focus_by_a_sign():
+    """Each line is drawn where the other is not: what a row of cells looks like tells which line it is of."""
+    x, first = steps_of(400), slice(0, 200)
+    lines = [Line.of("one", x[first], np.full(200, 1.0), 0), Line.of("two", x[200:], np.full(200, 1.0), 1)]
+
+    async def check(chart, pilot):
+        chart.smoothing = 0.0
+        for focused in (True, False):
+            (chart.focus if focused else chart.blur)()
+            await pilot.pause()
+            chart.show(lines)
+            title = picture(chart)[0]
+            assert ("> loss" in title) == focused
+            assert "=== one" in title
+            assert "--- two" in title
+        (row,) = [row for row in plot(chart) if row.strip()]
+        middle = len(row) // 2
+        assert " " not in row[: middle - 1].strip()
+        assert " " in row[middle + 1 :].strip()
+        chart.smoothing = SMOOTHINGS[-1]
+        chart.show([Line.of("one", x, np.cos(40 * x) + 3)])
+        rows = [row for row in plot(chart) if row.strip()]
+        whole = [row for row in rows if " " not in row[5:-5]]
+        assert whole  # the average; the raw values around it are dotted
+        assert all(" " in row[5:-5] for row in rows if row not in whole)
+        assert len(rows) > 2 * len(whole)
+
+    alone(a_chart(), check, size=(WIDTH, HEIGHT), ascii=True)
