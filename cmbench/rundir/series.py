@@ -75,6 +75,9 @@ class Metrics:
         for i, first_step in openings(rows):
             self._extend(rows[start:i])
             start = i + 1
+            if not first_step:  # another file: not even its names need be the old ones
+                self.curves.clear()
+                self.last.clear()
             for curve in self.curves.values():
                 curve.drop_from(first_step)
             self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))

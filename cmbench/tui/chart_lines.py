@@ -9,6 +9,9 @@ from cmbench.tui.canvas import Floats, Mask
 
 LINES = 8  # colours
 GREY = LINES  # the colour of what stands behind the others, such as a parent's curve
+# Marks by the kind of a journal's row. What says most comes last, for of several in one place the last is seen.
+# Snapshots were due, and are many.
+SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What the dashboard says of a run, as rows of parts: text and style."""
 
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -12,6 +11,7 @@ import numpy as np
 from cmbench.measures import quality_keys, sampler_steps
 from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
+from cmbench.rundir.settings import in_force
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line
@@ -102,6 +102,19 @@ def scale_of(line: Line) -> Kind:
     return "log" if high > _WIDE * low else "linear"
 
 
+def first_row(view: RunView) -> str:
+    """Return when the first row of the metrics is to come; empty once one is there, or where that is not known."""
+    if view.keys or view.recipe is None:
+        return ""
+    if view.is_still and view.status.get("state") != "paused":
+        return "no rows: it ended before the first"
+    train, step = view.recipe.train, view.status.get("step") or 0
+    every = in_force(list(view.series.journal.settings)).get("log.every", view.recipe.log.every)
+    if not every:
+        return "no rows: log.every is 0"
+    return f"first row at step {min((step // every + 1) * every, train.steps):,}"
+
+
 def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:
     """Return the last values of a chart, and the best of a quality beside its floor."""
     last = view.last
@@ -143,20 +156,23 @@ def header(
     row.append((f" {sign} {'folder is gone' if state == 'gone' else state}", _PENS.get(style, "warning")))
     if view.alerts:
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
+    is_narrow = width is not None and width < _NARROW
     row += [("  frozen (z)", "warning")] if is_frozen else []
-    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), width is not None and width < _NARROW)}", ""))
+    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), is_narrow)}", ""))
     if pattern:
         row.append((f"  /{pattern if len(pattern) <= _PATTERN else f'{pattern[: _PATTERN - 2]}..'}/", "warning"))
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
         row.append((f"  eta {_coarse(now['eta_s'])}", ""))
+    if now.get("train_s") and not is_narrow:
+        row.append((f"  trained {_coarse(now['train_s'])}", ""))
     if now.get("checkpoint") is not None:
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
     if live and now.get("images_per_s"):
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
     if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
-        row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
+        row.append((f"  {'' if is_narrow else 'screen '}{rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 
@@ -262,15 +278,8 @@ def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
-    return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
-
-
-def _clock(moment: object) -> str:
-    """Return the time of day; of what is no time, dashes."""
-    try:
-        return time.strftime("%H:%M:%S ", time.localtime(float(moment)))  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, OSError):
-        return "--:--:-- "
+    stamps = signs.moments([row.get("time") for row in rows])
+    return [[(f"{s} ", "muted"), (said(row), _loudness(row))] for s, row in zip(stamps, rows, strict=True)]
 
 
 def said(row: JournalRow) -> str:

@@ -24,13 +24,11 @@ from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
-from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
 
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _AT_FIRST = 0.2  # where nothing is shown yet
 _TAIL = 1 << 14  # bytes of the console
-# What says most comes last, for of several in one place the last is seen. Snapshots were due, and are many.
-_SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
 _CHECKPOINTS = 16  # marks at most, so that an axis stays an axis
 
 
@@ -58,7 +56,7 @@ class RunView:
     def __post_init__(self) -> None:
         """Begin with nothing read."""
         self.series = Series(self.run)
-        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()  # held for a piece at a time: whoever draws does not wait for a whole file
 
     def read(self) -> set[str]:
@@ -227,7 +225,7 @@ class RunView:
         """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
         rows = list(self.series.journal.rows)
         marks, course = [], self._course()
-        for kind, sign in _SIGNS.items():
+        for kind, sign in SIGNS.items():
             found = [row for row in rows if row.get("kind") == kind]
             is_quiet = kind == "checkpoint"
             marks += [
@@ -266,7 +264,7 @@ class RunView:
             stat = path.stat()
         except OSError:
             return False
-        stamp = stat.st_mtime_ns, stat.st_size
+        stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino  # of a replaced folder all may be older
         changed = self._stamps.get(path) != stamp
         self._stamps[path] = stamp
         return changed

@@ -146,7 +146,7 @@ CALLS = {
     ("ls",): [[], ["--json"], ["--runs-dir", NAME]],
     ("show",): [["RUN"], ["RUN", "--json"], ["a"], ["@latest:" + HOSTILE]],
     ("compare",): [
-        *(["RUN", "live", option] for option in ("--plain", "--json", "--csv")),
+        *(["RUN", "live", option] for option in ("--plain", "--json", "--csv=-")),
         ["RUN", "live", "--html", "page.html"],
         ["RUN", "live", "--fail-if", f"'{HOSTILE}' > 0"],
         ["RUN", "--fail-if", HOSTILE],

@@ -604,3 +604,34 @@ def test_a_still_run_fills_the_width_and_all_charts_of_it_end_together():
         assert chart._x_ends() == (0, 100)
 
     alone(lambda: Chart("loss"), steps)
+
+
+def test_without_colours_lines_are_told_apart_by_their_dashes_and_the_focus_by_a_sign():
+    """Each line is drawn where the other is not: what a row of cells looks like tells which line it is of."""
+    x, first = steps_of(400), slice(0, 200)
+    lines = [Line.of("one", x[first], np.full(200, 1.0), 0), Line.of("two", x[200:], np.full(200, 1.0), 1)]
+
+    async def check(chart, pilot):
+        chart.smoothing = 0.0
+        chart.focus()
+        await pilot.pause()
+        chart.show(lines)
+        assert picture(chart)[0].startswith("+- > loss  === one  --- two -")
+        chart.screen.set_focus(None)
+        await pilot.pause()
+        chart.show(lines)
+        assert picture(chart)[0].startswith("+- loss  === one  --- two -")
+        row = max(plot(chart), key=lambda row: len(row) - row.count(" "))
+        drawn = row.rstrip()
+        middle = len(drawn) // 2
+        assert " " not in drawn[: middle - 4]
+        assert " " in drawn[middle + 4 :]
+        chart.smoothing = SMOOTHINGS[-1]
+        chart.show([Line.of("one", x, np.cos(40 * x) + 3)])
+        rows = [row for row in plot(chart) if row.strip()]
+        whole = [row for row in rows if " " not in row[5:30]]
+        assert whole  # the average; the raw values around it are dotted
+        assert all(" " in row[5:30] for row in rows if row not in whole)
+        assert len(rows) > 2 * len(whole)
+
+    alone(a_chart(), check, size=(WIDTH, HEIGHT), ascii=True)

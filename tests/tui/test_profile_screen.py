@@ -98,7 +98,7 @@ def test_the_reference_is_kept_when_the_screen_is_left(run):
         await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
         await settle(app, pilot)
         assert app.screen.query_one("#curve-tangent_norm", Chart).note == "step 45, dashed: 40"
-        await pilot.press("r")
+        await pilot.press("2")
         assert "/ step 40" in shown(app)
 
     show(run, steps)
@@ -107,7 +107,7 @@ def test_the_reference_is_kept_when_the_screen_is_left(run):
 @at_both_sizes
 def test_a_ratio_without_a_reference_is_to_the_first(run, size):
     async def steps(app, pilot):
-        await pilot.press("r")
+        await pilot.press("2")
         assert app.screen.query_one(Waterfall).reference[0] == 5
         assert "/ step 5" in shown(app)
 
@@ -179,7 +179,7 @@ def test_curves_and_waterfall_have_one_cursor(run, size):
 @at_both_sizes
 def test_a_run_without_profiles(run, size):
     async def steps(app, pilot):
-        await pilot.press("m", "r", "n", "v", "w", "right_square_bracket")
+        await pilot.press("m", "2", "3", "1", "w", "right_square_bracket")
         await pilot.pause()
         assert "not measured in this run" in shown(app)
         await pilot.press("left", "up", "0")
@@ -193,7 +193,7 @@ def test_a_run_without_profiles(run, size):
 
 def test_other_bins_after_a_resume(run):
     async def steps(app, pilot):
-        await pilot.press("m", "r", "left")
+        await pilot.press("m", "2", "left")
         add(run.profiles, {"segment": 2, "first_step": 39}, profile(45, bins=3))
         await settle(app, pilot)
         for key in ("n", "v", "r", "w", "left", "0"):

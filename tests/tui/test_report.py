@@ -84,6 +84,10 @@ def test_the_header_says_what_matters_first():
     assert row == " ct_edm·a3f9  ● running  ⚠ 2  214/100k  eta 1h07m  ckpt 200  910 images/s  4.1 kB/s"
     (row,) = text(report.header(view, 4100.0, False, False, width=100))
     assert "  step 214/100,000 0%  eta 1h07m" in row
+    assert row.endswith("  screen 4.1 kB/s")
+    view.status["train_s"] = 3700.0
+    (row,) = text(report.header(view, None, False, False, width=100))
+    assert "  eta 1h07m  trained 1h02m  ckpt 200" in row
 
 
 @pytest.mark.parametrize(("ascii", "gap"), [(False, "…"), (True, "~")])
@@ -171,7 +175,7 @@ def test_the_journal_in_words():
         "? ?",
     ]
     shown = report.journal(rows)
-    assert text(shown)[0] == time.strftime("%H:%M:%S ", time.localtime(0)) + said[0]
+    assert text(shown)[0] == time.strftime("%m-%d %H:%M:%S ", time.localtime(0)) + said[0]
     assert [row[1][1] for row in shown] == ["warning", "", "strong", "strong", "error", "error", ""]
 
 

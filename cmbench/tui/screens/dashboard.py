@@ -130,7 +130,7 @@ class DashboardScreen(RunScreen):
         if not self.is_active:
             return
         was_over, self._is_over = self._is_over, self.view.is_over
-        if changed & {"rows", "recipe"} or was_over != self._is_over:
+        if changed & {"rows", "recipe"} or was_over != self._is_over or self.has_class("waiting"):
             self._show_charts()
             self._show_waterfall()
         self._show_header()
@@ -152,6 +152,10 @@ class DashboardScreen(RunScreen):
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
         end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
+        waits = report.first_row(self.view)
+        self.set_class(bool(waits), "waiting")  # one chart then has the whole room
+        for chart in self.charts.charts:
+            chart.instead = waits
         self.charts.show(names, self.view.marks(axis), end, start, is_still=is_over)
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 
@@ -254,6 +258,17 @@ class DashboardScreen(RunScreen):
         step = None if cursor is None else self.view.step_at(self.charts.axis, cursor)
         if child := await forking.ask(self, self.view, step):
             self.bench.open_run(child)
+
+    def step_back(self) -> bool:
+        """Close the filter's line, or let an enlarged chart be small again. Return whether there was one of them."""
+        line = self.query_one(MetricFilter)
+        if line.display:
+            line.action_leave()
+        elif self.has_class("enlarged"):
+            self.remove_class("enlarged")
+        else:
+            return False
+        return True
 
     def action_axis(self) -> None:
         """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""

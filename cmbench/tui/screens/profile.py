@@ -32,9 +32,9 @@ class ProfileScreen(ReadingScreen):
     AUTO_FOCUS = "#curve-tangent_norm"
     BINDINGS = [
         Binding("m", "reference", "Freeze as reference", id="profile.reference"),
-        Binding("v", "mode('value')", "Value", id="profile.value"),
-        Binding("r", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
-        Binding("n", "mode('row')", "Row-normalised", id="profile.row"),
+        Binding("1", "mode('value')", "Value", id="profile.value"),
+        Binding("2", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
+        Binding("3", "mode('row')", "Row-normalised", id="profile.row"),
         Binding("w", "quantity(1)", "Waterfall of", id="profile.quantity"),
         Binding("left_square_bracket", "curve(-1)", "Curve before", id="profile.curve_before", show=False),
         Binding("right_square_bracket", "curve(1)", "Next curve", id="profile.curve_after", show=False),

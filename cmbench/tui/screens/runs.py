@@ -25,7 +25,7 @@ class RunsScreen(RunsView):
         Binding("C", "compare", "Compare", id="runs.compare"),
         Binding("slash,f", "filter", "Filter", id="runs.filter"),
         Binding("ctrl+f", "clear_filter", "No filter", id="runs.clear_filter", priority=True, show=False),
-        Binding("s", "sort", "Sort", id="runs.sort"),
+        Binding("o", "sort", "Sort", id="runs.sort"),
         Binding("M", "metric", "Sort by a figure", id="runs.metric", show=False),
         Binding("R", "reverse", "Reverse", id="runs.reverse"),
         Binding("r", "do('resume')", "Resume", id="runs.resume"),
@@ -41,6 +41,17 @@ class RunsScreen(RunsView):
     def action_filter(self) -> None:
         """Let the user type a filter."""
         self.query_one(FilterBar).open()
+
+    def step_back(self) -> bool:
+        """Close the filter's line, or take an old filter away. Return whether there was one of them."""
+        bar = self.query_one(FilterBar)
+        if bar.has_class("-open"):
+            bar.action_leave()
+        elif self._filter_text:
+            bar.clear()
+        else:
+            return False
+        return True
 
     def action_clear_filter(self) -> None:
         """Show all runs again."""

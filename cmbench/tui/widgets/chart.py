@@ -34,6 +34,10 @@ class Chart(ChartMouse):
         """Return axes, lines, marks and cursor."""
         grid, palette = Grid.blank(width, height), self._styles()
         rows, columns = height - 1, width - LABEL - 1
+        if self.instead and not self._lines:
+            grid.write(max(0, (width - len(self.instead)) // 2), height // 2, self.instead, _AXIS)
+            self.frame_title = self.frame_note = ""
+            return grid, palette
         if rows < 1 or columns < 4:
             return grid, palette
         x_ends = self._x_ends()
@@ -42,12 +46,12 @@ class Chart(ChartMouse):
         self._draw_axes(grid, rows, columns, x_ends, y_ends)
         masks, owners = [], []
         for shadow in (True, False):
-            for line, (x, low, high, mean) in zip(self._lines, drawn, strict=True):
+            for i, (line, (x, low, high, mean)) in enumerate(zip(self._lines, drawn, strict=True)):
                 if shadow and mean is None:
                     continue
                 ends = (low, high) if shadow or mean is None else (mean, mean)
                 spread = canvas.columns(x, *ends, line.bad | np.isnan(high), x_ends, 2 * columns)
-                masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash, coarse=self.ascii))
+                masks.append(canvas.dots(spread, y_ends, rows, self._dash(i, line, shadow), coarse=self.ascii))
                 owners.append(_SHADOW + line.colour if shadow else _LINE + line.colour)
         if masks:
             codes, owner = canvas.layered(masks)
@@ -60,6 +64,14 @@ class Chart(ChartMouse):
         self._draw_bands(grid, rows, y_ends)
         self._label_frame()
         return grid, palette
+
+    def _dash(self, i: int, line: Line, shadow: bool = False) -> str:
+        """Return the dashes of a chart's line, by its place; where there are no colours, no two have the same."""
+        if not self.colourless:
+            return "solid" if shadow else line.dash
+        if shadow:
+            return "dotted"
+        return line.dash if line.dash != "solid" else list(canvas.DASHES)[i % len(canvas.DASHES)]
 
     def _draw_axes(
         self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float], y_ends: tuple[float, float]
@@ -94,7 +106,8 @@ class Chart(ChartMouse):
         y_ends: tuple[float, float],
     ) -> None:
         """Put a sign on each point of a line that has few: one dot alone is hard to see."""
-        for line, (x, low, high, _) in zip(self._lines, drawn, strict=True):
+        signs = ("o+*" if self.ascii else "•◦▪") if self.colourless else "•"
+        for i, (line, (x, low, high, _)) in enumerate(zip(self._lines, drawn, strict=True)):
             if len(x) > columns // _FEW:
                 continue
             with np.errstate(over="ignore"):
@@ -102,7 +115,7 @@ class Chart(ChartMouse):
                 down = (y_ends[1] - (low / 2 + high / 2)) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
             there = np.isfinite(down) & (across >= 0) & (across <= columns - 1) & (down > -0.5) & (down < rows - 0.4)
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
-                grid.write(LABEL + 1 + int(column), int(row), "o" if self.ascii else "•", _LINE + line.colour)
+                grid.write(LABEL + 1 + int(column), int(row), signs[i % len(signs)], _LINE + line.colour)
 
     def _draw_gap(
         self,
@@ -194,8 +207,17 @@ class Chart(ChartMouse):
 
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
-        self.frame_title = f"{self.title}{kind}{self._average_named()}"
+        self.frame_title = f"{self.title}{kind}{self._average_named()}{self._lines_named()}"
         self.frame_note = self._reading() if self.cursor is not None else self.note
+
+    def _lines_named(self) -> str:
+        """Return which line has which dashes, where colours do not tell them apart."""
+        if not self.colourless or len(self._lines) < 2:
+            return ""
+        bar, gap = ("=", "-") if self.ascii else ("━", "╌")
+        shown = {"solid": 3 * bar, "dashed": 3 * gap, "dotted": ". ." if self.ascii else "┈┈┈"}
+        names = (f"{shown[self._dash(i, line)]} {plain(line.label)}" for i, line in enumerate(self._lines))
+        return f"  {'  '.join(names)}"
 
     def _average_named(self) -> str:
         """Return what the average is called: its kind, its standard deviation in shares of the rows, and in rows."""

@@ -8,7 +8,7 @@ from textual.message import Message
 
 from cmbench.tui.axes import Ticks
 from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
 from cmbench.tui.scales import KINDS, Scale, grown, number
 from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 from cmbench.tui.widgets.grid import GridWidget
@@ -30,6 +30,7 @@ class ChartKeys(GridWidget, can_focus=True):
         smooth: whether lines can be averaged.
     """
 
+    HELP = f"On the axis: {', '.join(f'`{sign}` {kind}' for kind, sign in SIGNS.items())}. On top: `✕` not finite."
     BINDINGS = [
         Binding("y", "scale", "lin / log / symlog", id="chart.scale"),
         Binding("s", "smooth", "Smooth", id="chart.smooth"),
@@ -114,6 +115,7 @@ class ChartKeys(GridWidget, can_focus=True):
         self.bands: Sequence[Band] = ()  # shaded behind the lines
         self.x_title = ""  # of the horizontal axis, in files
         self.shades_gap = False  # between the first two lines
+        self.instead = ""  # what stands in place of axes while there is no line
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
