@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmbench import consent, recipe
+from cmbench import consent, recipe, steering
 from cmbench.cli import _screen, _train
 from cmbench.cli.resume import began_in, kept_tables
 from cmbench.recipe import COMPONENTS
@@ -26,7 +26,7 @@ def fork(
     parent = select(name, runs_folder(runs_dir))
     step = parents.nearest_checkpoint(parent, wanted)
     whole = recipe.load(parent.recipe)
-    parents.check_changes(whole, overrides, step, parent.name)
+    steering.check_fork(whole, overrides, step, parent.name)
     began, passed_over = began_in(parent, trust)
     consent.ask(consent.kinds(whole.tables()), str(parent.recipe), began)
     for tables, where in kept_tables(parent):

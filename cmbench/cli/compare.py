@@ -9,8 +9,8 @@ import typer
 
 from cmbench.cli import _dashboard, _outputs, _screen
 from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
+from cmbench.comparison import filter as run_filter
 from cmbench.errors import NotFoundError, UsageError, naming
-from cmbench.rundir import filter as run_filter
 from cmbench.rundir import overview
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many

@@ -19,8 +19,8 @@ from cmbench.rundir import layout, settings
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.parents import check_changes
 from cmbench.rundir.select import runs_folder
+from cmbench.steering import check_fork
 
 
 def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:
@@ -32,7 +32,7 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
     Args:
         parent: the run.
         step: of one of its checkpoints.
-        overrides: `table.key=value`, of keys that `parents.check_changes` allows.
+        overrides: `table.key=value`, of keys that `steering.check_fork` allows.
         runs_dir: where the child is made, and a teacher's run looked for.
         argv: the command, for meta.json.
 
@@ -82,7 +82,7 @@ def _recipe(parent: RunDir, step: int, overrides: Sequence[str]) -> Recipe:
             table, _, name = key.partition(".")
             tables[table] = {**tables[table], name: value}
     given = recipes.parse_overrides(overrides)
-    check_changes(recipes.check_tables(tables, str(parent.recipe)), overrides, step, parent.name)
+    check_fork(recipes.check_tables(tables, str(parent.recipe)), overrides, step, parent.name)
     where = f"{parent.name}, forked"
     return build.complete(recipes.check_tables(recipes.merged(tables, given), where), where)
 

@@ -1,23 +1,14 @@
-"""What a run is a fork of: which checkpoint of which run, and which keys a fork may change. No torch."""
+"""What a run is a fork of: which checkpoint of which run. No torch."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cmbench import recipe as recipes
-from cmbench.errors import NotFoundError, UsageError, nearest
-from cmbench.recipe import Recipe
+from cmbench.errors import NotFoundError
 from cmbench.rundir import checkpoints
 from cmbench.rundir.fields import table, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.text import shown_key
-
-# What else a recipe has, the state in a checkpoint depends on: weights, data, times and their bins.
-_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
-_KEYS = ("seed", "name", "profile.every")
-_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
 
 
 @dataclass(frozen=True)
@@ -64,32 +55,3 @@ def nearest_checkpoint(run: RunDir, wanted: str) -> int:
         there = f"the first is at {steps[0]}" if steps else "it has none"
         raise NotFoundError(f"{run.name}: no checkpoint up to step {int(wanted)} to fork from: {there}")
     return before[-1]
-
-
-def check_changes(recipe: Recipe, overrides: Sequence[str], step: int, where: str) -> None:
-    """Refuse what a fork cannot change, and one that has nothing to do.
-
-    Args:
-        recipe: of the parent, complete.
-        overrides: `table.key=value`.
-        step: of the checkpoint.
-        where: what messages name, the run.
-
-    Raises:
-        UsageError: a key stands for what the checkpoint was made with, or no step is left.
-    """
-    given = recipes.flat_overrides(overrides)
-    keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_change(key)]
-    for key in given:
-        if not _may_change(key):
-            raise UsageError(
-                f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
-                f"key; allowed: keys of {', '.join(_TABLES)}, {', '.join(_KEYS)}{nearest(key, keys)}"
-            )
-    steps = given.get("train.steps", recipe.train.steps)
-    if isinstance(steps, int) and steps <= step:
-        raise UsageError(f"{where}: train.steps: found {steps}, allowed for a fork at step {step}: more than {step}")
-
-
-def _may_change(key: str) -> bool:
-    return key in _KEYS or (key.split(".")[0] in _TABLES and "." in key and key not in _FIXED)

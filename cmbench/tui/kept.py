@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from cmbench import regular
+from cmbench.comparison.filter import parse
 from cmbench.config import Config, Strings
 from cmbench.errors import UsageError
 from cmbench.rundir.files import from_json, to_json, write_atomically
-from cmbench.rundir.filter import parse
 from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 

@@ -61,7 +61,7 @@ def test_a_fork_is_asked_for_at_the_cursor_and_what_is_refused_stays(tmp_path, m
 
     async def steps(app, pilot):
         app.focused.set_cursor(19.0)
-        await pilot.press("F")
+        await pilot.press("K")
         await until(pilot, lambda: isinstance(app.screen, Ask))
         assert "at checkpoint 10 with" in shown(app)
         app.screen.query_one(Input).value = "network.width=8"
@@ -80,7 +80,7 @@ def test_a_fork_is_asked_for_at_the_cursor_and_what_is_refused_stays(tmp_path, m
 
 def test_what_has_no_checkpoint_is_refused_in_a_line(tmp_path):
     async def steps(app, pilot):
-        await pilot.press("F")
+        await pilot.press("K")
         await until(pilot, lambda: app.said)
         assert "no checkpoint" in app.said[-1]
         assert isinstance(app.screen, DashboardScreen)

@@ -161,13 +161,14 @@ def test_the_palette_opens_by_the_key_that_it_was_given(tmp_path):
 ALIKE = [  # what goes by one letter on several screens is one thing: the way there and back, a line up or down
     {"runs.up", "recipe.up", "journal.up", "compare_report.up"},
     {"runs.down", "recipe.down", "journal.down", "compare_report.down"},
-    {"dashboard.profile", "profile.back"},
+    {"dashboard.profile", "profile.back", "spike.profile"},
     {"dashboard.journal", "journal.back", "compare.report", "compare_report.back"},
     {"dashboard.console", "journal.other"},
     {"dashboard.recipe", "runs.recipe", "recipe.back"},
     {"profile.reference", "snapshots.pin"},
     {"dashboard.waterfall", "profile.quantity"},
     {"run.stop", "runs.stop"},
+    {"dashboard.runs", "compare.runs", "snapshots.runs", "spike.back"},
 ]
 
 

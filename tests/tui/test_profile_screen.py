@@ -79,7 +79,7 @@ def test_the_reference(run, size):
         assert [line.label for line in chart._lines] == ["step 40", "now"]
         assert chart.note == "step 45, dashed: 40"
         modes = []
-        for key in "rnv":
+        for key in "231":
             await pilot.press(key)
             modes.append((waterfall.mode, waterfall.frame_title))
         title = "tangent norm over t, steps down"
@@ -196,7 +196,7 @@ def test_other_bins_after_a_resume(run):
         await pilot.press("m", "2", "left")
         add(run.profiles, {"segment": 2, "first_step": 39}, profile(45, bins=3))
         await settle(app, pilot)
-        for key in ("n", "v", "r", "w", "left", "0"):
+        for key in ("3", "1", "2", "w", "left", "0"):
             await pilot.press(key)
             await settle(app, pilot)
         assert app.screen.query_one("#curve-loss", Chart).note == "step 45, dashed: 40"

@@ -6,6 +6,7 @@ from typing import Any
 
 from textual.screen import Screen
 
+from cmbench import steering
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch, parents
 from cmbench.rundir.layout import RunDir
@@ -47,7 +48,7 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
         text = answer
         overrides = [part for part in _NEXT.split(answer.strip()) if part]
         try:
-            parents.check_changes(view.recipe, overrides, found, short(run.name))
+            steering.check_fork(view.recipe, overrides, found, short(run.name))
             path = run.path.resolve()
             arguments = ["run", "--from", f"{path}@{found}", "--runs-dir", str(path.parent)]
             arguments += [part for override in overrides for part in ("--set", override)]

@@ -13,9 +13,9 @@ from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import DataTable, Static
 
+from cmbench.comparison.filter import Filter, parse
 from cmbench.rundir import losses
 from cmbench.rundir.files import read_json
-from cmbench.rundir.filter import Filter, parse
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, Overview
 from cmbench.tui import signs

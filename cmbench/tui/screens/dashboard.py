@@ -48,7 +48,7 @@ class DashboardScreen(RunScreen):
         ),
         Binding("enter", "enlarge", "Enlarge", id="dashboard.enlarge", show=False),
         Binding("x", "axis", "x axis", id="dashboard.axis"),
-        Binding("F", "fork", "Fork a child run", id="dashboard.fork", show=False),
+        Binding("K", "fork", "Fork a child run", id="dashboard.fork", show=False),
         Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
         Binding("P", "pin", "Pin this chart", id="dashboard.pin", show=False),
         Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),

@@ -6,8 +6,8 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
+from cmbench.comparison.filter import parse
 from cmbench.errors import UsageError, nearest
-from cmbench.rundir.filter import parse
 from cmbench.rundir.overview import figure_names
 from cmbench.tui.screens._run_actions import ACTIONS, say
 from cmbench.tui.screens._runs_view import RunsView

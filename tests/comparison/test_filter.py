@@ -3,8 +3,8 @@
 import pytest
 from fake_runs import fake_run
 
+from cmbench.comparison.filter import parse
 from cmbench.errors import UsageError
-from cmbench.rundir.filter import parse
 from cmbench.rundir.overview import Overview
 
 
