@@ -10,6 +10,7 @@ from cmbench.rundir import floors, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
+from cmbench.text import cut
 from cmbench.tui.signs import clock, four_digits
 
 
@@ -25,7 +26,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
         if any(look.is_within_floor for look in looks):
             _screen.line(floors.legend())
     else:
-        _screen.line(f"no runs in {folder}: cmbench run recipes/ct_edm.toml", err=True)
+        _screen.line(f"no runs in {cut(str(folder), 200)}: cmbench run recipes/ct_edm.toml", err=True)
 
 
 def _about(run: RunDir) -> dict[str, Any]:

@@ -213,7 +213,7 @@ KINDS = {
     "32-bit integers up to 65535": Kind("a.tif", array(DEEP.astype(np.int32)), grey(DEEP / 257), {"grey", "16-bit"}),
     "floats": Kind("a.tif", array(FLOATS), grey(255 * FLOATS), {"grey", "float"}),
     "cmyk tiff": Kind("a.tif", saved("CMYK", CMYK), of_cmyk(CMYK), {"CMYK"}, 1.01),
-    "ycbcr tiff": Kind("a.tif", saved("YCbCr", YCBCR), of_ycbcr(YCBCR), {"YCbCr"}, 1.5),
+    "ycbcr tiff": Kind("a.tif", saved("YCbCr", YCBCR, compression="tiff_lzw"), of_ycbcr(YCBCR), {"YCbCr"}, 1.5),
     "lab tiff": Kind("a.tif", saved("LAB", LAB), of_lab(LAB), {"LAB"}, 2),
     "animated gif": Kind("a.gif", lambda p: frames(p), RGB, {"animated"}, 0),
     "animated png": Kind("a.png", lambda p: frames(p), RGB, {"animated"}),
