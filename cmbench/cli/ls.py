@@ -11,6 +11,7 @@ from cmbench.rundir import floors, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
+from cmbench.text import cut
 from cmbench.tui.signs import age, four_digits
 
 
@@ -27,7 +28,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
             _screen.line(floors.legend())
     else:
         begin = f"cmbench run {_first_recipe()} begins one, --runs-dir FOLDER looks elsewhere"
-        _screen.line(f"no runs in {folder}: {begin}", err=True)
+        _screen.line(f"no runs in {cut(str(folder), 200)}: {begin}", err=True)
 
 
 def _first_recipe() -> str:
