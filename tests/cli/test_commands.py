@@ -48,6 +48,7 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
         "recipe.source.toml",
         "meta.json",
         "status.json",
+        "machine.jsonl",
         "metrics.jsonl",
         "profiles.jsonl",
         "events.jsonl",
