@@ -4,6 +4,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
@@ -328,7 +329,8 @@ def find(name: str) -> Path:
 
 
 def available() -> list[Path]:
-    """List the recipes of ./recipes, or else those beside the package."""
-    folders = (Path("recipes"), PACKAGE.parent / "recipes")
+    """List the recipes of ./recipes, or else those that came with the package: beside it, or as data of it."""
+    shipped = Path(sysconfig.get_path("data")) / "share" / "cmbench" / "recipes"
+    folders = (Path("recipes"), PACKAGE.parent / "recipes", shipped)
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     return sorted(folder.glob("*.toml"))

@@ -22,9 +22,12 @@ KEYS = (
     "snapshot.every",
     "evaluate.every",
 )
-
-
 PLACES = frozenset({"data.root", "train.device"})  # named anew where a run is taken up, as `rundir.places` keeps them
+
+# What a fork may change. The state in a checkpoint depends on the rest: weights, data, times and their bins.
+_FORK_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
+_FORK_KEYS = ("seed", "name", "profile.every")
+_FORK_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
 
 
 class _Objective(Config):
@@ -118,3 +121,32 @@ def _check_key(recipe: Recipe, key: str, where: str, also: Collection[str]) -> N
             f"{where}: {shown_key([key])}: cannot be changed while a run trains{nearest(full, allowed)} "
             f"(allowed: {', '.join(allowed)})"
         )
+
+
+def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str) -> None:
+    """Refuse what a fork cannot change, and one that has nothing to do.
+
+    Args:
+        recipe: of the parent, complete.
+        overrides: `table.key=value`.
+        step: of the checkpoint.
+        where: what messages name, the run.
+
+    Raises:
+        UsageError: a key stands for what the checkpoint was made with, or no step is left.
+    """
+    given = recipes.flat_overrides(overrides)
+    keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_fork(key)]
+    for key in given:
+        if not _may_fork(key):
+            raise UsageError(
+                f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
+                f"key; allowed: keys of {', '.join(_FORK_TABLES)}, {', '.join(_FORK_KEYS)}{nearest(key, keys)}"
+            )
+    steps = given.get("train.steps", recipe.train.steps)
+    if isinstance(steps, int) and steps <= step:
+        raise UsageError(f"{where}: train.steps: found {steps}, allowed for a fork at step {step}: more than {step}")
+
+
+def _may_fork(key: str) -> bool:
+    return key in _FORK_KEYS or (key.split(".")[0] in _FORK_TABLES and "." in key and key not in _FORK_FIXED)

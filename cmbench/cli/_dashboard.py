@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from cmbench.cli import _screen
 from cmbench.cli._guard import sane_terminal
+from cmbench.rundir.launch import Start
 from cmbench.rundir.layout import RunDir
 
 if TYPE_CHECKING:
+    from cmbench.tui.app import CmbenchApp
     from cmbench.tui.settings import Settings
 
 
@@ -63,13 +65,39 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
         UsageError: the user's settings cannot be used.
     """
     given = settings()
+    from cmbench.tui import kept
     from cmbench.tui.app import CmbenchApp
     from cmbench.tui.widgets.pixels import pixel_protocol
 
     if ascii_only:
         given = given.model_copy(update={"ascii": True})
     folder = runs[0].path.parent if runs else runs_dir
-    app = CmbenchApp(folder, runs, given, pixels=pixel_protocol())
+    _run(CmbenchApp(folder, runs, given, pixels=pixel_protocol(), kept=kept.Kept(kept.path())))
+
+
+def show_start(start: Start) -> RunDir:
+    """Show that a trainer starts, then its run's dashboard, until the user leaves. Return the run.
+
+    Raises:
+        RefusedError: the trainer said no.
+        KeyboardInterrupt: the user said no before it had accepted; no trainer is left.
+    """
+    from cmbench.tui import kept
+    from cmbench.tui.app import CmbenchApp
+    from cmbench.tui.widgets.pixels import pixel_protocol
+
+    app = CmbenchApp(Path(), (), settings(), pixels=pixel_protocol(), kept=kept.Kept(kept.path()), start=start)
+    _run(app)
+    if app.refusal is not None:
+        raise app.refusal
+    if app.is_cancelled:
+        raise KeyboardInterrupt
+    if not start.is_answered:
+        _screen.line(f"{start.subject}: still starts, the run goes on (Ctrl-C: cancel)", err=True)
+    return start.wait()
+
+
+def _run(app: "CmbenchApp") -> None:
     with nullcontext() if _is_in_browser() else sane_terminal():
         app.run()
     if app.return_code:

@@ -11,7 +11,7 @@ import typer
 
 from cmbench import recipe
 from cmbench.cli import _screen
-from cmbench.cli._lines import event_line, metrics_line
+from cmbench.cli._lines import Stamps, event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
 from cmbench.rundir.fields import number_of
@@ -25,12 +25,12 @@ _EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit
 
 def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
     """Yield the lines of a run until it ends; `past` as in `rows`."""
-    train = recipe.load(run.recipe).train
+    train, stamps = recipe.load(run.recipe).train, Stamps()
     for row in rows(run, past):
         if "kind" in row:
-            yield event_line(row)
+            yield stamps.of(row, event_line(row))
         elif "step" in row:
-            yield metrics_line(row, train.steps, train.batch_size)
+            yield stamps.of(row, metrics_line(row, train.steps, train.batch_size))
 
 
 def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:

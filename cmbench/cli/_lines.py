@@ -6,9 +6,23 @@ from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.fields import number_of
 from cmbench.rundir.log import Row
 from cmbench.text import brief
-from cmbench.tui.signs import clock, four_digits
+from cmbench.tui.signs import clock, date_and_clock, four_digits
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
+
+
+class Stamps:
+    """Tells when each line of a log was: the time of day, and the day in front where it is another than before."""
+
+    def __init__(self) -> None:
+        self._day = ""
+
+    def of(self, row: Row, line: str) -> str:
+        """Return a row's line with its time in front."""
+        day, hour = date_and_clock(row.get("time"))
+        before = f"{day} " if day and day != self._day else ""
+        self._day = day or self._day
+        return f"{before}{hour}  {line}"
 
 
 def metrics_line(row: Row, of: int, batch_size: int) -> str:
@@ -32,6 +46,7 @@ def event_line(row: Row) -> str:
     """One row of the journal, e.g. `step 1000  checkpoint checkpoints/00001000`; what is long is cut."""
     say: dict[str, Callable[[Row], str]] = {
         "started": lambda r: "started",
+        "forked": lambda r: f"forked from {r.get('parent')}",
         "warning": lambda r: f"warning: {r['text']}",
         "data": lambda r: f"data: {r['text']}",
         "initialised": lambda r: (

@@ -72,6 +72,10 @@ RecipeFile = Annotated[
     str,
     typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="A recipe's path or name."),
 ]
+RecipeFileOrNone = Annotated[
+    str | None,
+    typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="A recipe's path or name."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the recipe; may be repeated."),

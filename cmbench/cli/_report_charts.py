@@ -1,7 +1,5 @@
 """The charts of a comparison, by matplotlib: curves, and the newest profiles over each other, as SVG or PNG."""
 
-import importlib.util
-import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +7,17 @@ import numpy as np
 
 from cmbench.comparison.compare import Comparison
 from cmbench.comparison.member import Member
-from cmbench.errors import UsageError
 from cmbench.measures import SCHEDULES, Floor
 from cmbench.rundir import floors
 from cmbench.rundir.columns import Column, Floats
+from cmbench.tui.chart_file import drawable, plain_ticks, saved
 from cmbench.tui.colours import line_colours
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.smoothing import USUAL, average, width_in_rows
-from cmbench.tui.text import plain, short
+from cmbench.tui.text import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _POINTS = 300  # of a curve, whose average is drawn; what the rows span is shaded
@@ -29,48 +26,17 @@ _WIDE = 30.0  # values that span more than this many times are seen better on a 
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
 _LEGEND = 0.18  # inches of a line
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
-_SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "cmbench",  # the same bytes twice
-    "text.parse_math": False,  # a name with a dollar is a name
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "lines.linewidth": 1.2,
-    "font.size": 8.0,
-}
-
-
-def check(option: str) -> None:
-    """Make sure that charts can be drawn.
-
-    Raises:
-        UsageError: matplotlib is not there.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(f"{option}: matplotlib is not installed (pip install 'cmbench[plots]')")
 
 
 def svg(found: Comparison) -> str:
     """Return the charts as an SVG element that refers to nothing outside it."""
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    text = _saved(found, format="svg", metadata=metadata).decode()
+    text = saved(lambda: _figure(found), is_svg=True).decode()
     return text[text.index("<svg") :]
 
 
 def png(found: Comparison) -> bytes:
     """Return the charts as a PNG."""
-    return _saved(found, format="png", dpi=120)
-
-
-def _saved(found: Comparison, **how: Any) -> bytes:
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context(_SETTINGS):
-        _figure(found).savefig(buffer, **how)
-    return buffer.getvalue()
+    return saved(lambda: _figure(found), is_svg=False)
 
 
 def _figure(found: Comparison) -> "Figure":
@@ -106,14 +72,9 @@ def _legend(found: Comparison) -> list[Any]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], label=f"{member.letter}  {_drawable(short(member.run.name))}", **_look(i))
+        Line2D([], [], label=f"{member.letter}  {drawable(short(member.run.name))}", **_look(i))
         for i, member in enumerate(found.members)
     ]
-
-
-def _drawable(text: str) -> str:
-    """Return text in characters that every font has."""
-    return plain(text).replace("·", " ").encode("ascii", "replace").decode()
 
 
 def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> None:
@@ -163,7 +124,7 @@ def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:
     ends = [end for own in edges if own for end in (own[0], own[-1])]
     if ends and min(ends) > 0 and max(ends) > _WIDE * min(ends):
         axes.set_xscale("log")
-        _plain_ticks(axes.xaxis)
+        plain_ticks(axes.xaxis)
     for i, (own, shown) in enumerate(zip(edges, profiles, strict=True)):
         if shown and len(own) == len(shown[1]) + 1:
             axes.stairs(shown[1], own, baseline=None, **_look(i))
@@ -179,17 +140,11 @@ def _edges(members: Sequence[Member]) -> tuple[str, list[list[float]]]:
     return "t, of each run its own", [member.edges for member in members]
 
 
-def _plain_ticks(axis: "Axis") -> None:
-    """Write numbers as text: matplotlib's own for log axes are formulas."""
-    axis.set_major_formatter(lambda value, _: number(value))
-    axis.set_minor_formatter(lambda value, _: "")
-
-
 def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
     """Put a title and axes around values."""
-    axes.set_title(_drawable(title), loc="left", fontsize=9)
+    axes.set_title(drawable(title), loc="left", fontsize=9)
     axes.set_xlabel(x)
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and np.quantile(finite, 0.98) > _WIDE * np.quantile(finite, 0.02):
         axes.set_yscale("log")
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)

@@ -9,10 +9,9 @@ from cmbench.comparison.compare import Comparison
 from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
 from cmbench.rundir import floors
-from cmbench.tui.text import plain
+from cmbench.tui.chart_file import safe
 
 HEADERS = ("section", "name", "figure", "letter", "run", "value")
-_FORMULA = ("=", "+", "-", "@")
 
 _Line = tuple[str, str, str, int, Any]  # section, name, figure, place of the run, value
 
@@ -25,16 +24,8 @@ def encoded(found: Comparison) -> str:
     for section, name, figure, i, value in (*_tables(found), *_metrics(found), *_rest(found)):
         if value is not None and value is not MISSING:
             member = found.members[i]
-            writer.writerow(_safe(part) for part in (section, name, figure, member.letter, member.run.name, value))
+            writer.writerow(safe(part) for part in (section, name, figure, member.letter, member.run.name, value))
     return buffer.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    """Return numbers as they are, and text so that a spreadsheet takes it for text."""
-    if isinstance(value, int | float):
-        return value
-    text = plain(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _tables(found: Comparison) -> Iterator[_Line]:

@@ -4,11 +4,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cmbench.cli import _dashboard, _follow, _screen, _signals
-from cmbench.cli._lines import event_line, metrics_line
+from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
+from cmbench.cli._lines import Stamps, event_line, metrics_line
 from cmbench.errors import DivergedError, writing_on
 from cmbench.rundir import launch, status
 from cmbench.rundir.files import open_to_append, write_all
@@ -30,22 +31,34 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         foreground: asked for by the user; without a terminal, under CI and under Slurm it is so in any case.
         detach: start it and return.
     """
+    if not launch.is_detached():
+        _say_that_it_starts(Path(arguments[1]).name)  # before the dashboard is imported, too
     if foreground or not (detach or _has_terminal()):
         return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
-    run = launch.start_detached(arguments)
+    start = launch.Start(arguments)
+    try:
+        run = _dashboard.show_start(start) if shows else start.wait()
+    except KeyboardInterrupt:
+        start.cancel()
+        raise
     if detach:
         _screen.line(run.name)
         return 0
     if not shows:
         return _follow.follow_started(run)
-    _dashboard.show(run.path.parent, [run])
     if status.is_live(run):
         _screen.line(f"left running: cmbench watch {address(run)}, cmbench stop {address(run)}")
         return 0
     return _follow.closing(run)
+
+
+def _say_that_it_starts(subject: str) -> None:
+    """Give a sign of life to whoever looks: seconds pass until torch is imported and the model built."""
+    if _screen.is_terminal(err=True):
+        _screen.line(f"{subject}: starting, torch is imported and the model built (Ctrl-C: cancel)", err=True)
 
 
 def _has_terminal() -> bool:
@@ -54,8 +67,11 @@ def _has_terminal() -> bool:
 
 
 def _in_this_process(make: "Callable[[], Runner]") -> int:
-    heard = _heard_meanwhile()
+    from cmbench.tui import settings
+
+    heard, wanted = _heard_meanwhile(), settings.load().alert
     runner = make()
+    alerts = _alert.Alerts(wanted, runner)
     _stop_on_signals(runner)
     if heard:
         runner.request_stop(heard[-1])
@@ -80,10 +96,12 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
                     _screen.line(shown)
 
         say(runner.run.name)
+        stamps = Stamps()
         try:
             for record in runner.records():
                 if line := _line(record, runner):
-                    say(line)
+                    say(stamps.of(record.row, line))
+                alerts.take(record)
         except (DivergedError, LackError) as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code

@@ -9,8 +9,8 @@ import typer
 
 from cmbench.cli import _dashboard, _outputs, _screen
 from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
+from cmbench.comparison import filter as run_filter
 from cmbench.errors import NotFoundError, UsageError, naming
-from cmbench.rundir import filter as run_filter
 from cmbench.rundir import overview
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
@@ -32,7 +32,9 @@ def compare(
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print tables.")] = False,
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one value a line.")] = False,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Write CSV, one value a line; - prints it.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with charts and snapshots.")] = None,
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write tables, charts and snapshots as a picture.")
@@ -52,8 +54,10 @@ def compare(
     ascii_only: Ascii = False,
 ) -> int:
     """Compare runs, called a, b, c and so on: in a terminal on a screen, else as tables, JSON, CSV or a page."""
-    if plain + json + csv > 1:
-        raise UsageError("--plain, --json, --csv: found more than one, allowed: one of them")
+    if plain + json + (csv == "-") > 1:
+        raise UsageError("--plain, --json, --csv -: found more than one, allowed: one of them")
+    if csv is not None and csv != "-" and not csv.endswith(".csv"):  # it took no file once: this may be a run
+        raise UsageError(f"--csv: found '{csv}', allowed: a file whose name ends in .csv, or - to print it")
     folder = runs_folder(runs_dir)
     chosen = _chosen(runs or [], where, folder)
     asked = plain or json or csv or html or png or fail_if is not None or reach or metric
@@ -66,10 +70,10 @@ def compare(
         found = comparison.compare(chosen, metric or [])
     found = _with_goals(found, reach or [])
     holding = [] if fail_if is None else _verdicts(found, fail_if)
-    _write(found, html, png)
-    if json or csv:
+    _write(found, html, png, None if csv in (None, "-") else Path(csv))
+    if json or csv == "-":
         _print_data(found, json)
-    elif plain or not (html or png or fail_if is not None):
+    elif plain or not (html or png or csv or fail_if is not None):
         from cmbench.cli import _report_plain
 
         _report_plain.show(found, ascii_only)
@@ -138,13 +142,18 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
     ]
 
 
-def _write(found: "Comparison", html: Path | None, png: Path | None) -> None:
+def _write(found: "Comparison", html: Path | None, png: Path | None, csv: Path | None) -> None:
     """Write the files that were asked for."""
+    if csv:
+        from cmbench.cli import _report_csv
+
+        _outputs.write(csv, _report_csv.encoded(found).encode(), "--csv")
     if not (html or png):
         return
-    from cmbench.cli import _report_charts, _report_html, _report_png
+    from cmbench.cli import _report_html, _report_png
+    from cmbench.tui import chart_file
 
-    _report_charts.check("--html" if html else "--png")
+    chart_file.check("--html" if html else "--png")
     for option, path, encode in (("--html", html, _report_html.encoded), ("--png", png, _report_png.encoded)):
         if path:
             _outputs.write(path, encode(found), option)

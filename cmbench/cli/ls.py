@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from cmbench import recipe as recipes
 from cmbench.cli import _screen
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._tables import table
@@ -11,7 +12,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
 from cmbench.text import cut
-from cmbench.tui.signs import clock, four_digits
+from cmbench.tui.signs import age, four_digits
 
 
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
@@ -26,7 +27,14 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
         if any(look.is_within_floor for look in looks):
             _screen.line(floors.legend())
     else:
-        _screen.line(f"no runs in {cut(str(folder), 200)}: cmbench run recipes/ct_edm.toml", err=True)
+        begin = f"cmbench run {_first_recipe()} begins one, --runs-dir FOLDER looks elsewhere"
+        _screen.line(f"no runs in {cut(str(folder), 200)}: {begin}", err=True)
+
+
+def _first_recipe() -> str:
+    """Return a recipe that can be run from here: a small one where there is one."""
+    names = [path.stem for path in recipes.available()]
+    return next((name for name in ("ct_edm_ring", "ct_edm", *names) if name in names), "RECIPE.toml")
 
 
 def _about(run: RunDir) -> dict[str, Any]:
@@ -41,5 +49,5 @@ def _cells(look: Glance) -> list[str]:
         f"{look.step}/{'?' if look.of is None else look.of}",
         "-" if look.loss is None else four_digits(look.loss),
         "-" if look.quality is None else floors.marked(four_digits(look.quality), look.is_within_floor),
-        clock(time.time() - look.heartbeat),
+        age(time.time() - look.heartbeat),
     ]

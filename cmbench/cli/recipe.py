@@ -33,6 +33,9 @@ def list_recipes(json: Json = False) -> None:
     if json:
         _screen.data({"schema": 1, "recipes": found})
     else:
+        if not found:
+            _screen.line("no recipes: none in ./recipes, and none came with cmbench", err=True)
+            return
         keys = ["name", "objective", "data", "network", "steps"]
         table(keys, [[str(about[key]) for key in keys] for about in found])
 

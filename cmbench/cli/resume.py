@@ -63,9 +63,9 @@ def resume(
     settings, places = steering.parse_with_places(whole, given, chosen.name)
     consent.moved(places)
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
-    began, passed_over = _began(chosen, trust)
+    began, passed_over = began_in(chosen, trust)
     consent.ask(consent.kinds(whole.tables()), str(chosen.recipe), began)
-    for tables, where in _kept(chosen):  # of these, weights alone are taken: no teacher is built
+    for tables, where in kept_tables(chosen):  # of these, weights alone are taken: no teacher is built
         consent.ask(consent.kinds(tables, tuple(COMPONENTS)), str(where), began)
     if passed_over:
         _screen.complain(passed_over)
@@ -88,7 +88,7 @@ def resume(
     return _train.train(make, arguments, foreground, detach)
 
 
-def _began(run: RunDir, trust: bool) -> tuple[Path, str]:
+def began_in(run: RunDir, trust: bool) -> tuple[Path, str]:
     """Return where the run was started: data and modules of one's own may be named relative to it.
 
     A folder that is somebody else's is entered with consent alone; without it the run goes on from here, and a line
@@ -112,7 +112,7 @@ def _name(uid: int) -> str:
         return f"user {uid}"
 
 
-def _kept(run: RunDir) -> Iterator[tuple[Mapping[str, Any], Path]]:
+def kept_tables(run: RunDir) -> Iterator[tuple[Mapping[str, Any], Path]]:
     """Yield the tables of the runs whose weights a run keeps, each with its file."""
     for file in (run.teacher / "teacher.json", run.start / "teacher.json"):
         tables = (read_json(file) or {}).get("recipe")

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _train
-from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFile, RunsDir, Trust, named
+from cmbench.cli import _fork, _train
+from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFileOrNone, RunsDir, Trust, complete_runs, named
+from cmbench.errors import UsageError
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.rundir.select import runs_folder, select
 
@@ -16,14 +19,33 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: RecipeFile,
+    recipe: RecipeFileOrNone = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN[@STEP]",
+            autocompletion=complete_runs,
+            help="Go on from a run's checkpoint, the last up to STEP, as a child of it with a directory of its own.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
     trust: Trust = False,
 ) -> int:
-    """Train a recipe in a new run directory, and follow it. Closing the terminal does not stop it."""
+    """Train a recipe in a new run directory, and follow it. Closing the terminal does not stop it.
+
+    With --from RUN[@STEP] the new run is a child of another: from its checkpoint on, with the settings that --set
+    changes, it trains exactly as that run would have done.
+    """
+    if origin is not None:
+        if recipe is not None:
+            raise UsageError(f"--from: found together with RECIPE {recipe}, allowed: one of the two")
+        return _fork.fork(origin, overrides or (), runs_dir, foreground, detach, trust)
+    if recipe is None:
+        raise UsageError("RECIPE: missing; allowed: a recipe's path or name, or --from RUN[@STEP]")
     path = recipes.find(recipe)
     given = named(path, overrides)  # most mistakes show here, before torch is imported
     _ask(path, given, runs_folder(runs_dir))

@@ -1,5 +1,6 @@
 """`cmbench show`."""
 
+import time
 from typing import Any
 
 from cmbench import recipe as recipes
@@ -7,12 +8,12 @@ from cmbench.cli import _screen, _tables
 from cmbench.cli._lines import denoiser_differs
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.rundir import fingerprints, floors, places, settings, status
-from cmbench.rundir.fields import number_list, number_of, table, text, whole
+from cmbench.rundir.fields import moment, number_list, number_of, table, text, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
-from cmbench.tui.signs import four_digits
+from cmbench.tui.signs import age, clock, date_and_clock, four_digits
 
 _LISTED = 40  # classes on a line
 
@@ -30,6 +31,9 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("path", chosen.path),
         ("data", _data(about)),
         ("classes", _classes(about)),
+        ("started", _moment(meta.get("created"))),
+        ("trained", _trained(now)),
+        ("last sign", _moment(now.get("heartbeat"))),
         ("device", text(meta.get("device")) or "-"),
         ("parameters", f"{whole(meta.get('parameters')) or 0:,}"),
         ("teacher", _teacher(about)),
@@ -69,6 +73,21 @@ def _about(run: RunDir) -> dict[str, Any]:
         "data": fingerprints.recorded(run),
         "recipe": places.in_force(run, recipes.load(run.recipe).tables()),
     }
+
+
+def _moment(value: object) -> str:
+    """Return a day and its time, and how long ago that is."""
+    known = moment(value)
+    if known is None:
+        return "-"
+    ago = age(time.time() - known)
+    return f"{' '.join(date_and_clock(known))} ({ago if ago == 'now' else f'{ago} ago'})"
+
+
+def _trained(now: dict[str, Any]) -> str:
+    """Return how long the run has trained, pauses and gaps between its segments left out."""
+    seconds = moment(now.get("train_s"))
+    return "-" if seconds is None else clock(seconds)
 
 
 def _data(about: dict[str, Any]) -> str:

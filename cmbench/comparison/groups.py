@@ -54,17 +54,22 @@ def of(
         values: of each metric in each run, after as many steps; None where it has none.
         intervals: of the difference of two means; asked only where there are two groups.
     """
-    found: dict[str, dict[int, int]] = {}  # what all have -> seed -> place
-    for i, own in enumerate(keys):
-        if own is not None:
-            same = repr(sorted((key, value) for key, value in own.items() if key not in ("seed", "name")))
-            found.setdefault(same, {}).setdefault(own["seed"], i)
-    sets = [(tuple(places.values()), tuple(places)) for places in found.values() if len(places) > 1]
+    sets = over_seeds(keys)
     first = sets[0][0] if sets else ()
     return [
         Group(places, seeds, _spreads(places, values), _differences(first, places, values, intervals) if n else {})
         for n, (places, seeds) in enumerate(sets)
     ]
+
+
+def over_seeds(keys: Sequence[Mapping[str, Any] | None]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return places and seeds of the runs of each group, as `of` finds them."""
+    found: dict[str, dict[int, int]] = {}  # what all have -> seed -> place
+    for i, own in enumerate(keys):
+        if own is not None:
+            same = repr(sorted((key, value) for key, value in own.items() if key not in ("seed", "name")))
+            found.setdefault(same, {}).setdefault(own["seed"], i)
+    return [(tuple(places.values()), tuple(places)) for places in found.values() if len(places) > 1]
 
 
 def _spreads(group: Sequence[int], values: Mapping[str, Sequence[float | None]]) -> dict[str, Spread]:

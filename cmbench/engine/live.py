@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import filelock
 
@@ -27,7 +28,7 @@ class Runner:
 
     `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them;
     `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice;
-    `places` are those that were named anew, as `rundir.places` reads them.
+    `places` are those that were named anew, as `rundir.places` reads them; `parent` says what a new run is a fork of.
     """
 
     folder: RunDir
@@ -37,12 +38,13 @@ class Runner:
     ahead: Sequence[Row] = ()
     abandoned: Sequence[int] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    parent: Mapping[str, Any] | None = None
     stop_requested: str = ""
     exit_code: int = 0
 
     def __post_init__(self) -> None:
         """Open the run's logs and say that the run is live."""
-        self.recorder = Recorder(self.folder, self.trainer, abandons=self.abandoned is not None)
+        self.recorder = Recorder(self.folder, self.trainer, self.abandoned is not None, self.parent is not None)
         self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self._requests = Requests(self, self.ahead)
         self._unsaved = ""  # why the checkpoint that was due last is not there
@@ -68,9 +70,11 @@ class Runner:
         try:
             self.recorder.show("running")
             chosen = {} if self.abandoned is None else {"chosen": True, "abandoned": list(self.abandoned)}
-            how = "started" if self.recorder.segment == 1 and not self.trainer.state.step else "resumed"
+            forked = {"parent": self.parent["run"]} if self.parent else {}
+            is_new = self.recorder.segment == 1 and not self.trainer.state.step
+            how = "forked" if self.parent else "started" if is_new else "resumed"
             named = {"places": dict(self.places)} if self.places else {}
-            yield journal(how, **chosen, **named, **environment.here(self.trainer))
+            yield journal(how, **chosen, **named, **forked, **environment.here(self.trainer))
             if summary := getattr(self.trainer.data, "summary", ""):
                 yield journal("data", text=summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:

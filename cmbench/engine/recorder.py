@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from cmbench.engine import checkpoint, snapshot
+from cmbench.engine.machine import Machine
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import FULL
 from cmbench.measures import better
@@ -40,8 +41,8 @@ class Record:
 class Recorder:
     """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
 
-    `abandons` says that what earlier segments have past this step comes no more. What cannot be written now, a
-    checkpoint aside, is a warning and no error: rows wait for room on the disk.
+    `abandons` says that what earlier segments have past this step comes no more, `is_fork` that rows begin here. What
+    cannot be written now, a checkpoint aside, is a warning and no error: rows wait for room on the disk.
 
     Attributes:
         segment: counts from 1; a resumed run opens another one.
@@ -50,27 +51,28 @@ class Recorder:
         warnings: for the journal, which whoever asks for records takes out and writes.
     """
 
-    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False) -> None:
+    def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False, is_fork: bool = False) -> None:
         self.trainer, self.state, self.reason = trainer, "starting", ""
         self.warnings: list[str] = []
         self._failing: set[str] = set()
         for folder in (run.checkpoints, run.snapshots, run.control):
             make_folder(folder)
-        remove_temporaries(run.path, r"status\.json|(metrics|profiles|events)\.jsonl|console\.log")
+        remove_temporaries(run.path, r"status\.json|(metrics|profiles|events|machine)\.jsonl|console\.log")
         remove_temporaries(run.path, r"annotations\.json", shared=True)
         remove_temporaries(run.snapshots, snapshot.NAME)
         remove_temporaries(run.control, control.NAME, shared=True)
         paths = (run.metrics, run.profiles, run.events)
         missing = [path.name for path in paths if not path.exists()]
         with ExitStack() as undo:
-            logs = [undo.enter_context(closing(Log(path))) for path in paths]
+            logs = [undo.enter_context(closing(Log(path))) for path in (*paths, run.machine)]
             self.segment = 1 + max(log.last_segment() for log in logs)
             for log in logs:
                 log.open_segment(self.segment, trainer.state.step + 1, abandons)
             undo.pop_all()
-        self._metrics, self._profiles, self._events = self._logs = logs
+        self._metrics, self._profiles, self._events, self._of_machine = self._logs = logs
+        self._machine = Machine(trainer.device.type == "cuda")
         self._renewed = dict.fromkeys(logs, 0)
-        if missing and (trainer.state.step or len(missing) < len(logs)):
+        if missing and not is_fork and (trainer.state.step or len(missing) < len(paths)):
             self.warnings.append(f"{', '.join(missing)} had been removed: its rows up to here are gone")
         self._home, self._known = Home(run), run
         self._name_logs()
@@ -188,6 +190,8 @@ class Recorder:
             self._next_status = now + _STATUS_EVERY
             self.attempt("control", lambda: make_folder(self.run.control))
             self.attempt("status.json", self._write_status)
+            if self._machine.due(self.trainer.state.train_s) and (found := self._machine.look()):
+                self._append("machine", self._of_machine, found)
 
     def close(self) -> None:
         """Write the last status, waiting a while for room on the disk, and close the logs."""

@@ -39,7 +39,7 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     source = recipes.source(recipe_file) + "".join(f"\n# --set {override}" for override in overrides)
     built = trainer.from_file(recipe_file, overrides, runs_dir)
     meta = environment.meta(built, argv)
-    run, lock = _claimed(runs_folder(runs_dir), built.recipe.name)
+    run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(run.recipe.unlink, missing_ok=True)  # first: what a kill leaves of the rest is no run
@@ -60,7 +60,7 @@ def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, a
     return runner
 
 
-def _claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
+def claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
     """Make a run's folder and take its lock; make another where a clean-up took this one for a leftover."""
     leftovers.sweep(runs_dir)
     while True:
@@ -140,7 +140,7 @@ def resume(
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name)
         with writing_on(run.path):
-            for path in (run.metrics, run.profiles, run.events, run.console):
+            for path in (run.metrics, run.profiles, run.events, run.machine, run.console):
                 refuse_unusual(path)
             leftovers.sweep(run.path.parent)
             checkpoint.recover(run)
@@ -151,7 +151,7 @@ def resume(
             else:
                 damaged = []
                 built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
-            built.state.train_s = _trained_for(run, built.state.step)
+            built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
             taken_from = [f"the trainer on {now['host']} is said to be gone, and is not asked"] if of_others else []
@@ -164,7 +164,7 @@ def resume(
         raise
 
 
-def _trained_for(run: RunDir, step: int) -> float:
+def trained_for(run: RunDir, step: int) -> float:
     """Return the seconds of training up to a checkpoint, as it says; one of an earlier version, as its rows say."""
     told = moment(checkpoints.state(run, step)[0].get("train_s")) if step else 0.0
     if told is not None:
@@ -179,7 +179,9 @@ def _trained_for(run: RunDir, step: int) -> float:
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
     """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
     if not layout.steps_of_checkpoints(run):
-        if any(row.get("kind") == "checkpoint" for row in newest(run.events)):
+        if (read_json(run.meta) or {}).get("parent") or any(
+            row.get("kind") == "checkpoint" for row in newest(run.events)
+        ):
             raise NotFoundError(f"{run.name}: its checkpoints are gone")
         return []
     step, groups, damaged = checkpoint.newest(run, built.state.misfit)

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cmbench.errors import CmbenchError
 from cmbench.rundir.files import open_to_append
@@ -39,53 +41,102 @@ def starting() -> Iterator[None]:
         raise RefusedError(f"no trainer can be started: {error.strerror or error}") from None
 
 
-def start_detached(arguments: Sequence[str]) -> RunDir:
-    """Start `cmbench <arguments> --foreground` detached from the terminal, and wait until it accepts or refuses.
+class Start:
+    """A trainer in a session of its own, `cmbench <arguments> --foreground`, that accepts or refuses in a while.
 
-    The trainer survives a closed terminal: it leads a session of its own, reads /dev/null and prints to console.log.
+    It survives a closed terminal: it leads its session, reads /dev/null and prints to console.log.
+
+    Attributes:
+        subject: what it trains, for people: the name of a recipe's file or of a run.
 
     Raises:
-        RefusedError: the trainer said no, in one line, or cannot be started.
+        RefusedError: no trainer can be started.
     """
-    with ExitStack() as files:
-        with starting():
-            output = files.enter_context(tempfile.TemporaryFile())
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.subject = Path(arguments[1]).name if len(arguments) > 1 else ""
+        self._lock = threading.Lock()  # of the answer, which several threads may wait for
+        self._answer: dict[str, Any] | None = None
+        with ExitStack() as files, starting():
+            self._output = files.enter_context(tempfile.TemporaryFile())
             read_end, write_end = os.pipe()
-            pipe = files.enter_context(os.fdopen(read_end, "rb"))
+            self._pipe = files.enter_context(os.fdopen(read_end, "rb"))
             with os.fdopen(write_end, "wb"):  # here; the trainer has it too
-                process = subprocess.Popen(
+                self._process = subprocess.Popen(
                     command(*arguments, "--foreground"),
                     stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
+                    stdout=self._output,
+                    stderr=self._output,
                     start_new_session=True,
                     pass_fds=(write_end,),
                     env={**os.environ, _HANDSHAKE: str(write_end)},
                 )
-        try:
-            answer = pipe.read()
-        except BaseException:  # Ctrl-C while the recipe is built: no trainer may stay behind
-            process.terminate()
-            process.wait()
-            raise
+            self._files = files.pop_all()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self._answer is not None
+
+    def wait(self) -> RunDir:
+        """Wait until it has accepted, and return its run. May be asked again, and by several threads.
+
+        Raises:
+            RefusedError: it said no, in one line, or ended without a word.
+        """
+        with self._lock:
+            if self._answer is None:
+                self._answer = self._heard()
+                self._files.close()
+        if "run" in self._answer:
+            return RunDir(Path(self._answer["run"]))
+        raise RefusedError(self._answer["error"], self._answer["exit_code"])
+
+    def cancel(self) -> None:
+        """Let no trainer stay behind: one that has accepted meanwhile stops with a checkpoint."""
+        self._process.terminate()
+        self._process.wait()
+        with self._lock:
+            self._files.close()
+
+    def _heard(self) -> dict[str, Any]:
+        """Return the answer; in its absence, what was printed last."""
+        answer = self._pipe.read()
         if not answer:
-            process.wait()
-        output.seek(0)
-        early = output.read()
+            self._process.wait()
+        self._output.seek(0)
+        early = self._output.read()
         if not answer:
             lines = early.decode(errors="replace").strip().splitlines()
-            raise RefusedError(
-                lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word",
-                process.returncode or 1,
-            )
-    message = json.loads(answer)
-    if "run" in message:
-        run = RunDir(Path(message["run"]))
-        if early:
-            with suppress(OSError), os.fdopen(open_to_append(run.console), "ab") as console:
-                console.write(early)
-        return run
-    raise RefusedError(message["error"], message["exit_code"])
+            error = lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word"
+            return {"error": error, "exit_code": self._process.returncode or 1}
+        message = json.loads(answer)
+        if "run" in message and early:
+            console = RunDir(Path(message["run"])).console
+            with suppress(OSError), os.fdopen(open_to_append(console), "ab") as file:
+                file.write(early)
+        return message
+
+
+def start_detached(arguments: Sequence[str]) -> RunDir:
+    """Start a trainer as `Start` does, and wait until it accepts or refuses.
+
+    Raises:
+        RefusedError: the trainer said no, in one line, or cannot be started.
+    """
+    start = Start(arguments)
+    try:
+        return start.wait()
+    except RefusedError:
+        raise
+    except BaseException:  # Ctrl-C while the recipe is built: no trainer may stay behind
+        start.cancel()
+        raise
+
+
+def is_detached() -> bool:
+    """Whether this process is a trainer that was started so, and has not answered yet."""
+    return _HANDSHAKE in os.environ
 
 
 def accept(run: RunDir) -> bool:
@@ -96,7 +147,7 @@ def accept(run: RunDir) -> bool:
     Raises:
         OSError: there can be no console.log.
     """
-    if _HANDSHAKE not in os.environ:
+    if not is_detached():
         return False
     console = open_to_append(run.console)
     for stream in (1, 2):
@@ -121,5 +172,5 @@ def _take_handshake() -> int | None:
 
 
 def _answer(end: int, message: dict[str, object]) -> None:
-    with os.fdopen(end, "wb") as pipe:
+    with suppress(BrokenPipeError), os.fdopen(end, "wb") as pipe:  # a closed terminal took the starter with it
         pipe.write(json.dumps(message).encode())  # which keeps the bytes of a path that is no UTF-8

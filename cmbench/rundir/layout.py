@@ -69,6 +69,11 @@ class RunDir:
         return self.path / "profiles.jsonl"
 
     @property
+    def machine(self) -> Path:
+        """A row every few seconds: what the machine does. Runs of earlier versions have none."""
+        return self.path / "machine.jsonl"
+
+    @property
     def events(self) -> Path:
         """The journal."""
         return self.path / "events.jsonl"

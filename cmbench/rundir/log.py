@@ -155,11 +155,15 @@ class Tail:
     Args:
         path: of the log; one that is not there, or cannot be read, has no rows.
         marks: where given, lines without any of these are passed over.
+
+    Where another file has its name by now, or it is shorter, it is read anew, behind a line that opens a segment at
+    step 0: whoever drops what such a line supersedes drops all of the old file.
     """
 
     def __init__(self, path: Path, marks: Sequence[bytes] = ()) -> None:
         self.path, self._marks = path, marks
         self._offset, self._size = 0, 0
+        self._file: tuple[int, int] | None = None  # what tells the file that was read from others of its name
         self._lost, self._is_inside = 0, False  # bytes of lines that are too long; whether the offset is in one
 
     @property
@@ -182,24 +186,37 @@ class Tail:
 
     def read_piece(self) -> list[Row]:
         """Return the rows of the next piece of whole lines; none where nothing is new, or no row is in it."""
+        replaced: list[Row] = []
         try:
-            if self.path.stat(follow_symlinks=False).st_size <= self._offset:
+            found = self.path.stat(follow_symlinks=False)
+            if self._is_another(found):
+                self._offset, self._lost, self._is_inside = 0, 0, False
+                replaced = [{"segment": 0, "first_step": 0}]
+            self._file = found.st_dev, found.st_ino
+            if found.st_size <= self._offset:
                 self._size = self._offset
-                return []
+                return replaced
             with opened(self.path) as file:
                 self._size = os.fstat(file.fileno()).st_size
                 file.seek(self._offset)
                 data = self._whole_lines(file)
         except OSError:
             self._size = self._offset  # gone, or not ours to read: nothing is waited for
-            return []
-        return parse(_marked(data, self._marks) if self._marks else data)
+            return replaced
+        return replaced + parse(_marked(data, self._marks) if self._marks else data)
+
+    def _is_another(self, found: os.stat_result) -> bool:
+        """Return whether a file is not the one that was read so far, or less of it than was read."""
+        is_other = self._file is not None and self._file != (found.st_dev, found.st_ino)
+        return self._offset > 0 and (is_other or found.st_size < self._offset)
 
     def skip(self) -> None:
         """Pass over what is there, to read what comes."""
         try:
             with opened(self.path) as file:
                 self._offset = _end_of_lines(file)
+                found = os.fstat(file.fileno())
+                self._file = found.st_dev, found.st_ino
         except OSError:
             self._offset = 0
 

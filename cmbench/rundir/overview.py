@@ -4,13 +4,15 @@ import math
 import operator
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cmbench.measures import quality_keys
 from cmbench.rundir import annotations, status
 from cmbench.rundir.annotations import Annotations
+from cmbench.rundir.fields import numbers
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs
@@ -34,6 +36,7 @@ class Glance:
     heartbeat: float
     written: Annotations
     within_floor: frozenset[str] = frozenset()  # metrics whose best is not to be told from a perfect sampler's
+    last: Mapping[str, float] = field(default_factory=dict, compare=False)  # of each metric; for filter and order
 
     @property
     def name(self) -> str:
@@ -123,6 +126,19 @@ def glance(run: RunDir) -> Glance:
     return _Known(run).read()
 
 
+def figure(glance: Glance, name: str) -> float | None:
+    """Return the figure of a run that `last.METRIC` or `best.METRIC` names, in any case of letters."""
+    which, _, metric = name.partition(".")
+    found = glance.last if which == "last" else dict(glance.best)
+    return next((value for key, value in found.items() if key.casefold() == metric.casefold()), None)
+
+
+def figure_names(glances: Iterable[Glance]) -> list[str]:
+    """Return the names of all figures that runs have, as `figure` takes them."""
+    names = {f"last.{key}" for glance in glances for key in glance.last}
+    return sorted(names | {f"best.{key}" for glance in glances for key, _ in glance.best})
+
+
 def _stamp(path: str) -> Stamp:
     try:
         found = os.lstat(path)
@@ -141,5 +157,6 @@ def _glance(run: RunDir, now: dict[str, Any], written: Annotations) -> Glance:
         best=tuple((key, best["value"]) for key, best in now.get("best", {}).items()),
         heartbeat=now["heartbeat"],
         written=written,
+        last=numbers(now.get("last")),
         within_floor=frozenset(key for key, best in now.get("best", {}).items() if best.get("is_within_floor")),
     )

@@ -75,6 +75,9 @@ class Metrics:
         for i, first_step in openings(rows):
             self._extend(rows[start:i])
             start = i + 1
+            if not first_step:  # another file: not even its names need be the old ones
+                self.curves.clear()
+                self.last.clear()
             for curve in self.curves.values():
                 curve.drop_from(first_step)
             self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
@@ -199,15 +202,19 @@ class Series:
     def __init__(self, run: RunDir) -> None:
         began = moment((read_json(run.meta) or {}).get("created"))
         self.metrics = Metrics(Tail(run.metrics), clock=Seconds(began))
+        self.machine = Metrics(Tail(run.machine), clock=Seconds(began))
         self.profiles = Profiles(Tail(run.profiles))
         self.journal = Journal(Tail(run.events))
 
     def read(self) -> bool:
         """Read a piece of each file. Return whether there was something new."""
-        new = [part.read() for part in (self.metrics, self.profiles, self.journal)]
+        new = [part.read() for part in self._parts()]
         return any(new)
+
+    def _parts(self) -> tuple[Metrics, Metrics, Profiles, Journal]:
+        return self.metrics, self.machine, self.profiles, self.journal
 
     @property
     def behind(self) -> int:
         """Bytes not read yet."""
-        return sum(part.reader.behind for part in (self.metrics, self.profiles, self.journal))
+        return sum(part.reader.behind for part in self._parts())

@@ -18,10 +18,13 @@ from textual.filter import Monochrome, NoColor
 from textual.keys import format_key
 from textual.screen import Screen
 
+from cmbench.rundir.launch import RefusedError, Start
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import palette
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
+from cmbench.tui.kept import Kept
 from cmbench.tui.output import Ascii, lean
+from cmbench.tui.screens._base import CanStepBack, close_help
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
 
@@ -37,6 +40,12 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         runs: none: the browser; one: its dashboard; several: their comparison.
         settings: the user's, of names that exist.
         pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
+        kept: the view as it was left; None: as it is at first, and of this session alone.
+        start: a trainer that starts: its run's dashboard, once it has accepted.
+
+    Attributes:
+        refusal: what the trainer said no with.
+        is_cancelled: whether the user wants it no more.
     """
 
     CSS_PATH = Path(__file__).with_name("cmbench.tcss")
@@ -46,7 +55,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (32, "-high")]
     BINDINGS = [
         Binding("q,ctrl+q", "quit", "Leave", tooltip="the run goes on", id="app.quit"),
-        Binding("ctrl+c", "quit", "Leave", show=False, priority=True, id="app.interrupt"),
+        Binding("ctrl+c", "interrupt", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
         Binding("T", "theme", "Theme", id="app.theme", show=False),
@@ -62,10 +71,19 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
     ]
 
     def __init__(
-        self, runs_dir: Path, runs: Sequence[RunDir] = (), settings: Settings | None = None, pixels: str = ""
+        self,
+        runs_dir: Path,
+        runs: Sequence[RunDir] = (),
+        settings: Settings | None = None,
+        pixels: str = "",
+        kept: Kept | None = None,
+        start: Start | None = None,
     ) -> None:
         super().__init__()
-        self.runs_dir, self.first_runs = runs_dir, runs
+        self.kept = kept or Kept()
+        self.runs_dir, self.first_runs, self._start = runs_dir, runs, start
+        self.refusal: RefusedError | None = None
+        self.is_cancelled = False
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds
         self.ascii = self.settings.ascii or not _speaks_unicode()
@@ -92,7 +110,11 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         for number in (signal.SIGHUP, signal.SIGTERM):
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread, as in tests
                 loop.add_signal_handler(number, self._leave, number)
-        if len(self.first_runs) == 1:
+        if self._start is not None:
+            from cmbench.tui.screens.starting import StartingScreen
+
+            self.push_screen(StartingScreen(self._start))
+        elif len(self.first_runs) == 1:
             self.open_run(self.first_runs[0])
         elif self.first_runs:
             self.compare_runs(self.first_runs)
@@ -105,6 +127,21 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
 
         self.push_screen(DashboardScreen(run))
 
+    def started(self, run: RunDir) -> None:
+        """Show the dashboard of the run whose trainer has accepted, unless nobody wants it any more."""
+        if self.is_cancelled:
+            return
+        from cmbench.tui.screens.dashboard import DashboardScreen
+
+        self._start, self.runs_dir = None, run.path.parent
+        self.switch_screen(DashboardScreen(run))
+
+    def refuse(self, error: RefusedError) -> None:
+        """End, for there is no trainer; whoever opened the application says why."""
+        if not self.is_cancelled:
+            self.refusal = error
+            self.exit()
+
     def compare_runs(self, runs: Sequence[RunDir]) -> None:
         """Show runs beside each other."""
         from cmbench.tui.screens.compare import CompareScreen
@@ -112,17 +149,28 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.push_screen(CompareScreen(runs))
 
     async def action_back(self) -> None:
-        """Leave the screen for the one before, or for the browser, which lies below all."""
+        """Leave what lies on top: the help, a filter, an enlarged chart; else the screen, for the one before.
+
+        Below all lies the browser.
+        """
+        screen = self.screen
+        if close_help(screen) or (isinstance(screen, CanStepBack) and screen.step_back()):
+            return
         if len(self.screen_stack) > 2:
             self.pop_screen()
         elif not isinstance(self.screen, _browser()):
             self.switch_screen(_browser()(self.runs_dir))
 
+    async def action_interrupt(self) -> None:
+        """Leave; a trainer that still starts is not wanted then."""
+        if self._start is not None:
+            self.is_cancelled = True
+            await asyncio.to_thread(self._start.cancel)
+        await self.action_quit()
+
     def action_help(self) -> None:
         """Show or hide the keys of what has the focus."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
+        if not close_help(self.screen):
             self.action_show_help_panel()
 
     def action_theme(self) -> None:

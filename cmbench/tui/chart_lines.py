@@ -1,5 +1,6 @@
 """What a chart draws: lines, and marks on its axis. Knows numbers and strings, no widget."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,10 @@ import numpy as np
 from cmbench.tui.canvas import Floats, Mask
 
 LINES = 8  # colours
+GREY = LINES  # the colour of what stands behind the others, such as a parent's curve
+# Marks by the kind of a journal's row. What says most comes last, for of several in one place the last is seen.
+# Snapshots were due, and are many.
+SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,10 @@ class Line:
         mean: mean value, which the average follows.
         count: values behind each, which the average counts.
         bad: whether one of them was not finite.
-        colour: a number from 0 to LINES - 1.
+        colour: a number from 0 to LINES - 1, or GREY.
         dash: a name of canvas.DASHES.
         smooth: whether an average says something: not where neighbours are no repetition.
+        is_band: whether low to high is a spread around the mean, such as over seeds, to be shaded behind it.
     """
 
     label: str
@@ -36,6 +42,7 @@ class Line:
     colour: int = 0
     dash: str = "solid"
     smooth: bool = True
+    is_band: bool = False
 
     @property
     def rows(self) -> Floats:
@@ -67,3 +74,24 @@ class Band:
 
     low: float
     high: float
+
+
+def over_seeds(lines: Sequence[Line], label: str) -> Line | None:
+    """Return the mean of lines with the band from the lowest to the highest, where all of them are known.
+
+    Its places are those of the first line; between their own places the others are straight. None where there is no
+    place that all lines reach.
+    """
+    known = [line for line in lines if np.isfinite(line.mean).any()]
+    if len(known) < len(lines) or not lines:
+        return None
+    own = [(line.x[there], line.mean[there]) for line in lines for there in [np.isfinite(line.mean)]]
+    start, stop = max(x[0] for x, _ in own), min(x[-1] for x, _ in own)
+    x = own[0][0]
+    x = x[(x >= start) & (x <= stop)]
+    if not len(x):
+        return None
+    values = np.array([np.interp(x, *each) for each in own])
+    count, bad, first = np.ones(len(x)), np.zeros(len(x), bool), lines[0]
+    low, high, mean = values.min(axis=0), values.max(axis=0), values.mean(axis=0)
+    return Line(label, x, low, high, mean, count, bad, first.colour, first.dash, first.smooth, True)

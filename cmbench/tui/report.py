@@ -1,6 +1,6 @@
 """What the dashboard says of a run, as rows of parts: text and style."""
 
-import time
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -11,6 +11,7 @@ import numpy as np
 from cmbench.measures import quality_keys, sampler_steps
 from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
+from cmbench.rundir.settings import in_force
 from cmbench.tui import signs
 from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line
@@ -32,7 +33,14 @@ NAMES = {
     "true_error": "true error",
     "true_error_trained": "true error where trained",
     "sw": "sliced W2",
+    "machine_cpu_use": "processors in use",
+    "machine_memory_gib": "memory in use, GiB",
+    "machine_rss_gib": "trainer's memory, GiB",
+    "gradient_share": "share of the gradient",
+    "batch_share": "share of the batch",
+    "consistency_debt": "added to the error by each bin",
 }
+_OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
@@ -57,6 +65,23 @@ def charts_of(keys: Sequence[str]) -> list[list[str]]:
     return groups + [[key] for key in keys if key not in shown]
 
 
+def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[str]]:
+    """Return the metrics of each chart, those with a pinned metric first and in the order of the pins."""
+    order = {key: place for place, key in enumerate(pins)}
+    return sorted(groups, key=lambda group: min(order.get(key, len(order)) for key in group))
+
+
+def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
+    """Return the metrics, a chart each, whose name or title holds a regular expression; titles in any case."""
+    titled = {key: title_of(group) for group in charts_of(keys) for key in group}
+    return [
+        [key]
+        for key in keys
+        if re.search(pattern, key)
+        or any(re.search(pattern, title, re.IGNORECASE) for title in (title_of([key]), titled[key]))
+    ]
+
+
 def title_of(keys: Sequence[str]) -> str:
     """Return a chart's name."""
     if not keys:
@@ -64,7 +89,8 @@ def title_of(keys: Sequence[str]) -> str:
     if keys[0] in quality_keys(keys):
         measure = keys[0].rpartition("_")[0]
         return f"{NAMES.get(measure, measure)} {' '.join(str(sampler_steps(key)) for key in keys)}-step"
-    return NAMES.get(keys[0], keys[0])
+    gpu = re.fullmatch(r"machine_gpu([0-9]+)_(use|memory_gib|temperature_c|power_w)", keys[0])
+    return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}" if gpu else NAMES.get(keys[0], keys[0])
 
 
 def scale_of(line: Line) -> Kind:
@@ -76,10 +102,25 @@ def scale_of(line: Line) -> Kind:
     return "log" if high > _WIDE * low else "linear"
 
 
+def first_row(view: RunView) -> str:
+    """Return when the first row of the metrics is to come; empty once one is there, or where that is not known."""
+    if view.keys or view.recipe is None:
+        return ""
+    if view.is_still and view.status.get("state") != "paused":
+        return "no rows: it ended before the first"
+    train, step = view.recipe.train, view.status.get("step") or 0
+    every = in_force(list(view.series.journal.settings)).get("log.every", view.recipe.log.every)
+    if not every:
+        return "no rows: log.every is 0"
+    return f"first row at step {min((step // every + 1) * every, train.steps):,}"
+
+
 def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:
     """Return the last values of a chart, and the best of a quality beside its floor."""
     last = view.last
     values = " ".join(_figure(view, key, last[key], ascii_only) for key in keys if key in last)
+    gap = abs(last.get(keys[0], np.nan) - last.get(keys[1], np.nan)) if len(keys) > 1 else np.nan
+    values += f"  gap {number(gap)}" if np.isfinite(gap) else ""
     best = view.best(keys[0]) if keys else None
     if best is None:
         return values
@@ -115,20 +156,23 @@ def header(
     row.append((f" {sign} {'folder is gone' if state == 'gone' else state}", _PENS.get(style, "warning")))
     if view.alerts:
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
+    is_narrow = width is not None and width < _NARROW
     row += [("  frozen (z)", "warning")] if is_frozen else []
-    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), width is not None and width < _NARROW)}", ""))
+    row.append((f"  {_progress(now.get('step') or 0, now.get('of'), is_narrow)}", ""))
     if pattern:
         row.append((f"  /{pattern if len(pattern) <= _PATTERN else f'{pattern[: _PATTERN - 2]}..'}/", "warning"))
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
         row.append((f"  eta {_coarse(now['eta_s'])}", ""))
+    if now.get("train_s") and not is_narrow:
+        row.append((f"  trained {_coarse(now['train_s'])}", ""))
     if now.get("checkpoint") is not None:
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
     if live and now.get("images_per_s"):
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
     if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
-        row.append((f"  {rate / 1000:.1f} kB/s", "muted"))
+        row.append((f"  {'' if is_narrow else 'screen '}{rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 
@@ -234,15 +278,8 @@ def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
-    return [[(_clock(row.get("time")), "muted"), (said(row), _loudness(row))] for row in rows]
-
-
-def _clock(moment: object) -> str:
-    """Return the time of day; of what is no time, dashes."""
-    try:
-        return time.strftime("%H:%M:%S ", time.localtime(float(moment)))  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError, OSError):
-        return "--:--:-- "
+    stamps = signs.moments([row.get("time") for row in rows])
+    return [[(f"{s} ", "muted"), (said(row), _loudness(row))] for s, row in zip(stamps, rows, strict=True)]
 
 
 def said(row: JournalRow) -> str:
@@ -258,6 +295,7 @@ def said(row: JournalRow) -> str:
         "stopped": row.get("reason"),
         "failed": row.get("error"),
         "resumed": _abandoned(row),
+        "forked": f"from {row.get('parent')}",
     }
     parts = [row.get("step", "?"), "" if kind == "request" else kind, details.get(kind)]
     text = " ".join(str(part) for part in parts if part not in (None, ""))

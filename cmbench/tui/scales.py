@@ -14,6 +14,7 @@ from cmbench.tui.signs import NEVER
 Kind = Literal["linear", "log", "symlog"]
 KINDS: tuple[Kind, ...] = ("linear", "log", "symlog")
 _ROOM = 7  # characters of a number
+_FEW_DECADES = 2.5  # on a log axis: from here on the powers of ten are enough
 _HUGE = 1e300  # ends beyond which differences are no floats any more
 
 
@@ -92,9 +93,12 @@ def ticks(low: float, high: float, scale: Scale, most: int) -> list[tuple[float,
         return []
     values = [] if scale.kind == "linear" else _decades(low, high, scale, most)
     step = 0.0
-    if len(values) < 2:  # less than a decade in sight
-        values = _round_values(scale.inverse(low), scale.inverse(high), most) or values
-        step = min((b - a for a, b in pairwise(values)), default=0.0)
+    if scale.kind == "log" and high - low < _FEW_DECADES:
+        values = _within_decades(low, high, most) or values
+    if len(values) < (3 if scale.kind == "log" else 2):  # less than a decade in sight
+        even = _round_values(scale.inverse(low), scale.inverse(high), most)
+        if len(even) > len(values):
+            values, step = even, min((b - a for a, b in pairwise(even)), default=0.0)
     labels: dict[str, float] = {}
     for value in values:
         labels.setdefault(number(value, step), float(scale.forward(value)))
@@ -110,6 +114,17 @@ def _round_values(low: float, high: float, most: int) -> list[float]:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first < most:
             return [k * step for k in range(first, last + 1)]
+    return []
+
+
+def _within_decades(low: float, high: float, most: int) -> list[float]:
+    """Return 1, 2, 5 times the powers of ten in sight, or 1, 3; those alone, where so many have no room."""
+    exponents = range(math.floor(max(low, -300)), math.floor(min(high, 300)) + 1)
+    for mantissas in ((1, 2, 5), (1, 3), (1,)):
+        values = [float(f"{m}e{e}") for e in exponents for m in mantissas]
+        values = [value for value in values if low - 1e-9 <= math.log10(value) <= high + 1e-9]
+        if len(values) <= most:
+            return values
     return []
 
 

@@ -5,13 +5,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tomli
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cmbench import regular
-from cmbench.config import Config, check
+from cmbench.config import Config, Strings, check
 from cmbench.errors import UsageError, nearest
 
 LARGEST = 1 << 20  # bytes of config.toml
+
+
+class Alert(Config):
+    """What is run, or told, when something happens to a run. In the user's own settings alone, never in a recipe."""
+
+    command: Strings = Field((), description="a program and its arguments; no shell is asked")
+    url: str = Field("", pattern="^(https?://.+)?$", description="an http or https address that JSON is sent to")
+    on: Strings = Field(("diverged", "spike", "end"), description="diverged, spike, end")
+
+    @field_validator("on")
+    @classmethod
+    def _kinds_exist(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            if kind not in ("diverged", "spike", "end"):
+                raise ValueError(f"on: found '{kind}', allowed: diverged, spike, end")
+        return kinds
 
 
 class Settings(Config):
@@ -28,6 +44,8 @@ class Settings(Config):
     rate: float = Field(0.0, ge=0, le=4, description="looks at the files a second; 0: 1 over SSH, 2 elsewhere")
     ascii: bool = Field(False, description="plain characters alone")
     keys: dict[str, str] = Field(default_factory=dict, description="keys of actions, with commas between")
+
+    alert: Alert = Field(Alert(), description="what is run when a run diverges, has a spike, or ends")
 
     @property
     def poll_seconds(self) -> float:

@@ -1,6 +1,7 @@
 """Figures and states in a few characters, for tables and lines of state."""
 
 import math
+import time
 from collections.abc import Sequence
 
 _SIGNS = {  # state -> sign, its letter where the terminal has no more than ASCII, style
@@ -66,13 +67,36 @@ def progress(step: int, of: int | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return now, 5m, 2h or 3d; ? as `clock`."""
+    """Return now, 5 m, 2 h or 3 d; ? as `clock`."""
     if not abs(seconds) < NEVER:
         return "?"
-    for size, letter in ((86400, "d"), (3600, "h"), (60, "m")):
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
-            return f"{int(seconds // size)}{letter}"
+            return f"{int(seconds // size)} {unit}"
     return "now"
+
+
+def date_and_clock(moment: object) -> tuple[str, str]:
+    """Return the day and the time of day, here, of seconds since 1970: 2026-11-28 and 23:59:01; dashes for no time."""
+    try:
+        day, _, hour = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(moment))).partition(" ")  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "", "--:--:--"
+    return day, hour
+
+
+def moments(times: Sequence[object], now: float | None = None) -> list[str]:
+    """Return times of day, all of them with their days where these differ, or are not today's.
+
+    Args:
+        times: seconds since 1970; what is none becomes dashes.
+        now: which day is today's; the clock's if not given.
+    """
+    told = [date_and_clock(each) for each in times]
+    days = {day for day, _ in told if day} | {date_and_clock(time.time() if now is None else now)[0]}
+    if len(days) < 2:
+        return [hour for _, hour in told]
+    return [f"{day[5:] or '--/--':>5} {hour}" for day, hour in told]
 
 
 def sparkline(values: Sequence[float | None], ascii: bool = False) -> str:

@@ -24,13 +24,11 @@ from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
-from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
 
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _AT_FIRST = 0.2  # where nothing is shown yet
 _TAIL = 1 << 14  # bytes of the console
-# What says most comes last, for of several in one place the last is seen. Snapshots were due, and are many.
-_SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
 _CHECKPOINTS = 16  # marks at most, so that an axis stays an axis
 
 
@@ -58,7 +56,7 @@ class RunView:
     def __post_init__(self) -> None:
         """Begin with nothing read."""
         self.series = Series(self.run)
-        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._stamps: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()  # held for a piece at a time: whoever draws does not wait for a whole file
 
     def read(self) -> set[str]:
@@ -107,14 +105,19 @@ class RunView:
         return self.status.get("state") not in ("starting", "running", "lost")
 
     @property
+    def is_over(self) -> bool:
+        """Whether no more rows come, unless someone resumes the run."""
+        return self.is_still and self.status.get("state") != "paused"
+
+    @property
     def is_here(self) -> bool:
         """Whether the trainer works on this machine."""
         return self.status.get("host") == socket.gethostname()
 
     @property
     def keys(self) -> list[str]:
-        """Names of the curves."""
-        return sorted(self.series.metrics.curves)
+        """Names of the curves, those of the machine last; runs of earlier versions have none of these."""
+        return [*sorted(self.series.metrics.curves), *sorted(self.series.machine.curves)]
 
     @property
     def edges(self) -> list[float]:
@@ -160,7 +163,7 @@ class RunView:
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
         """Return a curve over one of `axes.OF_RUNS`: steps, images, seconds of training, moments or forward passes."""
-        curve = self.series.metrics.curves.get(key)
+        curve = self.series.metrics.curves.get(key) or self.series.machine.curves.get(key)
         empty = np.empty(0)
         if curve is None:
             return Line.of(label or key, empty, empty, colour, dash)
@@ -175,11 +178,21 @@ class RunView:
             return Line(label or key, x[order], low, high, mean, count, bad, colour, dash, smooth)
 
     def x_end(self, axis: str) -> float | None:
-        """Return where the axis stops when the run is finished, if that is known."""
+        """Return where the axis stops when the run is finished, if that is known; of one that is over, where it did."""
+        if self.is_over:
+            return self.x_last(axis)
         of = self.status.get("of")
         if axis in ("time", "wall") or not isinstance(of, int):
             return None
         return of * self._per_step(axis)
+
+    def x_last(self, axis: str) -> float:
+        """Return where the last row lies on an axis."""
+        steps, seconds, times = self._course()
+        if axis in ("time", "wall"):
+            known = seconds if axis == "time" else times
+            return float(np.max(known, where=np.isfinite(known), initial=0.0))
+        return float(steps[-1]) * self._per_step(axis)
 
     def x_start(self, axis: str) -> float:
         """Return where an axis begins: zero, or the moment when the run did."""
@@ -189,11 +202,30 @@ class RunView:
         known = times[np.isfinite(times) & (times > 0)]
         return min([*known, *([] if began is None else [began])], default=0.0)
 
+    def spike_at(self, axis: str, low: float, high: float) -> Row | None:
+        """Return the newest row of the journal between two places of an axis that tells of a spike or a divergence."""
+        course, found = self._course(), None
+        for row in list(self.series.journal.rows):
+            tells = row.get("kind") == "diverged" or (row.get("kind") == "warning" and "bins" in row)
+            if tells and low <= self._x_of(row, axis, course) <= high:
+                found = row
+        return found
+
+    def step_at(self, axis: str, x: float) -> int:
+        """Return the step that stands at a place of an axis, as far as rows tell."""
+        if axis in ("time", "wall"):
+            steps, seconds, times = self._course()
+            along = seconds if axis == "time" else times
+            known = np.isfinite(along)
+            order = np.argsort(along[known], kind="stable")
+            return int(np.interp(x, along[known][order], steps[known][order])) if known.any() else 0
+        return round(x / self._per_step(axis))
+
     def marks(self, axis: str) -> list[Mark]:
         """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
         rows = list(self.series.journal.rows)
         marks, course = [], self._course()
-        for kind, sign in _SIGNS.items():
+        for kind, sign in SIGNS.items():
             found = [row for row in rows if row.get("kind") == kind]
             is_quiet = kind == "checkpoint"
             marks += [
@@ -232,7 +264,7 @@ class RunView:
             stat = path.stat()
         except OSError:
             return False
-        stamp = stat.st_mtime_ns, stat.st_size
+        stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino  # of a replaced folder all may be older
         changed = self._stamps.get(path) != stamp
         self._stamps[path] = stamp
         return changed

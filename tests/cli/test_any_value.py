@@ -159,7 +159,7 @@ def test_views_take_any_value(run, answers, data):
             answers(name, "--json", *([run.path] if name == "show" else []), *options)
         for form in ("--plain", "--json", "--ascii"):
             answers("watch", run.path, form, *options)
-        for form in ("--plain", "--json", "--csv"):
+        for form in ("--plain", "--json", "--csv=-"):
             answers("compare", run.path, form, *options)
         answers("compare", "--filter", "tag:a step>3 loss<9", "--plain", *options)
         screens(run)

@@ -27,6 +27,10 @@ from cmbench.rundir.select import all_runs
 from cmbench.tui.signs import clock
 
 
+def without_time(line: str) -> str:
+    return re.sub(r"^(\d{4}-\d\d-\d\d )?[-\d]{2}:[-\d]{2}:[-\d]{2}  ", "", line)
+
+
 def answer(outcome) -> dict:
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
@@ -44,6 +48,7 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
         "recipe.source.toml",
         "meta.json",
         "status.json",
+        "machine.jsonl",
         "metrics.jsonl",
         "profiles.jsonl",
         "events.jsonl",
@@ -54,8 +59,8 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
     }
     lines = outcome.out.splitlines()
     assert lines[0] == run.name
-    assert lines[1] == "step 0  started"
-    assert [line.split("  ")[0] for line in lines if "loss" in line] == ["step 6/12", "step 12/12"]
+    assert without_time(lines[1]) == "step 0  started"
+    assert [line.split("  ")[1] for line in lines if "loss" in line] == ["step 6/12", "step 12/12"]
     assert lines[-1] == f"next: cmbench sample {run.name} --steps 1"
     assert run.console.read_text().splitlines() == lines[:-2]
     assert status.read(run)["state"] == "finished"
@@ -102,6 +107,7 @@ def test_ls(cmbench, trained, teacher, home):
     empty = cmbench("ls")
     assert (empty.code, empty.out) == (0, "")
     assert "no runs in" in empty.err
+    assert "cmbench run RECIPE.toml begins one" in empty.err or "cmbench run ct_edm_ring begins one" in empty.err
     assert answer(cmbench("ls", "--json"))["runs"] == []
 
 
@@ -116,7 +122,7 @@ def test_ls_leaves_out_what_has_no_room(cmbench, trained, monkeypatch):
         return cmbench("ls").out.splitlines()
 
     whole = lines(200)
-    head, *rest = ([part.end() for part in re.finditer(r"\S+", line)] for line in whole)
+    head, *rest = ([part.end() for part in re.finditer(r"\S+(?: [mhd]$)?", line.rstrip())] for line in whole)
     ends = [max(column) for column in zip(head, *rest, strict=True)]
     headers = ["run", "state", "step", "loss", "quality", "age"]
     for n, end in enumerate(ends, start=1):
@@ -173,12 +179,14 @@ def test_watch_of_a_finished_run_prints_its_end(cmbench, trained):
     lines = cmbench("watch", trained.name, "--plain", "-n", "3").out.splitlines()
     assert lines[0] == trained.name
     assert len(lines) == 6
-    assert lines[3] == "step 12  finished"
+    assert without_time(lines[3]) == "step 12  finished"
+    moments = [re.match(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d  ", line) for line in lines[1:4]]
+    assert [bool(moment and moment[1]) for moment in moments] == [True, False, False]  # one day, said once
     assert lines[-1] == f"next: cmbench sample {trained.name} --steps 1"
     everything = cmbench("watch", trained.name, "--plain", "-n", "1000").out.splitlines()
     rows = read_rows(trained.metrics) + read_rows(trained.events)
     assert len(everything) == 1 + len(rows) + 2
-    assert everything[1] == "step 0  started"
+    assert without_time(everything[1]) == "step 0  started"
 
 
 @pytest.mark.parametrize(
@@ -516,7 +524,12 @@ def test_lines_pass_over_a_journal_that_others_wrote(cmbench, home):
     run = live_run(home / "runs", state="finished")
     add(run.events, event(41, "warning"), event(42, "snapshot", files=3), event(43, "initialised", source="x", error=1))
     lines = cmbench("watch", run.name, "--plain", "-n", 3).out.splitlines()
-    assert lines[1:4] == ["step 41  warning", "step 42  snapshot", "step 43  initialised"]
+    shown = [without_time(line) for line in lines[1:4]]
+    assert shown == [
+        "step 41  warning",
+        "step 42  snapshot",
+        "step 43  initialised",
+    ]
 
 
 DAMAGED = [
@@ -537,7 +550,7 @@ def test_lines_pass_over_damaged_rows(cmbench, home, n):
     add(run.events, *DAMAGED)
     outcome = cmbench("watch", run.name, "--plain", "-n", n)
     assert (whole.code, outcome.code, outcome.err) == (0, 0, "")
-    before, after = whole.out.splitlines(), outcome.out.splitlines()
+    before, after = ([without_time(line) for line in each.out.splitlines()] for each in (whole, outcome))
     assert [line for line in after if line.startswith("step 42/1000  loss 0.0625  ")]
     others = [line for line in after if line not in before and not line.startswith("step 42")]
     assert set(others) <= {"step 41/1000", "step 41  ?"}  # what there is of the one with a step

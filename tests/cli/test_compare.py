@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from compared_runs import EDGES, compared_run, losses, write_rows
+from live_runs import live_run
 from scipy.integrate import trapezoid
 
 from cmbench.cli import _dashboard
@@ -75,7 +76,7 @@ def test_everything_as_json(cmbench, runs):
 
 def test_csv_tells_the_same(cmbench, runs):
     found = json.loads(cmbench("compare", "*-run", "--json").out)
-    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv").out)))
+    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv=-").out)))
     table = {(row["section"], row["name"], row["figure"], row["letter"]): row["value"] for row in rows}
     for letter, figures in found["metrics"]["loss"]["runs"].items():
         assert float(table["metric", "loss", "last", letter]) == figures["last"]
@@ -156,7 +157,7 @@ def test_metrics_that_are_asked_for(cmbench, runs, wanted, metrics, profiles):
     assert set(found["apart"]["c"]["metrics"]) == set(whole["apart"]["c"]["metrics"]) & set(metrics)
     assert list(found["groups"][0]["values"]) == metrics
     assert found["recipe"] == whole["recipe"]
-    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv", *options).out)))
+    rows = list(csv.DictReader(io.StringIO(cmbench("compare", "*-run", "--csv=-", *options).out)))
     assert {row["name"] for row in rows if row["section"] in ("metric", "apart", "seeds")} == set(metrics)
     assert {row["name"] for row in rows if row["section"] == "profile"} == set(profiles)
     lines = cmbench("compare", "*-run", *options).out.splitlines()
@@ -228,7 +229,7 @@ def test_levels_of_what_is_better_higher_say_so(cmbench, home):
     for name in "ab":
         compared_run(home / "runs", name, {"precision_1step": [0.1, 0.5, 0.7]})
     assert "until precision_1step >= 0.7" in cmbench("compare", "a", "b", "--plain").out.splitlines()
-    assert "precision_1step >= 0.7" in cmbench("compare", "a", "b", "--csv").out
+    assert "precision_1step >= 0.7" in cmbench("compare", "a", "b", "--csv=-").out
 
 
 def test_whether_there_are_rows_enough_to_tell_runs_apart(cmbench, home):
@@ -300,7 +301,7 @@ def test_runs_without_metrics_recipe_or_sense(cmbench, home):
     for file in (broken.meta, broken.status, broken.events, broken.profiles, broken.annotations):
         file.write_bytes(b'{"step": [null], "loss": ["x"], "profile_edges": [1, "two"]}\n')
     first.metrics.unlink()
-    for form in ("--plain", "--json", "--csv"):
+    for form in ("--plain", "--json", "--csv=-"):
         outcome = cmbench("compare", "empty", "full", "broken", form)
         assert (outcome.code, outcome.err) == (0, ""), form
     found = json.loads(cmbench("compare", "empty", "full", "broken", "--json").out)
@@ -312,7 +313,7 @@ def test_runs_without_metrics_recipe_or_sense(cmbench, home):
 def test_huge_values_are_no_cause_of_warnings(cmbench, home):
     for letter in "ab":
         compared_run(home / "runs", f"{letter}-run", {"loss": [1.7e308, -1.7e308] * 20})
-    for form in ("--plain", "--json", "--csv"):
+    for form in ("--plain", "--json", "--csv=-"):
         outcome = cmbench("compare", "*", form)
         assert (outcome.code, outcome.err) == (0, "")
 
@@ -322,7 +323,7 @@ def test_names_and_notes_are_shown_and_not_obeyed(cmbench, home):
     for letter in "ab":
         run = compared_run(folder, f"{letter}{HOSTILE.replace('/', '|')}", {HOSTILE: [1.0, 2.0], "loss": losses(2)})
         annotations.annotate(run, HOSTILE, ["=cmd|' /C calc'!A0", "<b>"])
-    for form in ("--plain", "--csv"):
+    for form in ("--plain", "--csv=-"):
         out = cmbench("compare", "*", form).out
         assert "\x1b" not in out
         assert "\u202e" not in out
@@ -331,7 +332,7 @@ def test_names_and_notes_are_shown_and_not_obeyed(cmbench, home):
     error = cmbench("compare", "*", "--fail-if", "los > 0").err
     assert "'loss'?" in error
     assert "\x1b" not in error
-    cells = [cell for row in csv.reader(io.StringIO(cmbench("compare", "*", "--csv").out)) for cell in row]
+    cells = [cell for row in csv.reader(io.StringIO(cmbench("compare", "*", "--csv=-").out)) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@"))] == []
     assert "'=cmd|' /C calc'!A0 <b>" in "\n".join(cells).replace("-", " ")
     assert HOSTILE in json.loads(cmbench("compare", "*", "--json").out)["metrics"]
@@ -360,7 +361,7 @@ MISTAKES = {
     "pattern of no run": (["nobod*"], 4, ["nobod*", "no such run"]),
     "filter of no run": (["--filter", "tag:none"], 4, ["tag:none", "no such run"]),
     "filter that is none": (["--filter", "colour:red"], 2, ["--filter", "colour:red", "state:WORD"]),
-    "two forms": (["a-run", "--json", "--csv"], 2, ["--json", "--csv", "one of them"]),
+    "two forms": (["a-run", "--json", "--csv=-"], 2, ["--json", "--csv", "one of them"]),
     "level without a metric": (["a-run", "--reach", "sw9=1"], 2, ["--reach 'sw9=1'", "'sw9'", "'sw_1step'?"]),
     "level that is no number": (["a-run", "--reach", "sw1=low"], 2, ["--reach", "'low'", "sw1=0.06"]),
     "level without a number": (["a-run", "--reach", "sw1"], 2, ["--reach", "METRIC=LEVEL"]),
@@ -390,3 +391,15 @@ def test_mistakes_are_one_line_and_write_nothing(cmbench, runs, home, case):
     assert outcome.err.count("\n") == 1
     assert [part for part in mentions if part not in outcome.err] == [], outcome.err
     assert sorted(home.rglob("*")) == before
+
+
+def test_csv_goes_into_a_file_or_is_printed(cmbench, home):
+    for name in ("a-run", "b-run"):
+        live_run(home / "runs", name)
+    printed = cmbench("compare", "a-run", "b-run", "--csv", "-").out
+    written = cmbench("compare", "a-run", "b-run", "--csv", "table.csv")
+    assert (written.code, written.out) == (0, "")
+    assert (home / "table.csv").read_text() == printed
+    refused = cmbench("compare", "--csv", "a-run", "b-run")
+    assert refused.code == 2
+    assert refused.err == "cmbench: --csv: found 'a-run', allowed: a file whose name ends in .csv, or - to print it\n"

@@ -46,7 +46,7 @@ def test_a_comparison_as_data_says_so_too(cmbench, runs):
         "b": False,
         "c": True,
     }
-    lines = cmbench("compare", "below", "above", "--csv").out.splitlines()
+    lines = cmbench("compare", "below", "above", "--csv=-").out.splitlines()
     assert "metric,sw_1step,floor,a,below,0.042" in lines
     assert "metric,sw_1step,floor's deviation,a,below,0.012" in lines
 

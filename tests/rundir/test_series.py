@@ -193,3 +193,36 @@ def test_rows_of_other_bins_and_of_none_are_told_apart_in_one_piece(run):
     log(run, [{"step": k, "time": 1.0, "loss": bins} for k, bins in enumerate(rows, start=1)], stream="profiles")
     kept = read(run).profiles.rows["loss"]
     assert str([(step, bins.tolist()) for step, bins in kept]) == "[(7, [6.0, nan]), (9, [7.0, 8.0])]"
+
+
+def replaced_by_link(path, other):
+    other.replace(path)
+
+
+def written_over(path, other):
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("replace", [replaced_by_link, written_over])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_file_that_another_has_replaced_is_read_anew(tmp_path, replace, rows):
+    """Shorter, or a longer one under another inode: nothing of the old one stays."""
+    run, other = RunDir(tmp_path / "run"), RunDir(tmp_path / "other")
+    for each in (run, other):
+        each.path.mkdir()
+    for stream, key, value in (("metrics", "loss", 1.0), ("profiles", "loss", [1.0, 2.0]), ("events", "kind", "a")):
+        log(run, [row(k, **{key: value}) for k in range(1, 10)], stream=stream)
+    for stream, key, value in (("metrics", "sw", 2.0), ("profiles", "sw", [3.0, 4.0]), ("events", "kind", "b")):
+        log(other, [row(k, **{key: value}) for k in range(1, rows + 1)], stream=stream)
+    seen = read(run)
+    for name in ("metrics", "profiles", "events"):
+        replace(getattr(run, name), getattr(other, name))
+    while seen.read():
+        pass
+    assert {key: len(curve.points()) for key, curve in seen.metrics.curves.items()} == {"sw": rows}
+    assert seen.metrics.last == {"sw": 2.0}
+    assert {key: len(kept) for key, kept in seen.profiles.rows.items() if kept} == {"sw": rows}
+    assert [each["kind"] for each in seen.journal.rows] == ["b"] * rows
+    log(run, [row(20, sw=3.0)], segment=2, first_step=20)
+    assert seen.read()
+    assert seen.metrics.last == {"sw": 3.0}

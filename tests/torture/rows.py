@@ -23,8 +23,8 @@ VIEWS = {
     "watch --json": ("watch", "RUN", "--json"),
     "compare": ("compare", OTHER, "RUN", "--plain"),
     "compare --json": ("compare", OTHER, "RUN", "--json"),
-    "compare --csv": ("compare", OTHER, "RUN", "--csv"),
-    "filter": ("compare", "--filter", "loss<1 state:finished tag:x", "--csv"),
+    "compare --csv": ("compare", OTHER, "RUN", "--csv=-"),
+    "filter": ("compare", "--filter", "loss<1 state:finished tag:x", "--csv=-"),
     "sample": ("sample", "RUN", "--n", "1", "--device", "cpu"),
 }
 

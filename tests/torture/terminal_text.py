@@ -35,7 +35,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("watch", "NAMED", "--json"),
     ("compare", "NAMED", "SOUND", "--plain"),
     ("compare", "NAMED", "SOUND", "--json"),
-    ("compare", "NAMED", "SOUND", "--csv"),
+    ("compare", "NAMED", "SOUND", "--csv=-"),
     ("compare", "NAMED", "SOUND", "--plain", "--ascii"),
     ("compare", "SOUND", "NAMED", "--fail-if", "loss < 1e9"),
     ("compare", "NAMED", "SOUND", "--fail-if", "EVIL"),

@@ -565,3 +565,73 @@ def test_a_band_is_in_sight_though_no_value_is_near_it():
         assert [y for y, row in enumerate(plot(chart)) if "░" in row] == [ROWS - 1]
 
     alone(a_chart(), steps, size=(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_the_gap_between_two_lines_is_shaded_between_them_alone(ascii):
+    x = np.arange(100.0)
+    lines = [Line.of("1", x, 10 - 8 * x / 99), Line.of("2", x, 2 + 0 * x), Line.of("4", x, 1 + 0 * x)]
+
+    async def steps(chart, pilot):
+        sign = ":" if ascii else "·"
+        chart.show(lines)
+        assert sign not in "".join(picture(chart)[1:-2])
+        chart.shades_gap = True
+        chart.show(lines)
+        rows = [row[9:-1] for row in picture(chart)[1:-2]]
+        depths = [sum(row[i] == sign for row in rows) for i in range(len(rows[0]))]
+        assert depths[2] > len(rows) / 2
+        assert depths[-2] == 0
+        middle = len(depths) // 2
+        assert depths[2] > depths[middle] > 0
+        lowest = max(y for y, row in enumerate(rows) if sign in row)
+        assert all(sign not in row for row in rows[lowest + 1 :])
+        assert lowest < len(rows) - 2
+
+    alone(lambda: Chart("quality", smooth=False), steps, ascii=ascii, size=(60, 24))
+
+
+def test_a_still_run_fills_the_width_and_all_charts_of_it_end_together():
+    async def steps(chart, pilot):
+        chart.x_end = 1000.0
+        chart.show([Line.of("a", np.arange(101.0), np.ones(101))])
+        assert chart._x_ends() == (0, 150)
+        chart.is_still, chart.x_end = True, 120.0
+        chart.show(chart._lines)
+        assert chart._x_ends() == (0, 120)
+        chart.x_end = None
+        chart.show(chart._lines)
+        assert chart._x_ends() == (0, 100)
+
+    alone(lambda: Chart("loss"), steps)
+
+
+def test_without_colours_lines_are_told_apart_by_their_dashes_and_the_focus_by_a_sign():
+    """Each line is drawn where the other is not: what a row of cells looks like tells which line it is of."""
+    x, first = steps_of(400), slice(0, 200)
+    lines = [Line.of("one", x[first], np.full(200, 1.0), 0), Line.of("two", x[200:], np.full(200, 1.0), 1)]
+
+    async def check(chart, pilot):
+        chart.smoothing = 0.0
+        chart.focus()
+        await pilot.pause()
+        chart.show(lines)
+        assert picture(chart)[0].startswith("+- > loss  === one  --- two -")
+        chart.screen.set_focus(None)
+        await pilot.pause()
+        chart.show(lines)
+        assert picture(chart)[0].startswith("+- loss  === one  --- two -")
+        row = max(plot(chart), key=lambda row: len(row) - row.count(" "))
+        drawn = row.rstrip()
+        middle = len(drawn) // 2
+        assert " " not in drawn[: middle - 4]
+        assert " " in drawn[middle + 4 :]
+        chart.smoothing = SMOOTHINGS[-1]
+        chart.show([Line.of("one", x, np.cos(40 * x) + 3)])
+        rows = [row for row in plot(chart) if row.strip()]
+        whole = [row for row in rows if " " not in row[5:30]]
+        assert whole  # the average; the raw values around it are dotted
+        assert all(" " in row[5:30] for row in rows if row not in whole)
+        assert len(rows) > 2 * len(whole)
+
+    alone(a_chart(), check, size=(WIDTH, HEIGHT), ascii=True)

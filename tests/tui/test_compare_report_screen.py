@@ -32,7 +32,7 @@ def runs(tmp_path):
 
 
 async def report(app, pilot):
-    await pilot.press("r")
+    await pilot.press("L")
     await until(pilot, lambda: isinstance(app.screen, CompareReportScreen) and "runs" in shown(app))
     await pilot.pause()
 

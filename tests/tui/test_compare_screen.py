@@ -208,3 +208,22 @@ def test_many_runs_have_letters_of_their_own():
     letters = [_letter(i) for i in range(100)]
     assert letters[:3] == ["A", "B", "C"]
     assert len(set(letters)) == 100
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_band(tmp_path):
+    runs = [live_run(tmp_path, f"live-20260101-000000-000{letter}") for letter in "abc"]
+    runs[1].recipe.write_text(RECIPE.replace("seed = 0", "seed = 1"))
+    runs[2].recipe.write_text(RECIPE.replace("2e-4", "1e-4"))
+
+    async def steps(app, pilot):
+        assert [line.label for line in app.focused._lines] == ["A", "B", "C"]
+        await pilot.press("A")
+        await pilot.pause()
+        assert [(line.label, line.is_band) for line in app.focused._lines] == [("AB", True), ("C", False)]
+        await pilot.press("Y")
+        assert app.clipboard.splitlines()[0].startswith("AB step 40 ")
+        await pilot.press("A")
+        await pilot.pause()
+        assert [line.label for line in app.focused._lines] == ["A", "B", "C"]
+
+    use(runs, steps)

@@ -11,6 +11,7 @@ from tui_host import SIZES, shown, until
 
 from cmbench.rundir.files import to_json
 from cmbench.tui.colours import themes
+from cmbench.tui.report import charts_of, title_of
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.screens.dashboard import DashboardScreen
@@ -358,7 +359,7 @@ def test_requests_land_in_the_control_folder(run, size):
 
 
 async def give(app, pilot, settings: str) -> None:
-    await pilot.press("k")
+    await pilot.press("e")
     await until(pilot, lambda: isinstance(app.screen, Ask))
     app.screen.query_one("Input").value = settings
     await pilot.press("enter")
@@ -369,7 +370,7 @@ async def give(app, pilot, settings: str) -> None:
 @at_both_sizes
 def test_settings_are_asked_for(run, size):
     async def steps(app, pilot):
-        await pilot.press("k")
+        await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, Ask))
         assert app.screen.query_one("Input").value == "optimizer.lr=0.0002"
         await pilot.press("escape")
@@ -389,7 +390,7 @@ def test_the_learning_rate_that_is_in_force_is_offered(run, size):
         return event(step, "request", action="set", id=f"{step}", settings=settings, result="done", **more)
 
     async def offered(app, pilot) -> str:
-        await pilot.press("k")
+        await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, Ask))
         value = app.screen.query_one("Input").value
         await pilot.press("escape")
@@ -420,10 +421,20 @@ def test_settings_that_cannot_be_say_so_once_and_leave_nothing(run):
     ]
 
     async def steps(app, pilot):
-        for i, settings in enumerate(wrong):
-            await give(app, pilot, settings)
-            assert len(app.said) == i + 1
-            assert "live·000a" in app.said[i] or settings in app.said[i]
+        await pilot.press("e")
+        for settings in wrong:
+            await until(pilot, lambda: isinstance(app.screen, Ask))
+            asked = app.screen
+            asked.query_one("Input").value = settings
+            await pilot.press("enter")
+            await until(pilot, lambda asked=asked: isinstance(app.screen, Ask) and app.screen is not asked)
+            await until(pilot, lambda: app.screen.query(".hint"))
+            hint = str(app.screen.query_one(".hint").render())
+            assert "live·000a" in hint or settings in hint
+            assert app.screen.query_one("Input").value == settings  # what was typed is kept
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        assert app.said == []
         assert requests(run) == []
 
     use([run], steps, (80, 24))
@@ -432,7 +443,7 @@ def test_settings_that_cannot_be_say_so_once_and_leave_nothing(run):
 def test_what_is_not_live_gets_no_requests(run):
     async def steps(app, pilot):
         write_status(run, state="finished")
-        await pilot.press("c", "n", "space", "k", "S")
+        await pilot.press("c", "n", "space", "e", "S")
         await pilot.pause()
         assert app.said == ["live·000a is not live: finished"] * 5
         assert isinstance(app.screen, DashboardScreen)
@@ -443,7 +454,7 @@ def test_what_is_not_live_gets_no_requests(run):
         assert "cannot be written" in app.said[-1]
         run.recipe.write_text("broken")
         app.screen.view.recipe = None
-        await pilot.press("k")
+        await pilot.press("e")
         assert app.said[-1] == "live·000a: recipe.toml cannot be read"
 
     use([run], steps, (80, 24))
@@ -506,7 +517,7 @@ def test_the_machine_is_seen_at_any_size_while_the_run_moves(run, size, monkeypa
         write_status(run, state="paused")
         await settle(app, pilot)
         assert "CPU" not in shown(app)
-        assert ("the run is still" in shown(app)) == (size[0] < 140)
+        assert not app.screen.query_one("#system").region  # the journal has its room
 
     use([run], steps, size)
 
@@ -549,14 +560,14 @@ def test_files_may_vanish_or_be_damaged_while_they_are_seen(run, size):
 
     async def steps(app, pilot):
         for do in (damage, cut, lambda: shutil.rmtree(run.path)):
-            await pilot.press("p", "m", "r")
+            await pilot.press("p", "m", "2")
             await until(pilot, lambda: isinstance(app.screen, ProfileScreen))
             do()
             await settle(app, pilot)
-            await pilot.press("w", "n", "p")
+            await pilot.press("w", "3", "p")
             await settle(app, pilot)
             await pilot.press("w", "x", "l")
-        for key in ("c", "space", "k", "S", "v", "escape", "i", "escape", "right_square_bracket", "1", "left"):
+        for key in ("c", "space", "e", "S", "v", "escape", "i", "escape", "right_square_bracket", "1", "left"):
             await pilot.press(key)
         await pilot.pause()
         assert any(titles(app))
@@ -707,5 +718,89 @@ def test_a_run_that_is_still_is_looked_at_seldom(run, monkeypatch, state, looks)
                 clock.setattr(time, "monotonic", lambda i=i: now + 100 + i / 2)
                 app.screen._look_again()
         assert len(found) == looks
+
+    use([run], steps)
+
+
+def test_the_filter_finds_titles_too_and_pins_come_first(run):
+    async def steps(app, pilot):
+        app.screen.pattern = "gradient"
+        assert app.screen.names() == [["grad_norm"]]
+        app.screen.pattern = "SLICED"
+        assert app.screen.names() == [["sw_1step"], ["sw_2step"]]
+        app.screen.pattern = ""
+        await pilot.press("4", "P")
+        await pilot.pause()
+        assert titles(app)[:2] == ["weight", "loss"]
+        assert app.screen.charts.charts[0].note.startswith("pinned")
+        await pilot.press("1", "P")
+        await pilot.pause()
+        assert titles(app) == FIRST
+        assert app.kept.charts.pins == ()
+
+    use([run], steps)
+
+
+def test_a_large_window_holds_more_charts_and_gives_them_back(run):
+    async def steps(app, pilot):
+        grid = app.screen.charts
+        assert len(grid.charts) == 6
+        await pilot.resize_terminal(300, 80)
+        await settle(app, pilot)
+        assert len(grid.charts) == 15
+        shown_titles = [title_of(keys) for keys in charts_of(app.screen.view.keys)]
+        assert titles(app) == [*shown_titles, *[""] * (15 - len(shown_titles))]
+        assert all(chart.region.height >= 15 and chart.region.width >= 56 for chart in grid.charts)
+        grid.choose(grid.charts[12])
+        await pilot.press("enter")
+        await settle(app, pilot)
+        assert sum(bool(chart.region) for chart in grid.charts) == 1
+        await pilot.press("enter")
+        await pilot.resize_terminal(160, 45)
+        await settle(app, pilot)
+        assert len(grid.charts) == 6
+        assert all(chart.region for chart in grid.charts)
+        assert sum(chart.has_class("chosen") for chart in grid.charts) == 1
+        await pilot.resize_terminal(80, 24)
+        await settle(app, pilot)
+        assert sum(bool(chart.region) for chart in grid.charts) == 1
+
+    use([run], steps)
+
+
+def test_all_charts_show_one_part_of_the_axis(run):
+    async def steps(app, pilot):
+        await pilot.press("plus", "less_than_sign")
+        await pilot.pause()
+        ends = {chart._x_ends() for chart in app.screen.charts.charts}
+        assert len(ends) == 1
+        assert ends != {app.focused._whole_x()}
+        await pilot.press("0")
+        await pilot.pause()
+        assert {chart._x_ends() for chart in app.screen.charts.charts} == {app.focused._whole_x()}
+
+    use([run], steps)
+
+
+def test_panels_with_nothing_to_show_give_up_their_room(run):
+    async def steps(app, pilot):
+        journal = app.screen.query_one("#journal")
+        narrow = journal.region.width
+        assert app.screen.query_one("#system").region
+        write_status(run, state="stopped")
+        await settle(app, pilot)
+        assert not app.screen.query_one("#system").region
+        assert journal.region.width > narrow
+
+    use([run], steps)
+
+
+def test_a_run_without_profiles_has_no_waterfall(run):
+    run.profiles.unlink()
+    write_status(run, state="stopped")
+
+    async def steps(app, pilot):
+        assert not app.screen.query_one(Waterfall).region
+        assert app.screen.query_one("#journal").region.width == 160
 
     use([run], steps)

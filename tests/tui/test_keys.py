@@ -14,6 +14,7 @@ from cmbench.tui import keys
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.profile import ProfileScreen
+from cmbench.tui.screens.runs import RunsScreen
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.waterfall import Waterfall
 
@@ -37,7 +38,7 @@ ALLOWED = {
     "two that changed places": {"dashboard.axis": "w", "dashboard.waterfall": "x"},
     "one that became free": {"app.quit": "x", "dashboard.axis": "f5", "compare.axis": "f5"},
     "the palette's, that has another": {"app.palette": "f5", "dashboard.axis": "ctrl+p"},
-    "shared by default": {"recipe.back": "q,escape", "app.quit": "q"},
+    "shared by default": {"recipe.back": "v,escape", "dashboard.recipe": "v"},
     "under a question": {"confirm.yes": "f5", "dashboard.axis": "f5"},
     "empty": {"dashboard.axis": " ", "dashboard.waterfall": ",", "app.quit": ""},
 }
@@ -138,7 +139,7 @@ def test_the_key_that_was_given_works(tmp_path):
         await pilot.press("x")
         await pilot.pause()
         assert "loss" in app.screen.query_one(Waterfall).title
-        await pilot.press("k")
+        await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, Ask))
         assert isinstance(app.focused, Input)
 
@@ -155,3 +156,58 @@ def test_the_palette_opens_by_the_key_that_it_was_given(tmp_path):
         await until(pilot, lambda: isinstance(app.screen, CommandPalette))
 
     use([live_run(tmp_path)], steps, keys=ALLOWED["the palette's, that has another"])
+
+
+ALIKE = [  # what goes by one letter on several screens is one thing: the way there and back, a line up or down
+    {"runs.up", "recipe.up", "journal.up", "compare_report.up"},
+    {"runs.down", "recipe.down", "journal.down", "compare_report.down"},
+    {"dashboard.profile", "profile.back", "spike.profile"},
+    {"dashboard.journal", "journal.back", "compare.report", "compare_report.back"},
+    {"dashboard.console", "journal.other"},
+    {"dashboard.recipe", "runs.recipe", "recipe.back"},
+    {"profile.reference", "snapshots.pin"},
+    {"dashboard.waterfall", "profile.quantity"},
+    {"run.stop", "runs.stop"},
+    {"dashboard.runs", "compare.runs", "snapshots.runs", "spike.back"},
+]
+
+
+def test_a_letter_means_one_thing_on_all_screens():
+    """A question has keys of its own: it lets nothing through. A name means one thing under all who have it."""
+    alike = {name: "/".join(sorted(group)) for group in ALIKE for name in group}
+    meanings: dict[str, set[str]] = {}
+    for actions in keys.listening():
+        for name, its in actions.items():
+            for key in its:
+                if len(key) == 1 and key.isalpha() and not name.startswith("confirm."):
+                    meanings.setdefault(key, set()).add(alike.get(name, name.rpartition(".")[2]))
+    assert {key: found for key, found in meanings.items() if len(found) > 1} == {}
+
+
+def test_escape_closes_what_lies_on_top_before_it_leaves_the_screen(tmp_path):
+    async def steps(app, pilot):
+        screen = app.screen
+        for key, is_open in (
+            ("question_mark", lambda: screen.query("HelpPanel")),
+            ("enter", lambda: screen.has_class("enlarged")),
+            ("slash", lambda: screen.query_one("#filter").display),
+        ):
+            await pilot.press(key)
+            await until(pilot, is_open)
+            await pilot.press("escape")
+            await until(pilot, lambda is_open=is_open: not is_open())
+            assert app.screen is screen
+        for key in "iv":
+            await pilot.press(key, "question_mark")
+            await until(pilot, lambda: app.screen is not screen and app.screen.query("HelpPanel"))
+            await pilot.press("escape")
+            await until(pilot, lambda: not app.screen.query("HelpPanel"))
+            assert app.screen is not screen
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is screen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await pilot.press("slash", *"none", "enter", "escape")
+        await until(pilot, lambda: app.screen._filter_text == "")
+
+    use([live_run(tmp_path)], steps)

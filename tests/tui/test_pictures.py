@@ -25,7 +25,7 @@ SCREENS = {  # the keys that lead there, and what is seen last of it
     "dashboard": ([], "checkpoint 20 (best)"),
     "dashboard_enlarged": (["enter"], "0.1"),
     "dashboard_keys": (["question_mark"], "Zoom in"),
-    "dashboard_setting": (["k"], "optimizer.lr=0.0002"),
+    "dashboard_setting": (["e"], "optimizer.lr=0.0002"),
     "profile": (["p"], "0.01809 to 2.405"),
     "journal": (["L"], "30 warning the loss is high"),
     "snapshots": (["i"], "▀"),
@@ -188,7 +188,7 @@ def test_runs_compared(runs, picture, size):
 @pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])
 def test_the_report_of_a_comparison(runs, picture, size):
     async def steps(app, pilot):
-        await pilot.press("r")
+        await pilot.press("L")
         assert await at_rest(app, pilot, "apart from a") == picture
 
     use(runs, steps, size)

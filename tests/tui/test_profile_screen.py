@@ -39,14 +39,14 @@ def seen(app) -> list[str]:
 @at_both_sizes
 def test_what_is_seen_first(run, size):
     async def steps(app, pilot):
-        everything = ["curve-weight", "curve-loss", "curve-tangent_norm", "curve-true_error", "anatomy"]
+        everything = ["curve-loss", "curve-tangent_norm", "anatomy"]  # of what the run measures
         assert seen(app) == (everything if size[0] == 160 else ["curve-tangent_norm"])
         assert app.focused.id == "curve-tangent_norm"
         assert app.screen.query_one(Waterfall).region
         text = shown(app)
         for words in ("live·000a", "tangent norm over t", "step 40", "tangent norm over t, steps down"):
             assert words in text
-        assert ("not measured in this run" in text) == (size[0] == 160)  # the weight
+        assert "not measured in this run" not in text
         assert app.focused.fixed_x == (0.0, 8.0)
         (line,) = app.focused._lines
         assert line.mean.tolist() == pytest.approx([(i + 1) / 40 for i in range(8)])
@@ -64,8 +64,7 @@ def test_curves_one_after_the_other(run, size):
             (chosen,) = app.screen.query("#curves > .chosen")
             assert chosen.region
             order.append(chosen.id.removeprefix("curve-"))
-        assert order == ["true_error", "anatomy", "weight", "loss", "tangent_norm", "loss"]
-        assert app.focused.id == "curve-loss"
+        assert order == ["anatomy", "loss", "tangent_norm", "anatomy", "loss", "anatomy"]
 
     show(run, steps, size)
 
@@ -80,7 +79,7 @@ def test_the_reference(run, size):
         assert [line.label for line in chart._lines] == ["step 40", "now"]
         assert chart.note == "step 45, dashed: 40"
         modes = []
-        for key in "rnv":
+        for key in "231":
             await pilot.press(key)
             modes.append((waterfall.mode, waterfall.frame_title))
         title = "tangent norm over t, steps down"
@@ -99,7 +98,7 @@ def test_the_reference_is_kept_when_the_screen_is_left(run):
         await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
         await settle(app, pilot)
         assert app.screen.query_one("#curve-tangent_norm", Chart).note == "step 45, dashed: 40"
-        await pilot.press("r")
+        await pilot.press("2")
         assert "/ step 40" in shown(app)
 
     show(run, steps)
@@ -108,7 +107,7 @@ def test_the_reference_is_kept_when_the_screen_is_left(run):
 @at_both_sizes
 def test_a_ratio_without_a_reference_is_to_the_first(run, size):
     async def steps(app, pilot):
-        await pilot.press("r")
+        await pilot.press("2")
         assert app.screen.query_one(Waterfall).reference[0] == 5
         assert "/ step 5" in shown(app)
 
@@ -180,7 +179,7 @@ def test_curves_and_waterfall_have_one_cursor(run, size):
 @at_both_sizes
 def test_a_run_without_profiles(run, size):
     async def steps(app, pilot):
-        await pilot.press("m", "r", "n", "v", "w", "right_square_bracket")
+        await pilot.press("m", "2", "3", "1", "w", "right_square_bracket")
         await pilot.pause()
         assert "not measured in this run" in shown(app)
         await pilot.press("left", "up", "0")
@@ -194,10 +193,10 @@ def test_a_run_without_profiles(run, size):
 
 def test_other_bins_after_a_resume(run):
     async def steps(app, pilot):
-        await pilot.press("m", "r", "left")
+        await pilot.press("m", "2", "left")
         add(run.profiles, {"segment": 2, "first_step": 39}, profile(45, bins=3))
         await settle(app, pilot)
-        for key in ("n", "v", "r", "w", "left", "0"):
+        for key in ("3", "1", "2", "w", "left", "0"):
             await pilot.press(key)
             await settle(app, pilot)
         assert app.screen.query_one("#curve-loss", Chart).note == "step 45, dashed: 40"
@@ -266,3 +265,55 @@ def test_the_cursor_names_the_bin_of_its_row(run, size):
             assert chart._reading() == f"t {named} to {named + 1}  {named + 1.5:g}"
 
     show(run, steps, size)
+
+
+def everything(step, bins=8):
+    return profile(
+        step,
+        weight=[1.0] * bins,
+        true_error=[i / 10 for i in range(bins)],
+        count=[4] * bins,
+        F_gradient=[1.0] * (bins - 1) + [3.0],
+        F_gradient_variance=[0.0] * bins,
+    )
+
+
+def test_a_run_that_measures_everything_shows_as_much_as_can_be_read(run):
+    add(run.profiles, everything(50))
+
+    async def steps(app, pilot):
+        whole = ["weight", "loss", "tangent_norm", "true_error", "shares"]
+        assert seen(app) == [*(f"curve-{key}" for key in whole), "anatomy"]
+        await pilot.resize_terminal(160, 24)
+        await settle(app, pilot)
+        assert len(seen(app)) == 3
+        assert "curve-tangent_norm" in seen(app)
+        for _ in range(3):
+            await pilot.press("right_square_bracket")
+            await settle(app, pilot)
+        assert "anatomy" in seen(app)
+        assert all(curve.region.height >= 7 for curve in app.screen.query("#curves > *") if curve.region)
+
+    show(run, steps)
+
+
+def test_where_the_gradient_comes_from_and_what_adds_to_the_error(run):
+    add(run.profiles, everything(50))
+
+    async def steps(app, pilot):
+        chart, waterfall = app.screen.query_one("#curve-shares", Chart), app.screen.query_one(Waterfall)
+        batch, evening, gradient = (line.mean for line in chart._lines)
+        assert batch == pytest.approx([1 / 8] * 8)
+        assert gradient[-1] == pytest.approx(9 / 16)
+        assert evening[-1] == pytest.approx(evening[0] / 9)
+        shown_rows = {}
+        for _ in range(20):
+            await pilot.press("w")
+            shown_rows[waterfall.title.removesuffix(" over t, steps down")] = (waterfall._rows, waterfall.is_signed)
+        assert shown_rows["share of the gradient"][0][-1][1][-1] == pytest.approx(9 / 16)
+        assert not shown_rows["share of the gradient"][1]
+        rows, is_signed = shown_rows["added to the error by each bin"]
+        assert rows[-1][1].tolist() == pytest.approx([0.0] + [0.1] * 7)
+        assert is_signed
+
+    show(run, steps)

@@ -84,6 +84,10 @@ def test_the_header_says_what_matters_first():
     assert row == " ct_edm·a3f9  ● running  ⚠ 2  214/100k  eta 1h07m  ckpt 200  910 images/s  4.1 kB/s"
     (row,) = text(report.header(view, 4100.0, False, False, width=100))
     assert "  step 214/100,000 0%  eta 1h07m" in row
+    assert row.endswith("  screen 4.1 kB/s")
+    view.status["train_s"] = 3700.0
+    (row,) = text(report.header(view, None, False, False, width=100))
+    assert "  eta 1h07m  trained 1h02m  ckpt 200" in row
 
 
 @pytest.mark.parametrize(("ascii", "gap"), [(False, "…"), (True, "~")])
@@ -115,6 +119,8 @@ def test_notes_and_best():
     view = a_view(best={"sw_1step": (0.01, 1200)})
     assert report.note_of(view, ["loss"]) == "0.25"
     assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
+    view.last = {"sw_1step": 0.05, "sw_2step": 0.03}
+    assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.05 0.03  gap 0.02  best 0.01 @1200"
     assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
 
 
@@ -169,7 +175,7 @@ def test_the_journal_in_words():
         "? ?",
     ]
     shown = report.journal(rows)
-    assert text(shown)[0] == time.strftime("%H:%M:%S ", time.localtime(0)) + said[0]
+    assert text(shown)[0] == time.strftime("%m-%d %H:%M:%S ", time.localtime(0)) + said[0]
     assert [row[1][1] for row in shown] == ["warning", "", "strong", "strong", "error", "error", ""]
 
 

@@ -81,7 +81,7 @@ def test_it_shows_every_run_the_newest_first(runs, size):
         assert (row["step"], row["loss"], row["quality"]) == ("5/100", ".4", ".1")
         assert row["state"] == ("■ stopped" if size[0] > 100 else "■")
         assert (cells(app, "c")["loss"], cells(app, "c")["quality"]) == ("", "")
-        assert row["age"] == "50m"
+        assert row["age"] == "50 m"
         if size[0] > 140:
             assert row["tags"] == "lr"
         else:  # no name, and no other cell, is folded
@@ -104,7 +104,7 @@ def test_a_plain_terminal_gets_plain_signs(runs):
 def test_an_empty_folder_says_what_to_do(tmp_path):
     async def steps(app, pilot):
         await until(pilot, lambda: "no runs in" in shown(app))
-        await pilot.press("enter", "space", "C", "s", "R", "r", "S", "N", "t", "D", "v")
+        await pilot.press("enter", "space", "C", "o", "R", "r", "S", "N", "t", "D", "v")
         assert "cmbench run recipes/ct_edm.toml" in shown(app).replace("\n", "")
         fake_run(tmp_path, "new")
         app.screen._wake.set()
@@ -141,7 +141,7 @@ def test_marked_runs_are_compared(runs, size):
 @at_both_sizes
 def test_marks_filter_and_order_survive_a_refresh(runs, size):
     async def steps(app, pilot):
-        await pilot.press("space", *"/run_", "enter", "s", "s", "R")
+        await pilot.press("space", *"/run_", "enter", "o", "o", "R")
         assert letters(app) == "edcba"
         assert under_cursor(app) == "d"
         write_status(runs["d"], state="running", step=77)
@@ -203,7 +203,7 @@ def test_it_is_sorted_by_one_column_after_the_other(runs, size):
     async def steps(app, pilot):
         orders, wide = [], size[0] > 140
         for _ in range(7 if wide else 6):
-            await pilot.press("s")
+            await pilot.press("o")
             orders.append((app.screen._sorted_by, letters(app)))
         expected = [("state", "cdaeb"), ("run", "abcde"), ("tags", "bedca"), ("step", "bceda"), ("loss", "edbac")]
         expected += [("quality", "bedac"), ("age", "edcba")]
@@ -233,7 +233,7 @@ def test_a_click_on_a_header_sorts_and_a_second_reverses(runs):
 def test_the_cursor_stays_on_its_run_when_rows_move(runs):
     async def steps(app, pilot):
         for _ in range(4):
-            await pilot.press("s")  # by step
+            await pilot.press("o")  # by step
         await pilot.press("home")
         assert (letters(app), under_cursor(app)) == ("bceda", "b")
         write_status(runs["b"], state="running", step=99)
@@ -302,6 +302,11 @@ def test_a_run_that_stopped_is_resumed(runs, size, monkeypatch):
 
     async def steps(app, pilot):
         await pilot.press(*"jjjr")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert started == []
+        await pilot.press("n", "r")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
         await until(pilot, lambda: started and app.said[-1] == "run_b·000b: resumed")
 
     browse(runs, steps, size)
@@ -321,6 +326,8 @@ def test_a_resume_that_is_refused_says_why(runs, monkeypatch):
         await pilot.press("j", "r")
         assert app.said[-1] == "run_d·000d: already finished (finished)"
         await pilot.press("j", "r")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
         await until(pilot, lambda: app.said[-1] == "no [bold]checkpoint␛[2J")
 
     browse(runs, steps)
@@ -550,3 +557,23 @@ def test_a_resize_keeps_run_and_marks(runs):
 
 def test_actions_have_names():
     assert set(_run_actions.ACTIONS) == {"resume", "stop", "note", "tags", "delete"}
+
+
+def test_it_is_sorted_by_any_figure_that_runs_have(runs):
+    async def steps(app, pilot):
+        await pilot.press("M")
+        await until(pilot, lambda: question(app, Ask))
+        app.screen.query_one(Input).value = "best.sw_2step"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.said)
+        assert app.said[-1].endswith("allowed: a figure that a run has; did you mean 'best.sw_1step'?")
+        await pilot.press("M")
+        await until(pilot, lambda: question(app, Ask))
+        app.screen.query_one(Input).value = "best.sw_1step"
+        await pilot.press("enter")
+        await until(pilot, lambda: letters(app) == "bedac")
+        assert cells(app, "d")["best.sw_1step"] == ".3"
+        await pilot.press("R")
+        await until(pilot, lambda: letters(app) == "adebc")
+
+    browse(runs, steps)

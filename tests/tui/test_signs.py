@@ -1,4 +1,5 @@
 import math
+import time
 
 import pytest
 
@@ -56,11 +57,11 @@ def test_progress():
         (-5, "now"),
         (0, "now"),
         (59.9, "now"),
-        (60, "1m"),
-        (3599, "59m"),
-        (3600, "1h"),
-        (86399, "23h"),
-        (86400 * 40, "40d"),
+        (60, "1 m"),
+        (3599, "59 m"),
+        (3600, "1 h"),
+        (86399, "23 h"),
+        (86400 * 40, "40 d"),
         *((seconds, "?") for seconds in (math.inf, -math.inf, math.nan, 1e308)),
     ],
 )
@@ -108,3 +109,11 @@ def test_plain_terminals_get_plain_characters():
 @pytest.mark.parametrize("seconds", [math.inf, -math.inf, math.nan, 1e308, 1e11])
 def test_no_clock_shows_a_time_without_end(seconds):
     assert (signs.clock(seconds), scales.duration(seconds)) == ("?", "?")
+
+
+def test_times_have_their_days_where_these_differ():
+    noon = time.mktime((2026, 11, 28, 12, 0, 0, 0, 0, -1))
+    assert signs.moments([noon, noon + 61], now=noon + 100) == ["12:00:00", "12:01:01"]
+    assert signs.moments([noon], now=noon + 86400) == ["11-28 12:00:00"]
+    assert signs.moments([noon, noon + 86400, None], now=noon) == ["11-28 12:00:00", "11-29 12:00:00", "--/-- --:--:--"]
+    assert signs.moments([None, "x"], now=noon) == ["--:--:--", "--:--:--"]

@@ -107,13 +107,13 @@ def test_tab_shows_the_next_where_not_all_have_room(run):
 def test_blinking_with_a_pinned_step(run, size):
     async def steps(pilot):
         await start(pilot)
-        await pilot.press("k")
+        await pilot.press("B")
         await until(pilot, lambda: "pin another step" in screen_text(pilot))
-        await pilot.press("home", "m", "end", "k")
+        await pilot.press("home", "m", "end", "B")
         for both in [(colour(10, 1), "B 1-step"), (colour(150, 1), "A 1-step")] * 2:
             await until(pilot, lambda both=both: (colours(pilot)[0], captions(pilot)[0][:8]) == both)
         assert "blink" in screen_text(pilot).splitlines()[0]
-        await pilot.press("k")
+        await pilot.press("B")
         await start(pilot)
         await pilot.pause(0.7)
         assert colours(pilot)[0] == colour(150, 1)
@@ -138,11 +138,11 @@ def test_blinking_is_no_faster_than_the_files_are_looked_at(run, poll, expected)
 def test_blinking_with_the_other_run(run, other):
     async def steps(pilot):
         await start(pilot)
-        await pilot.press("left", "left", "k")
+        await pilot.press("left", "left", "B")
         await until(pilot, lambda: colours(pilot)[0] == colour(141, 1))
         assert captions(pilot)[0].startswith("B 1-step · 141")
         await until(pilot, lambda: colours(pilot)[0] == colour(140, 1))
-        await pilot.press("l")
+        await pilot.press("J")
         await until(pilot, shows(pilot, (140, 1), (140, 2), (140, 4), (141, 1), (141, 2), (141, 4)))
         assert not pilot.app.screen.blinking
 
@@ -165,13 +165,13 @@ def test_of_several_runs_the_first_two_that_have_snapshots_are_seen_and_a_key_aw
     async def steps(pilot):
         pilots.append(pilot)
         await until(pilot, seen("B b | C c", (20, 1)))
-        await pilot.press("l")
+        await pilot.press("J")
         await until(pilot, seen("B b | C c", (20, 1), (30, 1)))
         assert [caption[:1] for caption in captions(pilot)] == ["B", "C"]
         for key, title, expected in (
-            ("n", "B b | D d", [(20, 1), (40, 1)]),
-            ("n", "B b | C c", [(20, 1), (30, 1)]),
-            ("N", "D d | C c", [(40, 1), (30, 1)]),
+            ("]", "B b | D d", [(20, 1), (40, 1)]),
+            ("]", "B b | C c", [(20, 1), (30, 1)]),
+            ("[", "D d | C c", [(40, 1), (30, 1)]),
             ("home", "D d | C c", [(40, 1), (30, 1)]),
         ):
             await pilot.press(key)
@@ -179,7 +179,7 @@ def test_of_several_runs_the_first_two_that_have_snapshots_are_seen_and_a_key_aw
         await pilot.press("end")
         add_picture(runs[4], 50, 1)
         await until(pilot, lambda: 4 in pilot.app.screen.view.having)
-        await pilot.press("n")
+        await pilot.press("right_square_bracket")
         await until(pilot, seen("D d | E late", (40, 1), (50, 1)))
 
     drive(SnapshotsApp(*runs), steps, size)
@@ -191,7 +191,7 @@ def test_steps_are_those_of_both_runs(tmp_path):
     async def steps(pilot):
         await until(pilot, shows(pilot, (20, 1)))
         assert "30  3/3  following" in screen_text(pilot)
-        await pilot.press("l")
+        await pilot.press("J")
         for key, expected in (("end", (20, 30)), ("left", (20, 20)), ("left", (10, 20))):
             await pilot.press(key)
             await until(pilot, shows(pilot, *((step, 1) for step in expected)))
@@ -206,8 +206,8 @@ def test_other_runs_are_offered_where_there_are_some(run, other, tmp_path):
 
     async def three(pilot):
         await start(pilot)
-        assert "n other run" in screen_text(pilot)
-        await pilot.press("n")
+        assert "] other run" in screen_text(pilot)
+        await pilot.press("right_square_bracket")
         await until(pilot, lambda: "no other run has snapshots" in screen_text(pilot))
 
     drive(SnapshotsApp(run, other), two)
@@ -219,14 +219,14 @@ def test_runs_one_above_the_other(run, other, size):
     async def steps(pilot):
         await start(pilot)
         count = len(pictures(pilot))
-        await pilot.press("l")
+        await pilot.press("J")
         await until(pilot, lambda: len(pictures(pilot)) == 2 * count)
         await until(pilot, lambda: colours(pilot)[count] == colour(151, 1))
         assert captions(pilot)[count].startswith("B 1-step · 151")
         upper, lower = pictures(pilot)[0], pictures(pilot)[count]
         assert upper.region.bottom <= lower.region.y
         assert upper.size == lower.size
-        await pilot.press("l")
+        await pilot.press("J")
         await until(pilot, lambda: len(pictures(pilot)) == count)
 
     drive(SnapshotsApp(run, other), steps, size)
@@ -235,7 +235,7 @@ def test_runs_one_above_the_other(run, other, size):
 def test_a_link_wants_two_runs(run):
     async def steps(pilot):
         await start(pilot)
-        await pilot.press("l")
+        await pilot.press("J")
         assert not pilot.app.screen.view.linked
 
     drive(SnapshotsApp(run), steps)
@@ -246,9 +246,9 @@ def test_the_path_can_be_shown(run, size):
     async def steps(pilot):
         await start(pilot)
         path = str(run.snapshots / "00000150_1step.png")
-        await pilot.press("o")
+        await pilot.press("F")
         await until(pilot, lambda: path in "".join(line.strip() for line in screen_text(pilot).splitlines()))
-        await pilot.press("o")
+        await pilot.press("F")
         await until(pilot, lambda: "00000150_1step.png" not in screen_text(pilot))
 
     drive(SnapshotsApp(run), steps, size)
@@ -292,7 +292,7 @@ def test_a_run_without_snapshots_says_so_until_the_first_comes(tmp_path):
 
     async def steps(pilot):
         await until(pilot, lambda: "no snapshots yet: [snapshot] every = N in the recipe" in screen_text(pilot))
-        await pilot.press("left", "end", "tab", "m", "k", "o", "0", "3", "home")
+        await pilot.press("left", "end", "tab", "m", "B", "F", "0", "3", "home")
         add_picture(run, 500, 1)
         await until(pilot, shows(pilot, (500, 1)))
         assert "no snapshots yet" not in screen_text(pilot)
@@ -322,7 +322,7 @@ def test_a_hostile_name_is_shown_and_not_obeyed(tmp_path):
 
     async def steps(pilot):
         await start(pilot, 20)
-        await pilot.press("l", "o", "m", "left")
+        await pilot.press("J", "F", "m", "left")
         await until(pilot, lambda: "[red]␛]0;title␇[@click=app.quit]x" in screen_text(pilot).splitlines()[0])
         text = screen_text(pilot)
         assert "\x1b" not in text

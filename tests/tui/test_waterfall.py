@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from tui_host import alone, colours_at, painted, picture
@@ -18,17 +20,54 @@ def shown_levels(waterfall, y, diverging=False):
     return [grounds.index(ground) if ground in grounds else -1 for _, ground in colours_at(waterfall, y + 1)[LEFT:-1]]
 
 
+@pytest.mark.parametrize("is_still", [False, True])
 @pytest.mark.parametrize("height", [1, 2, 13, 40])
-def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height):
-    waterfall = Waterfall("w")
+def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height, is_still):
+    waterfall, moves = Waterfall("w"), 0
     for n in [*range(1, 60), 90, 161, 300, 150, 40, 3, 1]:
-        waterfall._rows = rows_of(n, bins=1)
-        steps = [step for step, _ in waterfall._lines(height)]
-        assert len(steps) <= height
-        assert len(steps) > (height - 1) // 2 or len(steps) == n
+        waterfall._rows, waterfall._is_still = rows_of(n, bins=1), is_still
+        before = waterfall._room
+        lines, cells = waterfall._lines(height)
+        moves += waterfall._room != before
+        steps = [step for step, _ in lines]
+        assert len(cells) <= height
+        assert len(cells) == height if is_still else len(cells) >= 3 * height // 4
+        assert cells == sorted(cells)
+        assert set(cells) == set(range(len(lines)))
         assert steps[-1] == 100 * (n - 1)
         assert steps == sorted(set(steps))
-        assert len(set(np.diff(steps[:-1]))) <= 1
+        assert len(lines) == n or len(lines) == len(cells)
+    assert is_still or moves < 25
+
+
+def test_a_still_run_takes_the_whole_height_and_one_that_goes_on_leaves_a_little():
+    async def steps(waterfall, pilot):
+        for still, filled in ((False, 9), (True, 13), (False, 9)):
+            waterfall.show(rows_of(9), still)
+            levels = [shown_levels(waterfall, y)[0] for y in range(13)]
+            assert levels.count(-1) <= (0 if still else 3)
+            assert len(levels) - levels.count(-1) >= filled
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+@pytest.mark.parametrize("bins", [8, 61, 200])
+def test_a_label_stands_at_a_column_of_the_bin_that_its_value_lies_in(bins):
+    edges = np.arctan(np.geomspace(0.002, 80, bins + 1) / 0.5).tolist()
+
+    async def steps(waterfall, pilot):
+        waterfall.edges = edges
+        waterfall.show([(0, np.ones(bins, np.float32))])
+        axis = picture(waterfall)[-2]
+        found = [(m.start() - LEFT, float(m.group())) for m in re.finditer("[0-9.]+", axis)]
+        columns = len(picture(waterfall)[0]) - LEFT - 1
+        assert len(found) > 4
+        for column, value in found:
+            own = np.searchsorted(edges, value, side="right") - 1
+            assert column * bins // columns <= own
+            assert (column + 1) * bins / columns >= own
+
+    alone(lambda: Waterfall("w"), steps, size=(100, 16))
 
 
 def test_a_higher_value_is_a_higher_level():
@@ -190,7 +229,8 @@ def test_the_cursor_stays_in_sight_when_its_row_has_gone():
         for n in (13, 14, 60):
             waterfall.show(rows_of(n))
             pointed = [y for y, row in enumerate(picture(waterfall)) if "▸" in row]
-            shown = [step for step, _ in waterfall._lines(13)]
+            lines, cells = waterfall._lines(13)
+            shown = [lines[line][0] for line in cells]
             assert len(pointed) == 1
             assert abs(shown[pointed[0] - 1] - 600) == min(abs(step - 600) for step in shown)
             assert f"step {shown[pointed[0] - 1]}" in picture(waterfall)[-1]
@@ -198,16 +238,15 @@ def test_the_cursor_stays_in_sight_when_its_row_has_gone():
     alone(lambda: Waterfall("w"), steps)
 
 
-@pytest.mark.parametrize(("n", "tall"), [(1, 12), (2, 6), (3, 4), (5, 2), (7, 1), (12, 1)])
-def test_few_rows_share_the_height(n, tall):
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 12])
+def test_few_rows_share_the_height(n):
     async def steps(waterfall, pilot):
-        waterfall.show([(100 * (i + 1), np.full(4, 10.0 ** (i % 3), np.float32)) for i in range(n)])
+        waterfall.show([(100 * (i + 1), np.full(4, 10.0 ** (i % 3), np.float32)) for i in range(n)], is_still=True)
         levels = [shown_levels(waterfall, y)[0] for y in range(12)]
-        assert levels[: n * tall] == [levels[i * tall] for i in range(n) for _ in range(tall)]
-        assert levels[n * tall :] == [-1] * (12 - n * tall)
-        assert len(set(levels[: n * tall])) == min(n, 3)
+        assert -1 not in levels
+        assert len(set(levels)) == min(n, 3)
         labels = [line[1:LEFT].strip("│ ") for line in picture(waterfall)[1:13]]
-        assert all(label == f"{100 * (y // tall + 1)}" for y, label in enumerate(labels) if label)
+        assert all(label == f"{100 * (y * n // 12 + 1)}" for y, label in enumerate(labels) if label)
         assert labels[0] == "100"
         assert min(np.diff([y for y, label in enumerate(labels) if label]), default=4) >= 4
 

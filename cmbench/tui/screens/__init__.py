@@ -17,6 +17,8 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     from cmbench.tui.screens.recipe import RecipeScreen
     from cmbench.tui.screens.runs import RunsScreen
     from cmbench.tui.screens.snapshots import SnapshotsScreen
+    from cmbench.tui.screens.spike import SpikeScreen
+    from cmbench.tui.screens.starting import StartingScreen
     from cmbench.tui.widgets.chart import Chart
     from cmbench.tui.widgets.metric_filter import MetricFilter
     from cmbench.tui.widgets.run_filter import FilterBar
@@ -24,6 +26,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
     from cmbench.tui.widgets.waterfall import Waterfall
 
     return {
+        StartingScreen: [],
         DashboardScreen: [Chart, Waterfall, MetricFilter],
         ProfileScreen: [Chart, Waterfall],
         JournalScreen: [],
@@ -32,6 +35,7 @@ def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
         CompareScreen: [Chart],
         CompareReportScreen: [],
         RecipeScreen: [],
+        SpikeScreen: [],
         Confirm: [],
         Ask: [],
         TypedConfirm: [],

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, cast, runtime_checkable
 
 from textual import work
 from textual.screen import Screen
@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _SELDOM = 1.9  # seconds: every fourth look of two a second
+
+
+def close_help(screen: Screen[Any]) -> bool:
+    """Close the list of keys, and return whether it was open: what lies on top goes before the screen does."""
+    panels = screen.query("HelpPanel")
+    is_open = bool(panels)
+    panels.remove()
+    return is_open
+
+
+@runtime_checkable
+class CanStepBack(Protocol):
+    """A screen on which something may lie that escape closes before it."""
+
+    def step_back(self) -> bool:
+        """Close it, and return whether there was something."""
 
 
 class BenchScreen(Screen[None]):

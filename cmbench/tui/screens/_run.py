@@ -23,7 +23,7 @@ class RunScreen(ReadingScreen):
         Binding("space", "pause", "Pause / continue", id="run.pause"),
         Binding("c", "request('checkpoint')", "Checkpoint", id="run.checkpoint"),
         Binding("n", "request('snapshot')", "Snapshot", id="run.snapshot", show=False),
-        Binding("k", "set", "Change a setting", id="run.set", show=False),
+        Binding("e", "set", "Change a setting", id="run.set", show=False),
         Binding("S", "stop", "Stop", id="run.stop"),
     ]
 
@@ -61,15 +61,19 @@ class RunScreen(ReadingScreen):
         question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
         in_force = settings.in_force(settings.read(self.run))
         lr = in_force.get("optimizer.lr", self.recipe.optimizer.lr)
-        self.app.push_screen(Ask(question, f"optimizer.lr={lr!r}"), self._set)
+        self._ask_for_settings(question, f"optimizer.lr={lr!r}")
 
-    def _set(self, text: str | None) -> None:
+    def _ask_for_settings(self, question: str, text: str, wrong: str = "") -> None:
+        self.app.push_screen(Ask(question, text, wrong), lambda typed: self._set(question, typed))
+
+    def _set(self, question: str, text: str | None) -> None:
+        """Send settings; those that are not allowed are asked for again as they were typed."""
         if not text or self.recipe is None:
             return
         try:
             wanted = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
         except CmbenchError as error:
-            self._complain(str(error))
+            self._ask_for_settings(question, text, str(error))
             return
         self._send("set", settings=wanted)
 

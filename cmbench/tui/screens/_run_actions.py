@@ -7,7 +7,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from textual.screen import Screen
 
 from cmbench.errors import CmbenchError, ConflictError
-from cmbench.rundir import annotations, control, launch, status
+from cmbench.rundir import control, launch, status
+from cmbench.rundir.annotations import annotate
 from cmbench.rundir.layout import TRASH, RunDir
 from cmbench.rundir.overview import Glance
 from cmbench.rundir.trash import trash
@@ -34,11 +35,24 @@ async def _attempt(screen: Screen[Any], function: Callable[P, T], *args: P.args,
         return None
 
 
+async def _ask_until_written(screen: Screen[Any], question: str, text: str, write: Callable[[str], Any]) -> None:
+    """Ask for a text and write it; where that fails, ask again with what was typed."""
+    wrong = ""
+    while (typed := await screen.app.push_screen_wait(Ask(question, text, wrong))) is not None:
+        try:
+            await asyncio.to_thread(write, typed)
+            return
+        except CmbenchError as error:
+            text, wrong = typed, str(error)
+
+
 async def resume(screen: Screen[Any], glance: Glance) -> None:
     """Let a trainer take the run up again."""
     name = short(glance.name)
     if glance.is_live or glance.state == "finished":
         say(screen, f"{name}: {'is live' if glance.is_live else 'already finished'} ({glance.state})", "warning")
+        return
+    if not await screen.app.push_screen_wait(Confirm(f"Resume {glance.name} from its newest checkpoint?", "Resume")):
         return
     say(screen, f"{name}: being resumed …")
     path = glance.run.path.resolve()
@@ -61,17 +75,15 @@ async def stop(screen: Screen[Any], glance: Glance) -> None:
 
 async def note(screen: Screen[Any], glance: Glance) -> None:
     """Write the run's note."""
-    text = await screen.app.push_screen_wait(Ask(f"Note on {glance.name}", glance.written.note))
-    if text is not None:
-        await _attempt(screen, annotations.annotate, glance.run, note=text)
+    await _ask_until_written(
+        screen, f"Note on {glance.name}", glance.written.note, lambda text: annotate(glance.run, note=text)
+    )
 
 
 async def tags(screen: Screen[Any], glance: Glance) -> None:
     """Write the run's tags."""
-    question = Ask(f"Tags of {glance.name}, with commas between", ", ".join(glance.written.tags))
-    text = await screen.app.push_screen_wait(question)
-    if text is not None:
-        await _attempt(screen, annotations.annotate, glance.run, tags=text.split(","))
+    question, tags = f"Tags of {glance.name}, with commas between", ", ".join(glance.written.tags)
+    await _ask_until_written(screen, question, tags, lambda text: annotate(glance.run, tags=text.split(",")))
 
 
 async def delete(screen: Screen[Any], glance: Glance) -> None:

@@ -13,12 +13,13 @@ from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import DataTable, Static
 
+from cmbench.comparison.filter import Filter, parse
 from cmbench.rundir import losses
 from cmbench.rundir.files import read_json
-from cmbench.rundir.filter import Filter, parse
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, Overview
 from cmbench.tui import signs
+from cmbench.tui.kept import Kept
 from cmbench.tui.text import content, plain
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order
@@ -66,7 +67,7 @@ class RunsView(Screen[None]):
         self._marked: set[str] = set()
         self._filter: Filter = parse("")
         self._filter_text = ""
-        self._sorted_by, self._is_reversed = "age", False
+        self._sorted_by, self._is_reversed, self._metric = "age", False, ""
         self._meta: tuple[str, dict[str, Any]] = ("", {})
         self._next_ages = 0.0
         self._wake = asyncio.Event()
@@ -92,7 +93,11 @@ class RunsView(Screen[None]):
         return self._glances.get(self.table.current or "")
 
     def on_mount(self) -> None:
-        """Begin to read."""
+        """Begin to read, with filter and order as they were left."""
+        view = self._kept.runs
+        self._filter, self._filter_text = parse(view.filter), view.filter
+        self._sorted_by, self._is_reversed, self._metric = view.sorted_by, view.is_reversed, view.metric
+        self.query_one(FilterBar).begin(view.filter)
         self.table.focus()
         self.watch(self.table, "scroll_y", self._scrolled, init=False)
         self._follow()
@@ -104,6 +109,12 @@ class RunsView(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         """Choose the columns for the width, once the table has its own."""
         self.call_after_refresh(self._show)
+
+    @property
+    def _kept(self) -> Kept:
+        """The view as it was left."""
+        found = getattr(self.app, "kept", None)
+        return found if isinstance(found, Kept) else Kept()
 
     @property
     def table(self) -> RunTable:
@@ -143,7 +154,7 @@ class RunsView(Screen[None]):
         """Bring the table up to date; `follow` where the user moved the rows."""
         now, width, start = time.time(), self.size.width, time.monotonic()
         kept = [glance for glance in self._glances.values() if self._filter(glance)]
-        self.table.lay_out(columns_at(width), self._sorted_by, self._is_reversed)
+        self.table.lay_out(columns_at(width, self._metric), self._sorted_by, self._is_reversed)
         looks = [self._look(glance, now) for glance in in_order(kept, self._sorted_by, self._is_reversed, now)]
         if not self.table.row_count and len(looks) > _AT_FIRST:  # the rest is filled in below what is seen
             looks = looks[:_AT_FIRST]

@@ -10,12 +10,13 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable
 
 from cmbench import recipe as recipes
+from cmbench.comparison import groups
 from cmbench.comparison.compare import letter
 from cmbench.rundir import floors
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
 from cmbench.tui.canvas import DASHES
-from cmbench.tui.chart_lines import LINES, Band, Line
+from cmbench.tui.chart_lines import LINES, Band, Line, over_seeds
 from cmbench.tui.profile_lines import overlays
 from cmbench.tui.scales import number
 from cmbench.tui.screens._base import ReadingScreen
@@ -38,7 +39,8 @@ class CompareScreen(ReadingScreen):
         Binding("right_square_bracket", "page(1)", "More charts", id="compare.page_after"),
         Binding("enter", "enlarge", "Enlarge", id="compare.enlarge", show=False),
         Binding("d", "tables", "Tables", id="compare.tables"),
-        Binding("r", "report", "Report", id="compare.report"),
+        Binding("L", "report", "Report", id="compare.report"),
+        Binding("A", "seeds", "Bands over seeds", id="compare.seeds", show=False),
         Binding("i", "snapshots", "Snapshots", id="compare.snapshots"),
         Binding("b", "app.back", "Runs", id="compare.runs"),
     ]
@@ -49,6 +51,7 @@ class CompareScreen(ReadingScreen):
         self.charts = ChartGrid(_CHARTS, self._lines_of, bands_of=self._bands_of, id="overlays")
         self._shown: dict[str, Any] = {}
         self._has_news, self._next_show = False, 0.0
+        self.has_bands = False  # over seeds
 
     def compose(self) -> ComposeResult:
         """Legend on top, charts, tables; the style sheet says where they go at which size."""
@@ -104,9 +107,34 @@ class CompareScreen(ReadingScreen):
         # A chart for each of several qualities: runs have the colours.
         names = [[key] for group in report.charts_of(keys) for key in group]
         looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
-        self.charts.show(names, start=start, end=max(ends, default=None), overlays=overlays(self.views, looks))
+        over, profiles = all(view.is_over for view in self.views), overlays(self.views, looks)
+        self.charts.show(names, start=start, end=max(ends, default=None), overlays=profiles, is_still=over)
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
+        """Return a line a run; with bands over seeds, one for the runs of a group in place of theirs."""
+        lines = self._lines_each(keys)
+        if not self.has_bands or len(keys) != 1:
+            return lines
+        shown = dict(enumerate(lines))
+        for places in self._groups():
+            if band := over_seeds([lines[i] for i in places], "".join(_letter(i) for i in places)):
+                shown = {i: line for i, line in shown.items() if i not in places} | {places[0]: band}
+        return [shown[i] for i in sorted(shown)]
+
+    def _groups(self) -> list[tuple[int, ...]]:
+        """Return the places of runs whose recipes differ in their seed alone."""
+        keys = [view.settings if view.recipe else None for view in self.views]
+        return [places for places, _ in groups.over_seeds(keys)]
+
+    def action_seeds(self) -> None:
+        """Show runs that differ in their seed alone as a mean and a band from lowest to highest, or each again."""
+        if not self._groups():
+            self.notify("no two of these runs differ in their seed alone", severity="warning")
+            return
+        self.has_bands = not self.has_bands
+        self._show_charts()
+
+    def _lines_each(self, keys: Sequence[str]) -> list[Line]:
         return [
             view.line(key, self.charts.axis, *self._look(n), _letter(n))
             for n, view in enumerate(self.views)

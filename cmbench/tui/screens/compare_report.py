@@ -14,7 +14,7 @@ from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import comparison_tables
 from cmbench.tui.comparison_tables import Section
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.screens._base import BenchScreen, close_help
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
@@ -30,7 +30,7 @@ class CompareReportScreen(BenchScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "section(-1)", "Table before", id="compare_report.section_before", show=False),
         Binding("right_square_bracket", "section(1)", "Next table", id="compare_report.section_after"),
-        Binding("escape,q,r", "leave", "Back", id="compare_report.back"),
+        Binding("escape,L", "leave", "Back", id="compare_report.back"),
         Binding("j,down", "scroll(1)", "Down", show=False, id="compare_report.down"),
         Binding("k,up", "scroll(-1)", "Up", show=False, id="compare_report.up"),
     ]
@@ -84,4 +84,5 @@ class CompareReportScreen(BenchScreen):
 
     def action_leave(self) -> None:
         """Go back to the curves."""
-        self.dismiss()
+        if not close_help(self):
+            self.dismiss()

@@ -77,16 +77,17 @@ class _Line(_Question[ScreenResultType]):
 
     hint = "enter: done · escape: cancel"
 
-    def __init__(self, question: str | Content, value: str = "") -> None:
+    def __init__(self, question: str | Content, value: str = "", wrong: str = "") -> None:
+        """Take the question, what stands in the input, and what was wrong with it when it was asked before."""
         super().__init__(question)
-        self._value = plain(value)
+        self._value, self._wrong = plain(value), wrong
 
     def compose(self) -> ComposeResult:
         """Put the question above the input."""
         with Vertical():
             yield Label(self.question)
             yield Input(self._value, restrict=NO_CONTROLS, select_on_focus=False, compact=True)
-            yield Label(content(self.hint), classes="hint")
+            yield Label(content(self._wrong or self.hint, "$text-error" if self._wrong else ""), classes="hint")
 
 
 class Ask(_Line[str | None]):

@@ -1,23 +1,26 @@
 """The dashboard of one run: header, charts, waterfall, system, journal."""
 
-import re
 import time
 from collections.abc import Sequence
 from functools import cached_property
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
 
 from cmbench.recipe import Recipe
+from cmbench.rundir import parents
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import report
-from cmbench.tui.chart_lines import Line
+from cmbench.tui.chart_lines import GREY, Line
 from cmbench.tui.report import CHARTS
 from cmbench.tui.scales import number
+from cmbench.tui.screens import _forking as forking
 from cmbench.tui.screens._run import RunScreen
 from cmbench.tui.system import Load, System
 from cmbench.tui.view import RunView
+from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
@@ -41,11 +44,13 @@ class DashboardScreen(RunScreen):
         Binding("right_square_bracket", "page(1)", "More charts", id="dashboard.page_after"),
         *(
             Binding(str(i), f"focus_chart({i - 1})", f"Chart {i}", id=f"dashboard.chart_{i}", show=False)
-            for i in range(1, CHARTS + 1)
+            for i in range(1, 10)
         ),
         Binding("enter", "enlarge", "Enlarge", id="dashboard.enlarge", show=False),
         Binding("x", "axis", "x axis", id="dashboard.axis"),
+        Binding("K", "fork", "Fork a child run", id="dashboard.fork", show=False),
         Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
+        Binding("P", "pin", "Pin this chart", id="dashboard.pin", show=False),
         Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),
         Binding("l", "console", "Journal / console", id="dashboard.console", show=False),
         Binding("L", "journal", "Read in full", id="dashboard.journal"),
@@ -55,11 +60,13 @@ class DashboardScreen(RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.view = RunView(run)
+        self.parent_view: RunView | None = None  # of the run that this one is a fork of
         self.charts = ChartGrid(CHARTS, self._lines_of, self._note_of, self.view.bands, id="charts")
         self.loads: list[Load] = []
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
         self._next_system = 0.0
+        self._is_over = False  # when it was drawn
 
     @property
     def is_still(self) -> bool:
@@ -89,7 +96,8 @@ class DashboardScreen(RunScreen):
         yield KeyBar("profile", "snapshots", "app.back", "pause", "request('checkpoint')", "stop", "journal")
 
     def on_mount(self) -> None:
-        """Begin to read."""
+        """Begin to read, with the filter as it was left."""
+        self.pattern = self.query_one(MetricFilter).pattern = self.bench.kept.charts.pattern
         self.charts.charts[0].focus()
         self.follow()
 
@@ -101,6 +109,10 @@ class DashboardScreen(RunScreen):
     def read_piece(self) -> bool:
         """Read what is new, and look at the machine if it is the trainer's."""
         changed = self.view.read()
+        if "recipe" in changed and self.parent_view is None and (parent := parents.of_meta(self.run, self.view.meta)):
+            self.parent_view = RunView(parent.run)
+        if self.parent_view is not None:
+            changed |= self.parent_view.read() & {"rows"}
         before = self.loads
         if self.view.is_still or not self.view.is_here:
             self.loads = []
@@ -110,13 +122,15 @@ class DashboardScreen(RunScreen):
         changed |= {"system"} if self.loads != before else set()
         if changed:
             self.tell(self.show, changed)
-        return self.view.series.behind > 0
+        of_parent = self.parent_view.series.behind if self.parent_view else 0
+        return self.view.series.behind + of_parent > 0
 
     def show(self, changed: set[str]) -> None:
         """Draw what changed, if it is seen; what did not costs nothing."""
         if not self.is_active:
             return
-        if changed & {"rows", "recipe"}:
+        was_over, self._is_over = self._is_over, self.view.is_over
+        if changed & {"rows", "recipe"} or was_over != self._is_over or self.has_class("waiting"):
             self._show_charts()
             self._show_waterfall()
         self._show_header()
@@ -132,31 +146,55 @@ class DashboardScreen(RunScreen):
     def names(self) -> list[list[str]]:
         """Return the metrics of each chart: the usual ones, or those that the filter finds."""
         if not self.pattern:
-            return report.charts_of(self.view.keys)
-        return [[key] for key in self.view.keys if re.search(self.pattern, key)]
+            return report.pinned_first(report.charts_of(self.view.keys), self.bench.kept.charts.pins)
+        return report.found_by(self.view.keys, self.pattern)
 
     def _show_charts(self) -> None:
         names, axis = self.names(), self.charts.axis
-        self.charts.show(names, self.view.marks(axis), self.view.x_end(axis), self.view.x_start(axis))
+        end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
+        waits = report.first_row(self.view)
+        self.set_class(bool(waits), "waiting")  # one chart then has the whole room
+        for chart in self.charts.charts:
+            chart.instead = waits
+        self.charts.show(names, self.view.marks(axis), end, start, is_still=is_over)
         self.query_one("#sparks", Lines).show(report.sparks(self.view, names, self.bench.ascii))
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
-        return [self.view.line(key, self.charts.axis, colour) for colour, key in enumerate(keys)]
+        axis, behind = self.charts.axis, list[Line]()
+        if self.parent_view is not None:
+            known = self.parent_view.keys
+            behind = [self.parent_view.line(key, axis, GREY, label=f"parent {key}") for key in keys if key in known]
+        return [*behind, *(self.view.line(key, axis, colour) for colour, key in enumerate(keys))]
 
     def _note_of(self, keys: Sequence[str]) -> str:
         """Return the last values of a chart; where the filter finds nothing, that it does not."""
         if self.pattern and not self.names():
             return f"no metric matches /{self.pattern}/"
-        return report.note_of(self.view, keys, self.bench.ascii)
+        pinned = "pinned  " if set(keys) & set(self.bench.kept.charts.pins) else ""
+        return pinned + report.note_of(self.view, keys, self.bench.ascii)
+
+    def action_pin(self) -> None:
+        """Let the chart in focus come first from now on, or no more."""
+        titles = {report.title_of(keys): keys for keys in self.names()}
+        keys = titles.get(getattr(self.focused, "title", ""))
+        if keys is None:
+            return
+        pins = self.bench.kept.charts.pins
+        self.bench.kept.keep_charts(pins=tuple(pin for pin in pins if pin not in keys) or ())
+        if not set(keys) & set(pins):
+            self.bench.kept.keep_charts(pins=(*pins, keys[0]))
+        self._show_charts()
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
         known = [key for key in _WATERFALLS if rows.get(key)]
+        self.set_class(not known and self.view.is_over, "no-waterfall")
         if not known:
             return
         key = known[self.waterfall_of % len(known)]
         waterfall.title, waterfall.t_label = f"{report.NAMES.get(key, key)} over t, steps down", self.t_label
-        waterfall.show(rows[key])
+        waterfall.edges = self.view.edges
+        waterfall.show(rows[key], self.view.is_over)
 
     def t_label(self, edge: int) -> str:
         """Return the time at an edge between bins."""
@@ -170,14 +208,14 @@ class DashboardScreen(RunScreen):
         )
 
     def _show_system(self) -> None:
-        """Draw what the machine does; where there is no room for a panel, in the lower edge of the journal's."""
+        """Draw what the machine does; where there is nothing to draw or no room, in the lower edge of the journal's."""
         host = self.view.status.get("host")
         elsewhere = "" if self.view.is_here or not host else f"trains on {host}"
-        why = elsewhere or ("not looked at: the run is still" if self.view.is_still else "")
-        rows = report.system(self.loads, self.bench.ascii) or [[(why, "muted")]]
-        self.query_one("#system", Lines).show(rows)
+        is_seen = not self.view.is_still and not elsewhere
+        self.set_class(not is_seen, "no-system")
+        self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
         journal = self.query_one("#journal", Lines)
-        journal.frame_note = "" if self.has_class("-wide") else elsewhere or report.system_line(self.loads)
+        journal.frame_note = "" if self.has_class("-wide") and is_seen else elsewhere or report.system_line(self.loads)
         journal.repaint()
 
     def on_resize(self) -> None:
@@ -200,11 +238,37 @@ class DashboardScreen(RunScreen):
 
     def action_focus_chart(self, index: int) -> None:
         """Go to a chart by its number."""
-        self.charts.choose(self.charts.charts[index])
+        if index < len(self.charts.charts):
+            self.charts.choose(self.charts.charts[index])
 
     def action_enlarge(self) -> None:
-        """Give the focused chart the whole room, or give it back."""
-        self.toggle_class("enlarged")
+        """Tell of the spike that the cursor stands on; else give the focused chart the whole room, or give it back."""
+        ends = self.focused.around_cursor() if isinstance(self.focused, Chart) else None
+        if ends and (row := self.view.spike_at(self.charts.axis, *ends)):
+            from cmbench.tui.screens.spike import SpikeScreen
+
+            self.app.push_screen(SpikeScreen(self.view, row))
+        else:
+            self.toggle_class("enlarged")
+
+    @work
+    async def action_fork(self) -> None:
+        """Ask for a changed setting, and start a child from the last checkpoint up to the cursor, or the newest."""
+        cursor = self.focused.cursor if isinstance(self.focused, Chart) else None
+        step = None if cursor is None else self.view.step_at(self.charts.axis, cursor)
+        if child := await forking.ask(self, self.view, step):
+            self.bench.open_run(child)
+
+    def step_back(self) -> bool:
+        """Close the filter's line, or let an enlarged chart be small again. Return whether there was one of them."""
+        line = self.query_one(MetricFilter)
+        if line.display:
+            line.action_leave()
+        elif self.has_class("enlarged"):
+            self.remove_class("enlarged")
+        else:
+            return False
+        return True
 
     def action_axis(self) -> None:
         """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
@@ -221,6 +285,7 @@ class DashboardScreen(RunScreen):
         self.charts.turn_to(1)
         if event.pattern is not None:
             self.pattern, self.charts.page = event.pattern, 0
+            self.bench.kept.keep_charts(pattern=event.pattern)
             self._show_charts()
             self._show_header()
 

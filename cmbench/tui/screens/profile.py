@@ -7,7 +7,8 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from cmbench.tui import report
+from cmbench.rundir import shares
+from cmbench.tui import bin_axis, report
 from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.screens._base import ReadingScreen
@@ -21,17 +22,19 @@ from cmbench.tui.widgets.waterfall import Waterfall
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
 _FACTORS = ("anatomy_dc_noise_dt", "anatomy_demb_dc", "anatomy_dF_demb")  # of the temporal part
-_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS, *_FACTORS)
+_RECORDED = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS, *_FACTORS)
+_LEAST = 7  # rows of a curve that can be read
 
 
 class ProfileScreen(ReadingScreen):
     """Loss, weight, tangent and error over t, now and then."""
 
+    AUTO_FOCUS = "#curve-tangent_norm"
     BINDINGS = [
         Binding("m", "reference", "Freeze as reference", id="profile.reference"),
-        Binding("v", "mode('value')", "Value", id="profile.value"),
-        Binding("r", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
-        Binding("n", "mode('row')", "Row-normalised", id="profile.row"),
+        Binding("1", "mode('value')", "Value", id="profile.value"),
+        Binding("2", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
+        Binding("3", "mode('row')", "Row-normalised", id="profile.row"),
         Binding("w", "quantity(1)", "Waterfall of", id="profile.quantity"),
         Binding("left_square_bracket", "curve(-1)", "Curve before", id="profile.curve_before", show=False),
         Binding("right_square_bracket", "curve(1)", "Next curve", id="profile.curve_after", show=False),
@@ -59,6 +62,9 @@ class ProfileScreen(ReadingScreen):
                     chart = Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
                     chart.x_name = self._bin
                     yield chart
+                chart = Chart("", x_label=self._x_label, smooth=False, id="curve-shares")
+                chart.x_name = self._bin
+                yield chart
                 yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
         yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
@@ -82,10 +88,9 @@ class ProfileScreen(ReadingScreen):
         self.query_one("#header", Lines).show(
             lambda width: report.header(self.view, None, False, self.bench.ascii, width)
         )
-        bins = len(self.view.edges) - 1
         for key in _CURVES:
-            chart = self.query_one(f"#curve-{key}", Chart)
-            chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
+            chart = self._chart(key)
+            chart.set_class(bool(rows) and not rows.get(key), "-nothing")
             chart.note = f"step {rows[key][-1][0]}" if rows.get(key) else "not measured in this run"
             lines = []
             if key in self.view.reference:
@@ -95,24 +100,78 @@ class ProfileScreen(ReadingScreen):
             if rows.get(key):
                 lines.append(self._line("now", rows[key][-1][1], colour=0))
             chart.show(lines)
+        self._show_shares()
         self._show_anatomy()
         self._show_waterfall()
+        self._arrange()
+
+    def _chart(self, key: str) -> Chart:
+        """Return a chart with its axis of bins."""
+        chart, bins = self.query_one(f"#curve-{key}", Chart), len(self.view.edges) - 1
+        chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
+        chart.x_ticks, chart.x_room = bin_axis.ticks_of(self.view.edges), bin_axis.ROOM
+        return chart
+
+    def _show_shares(self) -> None:
+        """Draw which share of the gradient and of the batch each bin has, and the proposal that would even it out."""
+        chart, found = self._chart("shares"), shares.newest(self.view.series.profiles.rows)
+        chart.set_class(found is None, "-nothing")
+        if found is None:
+            return
+        names = ("-", ".", "- -") if self.bench.ascii else ("━", "┈", "╍")
+        chart.title = "gradient's share {} batch's {} evening {}".format(*names)
+        of = shares.log_normal
+        told = [of(each, self.view.noise_levels) for each in (found[1].batch, found[1].evening)]
+        chart.note = (
+            "  ".join(
+                f"{name} P {pair[0]:.1f}{'+-' if self.bench.ascii else '±'}{pair[1]:.1f}"
+                for name, pair in zip(("batch", "evening"), told, strict=True)
+                if pair
+            )
+            or f"step {found[0]}"
+        )
+        looks = (("batch", 2, "dotted"), ("evening", 1, "dashed"), ("gradient", 0, "solid"))
+        chart.show([self._line(name, getattr(found[1], name), colour, dash) for name, colour, dash in looks])
+
+    def _arrange(self) -> None:
+        """Give the room of what has nothing to show to the others, and show no more of them than can be read."""
+        curves = [curve for curve in self.query("#curves > *") if not curve.has_class("-nothing")]
+        chosen = next((i for i, curve in enumerate(curves) if curve.has_class("chosen")), None)
+        if chosen is None and curves:
+            self._choose(curves[0])
+        height = self.query_one("#curves").size.height
+        room = max(1, height // _LEAST) if height else len(curves)  # without a height it is not laid out yet
+        first = max(0, min((chosen or 0) - room // 2, len(curves) - room))
+        for i, curve in enumerate(curves):
+            curve.set_class(not first <= i < first + room, "-beyond")
+
+    def on_resize(self) -> None:
+        """Show as many curves as there is room for now."""
+        self.call_after_refresh(self._arrange)
 
     def _show_anatomy(self) -> None:
         rows, stack = self.view.series.profiles.rows, self.query_one("#anatomy", Stack)
         parts = [(key.removeprefix("anatomy_"), rows[key][-1][1].astype(np.float64)) for key in _PARTS if rows.get(key)]
         stack.note = "" if parts else "no anatomy in this run"
+        stack.set_class(bool(rows) and not parts, "-nothing")
+        stack.edges = self.view.edges
         stack.show(parts)
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
-        known = [key for key in _WATERFALLS if rows.get(key)]
+        known = [*(key for key in _RECORDED if rows.get(key)), *shares.known(rows)]
         if not known:
             return
         key = known[self.of % len(known)]
         waterfall.title = f"{report.NAMES.get(key, key)} over t, steps down"
-        waterfall.reference = self.view.reference.get(key)
-        waterfall.show(rows[key])
+        waterfall.edges, waterfall.is_signed = self.view.edges, key == shares.DEBT
+        if key in _RECORDED:
+            waterfall.reference = self.view.reference.get(key)
+            waterfall.show(rows[key], self.view.is_over)
+        else:
+            frozen = {part: [row] for part, row in self.view.reference.items()}
+            waterfall.reference = next(iter(shares.history(frozen, key)), None)
+            waterfall.show(shares.history(rows, key), self.view.is_over)
 
     @staticmethod
     def _line(label: str, bins: NDArray[np.float32], colour: int, dash: str = "solid") -> Line:
@@ -155,7 +214,7 @@ class ProfileScreen(ReadingScreen):
 
     def action_curve(self, step: int) -> None:
         """Go to another curve."""
-        curves = list(self.query("#curves > *"))
+        curves = [curve for curve in self.query("#curves > *") if not curve.has_class("-nothing")]
         here = next((i for i, curve in enumerate(curves) if curve.has_class("chosen")), 0)
         self._choose(curves[(here + step) % len(curves)])
 
@@ -163,6 +222,7 @@ class ProfileScreen(ReadingScreen):
         """Go to a curve; where there is room for one alone, it is this one."""
         for curve in self.query("#curves > *"):
             curve.set_class(curve is chosen, "chosen")
+        self._arrange()
         self.call_after_refresh(chosen.focus)
 
     def on_descendant_focus(self) -> None:

@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
+from cmbench.tui.screens._base import close_help
 from cmbench.tui.text import content, plain, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
@@ -32,7 +33,7 @@ class RecipeScreen(Screen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "other", "Complete / as given", id="recipe.other", priority=True),
-        Binding("escape,q,v", "leave", "Back", id="recipe.back"),
+        Binding("escape,v", "leave", "Back", id="recipe.back"),
         Binding("j,down", "scroll('down')", "Down", show=False, id="recipe.down"),
         Binding("k,up", "scroll('up')", "Up", show=False, id="recipe.up"),
     ]
@@ -62,7 +63,8 @@ class RecipeScreen(Screen[None]):
 
     def action_leave(self) -> None:
         """Go back to where this was opened."""
-        self.dismiss()
+        if not close_help(self):
+            self.dismiss()
 
     def action_scroll(self, way: str) -> None:
         """Scroll by a line."""

@@ -6,12 +6,14 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from cmbench.errors import UsageError
-from cmbench.rundir.filter import parse
+from cmbench.comparison.filter import parse
+from cmbench.errors import UsageError, nearest
+from cmbench.rundir.overview import figure_names
 from cmbench.tui.screens._run_actions import ACTIONS, say
 from cmbench.tui.screens._runs_view import RunsView
+from cmbench.tui.screens.confirm import Ask
 from cmbench.tui.screens.recipe import RecipeScreen
-from cmbench.tui.widgets.run_cells import SORTED_BY, columns_at
+from cmbench.tui.widgets.run_cells import columns_at, sort_by
 from cmbench.tui.widgets.run_filter import FilterBar
 
 
@@ -23,7 +25,8 @@ class RunsScreen(RunsView):
         Binding("C", "compare", "Compare", id="runs.compare"),
         Binding("slash,f", "filter", "Filter", id="runs.filter"),
         Binding("ctrl+f", "clear_filter", "No filter", id="runs.clear_filter", priority=True, show=False),
-        Binding("s", "sort", "Sort", id="runs.sort"),
+        Binding("o", "sort", "Sort", id="runs.sort"),
+        Binding("M", "metric", "Sort by a figure", id="runs.metric", show=False),
         Binding("R", "reverse", "Reverse", id="runs.reverse"),
         Binding("r", "do('resume')", "Resume", id="runs.resume"),
         Binding("S", "do('stop')", "Stop", id="runs.stop"),
@@ -39,6 +42,17 @@ class RunsScreen(RunsView):
         """Let the user type a filter."""
         self.query_one(FilterBar).open()
 
+    def step_back(self) -> bool:
+        """Close the filter's line, or take an old filter away. Return whether there was one of them."""
+        bar = self.query_one(FilterBar)
+        if bar.has_class("-open"):
+            bar.action_leave()
+        elif self._filter_text:
+            bar.clear()
+        else:
+            return False
+        return True
+
     def action_clear_filter(self) -> None:
         """Show all runs again."""
         self.query_one(FilterBar).clear()
@@ -52,6 +66,7 @@ class RunsScreen(RunsView):
             bar.say(str(error))
             return
         bar.say()
+        self._kept.keep_runs(filter=self._filter_text)
         self._show(follow=True)
 
     @on(FilterBar.Left)
@@ -60,7 +75,7 @@ class RunsScreen(RunsView):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        keys = [column.key for column in columns_at(self.size.width) if column.key in SORTED_BY]
+        keys = [column.key for column in columns_at(self.size.width, self._metric) if column.sort]
         place = keys.index(self._sorted_by) if self._sorted_by in keys else -1
         self._sort_by(keys[(place + 1) % len(keys)], False)
 
@@ -71,11 +86,27 @@ class RunsScreen(RunsView):
     @on(DataTable.HeaderSelected)
     def _header(self, event: DataTable.HeaderSelected) -> None:
         key = str(event.column_key.value)
-        if key in SORTED_BY:
+        if sort_by(key):
             self._sort_by(key, key == self._sorted_by and not self._is_reversed)
+
+    @work
+    async def action_metric(self) -> None:
+        """Ask for a figure, give it a column, and sort by it; nothing typed takes the column away."""
+        names = figure_names(list(self._glances.values()))
+        question = f"Sort by: {', '.join(names) or 'no run has a figure yet'}"
+        text = await self.app.push_screen_wait(Ask(question, self._metric))
+        if text is None:
+            return
+        if (text := text.strip()) and text not in names:
+            say(self, f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}", "error")
+            return
+        self._metric = text
+        self._kept.keep_runs(metric=text)
+        self._sort_by(text or "age", False)
 
     def _sort_by(self, key: str, is_reversed: bool) -> None:
         self._sorted_by, self._is_reversed = key, is_reversed
+        self._kept.keep_runs(sorted_by=key, is_reversed=is_reversed)
         self._show(follow=True)
 
     def action_mark(self) -> None:

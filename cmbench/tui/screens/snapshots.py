@@ -15,6 +15,7 @@ from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import Album, AlbumReader, has_any
+from cmbench.tui.screens._base import close_help
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points, load
@@ -69,11 +70,11 @@ class SnapshotsScreen(Screen[None]):
         *(_bind(str(n), f"only({n})", f"{n}-step alone", f"only_{n}") for n in range(1, 10)),
         _bind("0", "only(0)", "steps", "all", "0-9"),
         _bind("m", "pin", "pin", "pin", "m"),
-        _bind("k", "blink", "blink", "blink", "k"),
-        _bind("l", "link", "link", "link", "l"),
-        _bind("n", "next_run(1)", "other run", "next_run", "n"),
-        _bind("N", "next_run(0)", "other first run", "next_first_run"),
-        _bind("o", "path", "file", "path", "o"),
+        _bind("B", "blink", "blink", "blink", "B"),
+        _bind("J", "link", "link", "link", "J"),
+        _bind("right_square_bracket", "next_run(1)", "other run", "next_run", "]"),
+        _bind("left_square_bracket", "next_run(0)", "other first run", "next_first_run"),
+        _bind("F", "path", "file", "path", "F"),
         _bind("escape", "back", "back", "back", "esc"),
     ]
 
@@ -198,8 +199,9 @@ class SnapshotsScreen(Screen[None]):
         self.toggle_class("-path")
 
     def action_back(self) -> None:
-        """Leave the screen."""
-        self.dismiss()
+        """Leave the screen; the help before it."""
+        if not close_help(self):
+            self.dismiss()
 
     def _set_blinking(self, on: bool) -> None:
         self.blinking, self.flipped = on, on  # B at once, so that the key is seen to act

@@ -20,7 +20,7 @@ from cmbench.tui.widgets.grid import Grid
 
 _FEW = 4  # columns a point, from which on each point gets a sign
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)
-_SHADOW = _LINE + LINES
+_SHADOW = _LINE + LINES + 1  # with GREY
 
 Drawn = tuple[Floats, Floats, Floats, Floats | None]  # positions: x, low, high, average
 
@@ -34,6 +34,10 @@ class Chart(ChartMouse):
         """Return axes, lines, marks and cursor."""
         grid, palette = Grid.blank(width, height), self._styles()
         rows, columns = height - 1, width - LABEL - 1
+        if self.instead and not self._lines:
+            grid.write(max(0, (width - len(self.instead)) // 2), height // 2, self.instead, _AXIS)
+            self.frame_title = self.frame_note = ""
+            return grid, palette
         if rows < 1 or columns < 4:
             return grid, palette
         x_ends = self._x_ends()
@@ -42,12 +46,12 @@ class Chart(ChartMouse):
         self._draw_axes(grid, rows, columns, x_ends, y_ends)
         masks, owners = [], []
         for shadow in (True, False):
-            for line, (x, low, high, mean) in zip(self._lines, drawn, strict=True):
+            for i, (line, (x, low, high, mean)) in enumerate(zip(self._lines, drawn, strict=True)):
                 if shadow and mean is None:
                     continue
                 ends = (low, high) if shadow or mean is None else (mean, mean)
                 spread = canvas.columns(x, *ends, line.bad | np.isnan(high), x_ends, 2 * columns)
-                masks.append(canvas.dots(spread, y_ends, rows, "solid" if shadow else line.dash, coarse=self.ascii))
+                masks.append(canvas.dots(spread, y_ends, rows, self._dash(i, line, shadow), coarse=self.ascii))
                 owners.append(_SHADOW + line.colour if shadow else _LINE + line.colour)
         if masks:
             codes, owner = canvas.layered(masks)
@@ -55,10 +59,19 @@ class Chart(ChartMouse):
             grid.characters[part][lit] = canvas.characters(codes, self.ascii)[lit]
             grid.styles[part][lit] = np.array(owners, np.int32)[owner[lit]]
         self._draw_points(grid, rows, columns, drawn, x_ends, y_ends)
+        self._draw_gap(grid, rows, columns, drawn, x_ends, y_ends)
         self._draw_marks(grid, rows, columns, x_ends)
         self._draw_bands(grid, rows, y_ends)
         self._label_frame()
         return grid, palette
+
+    def _dash(self, i: int, line: Line, shadow: bool = False) -> str:
+        """Return the dashes of a chart's line, by its place; where there are no colours, no two have the same."""
+        if not self.colourless:
+            return "solid" if shadow else line.dash
+        if shadow:
+            return "dotted"
+        return line.dash if line.dash != "solid" else list(canvas.DASHES)[i % len(canvas.DASHES)]
 
     def _draw_axes(
         self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float], y_ends: tuple[float, float]
@@ -77,7 +90,7 @@ class Chart(ChartMouse):
 
     def _x_ticks(self, ends: tuple[float, float], columns: int) -> list[tuple[float, str]]:
         if self.x_ticks is not None:
-            return self.x_ticks(*ends, max(2, columns // 16))
+            return self.x_ticks(*ends, max(2, columns // self.x_room))
         if self.x_label is number:
             return ticks(*ends, self.x_scale, max(2, columns // 12))
         places = np.linspace(*ends, max(2, columns // 16))
@@ -93,7 +106,8 @@ class Chart(ChartMouse):
         y_ends: tuple[float, float],
     ) -> None:
         """Put a sign on each point of a line that has few: one dot alone is hard to see."""
-        for line, (x, low, high, _) in zip(self._lines, drawn, strict=True):
+        signs = ("o+*" if self.ascii else "•◦▪") if self.colourless else "•"
+        for i, (line, (x, low, high, _)) in enumerate(zip(self._lines, drawn, strict=True)):
             if len(x) > columns // _FEW:
                 continue
             with np.errstate(over="ignore"):
@@ -101,7 +115,30 @@ class Chart(ChartMouse):
                 down = (y_ends[1] - (low / 2 + high / 2)) / (y_ends[1] - y_ends[0]) * (rows - 0.25) - 0.4
             there = np.isfinite(down) & (across >= 0) & (across <= columns - 1) & (down > -0.5) & (down < rows - 0.4)
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
-                grid.write(LABEL + 1 + int(column), int(row), "o" if self.ascii else "•", _LINE + line.colour)
+                grid.write(LABEL + 1 + int(column), int(row), signs[i % len(signs)], _LINE + line.colour)
+
+    def _draw_gap(
+        self,
+        grid: Grid,
+        rows: int,
+        columns: int,
+        drawn: Sequence[Drawn],
+        x_ends: tuple[float, float],
+        y_ends: tuple[float, float],
+    ) -> None:
+        """Shade what lies between the first two lines, where that is asked for."""
+        if not self.shades_gap or len(drawn) < 2:
+            return
+        levels = []
+        for line, (x, low, high, mean) in zip(self._lines[:2], drawn[:2], strict=True):
+            y = low / 2 + high / 2 if mean is None else mean
+            across = canvas.columns(x, y, y, line.bad | np.isnan(high), x_ends, columns)
+            levels.append(across.low / 2 + across.high / 2)
+        cells = chart_bands.cells_between(levels[0], levels[1], y_ends, rows)
+        part = (slice(0, rows), slice(LABEL + 1, LABEL + 1 + columns))
+        free = cells & (grid.characters[part] == " ")
+        grid.characters[part][free] = chart_bands.PLAIN_GAP if self.ascii else chart_bands.GAP
+        grid.styles[part][free] = _AXIS
 
     def _draw_marks(self, grid: Grid, rows: int, columns: int, x_ends: tuple[float, float]) -> None:
         def places(x: ArrayLike) -> list[int]:
@@ -137,9 +174,11 @@ class Chart(ChartMouse):
         return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
 
     def _positions(self, line: Line) -> Drawn:
-        """Return x, low and high of a line as positions, and its average where it is to be seen."""
+        """Return x, low and high of a line as positions, and its average, or a band's mean, where it is to be seen."""
         low, high = (np.where(np.isfinite(end), end, np.nan) for end in map(self.scale.forward, (line.low, line.high)))
-        return self.x_scale.forward(line.x), np.fmin(low, high), high, self._average(line)
+        mean = self._average(line)
+        mean = self.scale.forward(line.mean) if mean is None and line.is_band else mean
+        return self.x_scale.forward(line.x), np.fmin(low, high), high, mean
 
     def _average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
@@ -168,8 +207,17 @@ class Chart(ChartMouse):
 
     def _label_frame(self) -> None:
         kind = "" if self.scale.kind == "linear" else f" {self.scale.kind}"
-        self.frame_title = f"{self.title}{kind}{self._average_named()}"
+        self.frame_title = f"{self.title}{kind}{self._average_named()}{self._lines_named()}"
         self.frame_note = self._reading() if self.cursor is not None else self.note
+
+    def _lines_named(self) -> str:
+        """Return which line has which dashes, where colours do not tell them apart."""
+        if not self.colourless or len(self._lines) < 2:
+            return ""
+        bar, gap = ("=", "-") if self.ascii else ("━", "╌")
+        shown = {"solid": 3 * bar, "dashed": 3 * gap, "dotted": ". ." if self.ascii else "┈┈┈"}
+        names = (f"{shown[self._dash(i, line)]} {plain(line.label)}" for i, line in enumerate(self._lines))
+        return f"  {'  '.join(names)}"
 
     def _average_named(self) -> str:
         """Return what the average is called: its kind, its standard deviation in shares of the rows, and in rows."""
@@ -209,9 +257,9 @@ class Chart(ChartMouse):
         return f"{text} (gauss {number(self.scale.inverse(float(mean[i])))})"
 
     def _styles(self) -> list[Style]:
-        pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES))]
+        pens = ["muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES)), "muted"]
         styles = [self.style(pen) for pen in pens]
-        return [Style.null(), *styles, *(self._shadow(style) for style in styles[-LINES:])]
+        return [Style.null(), *styles, *(self._shadow(style) for style in styles[-LINES - 1 :])]
 
     def _shadow(self, style: Style) -> Style:
         """Return a line's colour faded into the background; dim where colours are the terminal's own."""

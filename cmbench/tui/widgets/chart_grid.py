@@ -5,19 +5,24 @@ from collections.abc import Callable, Sequence
 from textual.app import ComposeResult
 from textual.containers import Grid
 
+from cmbench.measures import sampler_steps
 from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of, title_of
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.widgets.chart import Chart
 
+_WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
+_COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least
+
 
 class ChartGrid(Grid):
-    """So many charts. Where the screen has room for one alone, it is the one with the class `chosen`.
+    """So many charts, and more in a large window. Where the screen has room for one alone, it is the `chosen` one.
 
     Args:
-        n: charts on a page.
+        n: charts on a page at least.
         lines_of: the lines of a chart, by its metrics.
         note_of: what stands in the lower edge of a chart.
         bands_of: what is shaded in a chart.
@@ -34,11 +39,54 @@ class ChartGrid(Grid):
         super().__init__(id=id)
         self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
         self.axis, self.page = next(iter(OF_RUNS)), 0
+        self._least, self._again = n, lambda: None  # type: int, Callable[[], None]
         self._lines_of, self._note_of, self._bands_of = lines_of, note_of, bands_of
+
+    @property
+    def _kept(self) -> Kept:
+        """The view as it was left."""
+        found = getattr(self.app, "kept", None)
+        return found if isinstance(found, Kept) else Kept()
+
+    def on_mount(self) -> None:
+        """Show axes and averages as they were left."""
+        view = self._kept.charts
+        self.axis, alone = view.axis, dict(view.alone)
+        for chart in self.charts:
+            chart.begin_with(view.smoothing, alone)
 
     def compose(self) -> ComposeResult:
         """Lay out the charts; the style sheet says in how many columns."""
         yield from self.charts
+
+    async def on_resize(self) -> None:
+        """Have as many charts as there is room for; where one alone is shown, as many as before."""
+        columns, rows = self._shape()
+        is_alone = self.screen.has_class("-narrow") or self.screen.has_class("enlarged")
+        for rule, value in (("grid_size_columns", columns), ("grid_size_rows", rows)):
+            if is_alone or columns * rows == self._least:
+                self.styles.clear_rule(rule)  # the style sheet says
+            else:
+                setattr(self.styles, rule, value)
+        if not is_alone and columns * rows != len(self.charts):
+            await self._have(columns * rows)
+            self._again()
+
+    def _shape(self) -> tuple[int, int]:
+        """Return how many charts there is room for side by side, and one above the other."""
+        width, height = self.size
+        columns = max(3 if width >= _WIDE else 2, width // _COLUMNS)
+        return columns, max(-(-self._least // columns), height // _ROWS)
+
+    async def _have(self, n: int) -> None:
+        gone, self.charts = self.charts[n:], self.charts[:n]
+        if any(chart.has_class("chosen") for chart in gone):
+            self.choose(self.charts[0])
+        for chart in gone:
+            await chart.remove()
+        new = [Chart("", id=f"chart-{i}") for i in range(len(self.charts), n)]
+        self.charts += new
+        await self.mount_all(new)
 
     def show(
         self,
@@ -47,21 +95,24 @@ class ChartGrid(Grid):
         end: float | None = None,
         start: float = 0.0,
         overlays: Sequence[Overlay] = (),
+        is_still: bool = False,
     ) -> None:
         """Show this page.
 
         Args:
             names: the metrics of each chart of all pages.
             marks: on the axis of each.
-            end: where the axis will stop at last.
+            end: where the axis will stop at last, or where it does for good.
             start: where it begins.
             overlays: charts over another axis, on pages of their own after these.
+            is_still: whether no more rows will come.
         """
+        self._again = lambda: self.show(names, marks, end, start, overlays, is_still)
         n = len(self.charts)
         pages = -(-len(names) // n)
         self.page %= max(1, pages - (-len(overlays) // n))
         if self.page < pages or not overlays:
-            self._show_metrics(names[self.page * n : (self.page + 1) * n], marks, start, end)
+            self._show_metrics(names[self.page * n : (self.page + 1) * n], marks, start, end, is_still)
         else:
             self._show_overlays(overlays[(self.page - pages) * n : (self.page - pages + 1) * n])
 
@@ -71,22 +122,23 @@ class ChartGrid(Grid):
             if chart.title != title:
                 chart.begin(title, scale)
             chart.x_label, chart.note, chart.bands = number, overlay.note if overlay else "", []
-            chart.x_name = chart.x_ticks = None
+            chart.x_name, chart.x_ticks, chart.shades_gap = None, None, False
             chart.x_scale, chart.fixed_x = (overlay.x_scale, overlay.ends) if overlay else (Scale(), None)
             chart.show(overlay.lines if overlay else [])
 
     def _show_metrics(
-        self, names: Sequence[Sequence[str]], marks: Sequence[Mark], start: float, end: float | None
+        self, names: Sequence[Sequence[str]], marks: Sequence[Mark], start: float, end: float | None, is_still: bool
     ) -> None:
         axis = OF_RUNS[self.axis]
         for chart, keys in zip(self.charts, [*names, *([()] * len(self.charts))], strict=False):
             lines = self._lines_of(keys)
             if chart.title != title_of(keys):
                 chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
-            chart.x_start, chart.x_end = start, end
+            chart.x_start, chart.x_end, chart.is_still = start, end, is_still
             chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
-            chart.x_scale, chart.fixed_x = Scale(), None
+            chart.x_scale, chart.fixed_x, chart.x_title = Scale(), None, axis.title
             chart.note, chart.bands = self._note_of(keys), self._bands_of(keys)
+            chart.shades_gap = len(keys) > 1 and sampler_steps(keys[1]) is not None
             chart.show(lines, marks)
 
     def next_axis(self) -> None:
@@ -95,6 +147,7 @@ class ChartGrid(Grid):
         self.axis = axes[(axes.index(self.axis) + 1) % len(axes)]
         for chart in self.charts:
             chart.forget_x()
+        self._kept.keep_charts(axis=self.axis)
 
     @property
     def axis_title(self) -> str:
@@ -140,3 +193,12 @@ class ChartGrid(Grid):
         for chart in self.charts:
             if chart is not event.chart and event.chart.smoothing is not None:
                 chart.take_smoothing(event.chart.smoothing)
+        if event.chart.smoothing is not None:
+            self._kept.keep_charts(smoothing=event.chart.smoothing, alone=event.chart.alone)
+
+    def on_chart_zoomed(self, event: Chart.Zoomed) -> None:
+        """Let all charts over this axis show one part of it."""
+        event.stop()
+        for chart in self.charts:
+            if chart is not event.chart and chart.fixed_x == event.chart.fixed_x:
+                chart.take_zoom(event.ends)

@@ -8,7 +8,7 @@ from textual.message import Message
 
 from cmbench.tui.axes import Ticks
 from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import Band, Line, Mark
+from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
 from cmbench.tui.scales import KINDS, Scale, grown, number
 from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 from cmbench.tui.widgets.grid import GridWidget
@@ -30,6 +30,7 @@ class ChartKeys(GridWidget, can_focus=True):
         smooth: whether lines can be averaged.
     """
 
+    HELP = f"On the axis: {', '.join(f'`{sign}` {kind}' for kind, sign in SIGNS.items())}. On top: `✕` not finite."
     BINDINGS = [
         Binding("y", "scale", "lin / log / symlog", id="chart.scale"),
         Binding("s", "smooth", "Smooth", id="chart.smooth"),
@@ -44,6 +45,8 @@ class ChartKeys(GridWidget, can_focus=True):
         Binding("greater_than_sign", "pan(0.25)", "Pan right", id="chart.pan_right", show=False),
         Binding("up", "zoom_y(0.5)", "Zoom in vertically", id="chart.zoom_in_y", show=False),
         Binding("down", "zoom_y(2.0)", "Zoom out vertically", id="chart.zoom_out_y", show=False),
+        Binding("E", "export", "Chart as PNG, SVG or CSV", id="chart.export", show=False),
+        Binding("Y", "copy", "Copy the values", id="chart.copy", show=False),
         Binding("0", "reset", "Whole curve", id="chart.reset", show=False),
     ]
 
@@ -71,6 +74,18 @@ class ChartKeys(GridWidget, can_focus=True):
             """The chart."""
             return self.chart
 
+    class Zoomed(Message, namespace="chart"):
+        """Another part of the horizontal axis is shown, between two positions; None: the whole."""
+
+        def __init__(self, chart: "ChartKeys", ends: tuple[float, float] | None) -> None:
+            super().__init__()
+            self.chart, self.ends = chart, ends
+
+        @property
+        def control(self) -> "ChartKeys":
+            """The chart."""
+            return self.chart
+
     def __init__(
         self,
         title: str,
@@ -89,6 +104,8 @@ class ChartKeys(GridWidget, can_focus=True):
         self.scale, self.x_scale, self.x_label, self.fixed_x = scale or Scale(), x_scale or Scale(), x_label, fixed_x
         self.x_name = x_name
         self.x_ticks: Ticks | None = None  # places and labels, where those of `x_label` would not do
+        self.x_room = 16  # columns for each of these
+        self.is_still = False  # whether no more rows come: the axis ends there, not with what there was to come
         self.x_start = 0.0  # where the axis begins, unless its ends are fixed
         self.smoothing = USUAL if smooth else None  # of all charts
         self._alone: dict[str, float] = {}  # averages that charts have for themselves, by title
@@ -96,12 +113,25 @@ class ChartKeys(GridWidget, can_focus=True):
         self.x_end: float | None = None  # where the axis will stop at last, if that is known
         self.note = ""  # stands in the lower frame unless the cursor does
         self.bands: Sequence[Band] = ()  # shaded behind the lines
+        self.x_title = ""  # of the horizontal axis, in files
+        self.shades_gap = False  # between the first two lines
+        self.instead = ""  # what stands in place of axes while there is no line
         self._lines: Sequence[Line] = ()
         self._marks: Sequence[Mark] = ()
         self._x_zoom: tuple[float, float] | None = None  # positions
         self._y_zoom: tuple[float, float] | None = None
         self._x_last: float | None = None
         self._y_last: tuple[float, float] | None = None
+
+    def begin_with(self, smoothing: float, alone: dict[str, float]) -> None:
+        """Begin with an average, and with those that charts have for themselves, which several charts may share."""
+        if self.smoothing is not None:
+            self.smoothing, self._alone = smoothing, alone
+
+    @property
+    def alone(self) -> dict[str, float]:
+        """The averages that charts have for themselves, by title."""
+        return dict(self._alone)
 
     def begin(self, title: str, scale: Scale) -> None:
         """Begin with another quantity: its own axes, no zoom, no cursor."""
@@ -154,6 +184,7 @@ class ChartKeys(GridWidget, can_focus=True):
             if chosen == self.smoothing:
                 del self._alone[self.title]
             self.repaint()
+            self.post_message(self.Smoothed(self))
 
     def forget_x(self) -> None:
         """Begin with another horizontal axis: no zoom, no cursor, ends chosen anew."""
@@ -193,6 +224,14 @@ class ChartKeys(GridWidget, can_focus=True):
         apart = np.abs(self.x_scale.forward(line.x) - self.x_scale.forward(self.cursor))
         return int(np.nanargmin(apart)) if np.isfinite(apart).any() else None
 
+    def around_cursor(self, columns: float = 1.0) -> tuple[float, float] | None:
+        """Return the values of x so many columns to either side of the cursor; None without one."""
+        if self.cursor is None:
+            return None
+        low, high = self._x_ends()
+        at, width = float(self.x_scale.forward(self.cursor)), columns * (high - low) / max(1, self._plot_width - 1)
+        return self.x_scale.inverse(at - width), self.x_scale.inverse(at + width)
+
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
         """Put the cursor at an x, or away."""
         self.cursor = x
@@ -211,7 +250,15 @@ class ChartKeys(GridWidget, can_focus=True):
         if width <= _CLOSEST * (whole[1] - whole[0]):
             return
         low = min(max(middle - factor * (middle - low), whole[0]), whole[1] - width)
-        self._x_zoom = (low, low + width) if width < whole[1] - whole[0] else None
+        self._zoom_to((low, low + width) if width < whole[1] - whole[0] else None)
+
+    def _zoom_to(self, ends: tuple[float, float] | None) -> None:
+        self.take_zoom(ends)
+        self.post_message(self.Zoomed(self, ends))
+
+    def take_zoom(self, ends: tuple[float, float] | None) -> None:
+        """Show a part of the horizontal axis, between two positions, or the whole."""
+        self._x_zoom = ends
         self.repaint()
 
     def action_pan(self, share: float) -> None:
@@ -221,8 +268,7 @@ class ChartKeys(GridWidget, can_focus=True):
         shift = share * (high - low)
         shift = min(max(shift, whole[0] - low), whole[1] - high)
         if self._x_zoom is not None:
-            self._x_zoom = low + shift, high + shift
-            self.repaint()
+            self._zoom_to((low + shift, high + shift))
 
     def action_zoom_y(self, factor: float) -> None:
         """Show a part of the vertical axis, around the newest value."""
@@ -237,13 +283,16 @@ class ChartKeys(GridWidget, can_focus=True):
 
     def action_reset(self) -> None:
         """Show everything again, without a cursor."""
-        self._x_zoom = self._y_zoom = self._y_last = None
+        self._y_zoom = self._y_last = None
+        self._zoom_to(None)
         self.set_cursor(None)
 
     def _whole_x(self) -> tuple[float, float]:
         if self.fixed_x is not None:
             return float(self.x_scale.forward(self.fixed_x[0])), float(self.x_scale.forward(self.fixed_x[1]))
         start = self.x_start
+        if self.is_still and (end := max(self._newest, self.x_end or start)) > start:
+            return start, end
         self._x_last = grown(self._newest - start, self._x_last, None if self.x_end is None else self.x_end - start)
         return start, start + (self._x_last or 1.0)
 

@@ -2,12 +2,13 @@
 
 from textual import events
 
-from cmbench.tui.widgets.chart_keys import LABEL, ChartKeys
+from cmbench.tui.widgets.chart_keys import LABEL
+from cmbench.tui.widgets.chart_out import ChartOut
 
 _PAN = 0.25  # of what is in sight, for a notch of the wheel
 
 
-class ChartMouse(ChartKeys):
+class ChartMouse(ChartOut):
     """A chart that takes the mouse, but for its drawing; arguments as `ChartKeys` takes them."""
 
     ALLOW_SELECT = False  # dragging is for the lines

@@ -150,6 +150,11 @@ class GridWidget(Widget):
         """Whether plain characters alone may be used."""
         return bool(getattr(self.app, "ascii", False))
 
+    @property
+    def colourless(self) -> bool:
+        """Whether what colours tell must be told by signs as well."""
+        return self.ascii or self.app.no_color
+
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return the content, without the frame, and its styles, of which the first is plain."""
         raise NotImplementedError
@@ -188,6 +193,8 @@ class GridWidget(Widget):
             grid.write(width - 1, y, down, frame)
         room = max(0, width - 6)
         title, note = (cut(laid_out(plain(text)), 0, room) for text in (self.frame_title, self.frame_note))
+        if self.has_focus and self.colourless:
+            title = cut((">" if self.ascii else "▸") + " " + title, 0, room)
         if title:
             grid.write(2, 0, f" {title} ", frame + 1)
         if note:

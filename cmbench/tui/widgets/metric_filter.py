@@ -27,7 +27,7 @@ class MetricFilter(Input):
             self.pattern = pattern
 
     def __init__(self, id: str | None = None) -> None:
-        hint = "regular expression for names of metrics; empty: the usual six"
+        hint = "regular expression for names and titles of metrics; empty: the usual six"
         super().__init__(placeholder=hint, restrict=NO_CONTROLS, id=id)
         self.display, self.pattern = False, ""
 

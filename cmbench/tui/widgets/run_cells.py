@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from cmbench.rundir import floors
-from cmbench.rundir.overview import Glance
+from cmbench.rundir.overview import Glance, figure
 from cmbench.tui import signs
 from cmbench.tui.text import cell, plain, short
 
 WIDE = 140  # columns of a terminal with room for a preview
 _TAGS_FROM, _MIDDLE, _MORE_FROM = 150, 100, 76
+_METRIC, _METRIC_LEAST = 18, 9  # characters of the name of a metric that has a column, and of its column
 SPARK = 10  # characters of the sparkline
 
 Sort = Callable[[Glance, float], float | str | None]
@@ -50,8 +51,29 @@ _AGE = Column("age", "age", 5, lambda glance, now: int((now - glance.heartbeat) 
 _SPARK = Column("spark", "curve", SPARK)
 
 
-def columns_at(width: int) -> tuple[Column, ...]:
-    """Return the columns that a terminal of a width has room for."""
+def columns_at(width: int, metric: str = "") -> tuple[Column, ...]:
+    """Return the columns that a terminal of a width has room for; `metric` has one, if it is not empty."""
+    return _with_metric(_usual_at(width), metric)
+
+
+def _with_metric(columns: tuple[Column, ...], metric: str) -> tuple[Column, ...]:
+    """Put the column of a figure such as `last.N` behind that of the quality, which every width has."""
+    if not metric:
+        return columns
+    place = columns.index(_QUALITY) + 1
+    label = metric if len(metric) <= _METRIC else f"{metric[: _METRIC - 2]}.."
+    shown = Column(metric, plain(label), max(_METRIC_LEAST, len(label)), sort_by(metric), right=True)
+    return (*columns[:place], shown, *columns[place:])
+
+
+def sort_by(key: str) -> Sort | None:
+    """Return what a column, or a figure such as `best.sw_1step`, is sorted by; None where it is neither."""
+    if key.startswith(("last.", "best.")):
+        return lambda glance, now: figure(glance, key)
+    return SORTED_BY.get(key)
+
+
+def _usual_at(width: int) -> tuple[Column, ...]:
     more = (_AGE, _SPARK) if width >= _MORE_FROM else ()
     if width < _MIDDLE:
         return (_MARK, _SIGN, _RUN, _STEP, _LOSS, _QUALITY, *more)
@@ -59,7 +81,7 @@ def columns_at(width: int) -> tuple[Column, ...]:
     return (_MARK, _STATE, _RUN, *tags, _STEP, _LOSS, _QUALITY, *more)
 
 
-SORTED_BY = {column.key: column.sort for column in columns_at(_TAGS_FROM) if column.sort is not None}
+SORTED_BY = {column.key: column.sort for column in _usual_at(_TAGS_FROM) if column.sort is not None}
 
 
 def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> list[Glance]:
@@ -67,11 +89,12 @@ def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> 
 
     Args:
         glances: oldest first.
-        key: of a column that can be sorted by.
+        key: of a column that can be sorted by, or a figure; of what is neither, by age.
         is_reversed: from high to low.
         now: the time that ages are counted from.
     """
-    values = [(SORTED_BY[key](glance, now), glance) for glance in reversed(glances)]
+    value = sort_by(key) or SORTED_BY["age"]
+    values = [(value(glance, now), glance) for glance in reversed(glances)]
     there = sorted(
         (pair for pair in values if pair[0] is not None),
         key=lambda pair: pair[0],  # type: ignore[arg-type, return-value]
@@ -82,7 +105,7 @@ def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> 
 
 def row(look: Look, columns: tuple[Column, ...], ascii: bool) -> dict[str, Text]:
     """Return the cells of a run by the key of their column."""
-    return {column.key: _CELLS[column.key](look, column, ascii) for column in columns}
+    return {column.key: _CELLS.get(column.key, _metric)(look, column, ascii) for column in columns}
 
 
 def fitted(text: str, width: int) -> str:
@@ -104,6 +127,10 @@ def _state(look: Look, column: Column, ascii: bool) -> Text:
 def _run(look: Look, column: Column, ascii: bool) -> Text:
     name = fitted(short(look.glance.name), column.width)
     return cell(name.translate({ord("·"): ".", ord("…"): "~"}) if ascii else name, "bold")
+
+
+def _metric(look: Look, column: Column, ascii: bool) -> Text:
+    return _figure(signs.number(figure(look.glance, column.key)), column)
 
 
 def _spark(look: Look, column: Column, ascii: bool) -> Text:

@@ -26,7 +26,7 @@ class FilterBar(Vertical):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,down", "leave", "Back to the table", show=False, id="runs.filter_done"),
     ]
-    HELP = "words, all of which hold: ring  state:running  tag:lr  loss<0.1  sw<0.05  step>=1000"
+    HELP = "ring  state:running  tag:lr  loss<0.1  optimizer.lr>1e-4 OR seed:3 NOT state:crashed  best.sw_1step<0.05"
 
     class Changed(Message):
         """The filter is another one now."""
@@ -42,6 +42,11 @@ class FilterBar(Vertical):
         """Put the input above its line."""
         yield Input(placeholder="filter", restrict=NO_CONTROLS, select_on_focus=False, compact=True)
         yield Static(content(self.HELP))
+
+    def begin(self, text: str) -> None:
+        """Begin with a filter that holds already."""
+        with self.prevent(Input.Changed):
+            self.query_one(Input).value = text
 
     def open(self) -> None:
         """Let the user type."""

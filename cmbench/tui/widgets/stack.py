@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.style import Style
 
+from cmbench.tui import bin_axis
 from cmbench.tui.canvas import Floats
 from cmbench.tui.scales import Scale, number, ticks
 from cmbench.tui.widgets.grid import Grid, GridWidget
@@ -28,6 +29,7 @@ class Stack(GridWidget):
     def __init__(self, title: str, t_label: Callable[[int], str] = str, id: str | None = None) -> None:
         super().__init__(id=id)
         self.title, self.t_label = title, t_label
+        self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
         self.note = ""  # stands in the lower frame where there are no parts
         self._parts: Sequence[tuple[str, Floats]] = ()
 
@@ -60,8 +62,7 @@ class Stack(GridWidget):
             y = min(rows - 1, max(0, rows - 1 - int(position / top * rows)))
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}", 1)
         grid.write(_LABEL, rows, "+" if self.ascii else "└", 1)
-        edges = np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()
-        grid.write_apart(_LABEL + 1, rows, [(edge * columns // bins, self.t_label(edge)) for edge in edges], 1)
+        grid.write_apart(_LABEL + 1, rows, bin_axis.labels(self.edges, self.t_label, bins, columns), 1)
         self._label_frame(top)
         return grid, palette
 

@@ -9,6 +9,7 @@ from rich.style import Style
 from textual.binding import Binding
 from textual.message import Message
 
+from cmbench.tui import bin_axis
 from cmbench.tui.colours import LEVELS, shade_characters, shades
 from cmbench.tui.scales import limits, number
 from cmbench.tui.widgets.grid import Grid, GridWidget
@@ -22,9 +23,10 @@ Rows = Sequence[tuple[int, NDArray[np.float32]]]
 
 
 class Waterfall(GridWidget, can_focus=True):
-    """Rows of bins, the oldest on top; when the height is full, every other row goes, so the run stays in sight whole.
+    """Rows of bins, the oldest on top, over the whole height; where rows come, a quarter of it at most is theirs.
 
-    A column that holds several bins shows the highest of them.
+    A row takes several rows of cells where there is room. Where there is none it gives way to the next, so that the run
+    stays in sight whole. A column that holds several bins shows the highest of them.
 
     Colours follow the logarithm of the value, of its ratio to a reference row (one is white), or of its share in its
     row's largest.
@@ -64,13 +66,16 @@ class Waterfall(GridWidget, can_focus=True):
         self.cursor: tuple[int, int] | None = None  # step and bin
         self.reference: tuple[int, NDArray[np.float32]] | None = None
         self._rows: Rows = ()
-        self._every = 1
+        self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
+        self.is_signed = False  # whether what is negative has no colour, in place of that of its size
+        self._room = 0  # rows that the height is shared by: those that there are, and some that will come
+        self._is_still = False
         self._limits: tuple[float, float] | None = None
         self._limits_of: Mode = self.mode
 
-    def show(self, rows: Rows) -> None:
-        """Show rows (step, bins), ascending."""
-        self._rows = rows
+    def show(self, rows: Rows, is_still: bool = False) -> None:
+        """Show rows (step, bins), ascending. Where no more will come, they take the whole height."""
+        self._rows, self._is_still = rows, is_still
         self.repaint()
 
     def set_reference(self, row: tuple[int, NDArray[np.float32]] | None) -> None:
@@ -94,7 +99,7 @@ class Waterfall(GridWidget, can_focus=True):
 
     def action_move(self, bins: int, lines: int) -> None:
         """Move the cursor; it appears on the newest row."""
-        shown = self._lines(max(1, self.inner_height - 1))
+        shown, _ = self._lines(max(1, self.inner_height - 1))
         if not shown:
             return
         steps, last = [step for step, _ in shown], len(shown[-1][1]) - 1
@@ -120,38 +125,47 @@ class Waterfall(GridWidget, can_focus=True):
         palette = [Style.null(), self.style("muted"), self.style("strong")]
         palette += shades(self.app.theme, self._shown == "ratio") if coloured else [Style.null()] * LEVELS
         columns, rows = width - _LABEL - 1, height - 1
-        lines = self._lines(rows)
+        lines, of_cells = self._lines(rows)
         if columns < 4 or rows < 1 or not lines or not len(lines[0][1]):
             return grid, palette
         values = self._values(np.stack([bins for _, bins in lines]).astype(np.float64))
         place = np.arange(columns) * values.shape[1] // columns  # the first bin of each column
         levels = np.maximum.reduceat(self._levels(values), place, axis=1)
-        tall = max(1, rows // len(lines))
-        labelled = range(0, len(lines), -(-4 // tall))  # four rows apart or more
         cursor = None if self.cursor is None else _nearest([step for step, _ in lines], self.cursor[0])
-        for y in range(tall * len(lines)):
-            line, below = divmod(y, tall)
-            label = number(lines[line][0]) if line in labelled and not below else ""
+        free = 0
+        for y, line in enumerate(of_cells):
+            is_first = not y or line != of_cells[y - 1]
+            label = number(lines[line][0]) if is_first and y >= free else ""
+            free = y + 4 if label else free
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{'|' if self.ascii else '│'}", _AXIS)
             self._write_levels(grid, y, levels[line], coloured)
-            if line == cursor and not below:
+            if line == cursor and is_first:
                 grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
         self._draw_axis(grid, rows, columns, values.shape[1], place)
         self._label_frame(None if cursor is None else lines[cursor])
         return grid, palette
 
-    def _lines(self, rows: int) -> list[tuple[int, NDArray[np.float32]]]:
-        """Choose the rows that have a line: every so-manyth, and the newest as the last."""
-        while len(self._rows) > max(1, rows) * self._every:
-            self._every *= 2
-        while self._every > 1 and len(self._rows) <= max(1, rows) * self._every // 2:
-            self._every //= 2
-        chosen = list(self._rows[self._every - 1 :: self._every])
-        return chosen if len(self._rows) % self._every == 0 else [*chosen, self._rows[-1]]
+    def _lines(self, height: int) -> tuple[list[tuple[int, NDArray[np.float32]]], list[int]]:
+        """Choose the rows that are seen, the newest among them. Return them, and which of them each row of cells shows.
+
+        A new row changes the last cells alone, until the room that was kept for it is full.
+        """
+        n = len(self._rows)
+        if self._is_still:
+            self._room = n
+        elif not n <= self._room <= max(n + 1, 4 * n // 3):
+            self._room = max(n, 5 * n // 4)
+        last_of = np.arange(1, height + 1) * self._room // max(1, height) - 1  # of the rows that share a cell
+        if height > self._room:
+            last_of = np.arange(height) * self._room // height
+        firsts = np.append(0, last_of[:-1] + 1)
+        chosen = np.minimum(last_of, n - 1)[np.minimum(firsts, last_of) < n].tolist()
+        lines = sorted(set(chosen))
+        return [self._rows[i] for i in lines], [lines.index(i) for i in chosen]
 
     def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return log10 of what the colours follow."""
-        size = np.abs(rows)
+        size = np.fmax(rows, 0.0) if self.is_signed else np.abs(rows)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self._shown == "row":
                 size = size / np.fmax.reduce(np.where(np.isinf(size), np.nan, size), axis=1, keepdims=True)
@@ -193,8 +207,7 @@ class Waterfall(GridWidget, can_focus=True):
 
     def _draw_axis(self, grid: Grid, y: int, columns: int, bins: int, place: NDArray[np.int64]) -> None:
         grid.write(_LABEL, y, "+" if self.ascii else "└", _AXIS)
-        edges = np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()
-        grid.write_apart(_LABEL + 1, y, [(edge * columns // bins, self.t_label(edge)) for edge in edges], _AXIS)
+        grid.write_apart(_LABEL + 1, y, bin_axis.labels(self.edges, self.t_label, bins, columns), _AXIS)
         if self.cursor is not None:
             first = place[np.searchsorted(place, self.cursor[1], side="right") - 1]
             own = np.flatnonzero(place == first)

@@ -1,0 +1,97 @@
+"""The axis of a profile, which counts bins: round times on it, and in which column of cells each of them lies."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbench.tui.scales import Scale, number, ticks
+
+ROOM = 9  # columns for a label and what keeps it apart from the next
+_PARTS = 128  # of a part of the axis that is zoomed into
+
+
+def ticks_of(edges: Sequence[float]) -> Callable[[float, float, int], list[tuple[float, str]]]:
+    """Return what gives round values between two places of an axis of bins, at most so many, and their labels."""
+
+    def between(low: float, high: float, most: int) -> list[tuple[float, str]]:
+        last = len(edges) - 1
+        if last < 1 or (low <= 0 and high >= last):
+            return places_between(edges, most)
+        inside = np.interp(np.linspace(low, high, _PARTS + 1), np.arange(last + 1), np.asarray(edges, np.float64))
+        scale = (high - low) / _PARTS
+        return [(low + place * scale, label) for place, label in places_between(inside.tolist(), most)]
+
+    return between
+
+
+def labels(edges: Sequence[float], name: Callable[[int], str], bins: int, columns: int) -> list[tuple[int, str]]:
+    """Return labels for so many bins in so many columns, each with the column that shows its place.
+
+    Args:
+        edges: values between the bins; where these are not known, some edges are named by their number.
+        name: of an edge, by its number.
+        bins: how many there are.
+        columns: of cells, the first for the first bin.
+    """
+    found = places_between(edges, max(2, columns // ROOM)) if len(edges) == bins + 1 else []
+    if not found:
+        found = [(float(edge), name(edge)) for edge in np.linspace(0, bins, max(2, columns // 18), dtype=int).tolist()]
+    return [(column_of(place, bins, columns), label) for place, label in found]
+
+
+def column_of(place: float, bins: int, columns: int) -> int:
+    """Return the column for a place on an axis of bins: one of those of the bin that it lies in."""
+    firsts = np.arange(columns) * bins // columns  # the first bin of each column
+    last = int(np.searchsorted(firsts, math.floor(place), side="right")) - 1
+    first = int(np.searchsorted(firsts, firsts[last]))
+    return min(max(math.floor(place * columns / bins), first), last)
+
+
+def places_between(edges: Sequence[float], most: int) -> list[tuple[float, str]]:
+    """Return at most `most` round values on an axis that counts bins, spread over it: their places, and labels.
+
+    Args:
+        edges: ascending values between the bins, (bins + 1,): those at the places 0, 1, ... of the axis.
+        most: labels.
+    """
+    return list(_places_between(tuple(edges), most))
+
+
+@lru_cache(maxsize=64)
+def _places_between(edges: tuple[float, ...], most: int) -> tuple[tuple[float, str], ...]:
+    at = np.array(edges, np.float64)
+    if most < 1 or len(at) < 2 or not np.isfinite(at).all() or not (np.diff(at) > 0).all():
+        return ()
+    for scale in (Scale(), Scale("log")):  # where the bins are even on it, its ticks are
+        own = scale.forward(at)
+        if np.isfinite(own).all() and np.allclose(np.diff(own), (own[-1] - own[0]) / (len(own) - 1), rtol=1e-3):
+            ends, last = (float(own[0]), float(own[-1])), len(own) - 1
+            return tuple(((p - ends[0]) / (ends[1] - ends[0]) * last, label) for p, label in ticks(*ends, scale, most))
+    return tuple(_spread(at, most))
+
+
+def _spread(at: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
+    """Return round values, the roundest first, wherever a `most`-th part of the axis on each side is still free."""
+    apart, found = (len(at) - 1) / most, list[tuple[float, str]]()
+    for values in _ever_less_round(float(at[0]), float(at[-1])):
+        places = np.interp(values, at, np.arange(len(at)))
+        free = np.array([np.abs(places - place) >= apart for place, _ in found] or [places == places]).all(axis=0)
+        while free.any() and len(found) < most:
+            i = int(np.flatnonzero(free)[0])
+            found.append((float(places[i]), number(float(values[i]))))
+            free &= np.abs(places - places[i]) >= apart
+    return sorted(found)
+
+
+def _ever_less_round(low: float, high: float) -> Iterator[NDArray[np.float64]]:
+    """Yield values between two, of either sign: zero and powers of ten, 2 and 5 times those, one digit, two, three."""
+    top = math.floor(math.log10(max(abs(low), abs(high))))
+    bottom = math.floor(math.log10(low)) if low > 0 else top - 4
+    powers = range(max(bottom, top - 12), top + 1)
+    for digits, mantissas in ((0, (1,)), (0, (2, 5)), (0, range(1, 10)), (1, range(10, 100)), (2, range(100, 1000))):
+        sizes = np.array([float(f"{m}e{e - digits}") for m in mantissas for e in powers])
+        signed = np.unique([0.0, *sizes, *-sizes])
+        yield signed[(signed >= low) & (signed <= high)]

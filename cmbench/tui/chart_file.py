@@ -1,0 +1,188 @@
+"""A chart as a file: a picture by matplotlib, or its numbers. Reports draw by the same settings."""
+
+import csv
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cmbench.errors import UsageError, writing
+from cmbench.rundir.files import write_atomically
+from cmbench.tui.canvas import DASHES
+from cmbench.tui.chart_lines import GREY, Band, Line
+from cmbench.tui.colours import line_colours
+from cmbench.tui.scales import Scale, number
+from cmbench.tui.smoothing import average, width_in_rows
+from cmbench.tui.text import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".csv")
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "cmbench",  # the same bytes twice
+    "text.parse_math": False,  # a name with a dollar is a name
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.2,
+    "font.size": 8.0,
+}
+_SIZE = (6.4, 4.0)  # inches
+_FORMULA = ("=", "+", "-", "@")
+_STYLES = dict(zip(DASHES, ("solid", "dashed", "dotted"), strict=False))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a chart shows.
+
+    Attributes:
+        title: of the chart.
+        x_title: of the horizontal axis.
+        lines: the last on top.
+        scale: of the vertical axis.
+        x_scale: of the horizontal axis.
+        x_ends: of what is in sight, values.
+        strength: of the average, as `average` takes it; 0 for none.
+        bands: shaded behind the lines.
+    """
+
+    title: str
+    x_title: str
+    lines: Sequence[Line]
+    scale: Scale
+    x_scale: Scale
+    x_ends: tuple[float, float]
+    strength: float = 0.0
+    bands: Sequence[Band] = ()
+
+
+def write(drawing: Drawing, path: Path) -> None:
+    """Write a chart to a file that is not there yet; its suffix says as what.
+
+    Raises:
+        UsageError: the suffix is none of SUFFIXES, the file is there, it cannot be written, or nothing can draw it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: found '{path.suffix}', allowed: a name that ends in {', '.join(SUFFIXES)}")
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path}: is there already, and is not replaced")
+    if suffix != ".csv":
+        check(str(path))
+    content = to_csv(drawing) if suffix == ".csv" else saved(lambda: _figure(drawing), suffix == ".svg")
+    with writing(path):
+        write_atomically(path.absolute(), content)
+
+
+def to_csv(drawing: Drawing) -> bytes:
+    """Return the rows in sight of every line, UTF-8: what is drawn, with how many rows each value stands for."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("chart", "line", safe(drawing.x_title), "mean", "low", "high", "rows", "all_finite"))
+    for line in drawing.lines:
+        seen = (line.x >= drawing.x_ends[0]) & (line.x <= drawing.x_ends[1])
+        for i in np.flatnonzero(seen):
+            parts = (line.x[i], line.mean[i], line.low[i], line.high[i])
+            numbers = ["" if np.isnan(part) else float(part) for part in parts]
+            writer.writerow(
+                [safe(drawing.title), safe(line.label), *numbers, int(line.rows[i]), str(not line.bad[i]).lower()]
+            )
+    return buffer.getvalue().encode()
+
+
+def safe(value: Any) -> Any:
+    """Return numbers as they are, and text so that a spreadsheet takes it for text."""
+    if isinstance(value, int | float):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def check(option: str) -> None:
+    """Make sure that charts can be drawn.
+
+    Raises:
+        UsageError: matplotlib is not there.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(f"{option}: matplotlib is not installed (pip install 'cmbench[plots]')")
+
+
+def saved(figure: "Callable[[], Figure]", is_svg: bool) -> bytes:
+    """Return a figure, which is made by our settings, as an SVG or a PNG; the same bytes for the same figure."""
+    from matplotlib import rc_context
+
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    how: dict[str, Any] = {"format": "svg", "metadata": metadata} if is_svg else {"format": "png", "dpi": 120}
+    buffer = io.BytesIO()
+    with rc_context(SETTINGS):
+        figure().savefig(buffer, **how)
+    return buffer.getvalue()
+
+
+def drawable(text: str) -> str:
+    """Return text in characters that every font has."""
+    return plain(text).replace("·", " ").encode("ascii", "replace").decode()
+
+
+def plain_ticks(axis: "Axis") -> None:
+    """Write numbers as text: matplotlib's own for log axes are formulas."""
+    axis.set_major_formatter(lambda value, _: number(value))
+    axis.set_minor_formatter(lambda value, _: "")
+
+
+def _figure(drawing: Drawing) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(_SIZE, layout="constrained")
+    axes = figure.subplots()
+    for band in drawing.bands:
+        axes.axhspan(band.low, band.high, color="0.5", alpha=0.25, linewidth=0)
+    _set_scale(axes, drawing)
+    for line in drawing.lines:
+        _draw(axes, line, drawing)
+    axes.set_xlim(*drawing.x_ends)
+    axes.set_title(drawable(drawing.title), loc="left", fontsize=9)
+    axes.set_xlabel(drawable(drawing.x_title))
+    if len(drawing.lines) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _set_scale(axes: "Axes", drawing: Drawing) -> None:
+    kind: Literal["linear", "log", "symlog"] = drawing.scale.kind
+    axes.set_yscale(kind, **({"linthresh": drawing.scale.linthresh} if kind == "symlog" else {}))
+    axes.set_xscale(drawing.x_scale.kind)
+    plain_ticks(axes.yaxis)
+    plain_ticks(axes.xaxis)
+
+
+def _draw(axes: "Axes", line: Line, drawing: Drawing) -> None:
+    colours = list(line_colours("light", dark=False).values())
+    colour = "0.6" if line.colour == GREY else colours[line.colour % len(colours)]
+    values, is_averaged = line.mean, line.smooth and width_in_rows(line.count, drawing.strength) > 0
+    if is_averaged:
+        smooth = average(line.x, drawing.scale.forward(line.mean), line.count, drawing.strength)
+        values = np.array([drawing.scale.inverse(float(position)) for position in smooth])
+    if is_averaged or (line.low < line.high).any():
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    marker = "o" if len(line.x) == 1 else None
+    axes.plot(
+        line.x,
+        values,
+        color=colour,
+        linestyle=_STYLES.get(line.dash, "solid"),
+        marker=marker,
+        markersize=4,
+        label=drawable(line.label),
+    )

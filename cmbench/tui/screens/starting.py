@@ -1,0 +1,72 @@
+"""What is seen while a trainer starts: seconds pass before it has imported torch and built its model."""
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+
+from textual import work
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from cmbench.rundir.launch import RefusedError, Start
+from cmbench.tui import signs
+from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.text import content, plain
+from cmbench.tui.widgets.key_bar import KeyBar
+from cmbench.tui.widgets.line import Lines
+
+_STARTING = "torch is imported and the model built · q leaves it to start · ^c cancels"
+
+
+class StartingScreen(BenchScreen):
+    """Gives way to the run's dashboard; a refusal ends the application.
+
+    Args:
+        start: the trainer.
+    """
+
+    DEFAULT_CSS = """
+    StartingScreen #starting { width: 1fr; height: 1fr; content-align: center middle; color: $text-muted; }
+    """
+
+    def __init__(self, start: Start) -> None:
+        super().__init__()
+        self.start, self._began = start, time.monotonic()
+
+    def compose(self) -> ComposeResult:
+        """Put what is waited for under a header as the dashboard has it."""
+        yield Lines(id="header", whole=True)
+        yield Static(content(_STARTING), id="starting")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Wait for the trainer's answer, and count the seconds until it comes."""
+        self.call_after_refresh(self._count)
+        self.set_interval(1.0, self._count)
+        self._wait()
+
+    @work
+    async def _wait(self) -> None:
+        answered, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def listen() -> None:
+            with suppress(RefusedError):
+                self.start.wait()
+            with suppress(RuntimeError):  # the application has ended
+                loop.call_soon_threadsafe(answered.set)
+
+        threading.Thread(target=listen, daemon=True).start()  # for whom nobody waits who leaves before
+        await answered.wait()
+        try:
+            run = self.start.wait()
+        except RefusedError as error:
+            self.bench.refuse(error)
+        else:
+            self.bench.started(run)
+
+    def _count(self) -> None:
+        sign, _ = signs.sign("starting", self.bench.ascii)
+        passed = signs.clock(time.monotonic() - self._began)
+        name = (f" {plain(self.start.subject)} ", "strong")
+        self.query_one("#header", Lines).show([[name, (f" {sign} starting", "good"), (f"  {passed}", "")]])
