@@ -28,7 +28,7 @@ from torch import Tensor
 from cmbench import recipe as recipes
 from cmbench.engine import build
 from cmbench.engine.meters import Profile
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 CPU = torch.device("cpu")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.data import _listing
 from cmbench.errors import ConflictError
+from cmbench.pictures import listing
 from cmbench.rundir import fingerprints, places
 from cmbench.rundir.fields import text
 from cmbench.rundir.layout import RunDir
@@ -33,7 +33,7 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     known = text(then.get("content")) or ""
     consent.moved(given)
     table = places.in_force(run, recipes.load(run.recipe).tables(), given)["data"]
-    now = _listing.look(table) if consent.may_look(table, _listing.ROOT) else None
+    now = listing.look(table) if consent.may_look(table, listing.ROOT) else None
     if now is None:
         return known, ""
     if not fingerprints.differs(known, now.content):

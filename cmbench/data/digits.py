@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from cmbench.config import Config as BaseConfig
-from cmbench.data._finite import Finite
+from cmbench.finite import Finite
 
 
 class Config(BaseConfig):

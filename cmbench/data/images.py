@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 
 from cmbench.config import Channels
 from cmbench.config import Config as BaseConfig
-from cmbench.data import _decode, _listing
-from cmbench.data._finite import Finite
-from cmbench.data._listing import Listing
 from cmbench.errors import UsageError
+from cmbench.finite import Finite
+from cmbench.pictures import decode, listing
+from cmbench.pictures.listing import Listing
 from cmbench.text import shown
 
 _TORCHVISION = {
@@ -39,11 +39,11 @@ class Config(BaseConfig):
     """[data] kind = "images"."""
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "folder"] = Field("mnist", description="which pictures")
-    root: str = Field(_listing.ROOT, description="where the files are or go; for folder: the folder itself")
+    root: str = Field(listing.ROOT, description="where the files are or go; for folder: the folder itself")
     download: bool = Field(True, description="fetch what is missing (never for folder)")
     size: Channels = Field(32, description="folder only: pixels of a side, by resizing and cropping the centre")
     held_out: float = Field(0.1, gt=0, lt=1, description="folder only: share of pictures that are held out")
-    alpha: _decode.Alpha = Field("white", description="folder only: what shows through: white, black, or refused")
+    alpha: decode.Alpha = Field("white", description="folder only: what shows through: white, black, or refused")
     reader: Literal["cmbench", "torchvision"] = Field(
         "cmbench",
         description="folder only: torchvision: classes as text, pictures as they lie, no alpha, no depth (older runs)",
@@ -83,7 +83,7 @@ class Data(Finite):
         if config.name != "folder":
             return _SHAPES[config.name], 10
         try:
-            folders = _listing.listing(Path(config.root).expanduser(), config.reader).names
+            folders = listing.listing(Path(config.root).expanduser(), config.reader).names
         except (OSError, RuntimeError):
             folders = []
         return (3, config.size, config.size), max(1, len(folders))
@@ -92,8 +92,8 @@ class Data(Finite):
         root = Path(config.root).expanduser()
         if config.name != "folder":
             super().__init__(*_torchvision(config, root), device, config.horizontal_flip)
-            files = _listing.fetched(config.name, root)
-            self.content = _listing.digest(root, files) if files else ""
+            files = listing.fetched(config.name, root)
+            self.content = listing.digest(root, files) if files else ""
             self.summary = f"{len(self.train):,} pictures, and {len(self.test):,} held out"
             return
         found = _listed(config, root)
@@ -102,7 +102,7 @@ class Data(Finite):
         self.names = tuple(found.texts)
         self.counts = tuple(found.counts)
         self.classes = len(self.names)
-        self.content, self.summary = _listing.digest(root, found.files), _summary(config, found, marks)
+        self.content, self.summary = listing.digest(root, found.files), _summary(config, found, marks)
 
 
 def _torchvision(config: Config, root: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -127,7 +127,7 @@ def _channels_first(pictures: object) -> Tensor:
 def _listed(config: Config, root: Path) -> Listing:
     """List a folder, and refuse what is none of pictures with a sub-folder a class."""
     try:
-        found = _listing.listing(root, config.reader)
+        found = listing.listing(root, config.reader)
     except OSError as error:
         raise UsageError(
             f"data.root: no pictures at {root} ({error.strerror or error}); allowed: one sub-folder a class"
@@ -171,11 +171,11 @@ def _decode_into(pictures: Tensor, place: Tensor, config: Config, found: Listing
     for path, i in zip(found.files, place.tolist(), strict=True):
         try:
             if config.reader == "torchvision":
-                image, own = _decode.as_torchvision(path)
+                image, own = decode.as_torchvision(path)
             else:
-                image, own = _decode.read(path, config.alpha)
-            _decode.refuse_absurd_shape(image, config.size)
-        except _decode.RefusedError as error:
+                image, own = decode.read(path, config.alpha)
+            decode.refuse_absurd_shape(image, config.size)
+        except decode.RefusedError as error:
             refused.append(f"{path.relative_to(found.root)}: {error}")
             if len(refused) == _ENOUGH:
                 break

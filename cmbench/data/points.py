@@ -9,7 +9,7 @@ from sklearn.datasets import make_moons
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import NonNegative, Samples
-from cmbench.data._finite import Finite
+from cmbench.finite import Finite
 
 
 class Config(BaseConfig):

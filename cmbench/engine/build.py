@@ -16,7 +16,7 @@ from cmbench import config, consent, recipe
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.rundir import places

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from cmbench.data._finite import Finite, as_float
 from cmbench.errors import UsageError
-from cmbench.evaluation._classifier import About, Classifier
+from cmbench.features.classifier import About, Classifier
+from cmbench.finite import Finite, as_float
 from cmbench.randomness import StepRandom, forked_seed
 
 _BATCH, _LR, _WIDTH = 128, 1e-3, 32

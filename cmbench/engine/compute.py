@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cmbench.engine.teacher import Teacher
-from cmbench.networks._model import Model
+from cmbench.model import Model
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cmbench.evaluation.consistency_error import TrueConsistencyError
 from cmbench.evaluation.self_consistency import SelfConsistencyError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -24,10 +24,10 @@ def named(which: str, shape: tuple[int, ...], device: torch.device) -> Features:
     if which == PIXELS:
         return as_they_are
     if which == INCEPTION:
-        from cmbench.evaluation._inception import Inception
+        from cmbench.features.inception import Inception
 
         return Inception(shape, device)
-    from cmbench.evaluation._classifier import Classifier
+    from cmbench.features.classifier import Classifier
 
     if not which.endswith(".safetensors"):
         raise UsageError(f"--features: found '{which}', allowed: pixels, inception, or a .safetensors file")

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmbench.data._finite import Finite
 from cmbench.errors import UsageError
+from cmbench.finite import Finite
 from cmbench.randomness import StepRandom, forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir.fingerprints import Fingerprint

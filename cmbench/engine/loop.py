@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from cmbench.contracts import Terms
 from cmbench.engine import memory
 from cmbench.engine.clock import Clock
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import PARTIAL
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

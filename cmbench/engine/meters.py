@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cmbench.objectives._terms import Anatomy, Terms
+from cmbench.contracts import Anatomy, Terms
 
 
 class Means:

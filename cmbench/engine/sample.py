@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cmbench.equations import sampling, timesteps
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 _AT_ONCE = 1024

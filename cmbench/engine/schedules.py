@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from cmbench import consent
+from cmbench.contracts import Terms
 from cmbench.engine import build
 from cmbench.engine.optimizer import learning_rate
 from cmbench.errors import naming
-from cmbench.objectives._terms import Terms
 from cmbench.randomness import StepRandom
 from cmbench.recipe import Recipe
 

@@ -10,7 +10,7 @@ import torch
 from cmbench.engine import weights
 from cmbench.engine.teacher import Teacher
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Start as Config

@@ -9,7 +9,7 @@ from torch import Tensor
 from cmbench.engine import optimizer as optimizers
 from cmbench.engine.meters import Means, Profile
 from cmbench.equations import ema
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.rundir.checkpoints import AVERAGE
 from cmbench.tables import Ema
 

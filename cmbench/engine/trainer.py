@@ -24,7 +24,7 @@ from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, Floor, row_key
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json

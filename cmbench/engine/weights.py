@@ -10,7 +10,7 @@ import torch
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint
 from cmbench.errors import NotFoundError, UsageError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.recipe import Recipe
 from cmbench.rundir.checkpoints import ema_name, group_of
 from cmbench.rundir.fields import number_of, table, text, whole

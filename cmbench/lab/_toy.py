@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cmbench.contracts import Terms
 from cmbench.equations.boundary import NoiseName, ScalingsName
 from cmbench.equations.gaussian_path import GaussianPath
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 WEIGHTS = (0.7, 1.3, 0.4)

@@ -11,8 +11,8 @@ from cmbench.equations.gaussian_path import TrigFlow
 from cmbench.equations.weighting import TrigWeighting
 from cmbench.lab import _fit, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
-from cmbench.networks._log_weight import LogWeight
-from cmbench.networks._model import Model
+from cmbench.layers.log_weight import LogWeight
+from cmbench.model import Model
 from cmbench.objectives import sct
 from cmbench.randomness import forked_seed
 

@@ -2,11 +2,11 @@
 
 import torch
 
+from cmbench.contracts import Teacher
 from cmbench.equations.gaussian_path import EDM
 from cmbench.lab import _fit, _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import cd, continuous, ct
-from cmbench.objectives._terms import Teacher
 
 SECTION = "4.1"
 CLAIM = "grad L_disc / step -> grad E[w f^T df/dt] as the step goes to zero"

@@ -7,9 +7,9 @@ from torch.nn.functional import silu
 from cmbench.equations.tangent import value_and_derivative
 from cmbench.lab import _fit
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
+from cmbench.layers.embedding import Positional
+from cmbench.layers.norm import ScaleShift, pnorm
 from cmbench.networks import dit, unet
-from cmbench.networks._embedding import Positional
-from cmbench.networks._norm import ScaleShift, pnorm
 from cmbench.randomness import forked_seed
 
 SECTION = "5.3"

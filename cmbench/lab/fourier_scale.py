@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cmbench.equations.tangent import value_and_derivative
 from cmbench.lab import _fit
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
-from cmbench.networks._embedding import Fourier, Positional
+from cmbench.layers.embedding import Fourier, Positional
 from cmbench.randomness import forked_seed
 
 SECTION = "5.2"

@@ -5,11 +5,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cmbench.contracts import Terms
 from cmbench.equations.gaussian_path import TrigFlow
 from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import continuous, sct
-from cmbench.objectives._terms import Terms
 
 SECTION = "5.4"
 CLAIM = "E[F^T y] with y stopped and E[||F - F_minus + y||^2 / 2] have the same gradient"

@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cmbench import anatomy
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import TrigFlow, like
 from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
+from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy, _scm, sct
+from cmbench.objectives import _scm, sct
 from cmbench.randomness import forked_seed
 
 SECTION = "5.4"
@@ -189,7 +190,7 @@ def _parts(network: nn.Module, form: Form, kind: str, p: _Points) -> Tensor:
 
 def _parts_by_anatomy(network: nn.Module, p: _Points) -> Tensor:
     """Return cos t times the sizes of the parts of df/dt that the time profile shows, (3, 2112)."""
-    found = _anatomy.of_f(_model(network, "float64"), p.x_t, p.t, p.v, None, _toy.given(p.eps)).values
+    found = anatomy.of_f(_model(network, "float64"), p.x_t, p.t, p.v, None, _toy.given(p.eps)).values
     return torch.cos(p.t) * torch.stack([found["stable"], found["spatial"], found["temporal"]])
 
 

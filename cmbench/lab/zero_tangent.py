@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from cmbench.contracts import Teacher, Terms
 from cmbench.equations import gaussian_path
 from cmbench.equations.gaussian_path import EDM
 from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import continuous
-from cmbench.objectives._terms import Teacher, Terms
 
 SECTION = "4.2"
 CLAIM = "at the optimum df/dt = 0 along the trajectory, and f(x_t, t) = x_0 at every t"

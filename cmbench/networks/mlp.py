@@ -7,7 +7,7 @@ from torch.nn.functional import silu
 from cmbench.config import Channels, Fraction, Layers, Positive
 from cmbench.config import Config as BaseConfig
 from cmbench.errors import UsageError
-from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
+from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 
 
 class Config(BaseConfig):

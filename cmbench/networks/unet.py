@@ -11,9 +11,9 @@ from torch.nn.functional import silu
 from cmbench.config import Channels, Fraction, Ints, Layers, Positive
 from cmbench.config import Config as BaseConfig
 from cmbench.errors import UsageError
-from cmbench.networks._attention import attention
-from cmbench.networks._embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
-from cmbench.networks._norm import ScaleShift
+from cmbench.layers.attention import attention
+from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
+from cmbench.layers.norm import ScaleShift
 from cmbench.networks._pictures import square_pictures
 
 _LARGEST_MULTIPLIER = 64

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Count, LogDeviation, LogMean, Positive
+from cmbench.contracts import Terms
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import STEP, Method, Normalisation
 from cmbench.equations.weighting import TrigWeighting
 from cmbench.errors import UsageError
-from cmbench.networks._log_weight import LogWeight
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms
+from cmbench.layers.log_weight import LogWeight
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

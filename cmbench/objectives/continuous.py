@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench import anatomy
 from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean, Positive
+from cmbench.contracts import Anatomy, Teacher, Terms
 from cmbench.equations import boundary, pf_ode, tangent, timesteps, weighting
 from cmbench.equations.tangent import Method
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy
-from cmbench.objectives._terms import Anatomy, Teacher, Terms
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 
@@ -76,7 +76,7 @@ class Objective(nn.Module):
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
         """Return the parts of df/dt for some samples x_0 (b, ...) of the batch."""
         how = (self.config.tangent_method, self.config.tangent_step)
-        return _anatomy.of_f(model, *self._point(model, x_0, labels, random), labels, random, *how)
+        return anatomy.of_f(model, *self._point(model, x_0, labels, random), labels, random, *how)
 
     def after_step(self, model: Model, step: int) -> None:
         """There is no target to move."""

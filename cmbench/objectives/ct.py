@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Curvature, Fraction, GridPoints, NonNegative
+from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, ema, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

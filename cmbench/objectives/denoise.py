@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean
+from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, timesteps, weighting
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

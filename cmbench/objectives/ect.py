@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean, NonNegative, Positive, PositiveInt
+from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.timesteps import Adjustment
 from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

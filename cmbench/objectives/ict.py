@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Curvature, GridPoints, LogDeviation, LogMean, NonNegative
+from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Terms, weighted
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

@@ -9,15 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench import anatomy
 from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean, NonNegative, Positive
+from cmbench.contracts import Anatomy, Terms
 from cmbench.equations import tangent, timesteps
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy
-from cmbench.objectives._terms import Anatomy, Terms
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 
@@ -94,7 +94,7 @@ class Objective(nn.Module):
             "spatial": interval * tangent.norm(spatial),
             "temporal": interval * tangent.norm(temporal),
         }
-        return Anatomy(t, values | _anatomy.factors(model, torch.ones_like(t), temporal))
+        return Anatomy(t, values | anatomy.factors(model, torch.ones_like(t), temporal))
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""

@@ -8,11 +8,12 @@ L = E[ e^w_phi(t) / D ||F_theta(x_t / sigma_data, t) - F_minus - g||^2 - w_phi(t
 
 from torch import Tensor, nn
 
+from cmbench import anatomy
+from cmbench.contracts import Anatomy, Terms
 from cmbench.equations import timesteps
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy, _scm
+from cmbench.model import Model
+from cmbench.objectives import _scm
 from cmbench.objectives._scm import Config as Config
-from cmbench.objectives._terms import Anatomy, Terms
 from cmbench.randomness import StepRandom
 
 
@@ -42,7 +43,7 @@ class Objective(nn.Module):
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
         """Return the parts of df/dt for some samples x_0 (b, ...) of the batch."""
         how = (self.config.tangent_method, self.config.tangent_step)
-        return _anatomy.of_f(model, *self._point(model, x_0, random), labels, random, *how)
+        return anatomy.of_f(model, *self._point(model, x_0, random), labels, random, *how)
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""

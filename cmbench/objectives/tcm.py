@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Fraction, NonNegative, Positive
+from cmbench.contracts import Terms
 from cmbench.equations import distance, tangent, timesteps, weighting
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model, OnEDMPath
-from cmbench.objectives._terms import Terms
+from cmbench.model import Model, OnEDMPath
 from cmbench.randomness import StepRandom
 
 _QUANTILES = 2**14 + 1  # points of the proposal's inverse distribution function

@@ -24,7 +24,7 @@ from cmbench.tui import palette
 from cmbench.tui.colours import ANSI, DARK, line_colours, themes
 from cmbench.tui.kept import Kept
 from cmbench.tui.output import Ascii, lean
-from cmbench.tui.screens._base import CanStepBack, close_help
+from cmbench.tui.screens.base import CanStepBack, close_help
 from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
 

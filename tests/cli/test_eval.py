@@ -15,9 +15,9 @@ from tiny import DISTILL
 from cmbench.cli import _figures
 from cmbench.engine import build, judge, runner
 from cmbench.engine.evaluate import Evaluation
-from cmbench.evaluation._classifier import Classifier
 from cmbench.evaluation.frechet_distance import frechet_distance
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
+from cmbench.features.classifier import Classifier
 from cmbench.measures import MEASURES, OF_SAMPLES
 from cmbench.rundir import floors
 from cmbench.rundir.log import read_rows

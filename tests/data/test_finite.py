@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cmbench.data._finite import Finite, as_float
+from cmbench.finite import Finite, as_float
 from cmbench.randomness import StepRandom
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cmbench.data import _decode, _listing
-from cmbench.data._decode import RefusedError
 from cmbench.data.images import Config, Data
 from cmbench.errors import UsageError
+from cmbench.pictures import decode, listing
+from cmbench.pictures.decode import RefusedError
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -231,11 +231,11 @@ KINDS["animated gif"].write = lambda p: (
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 def test_a_picture_is_read_as_it_is(tmp_path, kind):
     kind.write(tmp_path / kind.file)
-    image, found = _decode.read(tmp_path / kind.file, kind.alpha)
+    image, found = decode.read(tmp_path / kind.file, kind.alpha)
     assert image.mode == "RGB"
     np.testing.assert_allclose(np.asarray(image, float), kind.pixels, rtol=0, atol=kind.within)
     assert found == kind.found
-    assert Path(kind.file).suffix.lower() in _listing.KINDS
+    assert Path(kind.file).suffix.lower() in listing.KINDS
 
 
 def of_hsv(hsv: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ IN_MEMORY = {
 def test_modes_that_no_common_file_has(mode):
     x, pixels, within, marks = IN_MEMORY[mode]
     opened = Image.frombytes(mode, (W, H), np.ascontiguousarray(x).tobytes())
-    image, found = _decode.upright_rgb(opened)
+    image, found = decode.upright_rgb(opened)
     np.testing.assert_allclose(np.asarray(image, float), pixels, rtol=0, atol=within)
     assert found == marks
 
@@ -282,7 +282,7 @@ def test_a_picture_of_a_turned_camera_stands_upright(tmp_path, orientation, file
     exif[0x0112] = orientation
     options = {"quality": 95, "subsampling": 0} if file == "a.jpg" else {"lossless": True} if file == "a.webp" else {}
     Image.fromarray(np.ascontiguousarray(STORED[orientation](UPRIGHT))).save(tmp_path / file, exif=exif, **options)
-    image, found = _decode.read(tmp_path / file)
+    image, found = decode.read(tmp_path / file)
     np.testing.assert_allclose(np.asarray(image, float), UPRIGHT, rtol=0, atol=40 if file == "a.jpg" else 0)
     assert found == ({"rotated"} if orientation > 1 else set())
 
@@ -292,14 +292,14 @@ def test_an_orientation_that_is_none_is_passed_over(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
-    image, found = _decode.read(tmp_path / "a.png")
+    image, found = decode.read(tmp_path / "a.png")
     assert np.array_equal(np.asarray(image), RGB)
     assert not found
 
 
 def test_broken_exif_leaves_the_picture_as_it_lies(tmp_path):
     Image.fromarray(FLAT).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\xff\xff", quality=95, subsampling=0)
-    image, _ = _decode.read(tmp_path / "a.jpg")
+    image, _ = decode.read(tmp_path / "a.jpg")
     np.testing.assert_allclose(np.asarray(image, float), FLAT, atol=6)
 
 
@@ -366,7 +366,7 @@ def test_a_picture_that_cannot_be_read_is_refused_with_the_reason(tmp_path, name
     file, write, reason = REFUSED[name]
     write(tmp_path / file)
     with pytest.raises(RefusedError, match=reason) as caught:
-        _decode.read(tmp_path / file, "refused")
+        decode.read(tmp_path / file, "refused")
     assert "\n" not in str(caught.value)
 
 
@@ -403,7 +403,7 @@ def test_numbers_in_names_of_classes_count_by_their_value(tmp_path):
     ],
 )
 def test_natural_order(names, ordered):
-    assert sorted(names, key=_listing.natural) == ordered
+    assert sorted(names, key=listing.natural) == ordered
 
 
 def test_what_is_hidden_is_no_class_and_what_is_unknown_is_counted(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cmbench.data import _listing
+from cmbench.pictures import listing
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def root(tmp_path) -> Path:
 
 
 def digest(root: Path) -> str:
-    return _listing.digest(root, _listing.listing(root).files)
+    return listing.digest(root, listing.listing(root).files)
 
 
 def test_a_digest_stays_where_files_are_copied_moved_or_touched(root, tmp_path):
@@ -48,8 +48,8 @@ def test_a_digest_is_another_where_a_file_or_its_label_is(root, change):
 
 
 def test_of_large_sets_sizes_count_and_the_content_of_some(root, monkeypatch):
-    monkeypatch.setattr(_listing, "_HASHED", 20)  # of 60 bytes: the files 0 and 3
-    assert list(_listing._looked_into([10] * 6)) == [0, 3]
+    monkeypatch.setattr(listing, "_HASHED", 20)  # of 60 bytes: the files 0 and 3
+    assert list(listing._looked_into([10] * 6)) == [0, 3]
     before = digest(root)
     (root / "a" / "1.png").write_bytes(b"\7" * 10)
     assert digest(root) == before
@@ -63,17 +63,17 @@ def test_of_large_sets_sizes_count_and_the_content_of_some(root, monkeypatch):
 
 @pytest.mark.parametrize("sizes", [[], [0], [10**12], [1] * 1000, [2**20] * 1000, [0] * 5 + [2**30] * 3])
 def test_some_content_is_always_looked_at_and_never_much_more_than_its_share(sizes):
-    looked = list(_listing._looked_into(sizes))
+    looked = list(listing._looked_into(sizes))
     assert bool(looked) == bool(sizes)
     assert looked == sorted(set(looked))
     assert len(looked) <= len(sizes)
 
 
 def test_what_no_files_hold_is_not_looked_at(tmp_path):
-    assert _listing.look({"kind": "digits"}) is None
-    assert _listing.look({"kind": "images", "name": "mnist", "root": str(tmp_path)}) is None
-    assert _listing.look({"kind": "images", "name": "folder", "root": str(tmp_path / "none")}) is None
-    assert _listing.look({"kind": "images", "name": "folder", "root": str(tmp_path)}) is None
+    assert listing.look({"kind": "digits"}) is None
+    assert listing.look({"kind": "images", "name": "mnist", "root": str(tmp_path)}) is None
+    assert listing.look({"kind": "images", "name": "folder", "root": str(tmp_path / "none")}) is None
+    assert listing.look({"kind": "images", "name": "folder", "root": str(tmp_path)}) is None
 
 
 def test_fetched_files_are_looked_at(tmp_path):
@@ -81,9 +81,9 @@ def test_fetched_files_are_looked_at(tmp_path):
     for i in (1, 2, 3, 4, 5):
         (tmp_path / "cifar-10-batches-py").mkdir(exist_ok=True)
         (tmp_path / "cifar-10-batches-py" / f"data_batch_{i}").write_bytes(b"x")
-    assert _listing.look(table) is None
+    assert listing.look(table) is None
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"x")
-    before = _listing.look(table)
+    before = listing.look(table)
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"y")
     assert before is not None
-    assert _listing.look(table) != before
+    assert listing.look(table) != before

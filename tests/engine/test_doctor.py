@@ -13,15 +13,15 @@ from cmbench import consent
 from cmbench.engine import build, doctor, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow
-from cmbench.networks._embedding import Fourier, Positional
-from cmbench.networks._model import Model
+from cmbench.layers.embedding import Fourier, Positional
+from cmbench.model import Model
 from cmbench.recipe import load
 
 OWN = '''
 import torch
 from torch import nn
 from cmbench.config import Config as Base
-from cmbench.networks._embedding import Positional
+from cmbench.layers.embedding import Positional
 
 class Config(Base):
     """Of every network here."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cmbench.data import mixtures
-from cmbench.data._finite import Finite
 from cmbench.engine import fingerprint, runner, trainer
 from cmbench.errors import UsageError
+from cmbench.finite import Finite
 from cmbench.rundir import fingerprints
 from cmbench.rundir.files import read_json
 from cmbench.rundir.log import read_rows

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cmbench.contracts import Terms
 from cmbench.engine import checkpoint, loop, trainer
 from cmbench.engine.trainer import Trainer
 from cmbench.objectives import ct
-from cmbench.objectives._terms import Terms
 from cmbench.rundir import status
 from cmbench.rundir.layout import steps_of_checkpoints
 from cmbench.rundir.log import read_rows

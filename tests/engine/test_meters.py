@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from cmbench.contracts import Anatomy, Terms, weighted
 from cmbench.engine.meters import Means, Profile
-from cmbench.objectives._terms import Anatomy, Terms, weighted
 
 
 def test_means_are_means_over_the_steps_since_the_last_flush():

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from cmbench.engine.optimizer import build, learning_rate, load_state_tensors, state_tensors
-from cmbench.networks._log_weight import LogWeight
+from cmbench.layers.log_weight import LogWeight
 from cmbench.tables import Optimizer
 
 

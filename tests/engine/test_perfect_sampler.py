@@ -7,10 +7,10 @@ import torch
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from cmbench.data._finite import Finite
 from cmbench.engine import judge
 from cmbench.engine.judge import Judge, labels_as_data, real_draw
 from cmbench.engine.sample import round_robin_labels
+from cmbench.finite import Finite
 from cmbench.measures import OF_SAMPLES, better
 from cmbench.randomness import StepRandom
 

@@ -9,7 +9,7 @@ import torch
 from cmbench.engine import loop, trainer
 from cmbench.engine.trainer import Trainer
 from cmbench.equations.oracle import flow
-from cmbench.networks._model import Model
+from cmbench.model import Model
 
 SCT = ["path.kind=trigflow", "objective={kind='sct', tangent_method='jvp'}"]
 

@@ -9,7 +9,7 @@ from tiny import DISTILL, TEACHER, set_options
 from cmbench.engine import checkpoint, runner, start, trainer, weights
 from cmbench.equations.gaussian_path import EDM, TrigFlow
 from cmbench.errors import NotFoundError, UsageError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
 from cmbench.rundir.log import read_rows

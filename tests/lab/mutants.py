@@ -4,11 +4,12 @@ import ast
 import inspect
 import textwrap
 
+from cmbench import anatomy
 from cmbench.equations import boundary, ema, gaussian_path, oracle, pf_ode, sampling, tangent, timesteps, weighting
 from cmbench.equations.boundary import Parameterisation
+from cmbench.model import Model
 from cmbench.networks import _embedding, _norm, dit, unet
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy, _scm, cd, continuous, ct
+from cmbench.objectives import _scm, cd, continuous, ct
 
 MIXTURE = oracle.GaussianMixture
 MUTANTS = [
@@ -83,11 +84,11 @@ MUTANTS = [
     ("tangent_precision", _scm.F_and_g, "dt = cos_sin if inside", "dt = 1.01 * cos_sin if inside"),
     ("tangent_precision", tangent.trigflow, "- r * sigma_data *", "- r *"),
     ("tangent_precision", tangent.trigflow_stable, "torch.cos(t), torch.sin(t)", "t.float().cos(), t.float().sin()"),
-    ("tangent_precision", _anatomy.of_f.__wrapped__, "+ skip * dxdt", "+ dxdt"),
-    ("tangent_precision", _anatomy.of_f.__wrapped__, "+ dout * F", "- dout * F"),
-    ("tangent_precision", _anatomy.of_f.__wrapped__, "out * tangent.norm(spatial)", "tangent.norm(spatial)"),
-    ("tangent_precision", _anatomy.of_f.__wrapped__, "(None, dc_noise, None)", "(None, 1.1 * dc_noise, None)"),
-    ("tangent_precision", _anatomy.of_f.__wrapped__, "along_x, None, None", "along_x, dc_noise, None"),
+    ("tangent_precision", anatomy.of_f.__wrapped__, "+ skip * dxdt", "+ dxdt"),
+    ("tangent_precision", anatomy.of_f.__wrapped__, "+ dout * F", "- dout * F"),
+    ("tangent_precision", anatomy.of_f.__wrapped__, "out * tangent.norm(spatial)", "tangent.norm(spatial)"),
+    ("tangent_precision", anatomy.of_f.__wrapped__, "(None, dc_noise, None)", "(None, 1.1 * dc_noise, None)"),
+    ("tangent_precision", anatomy.of_f.__wrapped__, "along_x, None, None", "along_x, dc_noise, None"),
     ("tangent_precision", _embedding._cos_and_sin, "torch.promote_types(c.dtype, torch.float32)", "torch.bfloat16"),
 ]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from cmbench.layers.attention import attention
 from cmbench.networks import _attention
-from cmbench.networks._attention import attention
 
 
 def qkv(tokens, heads=2, d=4):

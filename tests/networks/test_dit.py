@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.functional import gelu, layer_norm
 
 from cmbench.errors import UsageError
-from cmbench.networks._attention import attention
+from cmbench.layers.attention import attention
 from cmbench.networks.dit import Block, Config, Network, position_embedding
 
 

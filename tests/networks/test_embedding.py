@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmbench.networks._embedding import Fourier, Positional, time_embedding
+from cmbench.layers.embedding import Fourier, Positional, time_embedding
 
 
 def test_positional_embedding_is_cos_and_sin_at_geometric_frequencies():

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from cmbench.networks._log_weight import LogWeight
+from cmbench.layers.log_weight import LogWeight
 
 C = torch.linspace(-1, 1.5, 6)
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow
+from cmbench.model import Model
 from cmbench.networks import mlp, unet
-from cmbench.networks._model import Model
 
 PATHS = {"edm": EDM(), "vp": VP(), "trigflow": TrigFlow(0.5), "linear": Linear()}
 SIGMA = torch.tensor([0.002, 0.05, 0.5, 3.0, 80.0], dtype=torch.float64)

@@ -6,8 +6,8 @@ from torch import nn
 
 from cmbench.equations import boundary
 from cmbench.equations.gaussian_path import EDM, VP, Linear, TrigFlow, like
+from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.networks._model import Model
 
 PATHS = {"edm": EDM(), "vp": VP(), "trigflow": TrigFlow(0.5), "linear": Linear()}
 FORMS = [("edm", "sigma_min"), ("trigflow", "sigma_min"), ("edm", "zero"), ("trigflow", "zero"), ("linear", "zero")]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from cmbench.networks._norm import ScaleShift, pnorm
+from cmbench.layers.norm import ScaleShift, pnorm
 from cmbench.networks.unet import Block
 
 A = torch.randn(6, 16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

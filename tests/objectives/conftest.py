@@ -4,7 +4,7 @@ from torch import nn
 from toy import Tiny
 
 from cmbench.equations import gaussian_path
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

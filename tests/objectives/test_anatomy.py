@@ -7,10 +7,11 @@ import torch
 import toy
 from torch import nn
 
+from cmbench import anatomy
 from cmbench.equations import gaussian_path
+from cmbench.model import Model
 from cmbench.networks import dit, mlp, unet
-from cmbench.networks._model import Model
-from cmbench.objectives import _anatomy, continuous, meanflow, scd, sct
+from cmbench.objectives import continuous, meanflow, scd, sct
 from cmbench.randomness import StepRandom
 
 CUSTOM = {
@@ -33,11 +34,11 @@ def model_on(path, network, shape=(3,), times=1):
 def capture(monkeypatch):
     """Keep the vectors whose norms the anatomy returns."""
     kept = []
-    own = _anatomy.tangent
+    own = anatomy.tangent
     watched = SimpleNamespace(
         norm=lambda x: kept.append(x) or own.norm(x), value_and_derivative=own.value_and_derivative
     )
-    monkeypatch.setattr(_anatomy, "tangent", watched)
+    monkeypatch.setattr(anatomy, "tangent", watched)
     return kept
 
 
@@ -56,7 +57,7 @@ def test_the_terms_add_up_to_df_dt_and_each_is_its_own_derivative(path, random, 
     epsilon = 0.002 if boundary == "sigma_min" else 0.0
     model, weights, labels = model_on(path, toy.Tiny(*toy.WEIGHTS)), toy.leaf().detach(), torch.arange(16) % 3
     x_t, t, v = points(path)
-    values = _anatomy.of_f(model, x_t, t, v, labels, random).values
+    values = anatomy.of_f(model, x_t, t, v, labels, random).values
     stable, spatial, temporal = capture
     out = toy.combine(path, scalings, epsilon, x_t, t, 1) - toy.combine(path, scalings, epsilon, x_t, t, 0)
 
@@ -89,7 +90,7 @@ def test_the_terms_add_up_to_df_dt_and_each_is_its_own_derivative(path, random, 
 def test_on_trigflow_the_stable_term_is_the_paper_s(random, capture):
     """-cos t (sigma_data F - dx/dt) - sin t x_t; the others are -sin t sigma_data dF/dt (seed section 5.1)."""
     model, (x_t, t, v) = model_on("trigflow", toy.Tiny(*toy.WEIGHTS)), points("trigflow")
-    _anatomy.of_f(model, x_t, t, v, None, random)
+    anatomy.of_f(model, x_t, t, v, None, random)
     F, cos, sin = toy.F(toy.leaf().detach(), x_t / 0.5, t), toy.column(torch.cos(t)), toy.column(torch.sin(t))
     torch.testing.assert_close(capture[0], -cos * (0.5 * F - v) - sin * x_t, rtol=1e-12, atol=1e-12)
 
@@ -112,7 +113,7 @@ def test_the_temporal_term_is_a_product_of_three(network, path, random):
     model = model_on(path, net.double(), shape)
     t = model.path.t_of_noise_level(torch.tensor([0.1, 0.6, 4.0], dtype=torch.float64))
     x_t, v = torch.randn(2, 3, *shape, dtype=torch.float64)
-    values = _anatomy.of_f(model, x_t, t, v, None, random).values
+    values = anatomy.of_f(model, x_t, t, v, None, random).values
     p, h = model.parameterisation, 1e-5
     c, y = p.c_noise(t), p.c_in(t).view(-1, *[1] * len(shape)) * x_t
     dF = (net(y, c + h) - net(y, c - h)).detach() / (2 * h)
@@ -147,7 +148,7 @@ def test_the_temporal_term_of_meanflow_is_such_a_product_too(network, objective,
 
 def test_a_network_that_names_no_embedding_has_no_product(random):
     model, at = model_on("trigflow", toy.Tiny()), points("trigflow")
-    assert not {"demb_dc", "dF_demb"} & set(_anatomy.of_f(model, *at, None, random).values)
+    assert not {"demb_dc", "dF_demb"} & set(anatomy.of_f(model, *at, None, random).values)
 
 
 @pytest.fixture

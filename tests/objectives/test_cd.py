@@ -7,8 +7,8 @@ import toy
 from toy import Gaussian, karras
 
 from cmbench.equations.gaussian_path import EDM
+from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.networks._model import Model
 from cmbench.objectives import cd
 from cmbench.randomness import StepRandom
 

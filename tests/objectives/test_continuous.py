@@ -7,7 +7,7 @@ from scipy.stats import kstest, norm
 
 from cmbench.equations import gaussian_path
 from cmbench.equations.oracle import FinitePoints
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.objectives import continuous
 
 # path: scalings, c_noise, boundary, epsilon

@@ -9,8 +9,8 @@ from toy import karras
 
 from cmbench.equations.gaussian_path import EDM
 from cmbench.errors import UsageError
+from cmbench.model import Model
 from cmbench.networks import mlp, unet
-from cmbench.networks._model import Model
 from cmbench.objectives import ct
 from cmbench.randomness import StepRandom
 

@@ -6,8 +6,8 @@ import toy
 from scipy.stats import kstest, norm
 
 from cmbench.equations.gaussian_path import EDM
+from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.networks._model import Model
 from cmbench.objectives import denoise
 
 MEAN, DEVIATION = 0.2, 0.5

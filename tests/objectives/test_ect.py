@@ -9,7 +9,7 @@ from scipy.stats import kstest, norm
 from cmbench.equations import timesteps
 from cmbench.equations.gaussian_path import EDM
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.objectives import continuous, ect
 
 K = 80  # steps of eight stages of ten

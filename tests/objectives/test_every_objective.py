@@ -7,8 +7,8 @@ from torch import nn
 
 from cmbench.engine.meters import Profile
 from cmbench.equations import gaussian_path
+from cmbench.model import Model
 from cmbench.networks import dit, mlp, unet
-from cmbench.networks._model import Model
 from cmbench.objectives import cd, continuous, ct, denoise, ect, ict, meanflow, scd, sct, tcm
 from cmbench.randomness import StepRandom
 

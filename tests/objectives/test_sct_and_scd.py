@@ -15,7 +15,7 @@ from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import TrigFlow
 from cmbench.equations.oracle import FinitePoints
 from cmbench.errors import UsageError
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.objectives import _scm, scd, sct
 
 BOTH = ("sct", "scd")

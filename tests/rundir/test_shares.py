@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from cmbench.contracts import Terms
 from cmbench.engine.meters import Profile
-from cmbench.objectives._terms import Terms
 from cmbench.rundir.shares import BATCH, DEBT, GRADIENT, debt, history, known, log_normal, newest, shares
 
 RNG = np.random.default_rng(0)

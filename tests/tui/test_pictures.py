@@ -16,7 +16,7 @@ from textual.widgets import Footer
 from tui_host import SIZES, shown
 from waiting import soon
 
-from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.screens.confirm import Confirm, TypedConfirm
 from cmbench.tui.system import Load, System
 from cmbench.tui.traffic import Traffic

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from cmbench.data import _noise
 from cmbench.engine import build, environment, fingerprint, trainer
-from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
+from cmbench.engine.doctor import compiled, cost, ddp, machine, network, noise, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError, naming
@@ -74,7 +73,7 @@ def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
             found = f"{missing}; noise of shape {list(shape)} takes their place"
-            return _noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
+            return noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
 
 
 def _oddities(built: Trainer) -> list[Check]:

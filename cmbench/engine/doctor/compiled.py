@@ -14,7 +14,7 @@ from torch import Tensor
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.doctor.probe import Points
 from cmbench.engine.trainer import Trainer
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 _BACKEND = "inductor"

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.trainer import Trainer
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 _SAMPLES = 8

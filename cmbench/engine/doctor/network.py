@@ -11,8 +11,8 @@ from cmbench.engine.doctor.probe import Points
 from cmbench.engine.trainer import Trainer
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
-from cmbench.networks._embedding import embeddings_of
-from cmbench.networks._model import Model
+from cmbench.layers.embedding import embeddings_of
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 _LEVELS = 1024  # noise levels at which the embedding is looked at

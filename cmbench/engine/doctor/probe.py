@@ -13,7 +13,7 @@ from cmbench.engine.trainer import Trainer
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import GaussianPath, like
 from cmbench.equations.tangent import Method
-from cmbench.networks._model import Model
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 BINS = 8

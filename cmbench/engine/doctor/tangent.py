@@ -12,7 +12,7 @@ from cmbench.engine.doctor.check import Check, Level, first_line
 from cmbench.engine.doctor.probe import BINS, Points
 from cmbench.engine.trainer import Trainer
 from cmbench.equations.tangent import Method
-from cmbench.networks._model import Model
+from cmbench.model import Model
 
 _REFERENCES: tuple[Method, ...] = ("jvp", "finite_difference")
 _WAYS_OUT: tuple[Method, ...] = ("dual", *_REFERENCES)

@@ -9,7 +9,7 @@ from cmbench.errors import CmbenchError
 from cmbench.recipe import Recipe
 from cmbench.rundir import control, settings, status
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.text import plain, short
 

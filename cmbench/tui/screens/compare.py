@@ -19,7 +19,7 @@ from cmbench.tui.canvas import DASHES
 from cmbench.tui.chart_lines import LINES, Band, Line, over_seeds
 from cmbench.tui.profile_lines import overlays
 from cmbench.tui.scales import number
-from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.text import cell
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart_grid import ChartGrid

@@ -14,7 +14,7 @@ from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import comparison_tables
 from cmbench.tui.comparison_tables import Section
-from cmbench.tui.screens._base import BenchScreen, close_help
+from cmbench.tui.screens.base import BenchScreen, close_help
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.key_bar import KeyBar
 

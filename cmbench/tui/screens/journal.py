@@ -5,7 +5,7 @@ from textual.binding import Binding
 
 from cmbench.rundir.series import JOURNAL
 from cmbench.tui import report
-from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines

@@ -11,7 +11,7 @@ from cmbench.rundir import shares
 from cmbench.tui import bin_axis, report
 from cmbench.tui.chart_lines import Line
 from cmbench.tui.scales import Scale, number
-from cmbench.tui.screens._base import ReadingScreen
+from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.key_bar import KeyBar

@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.screens._base import close_help
+from cmbench.tui.screens.base import close_help
 from cmbench.tui.text import content, plain, short
 from cmbench.tui.widgets.key_bar import KeyBar
 

@@ -15,8 +15,8 @@ from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import Album, AlbumReader, has_any
-from cmbench.tui.screens._base import close_help
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
+from cmbench.tui.screens.base import close_help
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points, load
 from cmbench.tui.widgets.key_bar import KeyBar

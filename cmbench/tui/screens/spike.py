@@ -13,7 +13,7 @@ from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.snapshots import files_of
 from cmbench.tui import report
 from cmbench.tui.scales import number
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.screens.base import BenchScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.drawing import Points, load
 from cmbench.tui.widgets.key_bar import KeyBar

@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from cmbench.rundir.launch import RefusedError, Start
 from cmbench.tui import signs
-from cmbench.tui.screens._base import BenchScreen
+from cmbench.tui.screens.base import BenchScreen
 from cmbench.tui.text import content, plain
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines

@@ -42,7 +42,7 @@ class Anatomy:
 
     Attributes:
         t: the times, (b,).
-        values: by name, (b,) each; those of `objectives._anatomy`.
+        values: by name, (b,) each; those of `cmbench.anatomy`.
     """
 
     t: Tensor

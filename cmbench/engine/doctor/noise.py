@@ -2,7 +2,7 @@
 
 import torch
 
-from cmbench.data._finite import Finite
+from cmbench.finite import Finite
 
 _SIZE = 256  # samples, in training and held out
 

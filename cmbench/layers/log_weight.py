@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cmbench.networks._embedding import Positional
+from cmbench.layers.embedding import Positional
 
 
 class LogWeight(nn.Module):

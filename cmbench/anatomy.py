@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Anatomy
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import Method
-from cmbench.networks._embedding import embeddings_of
-from cmbench.networks._model import Model
-from cmbench.objectives._terms import Anatomy
+from cmbench.layers.embedding import embeddings_of
+from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 

@@ -1,0 +1,1 @@
+"""Networks whose features measures of samples may compare in the place of pixels."""

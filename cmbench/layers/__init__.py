@@ -1,0 +1,1 @@
+"""Parts that networks are built of: attention, embeddings of times, norms, the learned weight of a time."""

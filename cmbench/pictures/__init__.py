@@ -1,0 +1,1 @@
+"""Picture files: which a folder holds, and how each is read."""
