@@ -9,8 +9,7 @@ from rich.text import Text
 
 from cmbench.cli import _plots, _screen
 from cmbench.cli._tables import table
-from cmbench.lab._claims import Claim
-from cmbench.lab._finding import Chart, Finding, Measure
+from cmbench.lab import Chart, Claim, Finding, Measure
 
 _MARKERS = ("o", "x", "+", "*", "#", "@")
 _VERDICTS = ("holds", "holds in part", "fails")

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
+from cmbench import lab as claims
 from cmbench.cli import _findings, _outputs, _screen
 from cmbench.cli._options import Json
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError, writing
-from cmbench.lab import _claims
 
 
 def _complete_claims(incomplete: str) -> list[str]:
-    names = ["all", *(claim.name for claim in _claims.all_claims())]
+    names = ["all", *(claim.name for claim in claims.all_claims())]
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -40,13 +40,13 @@ def lab(
             raise UsageError(f"--{'png' if png else 'markdown'}: found one, allowed with claims alone")
         _list(json)
         return 0
-    claims = _claims.chosen(names)
+    wanted = claims.chosen(names)
     _check_outputs(png, markdown)
     results = []
-    for claim in claims:
+    for claim in wanted:
         start = time.perf_counter()
         with _screen.waiting(f"measuring {claim.name}"):
-            finding = _claims.measure(claim)
+            finding = claims.measure(claim)
         results.append(_findings.Result(claim, finding, time.perf_counter() - start))
         if not json:
             _findings.show(results[-1])
@@ -79,11 +79,11 @@ def _check_outputs(png: Path | None, markdown: Path | None) -> None:
 
 
 def _list(json: bool) -> None:
-    claims = _claims.all_claims()
+    found = claims.all_claims()
     if json:
-        _screen.data({"schema": 1, "claims": [vars(claim) for claim in claims]})
+        _screen.data({"schema": 1, "claims": [vars(claim) for claim in found]})
         return
-    table(["claim", "section", "statement"], [(claim.name, claim.section, claim.statement) for claim in claims])
+    table(["claim", "section", "statement"], [(claim.name, claim.section, claim.statement) for claim in found])
     _screen.text("\nnext: cmbench lab CLAIM, cmbench lab all")
 
 

@@ -1,1 +1,10 @@
 """One claim of the theory a file: what it says, how it is measured on a problem with a closed form, what came out."""
+
+from cmbench.lab._claims import Claim as Claim
+from cmbench.lab._claims import all_claims as all_claims
+from cmbench.lab._claims import chosen as chosen
+from cmbench.lab._claims import measure as measure
+from cmbench.lab._finding import Chart as Chart
+from cmbench.lab._finding import Curve as Curve
+from cmbench.lab._finding import Finding as Finding
+from cmbench.lab._finding import Measure as Measure

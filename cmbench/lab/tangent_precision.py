@@ -15,7 +15,7 @@ from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.objectives import _scm, sct
+from cmbench.objectives import sct
 from cmbench.randomness import forked_seed
 
 SECTION = "5.4"
@@ -172,7 +172,7 @@ def _g(network: nn.Module, form: Form, kind: str, p: _Points) -> Tensor:
     """Return the package's g in one of KINDS, (2112,) in float64."""
     dtype, _, time_dtype = KINDS[kind]
     config, t = sct.Config(tangent=form), p.t.to(time_dtype)
-    return _scm.F_and_g(config, _model(network, kind), p.x_t.to(dtype), t, p.v.to(dtype), None, 1.0)[1][:, 0].double()
+    return sct.F_and_g(config, _model(network, kind), p.x_t.to(dtype), t, p.v.to(dtype), None, 1.0)[1][:, 0].double()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from cmbench.equations import timesteps
 from cmbench.model import Model
 from cmbench.objectives import _scm
 from cmbench.objectives._scm import Config as Config
+from cmbench.objectives._scm import F_and_g as F_and_g
 from cmbench.randomness import StepRandom
 
 
@@ -37,7 +38,7 @@ class Objective(nn.Module):
         x_t, t, v = self._point(model, x_0, random)
         r = timesteps.warm_up(step, cfg.tangent_warmup)
         with random.dropout():
-            F, g = _scm.F_and_g(cfg, model, x_t, t, v, labels, r)
+            F, g = F_and_g(cfg, model, x_t, t, v, labels, r)
         return _scm.terms(cfg, self.w_phi, F, g, t, model.sigma_data, r)
 
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
+from cmbench import lab as claims
 from cmbench.cli import _findings
-from cmbench.lab import _claims
-from cmbench.lab._finding import Chart, Curve, Finding, Measure
+from cmbench.lab import Chart, Curve, Finding, Measure
 
 
 def finding(measured=1.0, **more):
@@ -18,7 +18,7 @@ def measured(monkeypatch):
     """Let every claim come to a finding; return a function that sets it."""
 
     def come_to(found):
-        monkeypatch.setattr(_claims, "measure", lambda claim: found)
+        monkeypatch.setattr(claims, "measure", lambda claim: found)
 
     come_to(finding(note="why", in_part=True))
     return come_to
@@ -27,7 +27,7 @@ def measured(monkeypatch):
 def test_the_list(cmbench):
     done = cmbench("lab")
     assert done.code == 0
-    assert all(claim.name in done.out for claim in _claims.all_claims())
+    assert all(claim.name in done.out for claim in claims.all_claims())
     listed = json.loads(cmbench("lab", "--json").out)["claims"]
     assert {"name", "section", "statement", "setting"} == set(listed[0])
 
@@ -43,8 +43,8 @@ def test_one_claim_for_real(cmbench):
 def test_all_in_part(cmbench, measured):
     done = cmbench("lab", "all")
     assert done.code == 0
-    assert done.out.count("why") == len(_claims.all_claims())
-    assert f"{len(_claims.all_claims())} holds in part; " in done.out
+    assert done.out.count("why") == len(claims.all_claims())
+    assert f"{len(claims.all_claims())} holds in part; " in done.out
 
 
 def test_a_failure_is_code_1(cmbench, measured):
@@ -92,7 +92,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(cmbench, mon
     if arguments[0] == "--png":
         pytest.importorskip("matplotlib")
     (home / "file").touch()
-    monkeypatch.setattr(_claims, "measure", lambda claim: pytest.fail("measured"))
+    monkeypatch.setattr(claims, "measure", lambda claim: pytest.fail("measured"))
     done = cmbench("lab", "ema_teacher", *arguments)
     assert done.code == 2
     assert f"{' '.join(arguments)}: cannot be written" in done.err

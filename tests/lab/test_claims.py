@@ -7,11 +7,11 @@ import sys
 import pytest
 from mutants import MUTANTS, mutated
 
+from cmbench import lab as claims
 from cmbench.errors import UsageError
-from cmbench.lab import _claims
-from cmbench.lab._claims import Claim
+from cmbench.lab import Claim
 
-NAMES = [claim.name for claim in _claims.all_claims()]
+NAMES = [claim.name for claim in claims.all_claims()]
 SMALL = {
     "adaptive_weight": {"samples": 10_000, "draws": 5_000},
     "cd_against_ct": {"nodes": 48},
@@ -50,15 +50,13 @@ def test_every_claim_has_mutants():
 
 
 def test_claims_stand_in_the_order_of_the_article():
-    sections = [[int(n) for n in claim.section.split(".")] for claim in _claims.all_claims()]
+    sections = [[int(n) for n in claim.section.split(".")] for claim in claims.all_claims()]
     assert sections == sorted(sections)
-    assert all(claim.statement and claim.setting for claim in _claims.all_claims())
+    assert all(claim.statement and claim.setting for claim in claims.all_claims())
 
 
 def test_texts_are_read_without_torch():
-    script = (
-        "import sys; from cmbench.lab import _claims; _claims.all_claims(); print({'torch', 'scipy'} & {*sys.modules})"
-    )
+    script = "import sys; from cmbench import lab; lab.all_claims(); print({'torch', 'scipy'} & {*sys.modules})"
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
@@ -71,11 +69,11 @@ def test_forward_mode_warns_of_nothing():
 
 
 def test_names_are_chosen_once_in_order():
-    assert [c.name for c in _claims.chosen(["zero_tangent", "ema_teacher", "zero_tangent"])] == [
+    assert [c.name for c in claims.chosen(["zero_tangent", "ema_teacher", "zero_tangent"])] == [
         "ema_teacher",
         "zero_tangent",
     ]
-    assert [c.name for c in _claims.chosen(["all"])] == NAMES
-    assert isinstance(_claims.chosen(["ema_teacher"])[0], Claim)
+    assert [c.name for c in claims.chosen(["all"])] == NAMES
+    assert isinstance(claims.chosen(["ema_teacher"])[0], Claim)
     with pytest.raises(UsageError, match="did you mean 'zero_tangent'"):
-        _claims.chosen(["zero_tangnet"])
+        claims.chosen(["zero_tangnet"])

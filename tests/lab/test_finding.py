@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from cmbench.lab import _fit
-from cmbench.lab._finding import Chart, Finding, Measure
+from cmbench.lab import Chart, Finding, Measure, _fit
 
 CHART = Chart("", "x", "y", ())
 
