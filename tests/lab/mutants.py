@@ -8,7 +8,8 @@ from cmbench import anatomy
 from cmbench.equations import boundary, ema, gaussian_path, oracle, pf_ode, sampling, tangent, timesteps, weighting
 from cmbench.equations.boundary import Parameterisation
 from cmbench.model import Model
-from cmbench.networks import _embedding, _norm, dit, unet
+from cmbench.layers import embedding, norm
+from cmbench.networks import dit, unet
 from cmbench.objectives import _scm, cd, continuous, ct
 
 MIXTURE = oracle.GaussianMixture
@@ -51,17 +52,17 @@ MUTANTS = [
     ("discretisation_error", pf_ode.heun_step, "(slope + v(x_r, r))", "(slope + slope)"),
     ("discretisation_error", pf_ode.heun_step, "0.5 *", "0.501 *"),
     ("discretisation_error", cd.Objective._teacher_step.__wrapped__, "x_t, t, r)", "x_t, t, 0.9 * r)"),
-    ("fourier_scale", _embedding.Fourier.forward, "2 * math.pi", "math.pi"),
-    ("fourier_scale", _embedding.Fourier.forward, "2 * math.pi", "1.999 * math.pi"),
-    ("fourier_scale", _embedding.Fourier.derivative_norm, "2 * math.pi", "math.pi"),
-    ("fourier_scale", _embedding._cos_and_sin, "* frequencies", "* frequencies.sign()"),
+    ("fourier_scale", embedding.Fourier.forward, "2 * math.pi", "math.pi"),
+    ("fourier_scale", embedding.Fourier.forward, "2 * math.pi", "1.999 * math.pi"),
+    ("fourier_scale", embedding.Fourier.derivative_norm, "2 * math.pi", "math.pi"),
+    ("fourier_scale", embedding._cos_and_sin, "* frequencies", "* frequencies.sign()"),
     ("time_transform", Parameterisation.dc_noise, "0.25 if", "0.26 if"),
     ("time_transform", Parameterisation.c_noise, "0.25 if", "0.26 if"),
     ("time_transform", Parameterisation.c_noise, "return t\n", "return t.square()\n"),
-    ("double_normalisation", _norm.pnorm, "mean(", "sum("),
-    ("double_normalisation", _norm.pnorm, "rsqrt()", "reciprocal()"),
-    ("double_normalisation", _norm.ScaleShift.pair, "pnorm(shift)", "shift"),
-    ("double_normalisation", _norm.ScaleShift.pair, "if self.double_norm", "if True"),
+    ("double_normalisation", norm.pnorm, "mean(", "sum("),
+    ("double_normalisation", norm.pnorm, "rsqrt()", "reciprocal()"),
+    ("double_normalisation", norm.ScaleShift.pair, "pnorm(shift)", "shift"),
+    ("double_normalisation", norm.ScaleShift.pair, "if self.double_norm", "if True"),
     ("double_normalisation", unet.Block.forward, "scale, shift =", "shift, scale ="),
     ("double_normalisation", unet.Block.forward, "self.norm_1(h) * scale", "h * scale"),
     ("double_normalisation", dit._modulate, "scale[:, None] + shift[", "shift[:, None] + scale["),
@@ -89,7 +90,7 @@ MUTANTS = [
     ("tangent_precision", anatomy.of_f.__wrapped__, "out * tangent.norm(spatial)", "tangent.norm(spatial)"),
     ("tangent_precision", anatomy.of_f.__wrapped__, "(None, dc_noise, None)", "(None, 1.1 * dc_noise, None)"),
     ("tangent_precision", anatomy.of_f.__wrapped__, "along_x, None, None", "along_x, dc_noise, None"),
-    ("tangent_precision", _embedding._cos_and_sin, "torch.promote_types(c.dtype, torch.float32)", "torch.bfloat16"),
+    ("tangent_precision", embedding._cos_and_sin, "torch.promote_types(c.dtype, torch.float32)", "torch.bfloat16"),
 ]
 
 

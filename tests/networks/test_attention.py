@@ -5,7 +5,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from cmbench.layers.attention import attention
-from cmbench.networks import _attention
+from cmbench.layers import attention as layer
 
 
 def qkv(tokens, heads=2, d=4):
@@ -62,8 +62,8 @@ def test_memory_is_linear_in_the_sequence_beyond_what_is_taken_at_once():
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("at_once", [1024, 8])
 def test_forward_derivative_is_that_of_central_differences(monkeypatch, at_once, grad):
-    monkeypatch.setattr(_attention, "_AT_ONCE", at_once)
-    monkeypatch.setattr(_attention, "_QUERIES", 5)
+    monkeypatch.setattr(layer, "_AT_ONCE", at_once)
+    monkeypatch.setattr(layer, "_QUERIES", 5)
     x = tuple(x.requires_grad_(grad) for x in qkv(12))
     v = tuple(torch.randn(x[0].shape, dtype=torch.float64) for _ in x)
     with torch.set_grad_enabled(grad):
@@ -84,7 +84,7 @@ def test_bfloat16_is_recomputed_as_it_was_computed():
     x = [x.float().requires_grad_() for x in qkv(1300)]
     with torch.autocast("cpu", torch.bfloat16):
         y = attention(*x)
-        plain = _attention._plain(*x)
+        plain = layer._plain(*x)
     assert y.dtype == plain.dtype
     torch.testing.assert_close(y, plain, rtol=0.02, atol=0.02)
     for got, expected in zip(
