@@ -7,8 +7,8 @@ import textwrap
 from cmbench import anatomy
 from cmbench.equations import boundary, ema, gaussian_path, oracle, pf_ode, sampling, tangent, timesteps, weighting
 from cmbench.equations.boundary import Parameterisation
-from cmbench.model import Model
 from cmbench.layers import embedding, norm
+from cmbench.model import Model
 from cmbench.networks import dit, unet
 from cmbench.objectives import _scm, cd, continuous, ct
 

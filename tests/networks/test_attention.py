@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from cmbench.layers.attention import attention
 from cmbench.layers import attention as layer
+from cmbench.layers.attention import attention
 
 
 def qkv(tokens, heads=2, d=4):
