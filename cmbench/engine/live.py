@@ -114,8 +114,10 @@ class Runner:
         """Stop after the step in progress, with a checkpoint. Safe to call from a signal handler."""
         self.stop_requested = reason
 
-    def close(self) -> None:
-        """Write the last status and let go of the run."""
+    def close(self, reason: str = "") -> None:
+        """Write the last status and let go of the run. With a reason it has stopped before it began."""
+        if reason:
+            self.recorder.state, self.recorder.reason = "stopped", reason
         self.recorder.close()
         self.lock.release()
 
