@@ -128,7 +128,10 @@ class Recorder:
         Raises:
             OSError: they cannot be written.
         """
-        files = self._there(lambda run: snapshot.write(run, self.trainer.state.step, samples))
+        trainer, x = self.trainer, next(iter(samples.values()), None)
+        has_place = x is not None and x.ndim == 2 and x.shape[1] < 3  # in the plane, or on a line
+        data = trainer.data.held_out(len(x)) if has_place and x is not None else None
+        files = self._there(lambda run: snapshot.write(run, trainer.state.step, samples, data))
         return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:

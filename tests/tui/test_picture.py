@@ -62,7 +62,7 @@ def test_plain_characters_in_ascii_mode():
     points = Points(np.array([[-1.0, 1.0], [1.0, -1.0]]), lost=3)
     text = "\n".join(line.text for line in shown(points, (50, 9), ascii=True))
     assert text.isascii()
-    assert "+-1.5, 3 not finite" in text
+    assert "+-1, 3 not finite" in text
 
 
 @pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light"])
@@ -80,12 +80,26 @@ def test_without_colours_brightness_is_told_by_characters(theme):
     assert found == [":-" if theme == "ansi-dark" else "#*"]
 
 
-def test_points_are_dots_within_a_square():
-    text = [line.text for line in shown(Points(np.array([[-1.5, 1.5], [1.5, -1.5], [7.0, 0.0]]), 0), (40, 5))]
+def test_points_are_dots_in_all_the_room_there_is():
+    text = [line.text for line in shown(Points(np.array([[-0.99, 0.99], [0.99, -0.99], [7.0, 0.0]]), 0), (40, 5))]
     assert text[0].startswith("caption")
-    assert text[0].rstrip().endswith("±1.5, 1 outside")
+    assert text[0].rstrip().endswith("±1, 1 outside")
     assert [line.strip() for line in text[1:]] == ["⠁", "", "", "⢀"]
     assert (text[1].index("⠁"), text[4].index("⢀")) == (16, 23)
+    wide = [line.text for line in shown(Points(np.array([[4.9, 0.01], [-4.9, 0.01]]), 0), (40, 5))]
+    assert len(wide[2].strip()) == 40
+    assert "outside" not in wide[0]
+
+
+def test_shades_of_density_and_data_behind():
+    crowd = np.random.default_rng(0).normal([-0.5, 0.5], 0.02, (300, 2))
+    points = Points(np.vstack([crowd, [[0.5, -0.5]]]), 0, np.array([[0.5, 0.5]]))
+    lines = shown(points, (20, 11))
+    assert "data dim" in lines[0].text
+    styles = {segment.text.strip(): segment.style for line in lines[1:] for segment in line if segment.text.strip()}
+    colours = [style.color for style in styles.values() if not style.dim]
+    assert len(set(colours)) > 1
+    assert sum(bool(style.dim) for style in styles.values()) == 1
 
 
 def test_text_that_others_wrote_is_shown_as_it_is():

@@ -1,6 +1,7 @@
 """A picture or a scatter in whatever room it has, with a line above that says what it is."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from cmbench.tui.colours import LEVELS, shades
 from cmbench.tui.text import plain
 from cmbench.tui.widgets import pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
@@ -73,10 +75,19 @@ class Picture(Widget):
             lines = raster.ramp(fitted.image, style, dark) if crude else raster.half_blocks(fitted.image, style)
             return _note_on_samples(fitted), lines
         if isinstance(self._drawing, Points):
-            draw = scatter.characters if ascii else scatter.braille
-            text = draw(self._drawing.xy, self._extent, width, height)
-            return _note_on_points(self._drawing, self._extent, ascii), [[Segment(line, style)] for line in text]
+            points, ends = self._drawing, scatter.window(self._extent, width, height)
+            cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data)
+            return _note_on_points(points, ends, ascii), _shaded(cells, style, self._densities(colourless, dark))
         return "", [[Segment(plain(self._drawing), style + _NOTE)]]
+
+    def _densities(self, colourless: bool, dark: bool) -> list[Style]:
+        """Return the styles of rising densities, and last that of what lies behind."""
+        if colourless:
+            return [Style(), Style(), Style(), Style(bold=True), Style(bold=True), _NOTE]
+        own = shades(self.app.theme, False)
+        places = np.linspace(0.4, 1, scatter.DENSITIES) if dark else np.linspace(0.65, 0, scatter.DENSITIES)
+        chosen = [own[round(float(place) * (LEVELS - 1))].bgcolor for place in places]
+        return [*(Style(color=colour) for colour in chosen), _NOTE]
 
     def _head(self, note: str, style: Style) -> Strip:
         note = f" {note}" if note else ""
@@ -154,9 +165,21 @@ def _note_on_samples(fitted: tiles.Fitted) -> str:
     return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
 
 
-def _note_on_points(points: Points, extent: float, ascii: bool) -> str:
-    parts = [f"{'+-' if ascii else '±'}{extent:g}"]
-    if outside := scatter.outside(points.xy, extent):
+def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[list[Segment]]:
+    lines = []
+    for characters, levels in zip(cells.characters, cells.density, strict=True):
+        levels = np.where(characters == " ", scatter.DENSITIES, levels)  # a space is of the style before it
+        edges = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(levels)]
+        parts = [(int(levels[start]), "".join(characters[start:stop])) for start, stop in pairwise(edges)]
+        lines.append([Segment(text, base if text.isspace() else base + densities[level]) for level, text in parts])
+    return lines
+
+
+def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool) -> str:
+    parts = [f"{'+-' if ascii else '±'}{min(ends):g}"]
+    if points.data is not None:
+        parts.append("data dim")
+    if outside := scatter.outside(points.xy, ends):
         parts.append(f"{outside} outside")
     if points.lost:
         parts.append(f"{points.lost} not finite")
