@@ -128,10 +128,8 @@ class Recorder:
         Raises:
             OSError: they cannot be written.
         """
-        trainer, x = self.trainer, next(iter(samples.values()), None)
-        has_place = x is not None and x.ndim == 2 and x.shape[1] < 3  # in the plane, or on a line
-        data = trainer.data.held_out(len(x)) if has_place and x is not None else None
-        files = self._there(lambda run: snapshot.write(run, trainer.state.step, samples, data))
+        step, data = self.trainer.state.step, self.trainer.behind_snapshots
+        files = self._there(lambda run: snapshot.write(run, step, samples, data))
         return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:

@@ -25,6 +25,7 @@ from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.networks._model import Model
+from cmbench.randomness import forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json
@@ -84,6 +85,17 @@ class Trainer:
     def snapshot(self) -> dict[int, Tensor]:
         """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
         return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
+
+    @cached_property
+    def behind_snapshots(self) -> Tensor | None:
+        """What samples that are points are to be like, (n, d). None of pictures, and of data that hold nothing out."""
+        if len(self.data.shape) != 1 or self.data.shape[0] > 2:
+            return None
+        with forked_seed(self.recipe.seed, self.device):
+            try:
+                return self.data.held_out(self.recipe.snapshot.n)
+            except Exception:  # whatever a class of one's own does; an evaluation will say it
+                return None
 
     def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.

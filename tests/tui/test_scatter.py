@@ -48,14 +48,16 @@ def test_characters_count():
 
 @pytest.mark.parametrize("ascii", [False, True])
 def test_shades_tell_the_density_and_data_lie_behind(ascii):
+    behind_as = "-" if ascii else ""
     dense, thin = RNG.normal([-0.5, 0.5], 0.03, (500, 2)), np.array([[0.5, -0.5], [0.8, -0.8]])
     data = np.array([[-0.5, 0.5], [0.5, 0.5]])
-    cells = draw(np.vstack([dense, thin]), 1.0, 20, 10, ascii, data)
+    cells = draw(np.vstack([dense, thin]), 1.0, 20, 10, ascii, data, behind_as)
     levels = cells.density
     assert levels[2, 4:6].max() == DENSITIES - 1
     assert levels[7, 15] < DENSITIES - 1
     assert levels[2, 15] == -1
     assert cells.characters[2, 15] != " "  # of the data alone
+    assert ("-" in cells.characters) == ascii
     plain = draw(np.vstack([dense, thin]), 1.0, 20, 10, ascii)
     assert (plain.density == levels).all()
     assert (plain.characters == cells.characters)[levels >= 0].all()
@@ -72,8 +74,9 @@ def test_what_lies_outside_is_not_drawn_but_counted():
 def test_limits_grow_for_the_many_and_never_shrink():
     cloud = RNG.normal(size=(500, 2)) * 0.5
     ring = 0.7 * np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 6, 500)])
-    assert extent_for(ring) == EXTENT
-    assert extent_for(cloud) == 1.5
+    assert extent_for(ring) == extent_for(0 * ring, behind=ring) == EXTENT
+    assert extent_for(ring, behind=np.zeros((0, 2))) == EXTENT
+    assert extent_for(cloud) == extent_for(ring, behind=cloud) == 1.25
     assert extent_for(np.vstack([cloud, [[80.0, 0.0]]])) == 1.5
     assert extent_for(4 * cloud) == 6
     assert extent_for(cloud, extent=6) == 6

@@ -237,7 +237,7 @@ class SnapshotsScreen(Screen[None]):
         )
         for drawing in (shown.drawing for row in rows for shown in row):
             if isinstance(drawing, Points):
-                self._extent = extent_for(drawing.xy, self._extent)
+                self._extent = extent_for(drawing.xy, self._extent, drawing.data)
         await self.query_one(PictureRows).show(rows, self._extent)
 
     def _slider(self, width: int) -> str:

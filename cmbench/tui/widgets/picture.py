@@ -76,8 +76,10 @@ class Picture(Widget):
             return _note_on_samples(fitted), lines
         if isinstance(self._drawing, Points):
             points, ends = self._drawing, scatter.window(self._extent, width, height)
-            cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data)
-            return _note_on_points(points, ends, ascii), _shaded(cells, style, self._densities(colourless, dark))
+            behind_as = "-" if ascii else "░" if colourless else ""  # dots in grey are dots, where there is no grey
+            cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data, behind_as)
+            note = _note_on_points(points, ends, ascii, behind_as)
+            return note, _shaded(cells, style, self._densities(colourless, dark))
         return "", [[Segment(plain(self._drawing), style + _NOTE)]]
 
     def _densities(self, colourless: bool, dark: bool) -> list[Style]:
@@ -175,10 +177,10 @@ def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[l
     return lines
 
 
-def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool) -> str:
+def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool, behind_as: str) -> str:
     parts = [f"{'+-' if ascii else '±'}{min(ends):g}"]
     if points.data is not None:
-        parts.append("data dim")
+        parts.append(f"data {behind_as or 'grey'}")
     if outside := scatter.outside(points.xy, ends):
         parts.append(f"{outside} outside")
     if points.lost:

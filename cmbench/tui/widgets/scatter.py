@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EXTENT = 1.0  # the square [-1, 1]^2 holds most data, whose standard deviation is 0.5
+EXTENT = 0.8  # the square [-.8, .8]^2 holds data on a ring or a grid, whose standard deviation is 0.5
 DENSITIES = 5
-_EXTENTS = (EXTENT, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # few: another scale is another picture
+_EXTENTS = (EXTENT, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0)  # few: another scale is another picture
 _INSIDE = 0.98  # of the points; single ones may lie anywhere early in training
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # of a braille cell, by row and column
 _COUNTS = " .:+*#@"  # none, 1, 2-3, 4-7, 8-15, 16-31, more
-_BEHIND = "-"  # in place of these for what lies behind
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,13 @@ class Cells:
     density: NDArray[np.int64]
 
 
-def extent_for(xy: np.ndarray, extent: float = EXTENT) -> float:
-    """Return the first of few extents, none less than `extent`, in which nearly all points lie; not those far away."""
-    reach = float(np.quantile(np.abs(xy).max(axis=1), _INSIDE)) if len(xy) else 0.0
+def extent_for(xy: np.ndarray, extent: float = EXTENT, behind: np.ndarray | None = None) -> float:
+    """Return the first of few extents, none less than `extent`, in which nearly all points lie; not those far away.
+
+    Nearly all of those `behind` lie in it as well.
+    """
+    sets = [points for points in (xy, behind) if points is not None and len(points)]
+    reach = max((float(np.quantile(np.abs(points).max(axis=1), _INSIDE)) for points in sets), default=0.0)
     return next((each for each in _EXTENTS if each >= max(reach, extent)), max(extent, _EXTENTS[-1]))
 
 
@@ -44,7 +47,15 @@ def outside(xy: np.ndarray, ends: tuple[float, float]) -> int:
     return int((np.abs(xy) > ends).any(axis=1).sum())
 
 
-def draw(xy: np.ndarray, extent: float, width: int, height: int, ascii: bool = False, behind: object = None) -> Cells:
+def draw(
+    xy: np.ndarray,
+    extent: float,
+    width: int,
+    height: int,
+    ascii: bool = False,
+    behind: np.ndarray | None = None,
+    behind_as: str = "",
+) -> Cells:
     """Draw points in all cells that there are.
 
     Args:
@@ -54,6 +65,7 @@ def draw(xy: np.ndarray, extent: float, width: int, height: int, ascii: bool = F
         height: rows.
         ascii: whether plain characters stand for numbers of points, in place of eight dots a cell.
         behind: other points (m, 2), seen in cells without any of the first.
+        behind_as: the character that stands for them; "": dots as well.
     """
     ends = window(extent, width, height)
     dots, own = _count(xy, ends, width, height)
@@ -64,9 +76,9 @@ def draw(xy: np.ndarray, extent: float, width: int, height: int, ascii: bool = F
         most = max(1.0, float(np.quantile(own[seen], 0.98)))
         shares = np.log1p(own[seen]) / np.log1p(most)
         levels[seen] = np.minimum((np.clip(shares, 0, 1) * DENSITIES).astype(np.int64), DENSITIES - 1)
-    if isinstance(behind, np.ndarray):
+    if behind is not None:
         dots, other = _count(behind, ends, width, height)
-        below = np.where(other > 0, _BEHIND, " ") if ascii else _braille(dots)
+        below = np.where(other > 0, behind_as, " ") if behind_as else _braille(dots)
         characters = np.where(seen, characters, below)
     return Cells(characters, levels)
 
