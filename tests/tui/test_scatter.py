@@ -77,7 +77,7 @@ def test_limits_grow_for_the_many_and_never_shrink():
     assert extent_for(ring) == extent_for(0 * ring, behind=ring) == EXTENT
     assert extent_for(ring, behind=np.zeros((0, 2))) == EXTENT
     assert extent_for(cloud) == extent_for(ring, behind=cloud) == 1.25
-    assert extent_for(np.vstack([cloud, [[80.0, 0.0]]])) == 1.5
+    assert extent_for(np.vstack([cloud, [[80.0, 0.0]]])) == 1.25
     assert extent_for(4 * cloud) == 6
     assert extent_for(cloud, extent=6) == 6
     assert extent_for(1e9 * cloud) == 12
