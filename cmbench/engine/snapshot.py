@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
 
-NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)"  # of a snapshot's file
+NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)|[0-9]{8,15}_(?:film|plane)\.safetensors"  # of a step's file
 _SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
 _SCATTER = 128  # cells of a scatter's side, three pixels each
 _EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations

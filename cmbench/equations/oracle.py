@@ -51,6 +51,10 @@ class GaussianMixture:
         """Return log p_sigma(x) of the mixture convolved with N(0, sigma^2 I). (B, d) -> (B,)."""
         return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).logsumexp(dim=1)
 
+    def component(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the component that most likely drew each point at its noise level. x (B, d), sigma (B,) -> (B,)."""
+        return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).argmax(dim=1)
+
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n points (n, d) and the components (n,) that they came from, on the generator's device."""
         device = generator.device
