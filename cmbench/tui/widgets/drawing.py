@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from cmbench.rundir.files import read
+from cmbench.tui.widgets.film import Film, Plane
 from cmbench.tui.widgets.tiles import split
 
 _LARGEST = 1 << 26  # bytes of a file
@@ -37,7 +38,7 @@ class Points:
     data: np.ndarray | None = None
 
 
-Drawing = Pixels | Points | str
+Drawing = Pixels | Points | Film | Plane | str
 
 
 @lru_cache(maxsize=_KEPT)

@@ -14,8 +14,9 @@ from textual.widget import Widget
 
 from cmbench.tui.colours import LEVELS, shades
 from cmbench.tui.text import plain
-from cmbench.tui.widgets import pixels, raster, scatter, tiles
+from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
+from cmbench.tui.widgets.film import Film, Plane
 
 _KEPT = 4  # both sides of a blink, and what came before
 _CAPTION = Style(bold=True)
@@ -66,7 +67,7 @@ class Picture(Widget):
 
     def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
         """Return a note on what is shown, and the lines of the drawing itself."""
-        width, height = self.size.width, max(0, self.size.height - 1)
+        width, height, app = self.size.width, max(0, self.size.height - 1), self.app
         if not width or not height:
             return "", []
         if isinstance(self._drawing, Pixels):
@@ -80,7 +81,27 @@ class Picture(Widget):
             cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data, behind_as)
             note = _note_on_points(points, ends, ascii, behind_as)
             return note, _shaded(cells, style, self._densities(colourless, dark))
+        if isinstance(self._drawing, Film):
+            return self._draw_film(self._drawing, style, ascii, colourless, dark)
+        if isinstance(self._drawing, Plane):
+            colours = None if colourless else film.mode_colours(app.theme, dark)
+            return _note_on_plane(self._drawing, colourless), film.plane_lines(
+                self._drawing, width, height, style, colours
+            )
         return "", [[Segment(plain(self._drawing), style + _NOTE)]]
+
+    def _draw_film(
+        self, drawing: Film, style: Style, ascii: bool, colourless: bool, dark: bool
+    ) -> tuple[str, list[list[Segment]]]:
+        width, height = self.size.width, self.size.height - 2  # a line for the noise levels
+        if height < 1:
+            return "", []
+        crude = ascii or colourless
+        colours = film.WHITE[None] if crude else film.mode_colours(self.app.theme, dark)
+        made = film.strip(drawing, width, 2 * height, colours)
+        lines = raster.ramp(made.image, style, dark) if crude else raster.half_blocks(made.image, style)
+        label = _noise_levels(made.labels, made.image.shape[1], "sigma ")
+        return _note_on_film(drawing, made.latents), [[Segment(label, style + _NOTE)], *lines]
 
     def _densities(self, colourless: bool, dark: bool) -> list[Style]:
         """Return the styles of rising densities, and last that of what lies behind."""
@@ -165,6 +186,35 @@ class PixelPicture(Picture):
 
 def _note_on_samples(fitted: tiles.Fitted) -> str:
     return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
+
+
+def _note_on_film(drawing: Film, shown: int) -> str:
+    above = {
+        "exact": "exact trajectory",
+        "teacher": "the teacher's trajectory",
+        "noised": "x_0 + sigma z of fixed pairs",
+    }
+    of = drawing.x.shape[1]
+    some = f"{shown} of {of} latents, " if shown < of else ""
+    end = ", its end grey" if drawing.has_ends else ""
+    return f"{some}{above[drawing.trajectory]} above {'D' if drawing.is_denoiser else 'f'}(x_t, t){end}"
+
+
+def _note_on_plane(plane: Plane, colourless: bool) -> str:
+    if plane.modes is plane.exact:
+        return "the exact map"
+    return f"{100 * plane.wrong.mean():.3g} % of cells wrong: {'capitals' if colourless else 'x'}"
+
+
+def _noise_levels(labels: list[tuple[int, float]], width: int, sign: str) -> str:
+    """Return a line with the noise level above each column's middle, where there is room for it."""
+    line = ""
+    for i, (middle, sigma) in enumerate(labels):
+        text = f"{sign if i == 0 else ''}{sigma:.3g}"
+        start = max(len(line) + bool(line), middle - len(text) // 2)
+        if start + len(text) <= width:
+            line = line.ljust(start) + text
+    return line.ljust(width)
 
 
 def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[list[Segment]]:
