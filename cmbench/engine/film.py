@@ -114,12 +114,14 @@ class Camera:
         frames, of_model = self.frames, model.on_edm_path()
         ask = of_model.denoise if self._is_denoiser else of_model
         with evaluating(model):
-            answers = [ask(x, x.new_full((len(x),), s), frames.labels) for x, s in _each(frames)]
+            m, n = frames.x.shape[:2]
+            sigma = torch.tensor(frames.sigmas).to(frames.x).repeat_interleave(n)
+            labels = None if frames.labels is None else frames.labels.repeat(m)
+            f = ask(frames.x.flatten(0, 1), sigma, labels).view(frames.x.shape)
             sent_to = None
             if self.plane is not None:
                 x = self.plane.latents
                 sent_to = self.plane.modes(of_model(x, x.new_full((len(x),), self.plane.sigma_max))).view(_SIDE, _SIDE)
-        f = torch.stack(answers)
         modes = None if self._mixture is None else modes_of(self._mixture, f, frames.sigmas[-1])
         return Film(f, modes, sent_to)
 
@@ -234,10 +236,6 @@ def _is_quick(oracle: object) -> bool:
 
 def _typed(denoise: Any, dtype: torch.dtype, labels: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, sigma: denoise(x.to(dtype), sigma.to(dtype), labels).double()
-
-
-def _each(frames: Frames) -> zip:
-    return zip(frames.x, frames.sigmas, strict=True)
 
 
 def _seen(x: Tensor) -> Tensor:

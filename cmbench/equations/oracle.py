@@ -148,14 +148,17 @@ def flow_through(
         rtol: relative and absolute tolerance of the integrator.
 
     Raises:
-        ArithmeticError: the integrator gave up.
+        ArithmeticError: the integrator gave up, or the denoiser is not finite.
     """
     from scipy.integrate import solve_ivp  # here, for training does without it and it takes a while to import
 
     def dxdu(u: float, y: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(y).to(x.device).view(x.shape)
         sigma = points.new_full((len(x),), float(np.exp(u)))
-        return (points - denoiser(points, sigma)).flatten().cpu().numpy()
+        slope = (points - denoiser(points, sigma)).flatten().cpu().numpy()
+        if not np.isfinite(slope).all():  # scipy would look for a shorter step for ever
+            raise ArithmeticError(f"the PF-ODE could not be integrated: not finite at noise level {np.exp(u):.3g}")
+        return slope
 
     u = np.log(np.array(sigmas, dtype=np.float64))
     start = x.double().flatten().cpu().numpy()
