@@ -19,6 +19,11 @@ from torch.utils import deterministic
 from cmbench import consent
 from cmbench.rundir.layout import RunDir
 
+# a shell or nohup may have had them ignored, which every command that the tests start would inherit
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
 gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as often as usual takes a sixth of the time
 
 

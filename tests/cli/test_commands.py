@@ -48,6 +48,7 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
         "recipe.source.toml",
         "meta.json",
         "status.json",
+        "machine.jsonl",
         "metrics.jsonl",
         "profiles.jsonl",
         "events.jsonl",
@@ -402,8 +403,6 @@ def test_lines():
 
 def test_the_first_signal_stops_and_the_second_ends_the_process(put_back):
     asked, numbers = [], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:  # the tests themselves may run under nohup
-        signal.signal(number, signal.SIG_DFL)
     _train._stop_on_signals(type("Runner", (), {"request_stop": staticmethod(asked.append)}))
     assert all(callable(signal.getsignal(number)) for number in numbers)
     signal.raise_signal(signal.SIGHUP)  # to this thread: another would hand it on at a time of its own
