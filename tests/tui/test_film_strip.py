@@ -61,6 +61,21 @@ def test_an_answer_has_the_colour_of_its_mode_and_stands_where_it_is(run):
     assert np.argwhere((upper == COLOURS[1]).all(axis=2)).mean(axis=0) == pytest.approx([0.5, 5.5], abs=1)
 
 
+@pytest.mark.parametrize("size", [(130, 39), (79, 19), (55, 10), (20, 5), (9, 2), (3, 1)])
+def test_without_colours_points_are_signs_and_f_the_letter_of_its_mode(run, size):
+    lines, latents, labels = film.characters(of_points(run), *size)
+    assert len(lines) <= size[1]
+    assert all(len(line) <= size[0] for line in lines)
+    assert 1 <= latents <= 3
+    assert all(0 <= middle <= size[0] for middle, _ in labels)
+    if size[0] > 50:
+        text = "".join(lines)
+        assert text.count("o") == len(labels) * latents
+        assert {letter: text.count(letter) for letter in "abc"[:latents]} == dict.fromkeys("abc"[:latents], len(labels))
+        assert "+" not in text  # f is where it should be
+        assert text.count(".") > len(labels)
+
+
 @pytest.mark.parametrize("theme", [DARK, LIGHT])
 def test_modes_have_colours_of_their_own(theme):
     colours = film.mode_colours(theme, theme == DARK)

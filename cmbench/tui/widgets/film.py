@@ -22,8 +22,9 @@ _KEPT = 8
 _NARROWEST = 9  # pixels of a column: its noise level has to stand above it
 _LEAST_SIDE = {1: 3, 2: 8}  # pixels of a panel of points where so many latents are shown
 _SIDE = 12  # where more are
+_LEAST_LINES = {1: 1, 2: 3}  # the same without colours, in lines; five where more are
 _DARK = 24  # the ground of a panel
-_GREY, _MIDDLE, WHITE = (np.full(3, light, np.uint8) for light in (80, 140, 230))  # data, exact end, x_t
+_GREY, _MIDDLE, _WHITE = (np.full(3, light, np.uint8) for light in (80, 140, 230))  # data, exact end, x_t
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _NOWHERE = 255
 
@@ -144,14 +145,48 @@ def _of_points(film: Film, width: int, height: int, colours: NDArray[np.uint8]) 
     size = 1 + (side > _SIDE // 2)
     for j, column in enumerate(columns):
         for i in range(rows):
-            _dot(panels[2 * i, j], film.x[column, i : i + 1], extent, WHITE, size)
+            _dot(panels[2 * i, j], film.x[column, i : i + 1], extent, _WHITE, size)
             if ends is not None:
                 _dot(panels[2 * i + 1, j], ends[i : i + 1], extent, _MIDDLE, size)
             mode = _NOWHERE if film.modes is None else int(film.modes[column, i])
-            own = WHITE if mode == _NOWHERE else colours[mode % len(colours)]
+            own = _WHITE if mode == _NOWHERE else colours[mode % len(colours)]
             _dot(panels[2 * i + 1, j], film.f[column, i : i + 1], extent, own, size)
     image = tiles.join(panels)[:height, :width]
     return Strip(image, rows, _labels(film, columns, image.shape[1]))
+
+
+def characters(film: Film, width: int, height: int) -> tuple[list[str], int, list[tuple[int, float]]]:
+    """Lay points out where there are no colours: the lines, how many latents there are, and the columns' labels.
+
+    Data are dots, x_t is an o, the end of its trajectory a plus, f the letter of its mode.
+    """
+    heights = {rows: height // (2 * rows) - 1 for rows in range(1, film.x.shape[1] + 1)}
+    rows = max((r for r, high in heights.items() if high >= _LEAST_LINES.get(r, 5)), default=1)
+    high = max(1, heights[rows])
+    columns = _columns(len(film.x), width, max(_NARROWEST, 2 * high) + 1)
+    wide = max(1, min(2 * high, width // len(columns) - 1))
+    extent = scatter.extent_for(film.f[-1], behind=film.data)
+    page = np.full((2 * rows, high + 1, len(columns), wide + 1), " ")
+    for j, column in enumerate(columns):
+        for i in range(rows):
+            above, below = (page[2 * i + k, :high, j, :wide] for k in (0, 1))
+            for panel in (above, below):
+                _sign(panel, np.empty((0, 2)) if film.data is None else film.data, extent, ".")
+            _sign(above, film.x[column, i : i + 1], extent, "o")
+            if film.has_ends:
+                _sign(below, film.x[-1, i : i + 1], extent, "+")
+            mode = _NOWHERE if film.modes is None else int(film.modes[column, i])
+            letter = "#" if mode == _NOWHERE else _LETTERS[mode % len(_LETTERS)]
+            _sign(below, film.f[column, i : i + 1], extent, letter)
+    lines = ["".join(line) for line in page.reshape(2 * rows * (high + 1), -1)][:height]
+    return [line[:width] for line in lines], rows, _labels(film, columns, min(width, len(lines[0])))
+
+
+def _sign(panel: np.ndarray, xy: np.ndarray, extent: float, sign: str) -> None:
+    xy = xy[np.isfinite(xy).all(axis=1)]
+    high, wide = panel.shape
+    at = (np.clip((xy / extent + 1) / 2, 0, 1) * (wide - 1, high - 1)).round().astype(int)
+    panel[high - 1 - at[:, 1], at[:, 0]] = sign
 
 
 def _columns(m: int, width: int, least: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from cmbench.tui.colours import LEVELS, shades
+from cmbench.tui.colours import DARK, LEVELS, shades
 from cmbench.tui.text import plain
 from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
@@ -97,11 +97,16 @@ class Picture(Widget):
         if height < 1:
             return "", []
         crude = ascii or colourless
-        colours = film.WHITE[None] if crude else film.mode_colours(self.app.theme, dark)
+        if crude and drawing.x.ndim == 3:
+            text, latents, labels = film.characters(drawing, width, height)
+            label = _noise_levels(labels, len(text[0]), "sigma ")
+            drawn = [[Segment(line, style)] for line in text]
+            return _note_on_film(drawing, latents, "+"), [[Segment(label, style + _NOTE)], *drawn]
+        colours = film.mode_colours(DARK if crude else self.app.theme, dark or crude)
         made = film.strip(drawing, width, 2 * height, colours)
         lines = raster.ramp(made.image, style, dark) if crude else raster.half_blocks(made.image, style)
         label = _noise_levels(made.labels, made.image.shape[1], "sigma ")
-        return _note_on_film(drawing, made.latents), [[Segment(label, style + _NOTE)], *lines]
+        return _note_on_film(drawing, made.latents, "grey"), [[Segment(label, style + _NOTE)], *lines]
 
     def _densities(self, colourless: bool, dark: bool) -> list[Style]:
         """Return the styles of rising densities, and last that of what lies behind."""
@@ -188,7 +193,7 @@ def _note_on_samples(fitted: tiles.Fitted) -> str:
     return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
 
 
-def _note_on_film(drawing: Film, shown: int) -> str:
+def _note_on_film(drawing: Film, shown: int, end_as: str) -> str:
     above = {
         "exact": "exact trajectory",
         "teacher": "the teacher's trajectory",
@@ -196,7 +201,7 @@ def _note_on_film(drawing: Film, shown: int) -> str:
     }
     of = drawing.x.shape[1]
     some = f"{shown} of {of} latents, " if shown < of else ""
-    end = ", its end grey" if drawing.has_ends else ""
+    end = f", its end {end_as}" if drawing.has_ends else ""
     return f"{some}{above[drawing.trajectory]} above {'D' if drawing.is_denoiser else 'f'}(x_t, t){end}"
 
 
