@@ -143,8 +143,8 @@ class Runner:
                 yield self.recorder.metrics(values)
                 if profile:
                     yield self.recorder.profile(profile)
-            case loop.Snapshotted(samples=samples):
-                if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples)):
+            case loop.Snapshotted(samples=samples, film=film):
+                if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples, film)):
                     yield record
             case loop.CheckpointDue():
                 yield from self._save_as_due()

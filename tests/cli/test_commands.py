@@ -66,7 +66,9 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
     assert status.read(run)["state"] == "finished"
     assert read_json(run.meta)["seed"] == 7
     stems = [f"{step:08d}_{n}step" for step in (6, 12) for n in (1, 2)]
-    assert {path.name for path in run.snapshots.iterdir()} == {s + e for s in stems for e in (".png", ".safetensors")}
+    answers = {f"{step:08d}_{kind}.safetensors" for step in (6, 12) for kind in ("film", "plane")}
+    drawn = {s + e for s in stems for e in (".png", ".safetensors")}
+    assert {path.name for path in run.snapshots.iterdir()} == {*drawn, *answers, "fixed.safetensors"}
     assert load_file(run.snapshots / f"{stems[-1]}.safetensors")["samples"].shape == (4, 2)
     assert "every = 6" in run.recipe_source.read_text()
     assert 'kind = "radam"' not in run.recipe_source.read_text()
