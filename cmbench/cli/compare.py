@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmbench.cli import _dashboard, _outputs, _screen
-from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
+from cmbench.cli._options import Ascii, Json, Plain, RunsDir, RunsToCompare
 from cmbench.comparison import filter as run_filter
 from cmbench.errors import NotFoundError, UsageError, naming
 from cmbench.rundir import overview
@@ -30,7 +30,7 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME", help="Of all metrics and profiles these alone: sw1, 'sw_*'; may be repeated."),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Print tables.")] = False,
+    plain: Plain = False,
     json: Json = False,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE.csv", help="Write CSV, one value a line; - prints it.")

@@ -155,7 +155,7 @@ CALLS = {
         ["RUN", "--reach", f"{HOSTILE}=1"],
     ],
     ("sample",): [["RUN", "--n", "4", "--out", f"{NAME}.png"], ["RUN", "--ema", HOSTILE], ["RUN", "--sigmas", HOSTILE]],
-    ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
+    ("eval",): [["RUN", "--measures", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("stop",): [["RUN"], ["RUN", "--timeout", HOSTILE], ["live", "--timeout", "0"]],
     ("pause",): [["RUN"], ["live", "--timeout", "0"], ["live", "--timeout", "0", "--json"]],
@@ -200,7 +200,7 @@ def test_nothing_that_a_command_prints_acts_on_a_terminal(printed, hostile, home
 
 def test_what_is_computed_of_a_run_of_such_a_name(printed, trained, home):
     run = trained.path.rename(trained.path.with_name(f"{NAME}|`b"))
-    asked = ["--metrics", "sliced_wasserstein", "--repeats", "2", "--markdown", "page.md"]
+    asked = ["--measures", "sliced_wasserstein", "--repeats", "2", "--markdown", "page.md"]
     for arguments in (
         ["eval", str(run), *asked],
         ["eval", str(run), *asked, "--json"],
@@ -307,7 +307,7 @@ def test_long_values_are_cut_in_every_complaint(cmbench, home, trained, words):
         ["compare", trained.name, "--fail-if", words],
         ["sample", "--sigmas", words],
         ["sample", "--n", words],
-        ["eval", "--metrics", words],
+        ["eval", "--measures", words],
         ["set", trained.name, words],
         ["lab", words],
         ["ls", f"--{words}"],
