@@ -28,7 +28,10 @@ def compare(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Of all metrics and profiles these alone: sw1, 'sw_*'; may be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Of all metrics, profiles and curves of the machine these alone: sw1, 'machine_*'; may be repeated.",
+        ),
     ] = None,
     plain: Plain = False,
     json: Json = False,

@@ -135,8 +135,8 @@ def test_what_a_kill_leaves_of_a_fork_in_the_making_is_gone_after_the_next(home,
                 kills += 1
         for lock in locks:
             lock.release(force=True)
-        made_here = [RunDir(path) for path in runs.iterdir() if path.name not in (parent.name, "latest")]
-        whole = [run for run in made_here if run.recipe.exists()]
+        folders = [path for path in runs.iterdir() if path.name != parent.name and not path.is_symlink()]
+        whole = [RunDir(path) for path in folders if (path / "recipe.toml").exists()]
         leftovers.sweep(runs)
         assert {path.name for path in runs.iterdir() if path.name != "latest"} == {
             parent.name,
