@@ -70,7 +70,7 @@ def read_by_commands(folder: Path, run: Path, place: Path) -> None:
     assert "0.0" in command("compare", folder / "good", run, "--plain", *options)
     if place.name in ("recipe.toml", "meta.json", "metrics.jsonl", "state.json") or "safetensors" in place.name:
         command("sample", run, "--n", 2, "--out", folder.parent / "samples.png", *options)
-        command("eval", run, "--n", 2, "--repeats", 2, "--steps", 1, "--metrics", "sliced_wasserstein", *options)
+        command("eval", run, "--n", 2, "--repeats", 2, "--steps", 1, "--measures", "sliced_wasserstein", *options)
 
 
 async def read_by_screens(folder: Path, runs: list[Path]) -> None:

@@ -106,7 +106,7 @@ def steered() -> list[dict[str, Any]]:
 
 def measured(run: RunDir) -> list[object]:
     """Return the arguments of a command that measures it."""
-    return ["eval", run.path, "--n", 2, "--repeats", 2, "--steps", 1, "--metrics", "sliced_wasserstein"]
+    return ["eval", run.path, "--n", 2, "--repeats", 2, "--steps", 1, "--measures", "sliced_wasserstein"]
 
 
 @pytest.fixture

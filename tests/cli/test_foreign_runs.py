@@ -70,7 +70,7 @@ def stopped(run: RunDir) -> RunDir:
 def commands(run: RunDir) -> dict[str, list[str]]:
     return {
         "sample": ["sample", run.name],
-        "eval": ["eval", run.name, "--metrics", "sliced_wasserstein", "--n", "8"],
+        "eval": ["eval", run.name, "--measures", "sliced_wasserstein", "--n", "8"],
         "resume": ["resume", run.name],
         "doctor": ["doctor", run.name],
         "doctor of the file": ["doctor", str(run.recipe)],

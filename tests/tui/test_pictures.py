@@ -26,7 +26,7 @@ SCREENS = {  # the keys that lead there, and what is seen last of it
     "dashboard_enlarged": (["enter"], "0.1"),
     "dashboard_keys": (["question_mark"], "Zoom in"),
     "dashboard_setting": (["e"], "optimizer.lr=0.0002"),
-    "profile": (["p"], "0.01809 to 2.405"),
+    "profile": (["p"], "0.209"),
     "journal": (["L"], "30 warning the loss is high"),
     "snapshots": (["i"], "▀"),
     "film": (["i", "V"], "sigma 80"),
