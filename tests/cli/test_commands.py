@@ -52,7 +52,6 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
         "metrics.jsonl",
         "profiles.jsonl",
         "events.jsonl",
-        "machine.jsonl",
         "console.log",
         "checkpoints",
         "snapshots",
