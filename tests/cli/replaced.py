@@ -2,7 +2,7 @@
 
     python replaced.py KIND FOLDER [EVERY]
 
-FOLDER holds a good run, `good`, and copies of it are made; of its files every fourth is replaced where EVERY is 4. A
+FOLDER holds a good run, `good`, and copies of it are made; of its files every sixth is replaced where EVERY is 6. A
 command that takes minutes, or much memory, or ends in a traceback, ends this with a word.
 """
 
