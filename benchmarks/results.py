@@ -68,7 +68,7 @@ def measure(recipes: list[str], steps: str, runs_dir: Path) -> None:
         return
     with NamedTemporaryFile(suffix=".md") as page:
         command = [sys.executable, "-m", "cmbench", "eval", *(f"@latest:{recipe}-" for recipe in recipes)]
-        command += ["--steps", steps, "--n", "1000", "--metrics", MEASURES, "--runs-dir", str(runs_dir)]
+        command += ["--steps", steps, "--n", "1000", "--measures", MEASURES, "--runs-dir", str(runs_dir)]
         subprocess.run([*command, "--markdown", page.name], stdout=subprocess.DEVNULL, check=True)
         print(Path(page.name).read_text())
 

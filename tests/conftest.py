@@ -12,6 +12,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small here: two threads would wait for each other
 
+import built_once  # noqa: F401
 import torch
 from tiny import TEACHER, TINY
 from torch.utils import deterministic

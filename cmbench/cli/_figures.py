@@ -122,7 +122,7 @@ def _kept(subject: Subject, asked: Asked) -> dict[Asking, Answer]:
 def _defined(asking: Asking, answer: Answer, subject: Subject, asked: Asked) -> Answer:
     """Return an answer, unless it says that the run has no such figure and it was asked for by name."""
     if "why_not" in answer and asked.named:
-        raise UsageError(f"--metrics: found '{asking[0]}', but {subject.run.name}: {answer['why_not']}")
+        raise UsageError(f"--measures: found '{asking[0]}', but {subject.run.name}: {answer['why_not']}")
     return answer
 
 

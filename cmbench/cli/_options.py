@@ -80,12 +80,37 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the recipe; may be repeated."),
 ]
+Places = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="data.root=FOLDER", help="Override a key, data.root alone: where the data lie now."),
+]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a key from the next step on; may be repeated."),
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key from the next step on; may be repeated."),
 ]
 MOST_SAMPLES = 10**7  # as config.py says of recipes
 MOST_STEPS = 10**12
+N_HELP = "Number of samples."  # of `--n`
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Ema = Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")]
+Checkpoint = Annotated[
+    str, typer.Option(metavar="STEP|best|latest", help="The checkpoint that is meant: a step, best or latest.")
+]
+CheckpointOrNone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STEP|best|latest",
+        help="The checkpoint that is meant, to go back to and abandon what lies past it.",
+    ),
+]
+OtherData = Annotated[
+    bool, typer.Option("--other-data", help="Take the data of now, though they are not those that it was trained on.")
+]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
+Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what came out as Markdown.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print text in place of the screen: tables, or lines until a run ends.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="All that is drawn follows from it.")]
 Trust = Annotated[
     bool,
@@ -96,6 +121,6 @@ Trust = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[
     bool,
-    typer.Option("--foreground", "--plain", help="Train in this process and print plain lines."),
+    typer.Option("--foreground", help="Train in this process and print plain lines."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Start the trainer, print the run's name and return.")]

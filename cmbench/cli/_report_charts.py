@@ -45,7 +45,9 @@ def _figure(found: Comparison) -> "Figure":
 
     curves = [name for name, metric in found.metrics.items() if metric.start is not None]
     profiles = [name for name, shown in found.profiles.items() if any(shown)]
-    rows = max(1, -(-(len(curves) + len(profiles)) // _ACROSS))
+    machine = list(found.machine or ())
+    n = len(curves) + len(profiles)
+    rows = max(1, -(-(n + len(machine)) // _ACROSS))
     legend = _LEGEND * (1 + -(-len(found.members) // _ACROSS))
     height = rows * _HEIGHT + legend
     below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - legend / height))
@@ -56,7 +58,9 @@ def _figure(found: Comparison) -> "Figure":
         _draw_floors(axes, {floor for m in found.members if (floor := floors.of_row(m.floors, name))})
     for axes, name in zip(grid[len(curves) :], profiles, strict=False):
         _draw_profiles(axes, name, found)
-    for axes in grid[len(curves) + len(profiles) :]:
+    for axes, name in zip(grid[n:], machine, strict=False):
+        _draw_curves(axes, name, [member.machine.get(name) for member in found.members])
+    for axes in grid[n + len(machine) :]:
         axes.set_axis_off()
     figure.legend(handles=_legend(found), loc="upper left", ncols=_ACROSS, frameon=False)
     return figure

@@ -79,6 +79,10 @@ def _rest(found: Comparison) -> Iterator[_Line]:
         for name, difference in group.differences.items():
             for figure in ("mean", "low", "high", "welch_low", "welch_high"):
                 yield "seeds", name, f"difference {figure}", group.places[0], getattr(difference, figure)
+    for name, loads in (found.machine or {}).items():
+        for i, load in enumerate(loads):
+            for figure in ("mean", "lowest", "highest") if load else ():
+                yield "machine", name, figure, i, getattr(load, figure)
     for name, profiles in found.profiles.items():
         for i, profile in enumerate(profiles):
             for k, value in enumerate(profile[1].tolist() if profile else ()):

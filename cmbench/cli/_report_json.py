@@ -29,6 +29,9 @@ def plain(found: Comparison) -> dict[str, Any]:
         "metrics": {name: _metric(name, metric, found.members) for name, metric in found.metrics.items()},
         "goals": [_goal(goal, by_letter([r and asdict(r) for r in goal.reached])) for goal in found.goals],
         "apart": {letter: _apart(apart) for letter, apart in zip(letters[1:], found.apart, strict=True)},
+        "machine": {
+            name: by_letter([load and asdict(load) for load in loads]) for name, loads in (found.machine or {}).items()
+        },
         "groups": [_group(group, letters) for group in found.groups],
         "profiles": {
             name: by_letter([p and {"step": p[0], "bins": p[1].tolist()} for p in profiles])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
 from cmbench.cli._lines import Stamps, event_line, metrics_line
-from cmbench.errors import DivergedError, writing_on
+from cmbench.errors import DivergedError, StoppedError, writing_on
 from cmbench.rundir import launch, status
 from cmbench.rundir.files import open_to_append, write_all
 from cmbench.rundir.home import GoneError
@@ -79,6 +79,9 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
         with writing_on(runner.run.console):
             detached = launch.accept(runner.run)
             console = os.fdopen(open_to_append(runner.run.console), "ab", buffering=0)
+    except StoppedError as error:
+        runner.close(str(error))
+        raise
     except BaseException:
         runner.close()
         raise

@@ -7,16 +7,18 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench.cli import _outputs, _screen
-from cmbench.cli._options import MOST_STEPS, Json, Overrides, RecipeFile, Seed, Trust, named
+from cmbench.cli._options import MOST_STEPS, Device, Json, Overrides, RecipeFile, Seed, Trust, named
 from cmbench.errors import UsageError
 
 
 def classifier(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option(help="The .safetensors to write, for `cmbench eval --features`.")],
-    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Optimiser steps.")] = 1000,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write the .safetensors, for `cmbench eval --features`.")
+    ],
+    train_steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Optimiser steps.")] = 1000,
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     overrides: Overrides = None,
     trust: Trust = False,
     json: Json = False,
@@ -31,7 +33,7 @@ def classifier(
 
     complete = build.complete(named(path, overrides), str(path))
     data = build.data(complete, build.device_of(device, "--device"))
-    trained = classifiers.train(data, steps, seed)
+    trained = classifiers.train(data, train_steps, seed)
     accuracy = classifiers.accuracy(trained, data)
     _outputs.write(out, trained.to_safetensors(), "--out", folders=True)
     if json:

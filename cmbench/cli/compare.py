@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmbench.cli import _dashboard, _outputs, _screen
-from cmbench.cli._options import Ascii, Json, RunsDir, RunsToCompare
+from cmbench.cli._options import Ascii, Json, Plain, RunsDir, RunsToCompare
 from cmbench.comparison import filter as run_filter
 from cmbench.errors import NotFoundError, UsageError, naming
 from cmbench.rundir import overview
@@ -28,9 +28,12 @@ def compare(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Of all metrics and profiles these alone: sw1, 'sw_*'; may be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Of all metrics, profiles and curves of the machine these alone: sw1, 'machine_*'; may be repeated.",
+        ),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Print tables.")] = False,
+    plain: Plain = False,
     json: Json = False,
     csv: Annotated[
         str | None, typer.Option(metavar="FILE.csv", help="Write CSV, one value a line; - prints it.")

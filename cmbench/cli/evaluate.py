@@ -11,7 +11,21 @@ from cmbench import recipe as recipes
 from cmbench import steering
 from cmbench.cli import _data_now, _figures, _figures_page, _outputs, _screen
 from cmbench.cli._figures import Asked, Subject
-from cmbench.cli._options import MOST_SAMPLES, Json, RunsDir, Seed, Trust, complete_runs
+from cmbench.cli._options import (
+    MOST_SAMPLES,
+    N_HELP,
+    Checkpoint,
+    Device,
+    Ema,
+    Json,
+    Markdown,
+    OtherData,
+    Places,
+    RunsDir,
+    Seed,
+    Trust,
+    complete_runs,
+)
 from cmbench.errors import NotFoundError, UsageError, nearest
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
@@ -32,34 +46,27 @@ def evaluate(
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Sampler steps, e.g. 1,2,4; the run's [evaluate] if not given.")] = "",
-    n: Annotated[
-        int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help="Samples of a set; likewise.")
-    ] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help=N_HELP)] = None,
     repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Sets of samples, for the spread.")] = 5,
-    metrics: Annotated[str, typer.Option(help="Measures with commas between; all if not given.")] = "",
+    measures: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Measures with commas between; all if not given.")
+    ] = "",
     features: Annotated[
         str, typer.Option(help="What measures of samples compare: pixels, inception, or a classifier's .safetensors.")
     ] = "pixels",
-    checkpoint: Annotated[str, typer.Option(help="A step, best or latest.")] = "latest",
-    ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
+    checkpoint: Checkpoint = "latest",
+    ema: Ema = "",
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one table of all runs as Markdown.")
-    ] = None,
-    moved: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="data.root=FOLDER", help="Where the data lie now; the run's own if not given."),
-    ] = None,
-    other_data: Annotated[
-        bool, typer.Option("--other-data", help="Measure also against data that it was not trained on.")
-    ] = False,
+    device: Device = "auto",
+    markdown: Markdown = None,
+    moved: Places = None,
+    other_data: OtherData = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Measure the samples of runs beside real data; what was asked before is read, not computed."""
-    asked = Asked(_metrics(metrics), bool(metrics), repeats, seed, features, _figures.identity(features))
+    asked = Asked(_metrics(measures), bool(measures), repeats, seed, features, _figures.identity(features))
     wanted_steps = _steps(steps)
     if markdown:
         _outputs.check(markdown, "--markdown")
@@ -133,7 +140,7 @@ def _metrics(text: str) -> list[str]:
     names = text.split(",") if text else list(MEASURES)
     for name in names:
         if name not in MEASURES:
-            raise UsageError(f"--metrics: found '{name}', allowed: {', '.join(MEASURES)}{nearest(name, MEASURES)}")
+            raise UsageError(f"--measures: found '{name}', allowed: {', '.join(MEASURES)}{nearest(name, MEASURES)}")
     return list(dict.fromkeys(names))
 
 

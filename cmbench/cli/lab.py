@@ -11,7 +11,7 @@ import typer
 
 from cmbench import lab as claims
 from cmbench.cli import _findings, _outputs, _screen
-from cmbench.cli._options import Json
+from cmbench.cli._options import Json, Markdown
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError, writing
 
@@ -31,17 +31,19 @@ def lab(
         ),
     ] = None,
     json: Json = False,
-    png: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw each chart into FOLDER/CLAIM.png.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what came out as a page.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write the charts, each as FOLDER/CLAIM.png.")
+    ] = None,
+    markdown: Markdown = None,
 ) -> int:
     """Measure claims of the theory on problems with closed forms. Exit code 1 if one fails."""
     if not names:
-        if png or markdown:
-            raise UsageError(f"--{'png' if png else 'markdown'}: found one, allowed with claims alone")
+        if out or markdown:
+            raise UsageError(f"--{'out' if out else 'markdown'}: found one, allowed with claims alone")
         _list(json)
         return 0
     wanted = claims.chosen(names)
-    _check_outputs(png, markdown)
+    _check_outputs(out, markdown)
     results = []
     for claim in wanted:
         start = time.perf_counter()
@@ -50,8 +52,8 @@ def lab(
         results.append(_findings.Result(claim, finding, time.perf_counter() - start))
         if not json:
             _findings.show(results[-1])
-        if png:
-            _draw(results[-1], png)
+        if out:
+            _draw(results[-1], out)
     if markdown:
         _outputs.write(markdown, _findings.page(results).encode(), "--markdown")
     if json:
@@ -61,21 +63,21 @@ def lab(
     return int(any(result.finding.verdict == "fails" for result in results))
 
 
-def _check_outputs(png: Path | None, markdown: Path | None) -> None:
+def _check_outputs(out: Path | None, markdown: Path | None) -> None:
     """Refuse what cannot be written before anything is measured, and make the folder of the charts.
 
     Raises:
         UsageError: there is no matplotlib, or a path takes no files.
     """
-    if png and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--png: needs the matplotlib package: pip install 'cmbench[plots]'")
+    if out and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--out: needs the matplotlib package: pip install 'cmbench[plots]'")
     if markdown:
         _outputs.check(markdown, "--markdown")
-    if png:
-        with writing(f"--png {png}"):
-            png.mkdir(parents=True, exist_ok=True)
-        if not os.access(png, os.W_OK):
-            raise UsageError(f"--png {png}: cannot be written: a folder that takes no files")
+    if out:
+        with writing(f"--out {out}"):
+            out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise UsageError(f"--out {out}: cannot be written: a folder that takes no files")
 
 
 def _list(json: bool) -> None:
@@ -101,4 +103,4 @@ def _draw(result: "_findings.Result", folder: Path) -> None:
     axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
     axes.legend(fontsize="small")
     figure.savefig(encoded := io.BytesIO(), format="png")
-    _outputs.write(folder / f"{result.claim.name}.png", encoded.getvalue(), "--png")
+    _outputs.write(folder / f"{result.claim.name}.png", encoded.getvalue(), "--out")

@@ -8,6 +8,7 @@ import typer
 
 from cmbench import __version__
 from cmbench.cli import (
+    _former,
     _screen,
     ablate,
     classifier,
@@ -36,16 +37,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("run")(run.run)
-app.command("resume")(resume.resume)
-app.command("watch")(watch.watch)
+app.command("run", cls=_former.names(plain="foreground"))(run.run)
+app.command("resume", cls=_former.names(plain="foreground"))(resume.resume)
+app.command("watch", cls=_former.names(n="past"))(watch.watch)
 app.command("serve")(serve.serve)
 app.command("ls")(ls.ls)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
-app.command("sample")(sample.sample)
-app.command("eval")(evaluate.evaluate)
-app.command("classifier")(classifier.classifier)
+app.command("sample", cls=_former.names(save="safetensors"))(sample.sample)
+app.command("eval", cls=_former.names(metrics="measures"))(evaluate.evaluate)
+app.command("classifier", cls=_former.names(steps="train_steps"))(classifier.classifier)
 app.command("stop")(stop.stop)
 app.command("pause")(requests.pause)
 app.command("continue")(requests.go_on)
@@ -54,7 +55,7 @@ app.command("snapshot")(requests.snapshot)
 app.command("set")(requests.change)
 app.command("ablate")(ablate.ablate)
 app.command("doctor")(doctor.doctor)
-app.command("lab")(lab.lab)
+app.command("lab", cls=_former.names(png="out"))(lab.lab)
 app.add_typer(recipe.app, name="recipe")
 
 

@@ -10,7 +10,7 @@ from cmbench import recipe as recipes
 from cmbench import steering
 from cmbench.cli import _screen
 from cmbench.cli._lines import event_line
-from cmbench.cli._options import Json, Run, RunsDir
+from cmbench.cli._options import Json, Run, RunsDir, Timeout
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.rundir import control, status
 from cmbench.rundir.layout import RunDir
@@ -19,7 +19,6 @@ from cmbench.rundir.select import runs_folder, select
 
 _POLL = 0.1  # seconds
 
-Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
 Changes = Annotated[
     list[str],
     typer.Argument(metavar="TABLE.KEY=VALUE", help="E.g. optimizer.lr=1e-4 log.every=50; the rest stays."),

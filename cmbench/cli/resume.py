@@ -12,7 +12,7 @@ import typer
 
 from cmbench import consent, recipe, steering
 from cmbench.cli import _screen, _train
-from cmbench.cli._options import Changes, Detach, Foreground, Run, RunsDir, Trust
+from cmbench.cli._options import Changes, CheckpointOrNone, Detach, Foreground, OtherData, Run, RunsDir, Trust
 from cmbench.errors import ConflictError
 from cmbench.recipe import COMPONENTS
 from cmbench.rundir import checkpoints, status
@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 def resume(
     run: Run,
     changes: Changes = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(metavar="STEP|best", help="Go back to this checkpoint and abandon what lies past it."),
-    ] = None,
-    other_data: Annotated[
-        bool, typer.Option("--other-data", help="Train on from here on data that are not those of before.")
-    ] = False,
+    checkpoint: CheckpointOrNone = None,
+    other_data: OtherData = False,
     host_gone: Annotated[
         bool, typer.Option("--host-gone", help="Take the run of another host up: its trainer works no more.")
     ] = False,

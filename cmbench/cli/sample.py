@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmbench.cli import _classes, _outputs, _screen
-from cmbench.cli._options import MOST_SAMPLES, MOST_STEPS, Json, Run, RunsDir, Seed, Trust
+from cmbench.cli._options import MOST_SAMPLES, N_HELP, Checkpoint, Device, Ema, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, writing
+from cmbench.rundir import checkpoints
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import shown
@@ -23,18 +24,20 @@ def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
     sigmas: Annotated[str, typer.Option(help="Noise levels instead, from the highest, e.g. 80,0.8.")] = "",
-    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help="Number of samples.")] = 64,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = 64,
     seed: Seed = 0,
     label: Annotated[
         str | None, typer.Option(metavar="NUMBER|NAME", help="Class of all samples, for a conditional run.")
     ] = None,
-    ema: Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")] = "",
-    checkpoint: Annotated[
-        int | None, typer.Option(min=0, max=MOST_STEPS, help="Step of the checkpoint; the newest if not given.")
+    ema: Ema = "",
+    checkpoint: Checkpoint = "latest",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the PNG; else in the run's samples/.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG to write; else in the run's samples/.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Also write the samples as safetensors.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    safetensors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the samples themselves as safetensors.")
+    ] = None,
+    device: Device = "auto",
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
@@ -50,7 +53,7 @@ def sample(
     from cmbench.engine import build, memory, snapshot, weights
     from cmbench.engine.sample import default_sigmas, draw
 
-    trained = weights.load(chosen, build.device_of(device, "--device"), ema, checkpoint)
+    trained = weights.load(chosen, build.device_of(device, "--device"), ema, checkpoints.choose(chosen, checkpoint))
     lowest = build.sigma_lowest(trained.recipe)
     if sigmas:
         levels = _parse_sigmas(sigmas, lowest, trained)
@@ -69,9 +72,9 @@ def sample(
         _outputs.write(out, snapshot.to_png(x), "--out", folders=True)
     else:
         _keep(written[0], snapshot.to_png(x))
-    if save is not None:
-        _outputs.write(save, to_safetensors({"samples": x.contiguous()}), "--save", folders=True)
-        written.append(save)
+    if safetensors is not None:
+        _outputs.write(safetensors, to_safetensors({"samples": x.contiguous()}), "--safetensors", folders=True)
+        written.append(safetensors)
     if json:
         about = {
             "run": chosen.name,

@@ -1,12 +1,9 @@
 """`cmbench stop`."""
 
 import time
-from typing import Annotated
-
-import typer
 
 from cmbench.cli import _follow, _screen
-from cmbench.cli._options import Run, RunsDir
+from cmbench.cli._options import Run, RunsDir, Timeout
 from cmbench.cli.requests import select_live
 from cmbench.errors import STOPPED, CmbenchError
 from cmbench.rundir import control, status
@@ -15,7 +12,7 @@ from cmbench.rundir import control, status
 def stop(
     run: Run,
     runs_dir: RunsDir = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for it; 0: do not wait.")] = 60.0,
+    timeout: Timeout = 60.0,
 ) -> int:
     """Ask a live run to write a checkpoint and stop. It can be resumed."""
     chosen = select_live(run, runs_dir)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cmbench.cli import _dashboard, _follow, _screen
-from cmbench.cli._options import Ascii, Json, Runs, RunsDir
+from cmbench.cli._options import Ascii, Json, Plain, Runs, RunsDir
 from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
@@ -14,10 +14,8 @@ from cmbench.rundir.select import address, runs_folder, select
 def watch(
     runs: Runs = None,
     runs_dir: RunsDir = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Follow one run as log lines until it ends.")] = False,
-    past: Annotated[
-        int, typer.Option("--past", "-n", min=0, max=10**9, help="With --plain: lines of what has been.")
-    ] = 10,
+    plain: Plain = False,
+    past: Annotated[int, typer.Option(min=0, max=10**9, help="With --plain: lines of what has been.")] = 10,
     ascii_only: Ascii = False,
     json: Json = False,
 ) -> None:

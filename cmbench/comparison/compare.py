@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmbench import recipe as recipes
-from cmbench.comparison import departure, groups, interval, readings
+from cmbench.comparison import departure, groups, interval, machine, readings
 from cmbench.comparison.departure import Band, Departure
 from cmbench.comparison.expression import metric_named
 from cmbench.comparison.groups import Group
@@ -141,6 +141,7 @@ class Comparison:
     goals: Sequence[Goal]
     apart: Sequence[Apart]  # of each run after the first
     groups: Sequence[Group]
+    machine: machine.Loads | None  # None where other metrics alone were wanted
     profiles: Mapping[str, Sequence[tuple[int, Floats] | None]]  # the newest step and bins of each run
     pictures: Sequence[PictureRow]
 
@@ -150,7 +151,8 @@ def compare(runs: Sequence[RunDir], wanted: Sequence[str] = ()) -> Comparison:
 
     Args:
         runs: one or more; what cannot be read of one is not there.
-        wanted: names, short forms or patterns of the metrics and profiles that are compared; all if there are none.
+        wanted: names, short forms or patterns of the metrics, profiles and curves of the machine that are compared; all
+            if there are none.
 
     Raises:
         UsageError: a name or pattern means none of them; the message names the nearest.
@@ -166,7 +168,10 @@ def metrics_of(members: Sequence[Member]) -> list[str]:
 
 def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
     quantities = {name for member in members for name in member.profiles} - _COUNTS
-    meant = _meant(wanted, list(dict.fromkeys([*metrics_of(members), *sorted(quantities)])))
+    loads = machine.names_of(members)
+    meant = _meant(wanted, list(dict.fromkeys([*metrics_of(members), *sorted(quantities), *loads])))
+    of_machine = [name for name in loads if name in meant]
+    wants_machine = not wanted or of_machine or any(text.startswith(machine.PREFIX) for text in wanted)
     names, profiles = [name for name in metrics_of(members) if name in meant], sorted(quantities & meant)
     metrics = {name: _metric(name, [member.columns.get(name) for member in members]) for name in names}
     values = {name: metric.comparable for name, metric in metrics.items()}
@@ -177,6 +182,7 @@ def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
         metrics=metrics,
         goals=_usual_goals(members, metrics),
         apart=[_apart(members[0], member, metrics, profiles) for member in members[1:]],
+        machine=machine.loads(members, of_machine) if wants_machine else None,
         groups=groups.of([member.keys for member in members], values, interval.of_difference),
         profiles={name: [_newest(member.profiles.get(name)) for member in members] for name in profiles},
         pictures=_picture_rows(members),
@@ -199,7 +205,8 @@ def _meant(wanted: Sequence[str], names: Sequence[str]) -> set[str]:
     """Return the names that are wanted; all where nothing is."""
     found = set() if wanted else set(names)
     for text in wanted:
-        found.update(fnmatch.filter(names, text) or [metric_named(text, names)])
+        of_none = text.startswith(machine.PREFIX) and not any(name.startswith(machine.PREFIX) for name in names)
+        found.update(fnmatch.filter(names, text) or ([] if of_none else [metric_named(text, names)]))
     return found
 
 

@@ -34,6 +34,7 @@ class Member:
             "0.003, 0.001 from step 601"; None without a recipe.
         environment: what results depend on beside the recipe, by key.
         columns: its metrics.
+        machine: what the machine did while it trained, in the same way; empty for runs of earlier versions.
         edges: times between the bins of its profiles, (B + 1,).
         levels: the noise levels of these times; empty where they were not written.
         profiles: its quantities over time.
@@ -49,6 +50,7 @@ class Member:
     keys: Mapping[str, Any] | None
     environment: Mapping[str, Any]
     columns: Mapping[str, Column]
+    machine: Mapping[str, Column]
     edges: list[float]
     levels: list[float]
     profiles: Mapping[str, Profile]
@@ -68,6 +70,7 @@ class Member:
             keys=with_settings(recipe, settings.course(settings.read(run))) if recipe else None,
             environment=dict(flat({key: value for key, value in meta.items() if key not in _NOT_ENVIRONMENT})),
             columns=columns.read(run, moment(meta.get("created"))),
+            machine=columns.of_machine(run, moment(meta.get("created"))),
             edges=number_list(meta.get("profile_edges")),
             levels=number_list(meta.get("profile_noise_levels")),
             profiles=columns.profiles(run),

@@ -99,7 +99,7 @@ class Truth:
 
     def each(self, model: Model) -> Tensor:
         """Return the error on each trajectory in each bin, ascending, and at sigma_max as the last, (bins + 1, n)."""
-        with _evaluating(model):
+        with evaluating(model):
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
@@ -130,7 +130,7 @@ class Constancy:
 
     def each(self, model: Model) -> Tensor:
         """Return the change on each trajectory between two levels, ascending, (levels - 1, n)."""
-        with _evaluating(model):
+        with evaluating(model):
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
@@ -142,7 +142,7 @@ def _interpolating(at: list[float], levels: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Switch dropout off within the block."""
     was_training = model.training
     model.eval()

@@ -55,8 +55,10 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
+        undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before what says that they are a fork's
         undo.callback(run.recipe.unlink, missing_ok=True)  # first: what a kill leaves of the rest is no run
         undo.callback(lock.release)
+        write_atomically(run.forking, to_json({"step": step}))
         _keep_weights(run, built)
         warnings = [*fingerprint.oddities(built.recipe, built.data), *about_data]
         runner = Runner(run, built, lock, [*warnings, *environment.differences(meta, built)], parent=about)
@@ -66,6 +68,8 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
         write_atomically(run.recipe_source, (source + "".join(f"\n# --set {o}" for o in overrides)).encode())
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
         undo.pop_all()
+    with suppress(OSError):  # beside a recipe it says nothing
+        run.forking.unlink()
     with suppress(OSError):  # it is a run without it, and others may do the same at the same time
         layout.point_latest(run)
     consent.remember(built.recipe)

@@ -114,8 +114,10 @@ class Runner:
         """Stop after the step in progress, with a checkpoint. Safe to call from a signal handler."""
         self.stop_requested = reason
 
-    def close(self) -> None:
-        """Write the last status and let go of the run."""
+    def close(self, reason: str = "") -> None:
+        """Write the last status and let go of the run. With a reason it has stopped before it began."""
+        if reason:
+            self.recorder.state, self.recorder.reason = "stopped", reason
         self.recorder.close()
         self.lock.release()
 
@@ -141,8 +143,8 @@ class Runner:
                 yield self.recorder.metrics(values)
                 if profile:
                     yield self.recorder.profile(profile)
-            case loop.Snapshotted(samples=samples):
-                if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples)):
+            case loop.Snapshotted(samples=samples, film=film):
+                if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples, film)):
                     yield record
             case loop.CheckpointDue():
                 yield from self._save_as_due()

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from cmbench.contracts import Terms
 from cmbench.engine import memory
 from cmbench.engine.clock import Clock
+from cmbench.engine.film import Film
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
@@ -54,9 +55,10 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Snapshotted(Event):
-    """Samples from latents that never change, (n, *shape) for each number of sampler steps."""
+    """Samples from latents that never change, (n, *shape) for each number of sampler steps, and what f makes of few."""
 
     samples: dict[int, Tensor]
+    film: Film | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
             yield evaluated
         if _due(recipe.snapshot.every, state.step, steps):
             with memory.wanted_by("snapshot.n", recipe.snapshot.n):
-                samples = trainer.snapshot()
-            yield Snapshotted(state.step, samples)
+                samples, film = trainer.snapshot(), trainer.film()
+            yield Snapshotted(state.step, samples, film)
         if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
             yield CheckpointDue(state.step)
         yield Stepped(state.step)

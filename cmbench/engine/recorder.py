@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from cmbench.engine import checkpoint, snapshot
+from cmbench.engine.film import Film
 from cmbench.engine.machine import Machine
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import FULL
@@ -21,6 +22,7 @@ from cmbench.rundir.files import make_folder, read_json, remove_temporaries
 from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
 from cmbench.rundir.log import Log, Row, backward
+from cmbench.rundir.snapshots import FIXED
 from cmbench.rundir.summary import Summary
 
 _OF_THE_MACHINE = {"images_per_s"}  # metrics that an equal run has otherwise; `train_s` aside, equal runs save equally
@@ -59,7 +61,7 @@ class Recorder:
             make_folder(folder)
         remove_temporaries(run.path, r"status\.json|(metrics|profiles|events|machine)\.jsonl|console\.log")
         remove_temporaries(run.path, r"annotations\.json", shared=True)
-        remove_temporaries(run.snapshots, snapshot.NAME)
+        remove_temporaries(run.snapshots, rf"{snapshot.NAME}|{re.escape(FIXED)}")
         remove_temporaries(run.control, control.NAME, shared=True)
         paths = (run.metrics, run.profiles, run.events)
         missing = [path.name for path in paths if not path.exists()]
@@ -122,13 +124,16 @@ class Recorder:
         """Write a row of the journal."""
         return self._append("events", self._events, {"kind": kind, **details})
 
-    def snapshot(self, samples: dict[int, Tensor]) -> Record:
-        """Write samples as snapshots of this step.
+    def snapshot(self, samples: dict[int, Tensor], film: Film | None = None) -> Record:
+        """Write samples, and a film, as snapshots of this step.
 
         Raises:
             OSError: they cannot be written.
         """
-        files = self._there(lambda run: snapshot.write(run, self.trainer.state.step, samples))
+        step, data, camera = self.trainer.state.step, self.trainer.behind_snapshots, self.trainer.camera
+        files = self._there(lambda run: snapshot.write(run, step, samples, data))
+        if film is not None and camera is not None:
+            self._there(lambda run: camera.write(run, step, film))
         return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:

@@ -71,8 +71,8 @@ class Requests:
                     yield (record := _granted(runner.recorder.checkpoint))
                     files = {"files": [record.row["folder"]]}
                 case "snapshot":
-                    samples = runner.trainer.snapshot()
-                    yield (record := _granted(lambda: runner.recorder.snapshot(samples)))
+                    samples, film = runner.trainer.snapshot(), runner.trainer.film()
+                    yield (record := _granted(lambda: runner.recorder.snapshot(samples, film)))
                     files = {"files": [f"snapshots/{name}" for name in record.row["files"]]}
                 case "set":
                     self._set(request)

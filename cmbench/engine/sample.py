@@ -32,18 +32,22 @@ def draw(
         labels: (n,), for a conditional model.
     """
     device = next(model.parameters()).device
-    random = StepRandom(torch.device("cpu"), seed, 0)
-    latents = torch.randn(n, *model.shape, generator=random.generator("latents")).to(device)
-    generator = random.generator("renoise")
+    generator = StepRandom(torch.device("cpu"), seed, 0).generator("renoise")
+    z = latents(model.shape, n, seed).to(device)
     was_training = model.training
     model.eval()
     parts = []
     for start in range(0, n, _AT_ONCE):
         chunk = slice(start, start + _AT_ONCE)
         own = None if labels is None else labels[chunk].to(device)
-        parts.append(_draw_chunk(model, sampler, latents[chunk], sigmas, generator, own))
+        parts.append(_draw_chunk(model, sampler, z[chunk], sigmas, generator, own))
     model.train(was_training)
     return torch.cat(parts)
+
+
+def latents(shape: tuple[int, ...], n: int, seed: int) -> Tensor:
+    """Return the n latents of a seed, eps ~ N(0, I), on the CPU. (n, *shape)."""
+    return torch.randn(n, *shape, generator=StepRandom(torch.device("cpu"), seed, 0).generator("latents"))
 
 
 def _draw_chunk(

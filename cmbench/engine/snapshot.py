@@ -13,14 +13,20 @@ from torch.nn.functional import interpolate
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
 
-NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)"  # of a snapshot's file
+NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)|[0-9]{8,15}_(?:film|plane)\.safetensors"  # of a step's file
 _SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
 _SCATTER = 128  # cells of a scatter's side, three pixels each
 _EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations
 
 
-def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
+def write(run: RunDir, step: int, samples: dict[int, Tensor], data: Tensor | None = None) -> list[str]:
     """Write the snapshots of a step and return the names of the files.
+
+    Args:
+        run: the run.
+        step: how many steps it has taken.
+        samples: by the number of sampler steps.
+        data: what samples that are points are to be like, to be seen behind them.
 
     Raises:
         OSError: they cannot be written.
@@ -32,7 +38,8 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor]) -> list[str]:
         write_atomically(run.snapshots / f"{stem}.png", to_png(x))
         names.append(f"{stem}.png")
         if not is_pictures(x):
-            points = save_safetensors({"samples": x.cpu().contiguous()})
+            tensors = {"samples": x} if data is None else {"samples": x, "data": data}
+            points = save_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
             write_atomically(run.snapshots / f"{stem}.safetensors", points)
     return names
 

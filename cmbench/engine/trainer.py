@@ -11,10 +11,11 @@ from torch import Tensor
 
 from cmbench import consent, steering
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, fingerprint, optimizer
+from cmbench.engine import build, compute, film, fingerprint, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
 from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, compared_levels, draw_starts
+from cmbench.engine.film import Camera, Film
 from cmbench.engine.judge import Judge, labels_as_data
 from cmbench.engine.meters import Profile
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
@@ -25,6 +26,7 @@ from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.model import Model
+from cmbench.randomness import forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json
@@ -85,6 +87,17 @@ class Trainer:
         """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
         return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
 
+    @cached_property
+    def behind_snapshots(self) -> Tensor | None:
+        """What samples that are points are to be like, (n, d). None of pictures, and of data that hold nothing out."""
+        if len(self.data.shape) != 1 or self.data.shape[0] > 2:
+            return None
+        with forked_seed(self.recipe.seed, self.device):
+            try:
+                return self.data.held_out(self.recipe.snapshot.n)
+            except Exception:  # whatever a class of one's own does; an evaluation will say it
+                return None
+
     def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.
 
@@ -97,6 +110,29 @@ class Trainer:
         model, sampler = self.sampling_model, self.objective.sampler
         sigmas = default_sigmas(model, sampler, steps, build.sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
+
+    def film(self) -> Film | None:
+        """Ask f along the trajectories of fixed latents. None of samples that cannot be seen."""
+        return None if self.camera is None else self.camera.take(self.sampling_model)
+
+    @cached_property
+    def camera(self) -> Camera | None:
+        """The trajectories, integrated when they are first wanted."""
+        if not film.is_seen(tuple(self.data.shape)):
+            return None
+        model, recipe, lowest = self.state.model, self.recipe, build.sigma_lowest(self.recipe)
+        oracle = self.data.oracle() if hasattr(self.data, "oracle") else None
+        is_denoiser = self.objective.sampler == "ode"
+        teacher = self.teacher.denoiser.denoise if self.teacher and self.objective.teacher != "consistency" else None
+        labels = round_robin_labels(film.ROWS, self.data.classes) if self.conditional else None
+        frames = film.frames_along(
+            model, oracle, teacher, labels, lambda: self._starts(film.ROWS), lowest, recipe.seed, recipe.snapshot.n
+        )
+        mixture = oracle if film.has_plane(oracle, tuple(self.data.shape)) else None
+        plane = None
+        if mixture is not None and not self.conditional and not is_denoiser:
+            plane = film.plane_of(mixture, model.sigma_max, lowest, self.device)
+        return Camera(frames, plane, mixture, model.sigma_data, is_denoiser, self.behind_snapshots)
 
     def evaluate(self) -> dict[str, float]:
         """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}.

@@ -51,6 +51,10 @@ class GaussianMixture:
         """Return log p_sigma(x) of the mixture convolved with N(0, sigma^2 I). (B, d) -> (B,)."""
         return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).logsumexp(dim=1)
 
+    def component(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the component that most likely drew each point at its noise level. x (B, d), sigma (B,) -> (B,)."""
+        return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).argmax(dim=1)
+
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n points (n, d) and the components (n,) that they came from, on the generator's device."""
         device = generator.device
@@ -144,14 +148,17 @@ def flow_through(
         rtol: relative and absolute tolerance of the integrator.
 
     Raises:
-        ArithmeticError: the integrator gave up.
+        ArithmeticError: the integrator gave up, or the denoiser is not finite.
     """
     from scipy.integrate import solve_ivp  # here, for training does without it and it takes a while to import
 
     def dxdu(u: float, y: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(y).to(x.device).view(x.shape)
         sigma = points.new_full((len(x),), float(np.exp(u)))
-        return (points - denoiser(points, sigma)).flatten().cpu().numpy()
+        slope = (points - denoiser(points, sigma)).flatten().cpu().numpy()
+        if not np.isfinite(slope).all():  # scipy would look for a shorter step for ever
+            raise ArithmeticError(f"the PF-ODE could not be integrated: not finite at noise level {np.exp(u):.3g}")
+        return slope
 
     u = np.log(np.array(sigmas, dtype=np.float64))
     start = x.double().flatten().cpu().numpy()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,17 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
         run: whose metrics.jsonl; a missing file has no metrics.
         created: when the run began, seconds since 1970; None lets its first row be the begin.
     """
+    return _read(run.metrics, created)
+
+
+def of_machine(run: RunDir, created: float | None = None) -> dict[str, Column]:
+    """Return what the machine did while a run trained, as `read` returns its metrics; empty where it is not told."""
+    return _read(run.machine, created)
+
+
+def _read(path: Path, created: float | None) -> dict[str, Column]:
     blocks, seconds = list[_Block](), Seconds(created)
-    for piece in Tail(run.metrics).pieces():
+    for piece in Tail(path).pieces():
         start = 0
         for i, first in openings(piece):
             blocks.append(_block(piece[start:i], seconds))

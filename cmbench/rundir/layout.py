@@ -84,6 +84,11 @@ class RunDir:
         return self.path / "console.log"
 
     @property
+    def forking(self) -> Path:
+        """There while a fork is made: its first checkpoint comes before its recipe, and is no more than a leftover."""
+        return self.path / "fork.json"
+
+    @property
     def annotations(self) -> Path:
         """Note and tags, by whoever looks at the run."""
         return self.path / "annotations.json"

@@ -13,7 +13,12 @@ from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, without_superseded
 
+FIXED = "fixed.safetensors"  # where f is asked at every snapshot, and what it should answer
+FILM, PLANE = "{:08d}_film.safetensors", "{:08d}_plane.safetensors"  # what it answered at a step
+TRAJECTORIES = ("exact", "teacher", "noised")  # along which: of the data, of the teacher, none
+
 _NAME = re.compile(r"([0-9]{1,15})_([0-9]{1,6})step\.png")
+_ANSWERS = re.compile(r"([0-9]{1,15})_(film|plane)\.safetensors")
 _Stamp = tuple[int, int]  # time of change in nanoseconds, and size
 
 
@@ -25,17 +30,28 @@ class SnapshotFile(NamedTuple):
     stamps: tuple[_Stamp, ...]
 
 
+class AnswerFile(NamedTuple):
+    """What f answered at fixed places, and the file of these places."""
+
+    answers: Path
+    fixed: Path
+    stamps: tuple[_Stamp, ...]
+
+
 @dataclass(frozen=True)
 class Album:
     """The snapshots of a run by step and number of sampler steps, and the quality likewise.
 
-    `measure` is what the quality is called in a row's key, e.g. "sw".
+    `measure` is what the quality is called in a row's key, e.g. "sw". `films` and `planes` are what f answered at
+    fixed places by step; runs of earlier versions have none.
     """
 
     files: Mapping[int, Mapping[int, SnapshotFile]] = field(default_factory=dict)
     quality: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     journal_best: int | None = None
     measure: str = "sw"
+    films: Mapping[int, AnswerFile] = field(default_factory=dict)
+    planes: Mapping[int, AnswerFile] = field(default_factory=dict)
 
     @property
     def steps(self) -> list[int]:
@@ -79,7 +95,7 @@ class AlbumReader:
         quality = {row["step"]: own for row in self._figures if (own := _quality_of(row, keys))}
         journal_best = self._checkpoints[-1]["step"] if self._checkpoints else None
         measure = keys[0].rpartition("_")[0] if keys else "sw"
-        return Album(files_of(self._folder), quality, journal_best, measure)
+        return Album(files_of(self._folder), quality, journal_best, measure, **answers_of(self._folder))
 
 
 def _go_on(rows: list[Row], tail: Tail, tells: Callable[[str], bool]) -> list[Row]:
@@ -107,6 +123,16 @@ def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
             both = tuple(stamps[n] for n in (name, points) if n in stamps)
             files.setdefault(int(match[1]), {})[int(match[2])] = SnapshotFile(folder / name, beside, both)
     return files
+
+
+def answers_of(folder: Path) -> dict[str, dict[int, AnswerFile]]:
+    """Return what f answered by step, as "films" along trajectories and as "planes" of latents."""
+    stamps, found = _stamps(folder), {"films": dict[int, AnswerFile](), "planes": dict[int, AnswerFile]()}
+    for name in sorted(stamps):
+        if (match := _ANSWERS.fullmatch(name)) and FIXED in stamps:
+            both = (stamps[name], stamps[FIXED])
+            found[f"{match[2]}s"][int(match[1])] = AnswerFile(folder / name, folder / FIXED, both)
+    return found
 
 
 def has_any(folder: Path) -> bool:

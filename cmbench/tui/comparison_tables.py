@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.departure import Departure
+from cmbench.comparison.machine import Loads
 from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES, Axis
 from cmbench.recipe import MISSING
@@ -21,6 +22,7 @@ from cmbench.tui.signs import clock, four_digits, sparkline
 from cmbench.tui.text import plain
 
 NONE = "-"
+NO_MACHINE = "no machine history in this run"
 _WIDTH = 32  # characters of a profile
 _COLUMNS = 6  # runs that have a column each; of more, equal values stand together
 
@@ -75,6 +77,8 @@ def figures(found: Comparison) -> Iterator[Section]:
         yield _metric(found.members, name, metric)
     for goal in found.goals:
         yield _goal(letters, goal)
+    if found.machine is not None:
+        yield _machine(found.members, found.machine)
 
 
 def cell(value: float | None) -> str:
@@ -219,6 +223,14 @@ def _groups(found: Comparison) -> Section:
     rows = [row for row in rows if set(row[1:]) != {NONE}]
     note = f"  ({floors.legend()})" if any(floors.MARK in text for row in rows for text in row) else ""
     return Section(f"over seeds: mean and standard deviation{note}", headers, rows)
+
+
+def _machine(members: Sequence[Member], loads: Loads) -> Section:
+    """Return what the machines did, a row for each curve and run; of runs of earlier versions, that nothing tells."""
+    all_loads = [(name, *pair) for name, each in loads.items() for pair in zip(members, each, strict=True)]
+    rows = [[plain(n), m.letter, *map(four_digits, (x.mean, x.lowest, x.highest))] for n, m, x in all_loads if x]
+    rows += [[NO_MACHINE, m.letter, NONE, NONE, NONE] for m in members if rows and not m.machine]
+    return Section("machine, while they trained", ["", "run", "mean", "lowest", "highest"], rows, NO_MACHINE)
 
 
 def _after_as_many_steps(name: str, metric: Metric) -> str:

@@ -2,7 +2,7 @@
 
     python replaced.py KIND FOLDER [EVERY]
 
-FOLDER holds a good run, `good`, and copies of it are made; of its files every fourth is replaced where EVERY is 4. A
+FOLDER holds a good run, `good`, and copies of it are made; of its files every sixth is replaced where EVERY is 6. A
 command that takes minutes, or much memory, or ends in a traceback, ends this with a word.
 """
 
@@ -70,7 +70,7 @@ def read_by_commands(folder: Path, run: Path, place: Path) -> None:
     assert "0.0" in command("compare", folder / "good", run, "--plain", *options)
     if place.name in ("recipe.toml", "meta.json", "metrics.jsonl", "state.json") or "safetensors" in place.name:
         command("sample", run, "--n", 2, "--out", folder.parent / "samples.png", *options)
-        command("eval", run, "--n", 2, "--repeats", 2, "--steps", 1, "--metrics", "sliced_wasserstein", *options)
+        command("eval", run, "--n", 2, "--repeats", 2, "--steps", 1, "--measures", "sliced_wasserstein", *options)
 
 
 async def read_by_screens(folder: Path, runs: list[Path]) -> None:

@@ -35,7 +35,8 @@ VALUES = st.one_of(
     ),
 )
 SAMPLED = ("meta.json", "state.json", "metrics.jsonl")
-EXAMPLES = int(os.environ.get("CMBENCH_EXAMPLES", "20"))
+WHOLE = bool(os.environ.get("CMBENCH_TORTURE"))
+EXAMPLES = int(os.environ.get("CMBENCH_EXAMPLES", "200" if WHOLE else "10"))
 CALM = settings(
     deadline=None,
     max_examples=EXAMPLES,
@@ -106,7 +107,7 @@ def steered() -> list[dict[str, Any]]:
 
 def measured(run: RunDir) -> list[object]:
     """Return the arguments of a command that measures it."""
-    return ["eval", run.path, "--n", 2, "--repeats", 2, "--steps", 1, "--metrics", "sliced_wasserstein"]
+    return ["eval", run.path, "--n", 2, "--repeats", 2, "--steps", 1, "--measures", "sliced_wasserstein"]
 
 
 @pytest.fixture
@@ -138,11 +139,12 @@ def test_tables_take_odd_values_everywhere(run, answers, name):
     content = path.read_bytes()
     whole = json.loads(content)
     try:
-        for place in places(whole):
-            for value in (None, "x", [3], {"x": {}}, -1, 1e308):
+        for i, place in enumerate(places(whole)):
+            for j, value in enumerate((None, "x", [3], {"x": {}}, -1, 1e308)):
                 path.write_text(json.dumps(with_value(whole, place, value)))
-                answers("show", run.path, "--runs-dir", run.path.parent)
                 glance(run)
+                if WHOLE or (i + j) % 3 == 0:
+                    answers("show", run.path, "--runs-dir", run.path.parent)
     finally:
         path.write_bytes(content)
 

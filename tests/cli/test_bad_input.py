@@ -339,7 +339,7 @@ COMMANDS = {
     "samples of eval": (["eval", "--n", "1"], 2, ["--n", "2"]),
     "steps of eval": (["eval", "--steps", "1,x"], 2, ["--steps", "'1,x'", "1,2,4"]),
     "no steps of eval": (["eval", "--steps", "0"], 2, ["--steps", "'0'", "from 1"]),
-    "measure of eval": (["eval", "--metrics", "recal"], 2, ["--metrics", "'recal'", "'recall'?"]),
+    "measure of eval": (["eval", "--measures", "recal"], 2, ["--measures", "'recal'", "'recall'?"]),
     "steps of eval beyond all": (["eval", "--steps", "9" * 5000], 2, ["--steps", "999…999", "from 1"]),
     "an override of a thousand parts": (["run", "tiny.toml", "--set", ".".join("a" * 1000) + "=1"], 2, ["--set", "16"]),
     "an override without end": (
@@ -425,9 +425,9 @@ EVALS = {
     "a checkpoint of 5,000 digits": (["--checkpoint", "9" * 5000], 2, ["--checkpoint", "999…999", "best or latest"]),
     "a word for a checkpoint": (["--checkpoint", "newest"], 2, ["--checkpoint", "'newest'", "best or latest"]),
     "a measure that it has not": (
-        ["--metrics", "recall,self_consistency", "--n", "4"],
+        ["--measures", "recall,self_consistency", "--n", "4"],
         2,
-        ["--metrics", "'self_consistency'", "no teacher"],
+        ["--measures", "'self_consistency'", "no teacher"],
     ),
     "an unknown device": (["--device", "tpu"], 2, ["--device", "'tpu'", "cuda"]),
 }

@@ -66,7 +66,9 @@ def test_run_makes_a_whole_run_directory(home, cmbench):
     assert status.read(run)["state"] == "finished"
     assert read_json(run.meta)["seed"] == 7
     stems = [f"{step:08d}_{n}step" for step in (6, 12) for n in (1, 2)]
-    assert {path.name for path in run.snapshots.iterdir()} == {s + e for s in stems for e in (".png", ".safetensors")}
+    answers = {f"{step:08d}_{kind}.safetensors" for step in (6, 12) for kind in ("film", "plane")}
+    drawn = {s + e for s in stems for e in (".png", ".safetensors")}
+    assert {path.name for path in run.snapshots.iterdir()} == {*drawn, *answers, "fixed.safetensors"}
     assert load_file(run.snapshots / f"{stems[-1]}.safetensors")["samples"].shape == (4, 2)
     assert "every = 6" in run.recipe_source.read_text()
     assert 'kind = "radam"' not in run.recipe_source.read_text()
@@ -214,7 +216,7 @@ def test_what_a_status_does_not_say_is_not_told(trained, capsys):
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
-    shown = answer(cmbench("sample", "--steps", steps, "--n", 10, "--save", "x.safetensors", "--json"))
+    shown = answer(cmbench("sample", "--steps", steps, "--n", 10, "--safetensors", "x.safetensors", "--json"))
     assert (shown["run"], shown["step"], shown["ema"], shown["n"]) == (trained.name, 12, "0.9", 10)
     assert len(shown["sigmas"]) == steps
     assert shown["sigmas"][0] == 80.0
@@ -231,7 +233,7 @@ def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
 
 def test_one_step_is_f_at_sigma_max(cmbench, trained):
     """One step applies f once to sigma_max z with z ~ N(0, I): the spread of f's input shows in its output."""
-    assert cmbench("sample", "--n", 500, "--save", "x.safetensors").code == 0
+    assert cmbench("sample", "--n", 500, "--safetensors", "x.safetensors").code == 0
     samples = load_file("x.safetensors")["samples"]
     model = weights.load(trained, torch.device("cpu")).model
     z = torch.randn(500, 2, generator=torch.Generator().manual_seed(5))
@@ -256,7 +258,7 @@ def test_sigmas_are_those_given(cmbench, trained, monkeypatch):
 
 def test_equal_seeds_give_equal_files(cmbench, trained, home):
     def files(*arguments: object) -> tuple[bytes, bytes]:
-        assert cmbench("sample", "--out", "x.png", "--save", "x.safetensors", "--steps", 2, *arguments).code == 0
+        assert cmbench("sample", "--out", "x.png", "--safetensors", "x.safetensors", "--steps", 2, *arguments).code == 0
         return (home / "x.png").read_bytes(), (home / "x.safetensors").read_bytes()
 
     first = files("--seed", 5)
@@ -272,7 +274,7 @@ def test_equal_seeds_give_equal_files(cmbench, trained, home):
 
 
 def test_no_two_of_many_samples_are_equal(cmbench, trained):
-    assert cmbench("sample", "--n", 1030, "--save", "x.safetensors").code == 0
+    assert cmbench("sample", "--n", 1030, "--safetensors", "x.safetensors").code == 0
     samples = load_file("x.safetensors")["samples"]
     assert samples.shape == (1030, 2)
     assert len(np.unique(samples, axis=0)) == 1030
@@ -284,7 +286,7 @@ def test_every_average_can_be_sampled(cmbench, trained, ema):
 
 
 def test_out_makes_the_folders_it_needs(cmbench, trained, home):
-    assert cmbench("sample", "--out", "a/b/c.png", "--save", "d/e.safetensors").code == 0
+    assert cmbench("sample", "--out", "a/b/c.png", "--safetensors", "d/e.safetensors").code == 0
     assert (home / "a/b/c.png").read_bytes().startswith(b"\x89PNG")
     assert load_file("d/e.safetensors")["samples"].shape == (64, 2)
 
@@ -307,7 +309,7 @@ def test_a_conditional_run_is_sampled_by_label(cmbench, conditional, monkeypatch
 def test_the_label_reaches_the_samples(cmbench, conditional):
     drawn = []
     for label in (0, 1):
-        assert cmbench("sample", "--label", label, "--save", "x.safetensors").code == 0
+        assert cmbench("sample", "--label", label, "--safetensors", "x.safetensors").code == 0
         drawn.append(load_file("x.safetensors")["samples"])
     assert not np.array_equal(*drawn)
 

@@ -27,7 +27,7 @@ PICTURES = (
     .replace("every = 6", "every = 0")
     .replace("keep = 2", "keep = 9")
 )
-FEW = ["--steps", "1", "--n", "6", "--repeats", "2", "--metrics", "sliced_wasserstein", "--json"]
+FEW = ["--steps", "1", "--n", "6", "--repeats", "2", "--measures", "sliced_wasserstein", "--json"]
 
 
 def pictures(root: Path, classes: tuple[str, ...] = ("2", "10", "cat"), seed: int = 0, n: int = 4) -> None:

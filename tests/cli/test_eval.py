@@ -99,7 +99,7 @@ def test_self_consistency_is_measured_on_a_schedule(cmbench, home, put_back):
     list(made.records())
     rows = [row["self_error"] for row in read_rows(made.run.metrics) if "self_error" in row]
     assert len(rows) == 2
-    found = figures(cmbench("eval", made.run.name, *FEW, "--seed", "3", "--metrics", "self_consistency", "--json"))
+    found = figures(cmbench("eval", made.run.name, *FEW, "--seed", "3", "--measures", "self_consistency", "--json"))
     assert found["self_consistency", None]["value"] == pytest.approx(rows[-1], rel=1e-4)
 
 
@@ -140,7 +140,7 @@ def test_a_question_that_was_asked_costs_nothing(cmbench, trained, monkeypatch):
     ids=lambda other: other[0],
 )
 def test_another_question_is_computed(cmbench, trained, other):
-    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "energy_distance", "--json")
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--measures", "energy_distance", "--json")
     (first,) = figures(cmbench(*ask)).values()
     (second,) = figures(cmbench(*ask, *other)).values()
     assert second["cached"] is False
@@ -150,7 +150,7 @@ def test_another_question_is_computed(cmbench, trained, other):
 
 
 def test_so_is_one_of_another_version_or_whose_file_is_broken(cmbench, trained, monkeypatch):
-    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "recall", "--json")
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--measures", "recall", "--json")
     (first,) = figures(cmbench(*ask)).values()
     (path,) = trained.evaluations.iterdir()
     path.write_bytes(path.read_bytes()[:-20])
@@ -162,7 +162,7 @@ def test_so_is_one_of_another_version_or_whose_file_is_broken(cmbench, trained, 
 
 @pytest.mark.parametrize("answer", [5, [], {}, "text", {"value": 1.0}, {"value": "1", "spread": 0.1, "floor": 0}])
 def test_a_broken_answer_is_computed_again(cmbench, trained, answer):
-    ask = ("eval", trained.name, *FEW, "--steps", "1", "--metrics", "recall", "--json")
+    ask = ("eval", trained.name, *FEW, "--steps", "1", "--measures", "recall", "--json")
     (first,) = figures(cmbench(*ask)).values()
     (path,) = trained.evaluations.iterdir()
     path.write_text(json.dumps({**json.loads(path.read_text()), "answer": answer}))
@@ -174,7 +174,7 @@ def test_a_floor_of_fewer_samples_says_so(cmbench, home, put_back):
     made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
     list(made.records())
     names = "sliced_wasserstein,nearest_neighbour"
-    ask = ("eval", made.run.name, "--repeats", "2", "--steps", "1", "--metrics", names)
+    ask = ("eval", made.run.name, "--repeats", "2", "--steps", "1", "--measures", names)
     found = figures(cmbench(*ask, "--n", "300", "--json"))
     assert [figure["floor_from"] for figure in found.values()] == [200, 200]
     note = cmbench(*ask, "--n", "300", "--markdown", "page.md").out.splitlines()[-1]
@@ -215,7 +215,7 @@ def test_a_conditional_run_has_figures_of_each_class(cmbench, conditional, tmp_p
         "2",
         "--steps",
         "1",
-        "--metrics",
+        "--measures",
         "energy_distance,recall",
     )
     found = figures(cmbench(*ask, "--json"))
@@ -250,17 +250,17 @@ def test_several_runs_and_what_they_have_no_figure_of(cmbench, trained, teacher)
 
 def test_best_is_the_checkpoint_that_the_journal_calls_so(cmbench, trained):
     best = [row for row in read_rows(trained.events) if row.get("best")][-1]["step"]
-    outcome = cmbench("eval", trained.name, *FEW, "--checkpoint", "best", "--metrics", "precision", "--json")
+    outcome = cmbench("eval", trained.name, *FEW, "--checkpoint", "best", "--measures", "precision", "--json")
     assert json.loads(outcome.out)["runs"][0]["checkpoint"] == best
 
 
 def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatch):
     monkeypatch.setattr("cmbench.engine.evaluate.draw", lambda *given: torch.full((32, 2), torch.nan))
-    for figure in figures(cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance", "--json")).values():
+    for figure in figures(cmbench("eval", trained.name, *FEW, "--measures", "frechet_distance", "--json")).values():
         assert figure["value"] is None
         assert figure["floor"] is not None
         assert figure["why"].startswith("the samples of 2 of 2 sets are not finite")
-    text = cmbench("eval", trained.name, *FEW, "--metrics", "frechet_distance").out
+    text = cmbench("eval", trained.name, *FEW, "--measures", "frechet_distance").out
     assert "nan" not in text
     assert "frechet_distance has no figure: the samples of 2 of 2 sets are not finite" in text
 
@@ -288,7 +288,7 @@ def digits(home, put_back):
 def test_features_of_a_classifier_that_was_trained_here(cmbench, home, digits):
     trained = cmbench("classifier", digits.recipe, "--out", "c.safetensors", "--steps", "60", "--json")
     assert json.loads(trained.out)["accuracy"] > 0.5  # one in ten by chance
-    ask = ("eval", digits.name, *FEW, "--steps", "1", "--metrics", "frechet_distance", "--json")
+    ask = ("eval", digits.name, *FEW, "--steps", "1", "--measures", "frechet_distance", "--json")
     (found,) = figures(cmbench(*ask, "--features", "c.safetensors")).values()
     (pixels,) = figures(cmbench(*ask)).values()
     assert found["cached"] is False
@@ -310,7 +310,7 @@ def test_features_of_a_classifier_that_was_trained_here(cmbench, home, digits):
 
 def test_inception_says_plainly_that_it_cannot_be_had(cmbench, digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    outcome = cmbench("eval", digits.name, *FEW, "--features", "inception", "--metrics", "frechet_distance")
+    outcome = cmbench("eval", digits.name, *FEW, "--features", "inception", "--measures", "frechet_distance")
     assert outcome.code == 2
     assert outcome.err == (
         "cmbench: --features: 'inception' needs the torch-fidelity package: pip install 'cmbench[inception]'\n"
@@ -338,10 +338,10 @@ def test_classifier_files_that_are_none(cmbench, home, trained, digits):
         "beyond": ["no classifier", "features: found 2", "up to 1"],
     }
     for stem, wanted in mentions.items():
-        outcome = cmbench("eval", digits.name, *FEW, "--features", f"{stem}.safetensors", "--metrics", "precision")
+        outcome = cmbench("eval", digits.name, *FEW, "--features", f"{stem}.safetensors", "--measures", "precision")
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
         assert all(text in outcome.err for text in [f"{stem}.safetensors", *wanted]), outcome.err
-    outcome = cmbench("eval", trained.name, *FEW, "--features", "fits.safetensors", "--metrics", "precision")
+    outcome = cmbench("eval", trained.name, *FEW, "--features", "fits.safetensors", "--measures", "precision")
     assert outcome.code == 2
     assert "[1, 8, 8]" in outcome.err
     assert "[2]" in outcome.err
@@ -351,7 +351,7 @@ def test_classifier_files_that_are_none(cmbench, home, trained, digits):
 def test_a_page_of_several_runs(cmbench, distilled, trained, tmp_path):
     """Every figure that --json has stands in the row of its run and steps, below the floors."""
     names, page = "consistency_error,recall,sliced_wasserstein", tmp_path / "table.md"
-    asked = ["eval", distilled.name, trained.name, *FEW, "--steps", "1,3", "--metrics", names]
+    asked = ["eval", distilled.name, trained.name, *FEW, "--steps", "1,3", "--measures", names]
     outcome = cmbench(*asked, "--json", "--markdown", page)
     assert outcome.code == 0, outcome.err
     table, _, below = page.read_text().partition("\n\n")

@@ -76,7 +76,7 @@ def test_a_page(cmbench, measured, home):
     [
         (["ema_teachr"], "did you mean 'ema_teacher'"),
         (["all", "nothing"], "claim: found 'nothing'"),
-        (["--png", "x"], "--png: found one, allowed with claims alone"),
+        (["--out", "x"], "--out: found one, allowed with claims alone"),
         (["--markdown", "x"], "--markdown: found one"),
     ],
 )
@@ -87,9 +87,9 @@ def test_mistakes_are_one_line(cmbench, measured, arguments, message):
     assert done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--markdown", "no/such/x.md"], ["--markdown", "."], ["--png", "file/pictures"]])
+@pytest.mark.parametrize("arguments", [["--markdown", "no/such/x.md"], ["--markdown", "."], ["--out", "file/pictures"]])
 def test_what_cannot_be_written_is_said_before_anything_is_measured(cmbench, monkeypatch, home, arguments):
-    if arguments[0] == "--png":
+    if arguments[0] == "--out":
         pytest.importorskip("matplotlib")
     (home / "file").touch()
     monkeypatch.setattr(claims, "measure", lambda claim: pytest.fail("measured"))
@@ -101,16 +101,16 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(cmbench, mon
 
 def test_png_without_matplotlib(cmbench, measured, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    done = cmbench("lab", "ema_teacher", "--png", "pictures")
+    done = cmbench("lab", "ema_teacher", "--out", "pictures")
     assert done.code == 2
-    assert done.err == "cmbench: --png: needs the matplotlib package: pip install 'cmbench[plots]'\n"
+    assert done.err == "cmbench: --out: needs the matplotlib package: pip install 'cmbench[plots]'\n"
 
 
 def test_png(cmbench, measured, home):
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    assert cmbench("lab", "ema_teacher", "--png", "pictures").code == 0
+    assert cmbench("lab", "ema_teacher", "--out", "pictures").code == 0
     with Image.open(home / "pictures" / "ema_teacher.png") as picture:
         assert picture.size == (704, 462)
 

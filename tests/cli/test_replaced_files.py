@@ -17,7 +17,7 @@ def test_what_is_no_file_of_ours_spoils_nothing(trained, kind):
         pytest.skip("only root makes devices")
     trained.path.rename(trained.path.with_name("good"))
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("replaced.py"), kind, trained.path.parent, *([] if WHOLE else ["4"])],
+        [sys.executable, Path(__file__).with_name("replaced.py"), kind, trained.path.parent, *([] if WHOLE else ["6"])],
         capture_output=True,
         text=True,
         timeout=1800,

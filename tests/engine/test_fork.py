@@ -1,14 +1,17 @@
 """A child of a run: what its parent would have done with another setting, in a directory of its own."""
 
+import gc
 import shutil
+import socket
 
 import pytest
 import torch
+from killed import KilledError, Killer
 from test_resume import create, finish, stop_after
 
 from cmbench.engine import checkpoint, fork, runner
 from cmbench.errors import NotFoundError, UsageError
-from cmbench.rundir import parents
+from cmbench.rundir import leftovers, parents, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import read_rows
@@ -113,3 +116,38 @@ def test_run_and_step_are_told_apart(text, parts):
 def test_a_parent_that_is_none(tmp_path, told):
     run = RunDir(tmp_path / "run")
     assert parents.of_meta(run, {"parent": told}) is None
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
+def test_what_a_kill_leaves_of_a_fork_in_the_making_is_gone_after_the_next(home, monkeypatch):
+    """Killed before each of its operations on files, a fork is a run that goes on from its checkpoint, or nothing."""
+    parent = stop_after(create(home, "checkpoint.every=4"), 5)
+    before, runs = content(parent), home / "runs"
+    locks, kills, made = [], 0, None
+    monkeypatch.setattr(status, "owner", lambda: {"pid": 4194303, "pid_start": 1.0, "host": socket.gethostname()})
+    monkeypatch.setattr(runner, "hold", lambda run, hold=runner.hold: locks.append(hold(run)) or locks[-1])
+    while made is None:
+        with monkeypatch.context() as patch:
+            Killer(patch, kills)
+            try:
+                made = fork.fork(parent, 4, ["train.steps=6"], None, ["cmbench"])
+            except KilledError:
+                kills += 1
+        for lock in locks:
+            lock.release(force=True)
+        folders = [path for path in runs.iterdir() if path.name != parent.name and not path.is_symlink()]
+        whole = [RunDir(path) for path in folders if (path / "recipe.toml").exists()]
+        leftovers.sweep(runs)
+        assert {path.name for path in runs.iterdir() if path.name != "latest"} == {
+            parent.name,
+            *(run.name for run in whole),
+        }
+        for run in whole if made is None else []:
+            runner.resume(run).close()
+            assert steps_of_checkpoints(run) == [4]
+            shutil.rmtree(run.path)
+    assert not made.run.forking.exists()
+    made.close()
+    gc.collect()
+    assert content(parent) == before
+    assert kills > 30

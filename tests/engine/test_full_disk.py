@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from steered import after, answers, asked, assert_same_end, create, finish, killed, timeless
 
+from cmbench.cli import _train
 from cmbench.engine import checkpoint, recorder, runner
 from cmbench.errors import STOPPED, DivergedError, StoppedError
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
 from cmbench.rundir.log import read_rows
+from cmbench.rundir.select import all_runs
 
 pytestmark = pytest.mark.usefixtures("put_back")
 TROUBLES = [errno.ENOSPC, errno.EDQUOT, errno.EIO]
@@ -202,3 +204,20 @@ def test_the_reason_is_on_stderr_and_the_exit_code_is_75(home, cmbench, disk, mo
     stopped, way_on = outcome.out.splitlines()[-2:]
     assert stopped[8:] == "  step 6  stopped (a checkpoint could not be written) without a checkpoint"
     assert way_on == f"stopped at step 6: cmbench resume {name}"
+
+
+@pytest.mark.parametrize("code", TROUBLES)
+def test_no_room_for_the_console_stops_a_run_before_it_begins(home, cmbench, monkeypatch, code):
+    def full_disk(path):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as full:
+        full.setattr(_train, "open_to_append", full_disk)
+        outcome = cmbench("run", "tiny.toml", "--foreground")
+    (run,) = all_runs(home / "runs")
+    assert outcome.code == STOPPED
+    assert outcome.err == f"cmbench: {run.console}: cannot be written: {os.strerror(code)}\n"
+    now = status.read(run)
+    assert now["state"] == "stopped"
+    assert f"cmbench: {now['reason']}\n" == outcome.err
+    assert cmbench("resume", run.name, "--foreground").code == 0

@@ -74,12 +74,16 @@ def test_looking_does_not_change_the_training(home):
     assert rows[0] == rows[1]
 
 
-def exactly(built: Trainer, monkeypatch, shift=None) -> None:
+def exactly(built: Trainer, monkeypatch, shift=None, rtol: float = 1e-8) -> None:
     """Put the exact flow of the oracle in the place of the model, plus shift(sigma) in the first coordinate."""
     oracle, epsilon = built.data.oracle(), built.state.model.parameterisation.epsilon or 1e-6
+    ends: dict[bytes, torch.Tensor] = {}  # every evaluation asks for those of the same points
 
     def f(x, sigma, labels=None):
-        end = flow(lambda y, s: oracle.denoise(y, s, labels), x, sigma[0].item(), epsilon, rtol=1e-8)
+        key = x.numpy().tobytes() + sigma.numpy().tobytes()
+        if key not in ends:
+            ends[key] = flow(lambda y, s: oracle.denoise(y, s, labels), x, sigma[0].item(), epsilon, rtol=rtol)
+        end = ends[key].clone()
         if shift is not None:
             end[:, 0] += shift(sigma[0].item())
         return end
@@ -121,7 +125,7 @@ def test_true_errors_are_of_the_middles_of_the_bins_and_of_sigma_max_at_last(hom
 def test_the_mean_true_error_is_over_the_same_noise_levels_whatever_the_bins(home, monkeypatch, overrides):
     """An error of log10 sigma + 3 from .02 to 5: its mean over the log is 3 + (log10 .02 + log10 5) / 2."""
     built = build(home, *overrides, "profile.bins=64", "evaluate.true_error_n=3")
-    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma))
+    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma), rtol=1e-5)
     assert built.true_error().mean == pytest.approx(3 + (math.log10(0.02) + math.log10(5)) / 2, abs=3e-3)
 
 
@@ -137,10 +141,10 @@ def test_a_mean_over_fewer_noise_levels_is_of_those_that_are_trained_and_says_so
     home, monkeypatch, overrides, lowest, over
 ):
     """An error of log10 sigma + 3 on them: not what it is at their ends, spread over the others."""
-    built = build(home, *overrides, "profile.bins=64", "evaluate.true_error_n=3")
+    built = build(home, *overrides, "profile.bins=64", "evaluate.true_error_n=3", "train.steps=1")
     if lowest:  # as an objective that has one says
         monkeypatch.setattr(type(built.objective), "sigma_lowest", staticmethod(lambda config: lowest), raising=False)
-    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma))
+    exactly(built, monkeypatch, shift=lambda sigma: 3 + math.log10(sigma), rtol=1e-5)
     errors = built.true_error()
     assert errors.is_partial
     assert errors.mean == pytest.approx(3 + sum(map(math.log10, over)) / 2, abs=5e-3)

@@ -115,7 +115,7 @@ def test_a_snapshot_now_is_what_the_recipe_would_have_drawn(home):
     (row,) = answers(run)
     assert row["files"] == [f"snapshots/00000007_{n}step.png" for n in (1, 2)]
     drawn = sorted(path.name for path in run.snapshots.iterdir())
-    assert len(drawn) == 4  # points come as numbers too
+    assert len(drawn) == 7  # points come as numbers too, and what f makes of fixed latents
     for name in drawn:
         assert (run.snapshots / name).read_bytes() == (wanted.snapshots / name).read_bytes()
 

@@ -2,14 +2,13 @@
 
 import gc
 import math
-import os
 import shutil
 import socket
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from killed import KilledError, Killer
 
 from cmbench.engine import checkpoint, environment, runner
 from cmbench.engine.trainer import Trainer
@@ -170,31 +169,6 @@ def test_a_run_that_cannot_be_called_the_latest_is_one(home, monkeypatch):
     list(made.records())
     assert [path.name for path in (home / "runs").iterdir()] == [made.run.name]
     assert status.read(made.run)["state"] == "finished"
-
-
-class KilledError(BaseException):
-    """The process is no more: nothing that it would do in its end happens."""
-
-
-class Killer:
-    """Lets so many operations on files happen, and no other."""
-
-    def __init__(self, patch, operations):
-        self.left = operations
-        for where, name in [(os, "open"), (os, "mkdir"), (os, "write"), (os, "rename"), (os, "replace")]:
-            patch.setattr(where, name, self._counted(getattr(os, name)))
-        for name in ("mkdir", "replace", "rename", "unlink", "symlink_to"):
-            patch.setattr(Path, name, self._counted(getattr(Path, name)))
-        patch.setattr(shutil, "rmtree", self._counted(shutil.rmtree))
-
-    def _counted(self, operation):
-        def call(*given, **named):
-            if self.left <= 0:
-                raise KilledError
-            self.left -= 1
-            return operation(*given, **named)
-
-        return call
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files

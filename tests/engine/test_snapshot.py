@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from cmbench.engine import snapshot
+from cmbench.rundir.layout import RunDir
 
 
 def opened(x):
@@ -44,3 +46,13 @@ def test_points_are_drawn_where_they_are_with_the_second_coordinate_upwards():
 )
 def test_points_that_are_far_or_not_finite_or_on_a_line_are_no_error(x):
     assert opened(x).shape == (384, 384, 3)
+
+
+def test_points_are_kept_beside_what_they_are_to_be_like_and_pictures_are_not(tmp_path):
+    run, x, data = RunDir(tmp_path), torch.rand(5, 2), torch.rand(7, 2)
+    assert snapshot.write(run, 3, {1: x}, data) == ["00000003_1step.png"]
+    kept = load_file(run.snapshots / "00000003_1step.safetensors")
+    assert torch.equal(kept["samples"], x)
+    assert torch.equal(kept["data"], data)
+    snapshot.write(run, 4, {1: torch.zeros(4, 1, 8, 8)}, data)
+    assert sorted(path.name for path in run.snapshots.glob("00000004*")) == ["00000004_1step.png"]

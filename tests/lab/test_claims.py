@@ -13,13 +13,13 @@ from cmbench.lab import Claim
 
 NAMES = [claim.name for claim in claims.all_claims()]
 SMALL = {
-    "adaptive_weight": {"samples": 10_000, "draws": 5_000},
+    "adaptive_weight": {"samples": 5_000, "draws": 2_500},
     "cd_against_ct": {"nodes": 48},
-    "discretisation_error": {"grids": (65, 129, 257)},
+    "discretisation_error": {"grids": (33, 65, 129)},
     "ema_teacher": {"chains": 2_000},
     "multistep_sampling": {"samples": 20_000},
     "unbiased_score": {"draws": 10_000},
-    "zero_tangent": {"batches": 6},
+    "zero_tangent": {"batches": 4},
 }
 
 

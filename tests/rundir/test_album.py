@@ -79,6 +79,21 @@ def test_best_is_the_journals_or_the_lowest_quality_of_a_snapshot(run):
     assert reader.read().best == 3
 
 
+def test_what_f_answered_is_found_beside_the_places_where_it_was_asked(run):
+    draw(run, 500, 1)
+    for name in ("00000500_film", "00000500_plane", "00000700_film", "500_other"):
+        (run.snapshots / f"{name}.safetensors").write_bytes(b"x")
+    reader = AlbumReader(run)
+    assert reader.read().films == reader.read().planes == {}
+    (run.snapshots / "fixed.safetensors").write_bytes(b"x")
+    album = reader.read()
+    assert list(album.films) == [500, 700]
+    assert list(album.planes) == album.steps == [500]
+    assert album.films[500].answers == run.snapshots / "00000500_film.safetensors"
+    os.utime(run.snapshots / "fixed.safetensors", ns=(1, 1))  # written again
+    assert reader.read() != album
+
+
 def test_nearest():
     album = Album({10: {}, 20: {}, 40: {}})
     assert [album.nearest(step) for step in (0, 15, 16, 29, 99)] == [10, 10, 20, 20, 40]

@@ -136,3 +136,64 @@ def test_nothing_is_done_where_nothing_is(tmp_path):
     sweep(tmp_path / "file")
     assert RunDir(tmp_path / "nowhere").path.exists() is False
     shutil.rmtree(tmp_path)
+
+
+def half_forked(runs_dir):
+    """A fork at step 40 just before it has its recipe, its checkpoint whole and another one half."""
+    run = half_made(runs_dir)
+    run.forking.write_bytes(to_json({"step": 40}))
+    for path in (run.metrics, run.profiles, run.events, run.machine):
+        path.write_bytes(b'{"segment":1,"first_step":41}\n')
+    for folder in (run.checkpoint(40), run.checkpoints / ".00000040.tmp"):
+        folder.mkdir()
+        for name in ("model.safetensors", "ema_0.999.safetensors", "state.json", ".state.json.12.tmp"):
+            (folder / name).write_text("half")
+    return run
+
+
+def test_a_fork_in_the_making_is_removed_even_where_the_removal_was_killed(tmp_path, monkeypatch):
+    steps = len(everything(half_forked(tmp_path).path))
+    sweep(tmp_path)
+    assert everything(tmp_path) == []
+    for kills in range(steps):
+        half_forked(tmp_path)
+        with monkeypatch.context() as patch:
+            left = [kills]
+            for name in ("unlink", "rmdir"):
+                patch.setattr(Path, name, killed_after(left, getattr(Path, name)))
+            with pytest.raises(KeyboardInterrupt):
+                sweep(tmp_path)
+        sweep(tmp_path)
+        assert everything(tmp_path) == [], kills
+
+
+def killed_after(left, operation):
+    def call(*given, **named):
+        if left[0] <= 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return operation(*given, **named)
+
+    return call
+
+
+FOREIGN_TO_A_FORK = {
+    "no word of the fork": lambda run: run.forking.unlink(),
+    "half a word": lambda run: run.forking.write_text('{"st'),
+    "another checkpoint": lambda run: run.checkpoint(60).mkdir(),
+    "a file of another's in it": lambda run: (run.checkpoint(40) / "notes.txt").write_text("mine"),
+    "a folder in it": lambda run: (run.checkpoint(40) / "sub").mkdir(),
+    "a file among the checkpoints": lambda run: (run.checkpoints / "notes.txt").write_text("mine"),
+    "rows": lambda run: run.metrics.write_bytes(run.metrics.read_bytes() + b'{"segment":1,"step":50}\n'),
+    "rows of another beginning": lambda run: run.metrics.write_bytes(OPENED),
+    "its recipe": lambda run: run.recipe.write_text(""),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN_TO_A_FORK)
+def test_what_holds_more_than_a_fork_in_the_making_stays(tmp_path, what):
+    run = half_forked(tmp_path)
+    FOREIGN_TO_A_FORK[what](run)
+    before = everything(tmp_path)
+    sweep(tmp_path)
+    assert everything(tmp_path) == before

@@ -12,15 +12,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer.main
+import built_once  # noqa: F401
 from tiny import TINY
 
 from cmbench.cli import main
 from torture import _processes
 from torture._processes import Ended
-
-# Typer builds all commands anew for each call, which takes longer than most of them.
-typer.main.get_command = functools.cache(typer.main.get_command)
 
 CODES = (0, 2, 3, 4, 5, 75)  # of the README, without 1: failed
 LONGEST = 600  # characters of a message

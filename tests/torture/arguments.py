@@ -36,7 +36,7 @@ COMMANDS = (
     ("sample", "RUN", "--label", "X", "--n", "2"),
     ("sample", "RUN", "--device", "X", "--n", "2"),
     ("eval", "RUN", "--steps", "X", "--n", "32"),
-    ("eval", "RUN", "--metrics", "X", "--n", "32", "--steps", "1"),
+    ("eval", "RUN", "--measures", "X", "--n", "32", "--steps", "1"),
     ("eval", "RUN", "--seed", "X", "--n", "32", "--steps", "1"),
     ("eval", "RUN", "--features", "X", "--n", "32", "--steps", "1"),
     ("compare", "RUN", "X", "--plain"),

@@ -225,7 +225,7 @@ ATTACK = Attack(
     "A damaged checkpoint is noticed and passed over for the newest whole one, and never leads to other numbers; where "
     "none is whole, one line says so.",
     tries=TRIES,
-    short=6,
+    short=3,
     cases=cases,
     check=check,
     spoilt=spoilt,

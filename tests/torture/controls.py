@@ -158,7 +158,7 @@ ATTACK = Attack(
     "Whatever lies among the requests to a run is refused or passed over, the run goes on to the same end, and what is "
     "not a request stays where it is.",
     tries=2 * len(GARBAGE),
-    short=3,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -125,7 +125,7 @@ ATTACK = Attack(
     "terminal; when there is space again it is resumed and ends equal bit for bit, and a row or picture that could not "
     "be written is told.",
     tries=60,
-    short=3,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

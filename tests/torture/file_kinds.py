@@ -191,7 +191,7 @@ ATTACK = Attack(
     "Whatever lies in the place of a file of one run, commands over many runs show the others, none hangs or takes "
     "more memory than its files are worth, and what cannot be used is told in one line.",
     tries=120,
-    short=3,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

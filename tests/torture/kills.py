@@ -64,7 +64,7 @@ ATTACK = Attack(
     "A run that is killed at any instant is resumed as if nothing had happened: its weights and rows are equal bit for "
     "bit, and nothing is left behind.",
     tries=300,
-    short=4,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -140,7 +140,7 @@ ATTACK = Attack(
     "A run whose folder is renamed or moved is followed or stops with a word, no folder is made again under the old "
     "name, and what is removed by hand ends nothing else.",
     tries=48,
-    short=4,
+    short=2,
     cases=cases,
     check=check,
     spoilt=spoilt,

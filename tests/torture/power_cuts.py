@@ -138,7 +138,7 @@ ATTACK = Attack(
     "power_cuts",
     "What a run has said is saved survives a power cut: it is resumed from there, and ends equal bit for bit.",
     tries=120,
-    short=3,
+    short=2,
     cases=cases,
     check=check,
     spoilt=lambda: replaced(Disk, "synced", _forgetful),

@@ -224,7 +224,7 @@ ATTACK = Attack(
     "rows",
     "A field of another type, a damaged row or a damaged file of one run is passed over: every view shows the rest.",
     tries=1_200,
-    short=12,
+    short=6,
     cases=cases,
     check=check,
     spoilt=spoilt,

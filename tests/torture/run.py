@@ -82,7 +82,7 @@ def pieces(chosen: list[Attack], share: float, short: bool) -> list[Piece]:
 def tried(
     todo: list[Piece], seed: int, jobs: int, only_case: str = "", until: str | None = None
 ) -> Iterator[tuple[Piece, list[Result], float]]:
-    """Make the pieces, so many at once, each in a child, and yield what came of each and the seconds it took."""
+    """Make the pieces, so many at once, each in a child, and yield what came of each and the CPU-seconds it took."""
     waiting, busy = todo[::-1], {}
     while waiting or busy:
         while waiting and len(busy) < jobs:
@@ -92,16 +92,16 @@ def tried(
                 (1, 2),
                 memory=None,
             )
-            busy[pid] = piece, file, time.monotonic()
-        pid, status = os.wait()
+            busy[pid] = piece, file
+        pid, status, used = os.wait4(-1, 0)
         if pid not in busy:
             continue
-        piece, file, began = busy.pop(pid)
+        piece, file = busy.pop(pid)
         file.seek(0)
         results = [Result(*json.loads(line)) for line in file.read().splitlines()]
         if status:
             results.append(Result(f"piece {piece.part} of {piece.parts}", f"ended with status {status}"))
-        yield piece, results, time.monotonic() - began
+        yield piece, results, used.ru_utime + used.ru_stime
 
 
 def _try(piece: Piece, seed: int, only_case: str, until: str | None, fd: int) -> None:

@@ -37,7 +37,7 @@ class Sent(NamedTuple):
 def cases(count: int, seed: int) -> list[Sent]:
     chance = random.Random(seed)
     names = [name for name in (*STOPS, *PASSES, *ENDS) if hasattr(signal, name)]
-    found = [Sent(STOPS[(seed + i) % len(STOPS)], 0, ABLATION) for i in range(3, 3 + max(1, count // 18))]
+    found = [Sent(STOPS[(seed + i) % len(STOPS)], 0, ABLATION) for i in range(3, 3 + count // 18)]
     for i in range(count - len(found)):
         start = chance.choice((None, "killed"))
         found.append(Sent(names[i % len(names)], chance.choice(_runs.in_training(start)), start))
@@ -117,7 +117,7 @@ ATTACK = Attack(
     "Signals that ask a run or an ablation to end stop it with a checkpoint and exit code 75; after any other a run "
     "goes on, or is resumed as if nothing had happened.",
     tries=54,
-    short=4,
+    short=3,
     cases=cases,
     check=check,
     spoilt=spoilt,

@@ -51,7 +51,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("sample", "NAMED", "--n", "EVIL"),
     ("sample", "NAMED", "--n", "4", "--out", "EVIL/EVIL/\udcff.png"),
     ("eval", "NAMED", "--n", "32", "--repeats", "1", "--steps", "1"),
-    ("eval", "NAMED", "--n", "32", "--metrics", "EVIL"),
+    ("eval", "NAMED", "--n", "32", "--measures", "EVIL"),
     ("eval", "NAMED", "--n", "32", "--features", "EVIL"),
     ("stop", "NAMED"),
     ("stop", "LIVE", "--timeout", "0.3"),

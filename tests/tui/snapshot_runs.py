@@ -47,6 +47,34 @@ def add_points(run: RunDir, step: int, k: int, xy: np.ndarray) -> None:
     save_file({"samples": xy.astype(np.float32)}, path.with_suffix(".safetensors"))
 
 
+SIGMAS = np.float32([80, 20, 4, 1, 0.25, 0.002])
+
+
+def add_answers(run: RunDir, step: int, wrong: int = 0, pictures: bool = False) -> None:
+    """What f answered at a step: of points on a ring of four modes, or of pictures 8 x 8.
+
+    As many cells of the 4 x 4 plane as are `wrong` go to the next mode.
+    """
+    angle = np.arange(3) * np.pi / 2
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32) * 0.7
+    x = np.linspace(0.5, 1, 6, dtype=np.float32)[:, None, None] * ring
+    f = np.broadcast_to(ring, x.shape).copy()
+    if pictures:
+        x, f = (np.full((6, 3, 1, 8, 8), value, np.uint8) for value in (50, 200))
+    exact = np.repeat(np.repeat(np.uint8([[1, 0], [2, 3]]), 2, axis=0), 2, axis=1)
+    sent_to = exact.copy()
+    sent_to.reshape(-1)[:wrong] = (sent_to.reshape(-1)[:wrong] + 1) % 4
+    kind, flag = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    fixed = {"trajectory": kind, "is_denoiser": flag, "sigmas": SIGMAS, "x": x}
+    own = {"f": f}
+    if not pictures:
+        fixed |= {"data": ring, "exact": exact}
+        own["modes"] = np.tile(np.arange(3, dtype=np.uint8), (6, 1))
+        save_file({"sent_to": sent_to}, run.snapshots / f"{step:08d}_plane.safetensors")
+    save_file(fixed, run.snapshots / "fixed.safetensors")
+    save_file(own, run.snapshots / f"{step:08d}_film.safetensors")
+
+
 class SnapshotsApp(App[None]):
     """The least that the screen relies on."""
 

@@ -63,3 +63,20 @@ def test_a_bomb_is_refused(png):
     assert load(png, None).startswith(f"{png.name} cannot be read: ")
     Image.new("1", (9_000, 10_000)).save(png)
     assert "too many" in load(png, None, "written again")
+
+
+def test_data_beside_the_samples_are_told_where_they_make_sense(tmp_path):
+    samples = np.zeros((3, 2), np.float32)
+    for i, (data, told) in enumerate(
+        [
+            (np.ones((5, 2), np.float32), (5, 2)),
+            (np.full((5, 2), np.nan, np.float32), None),
+            (np.ones((5, 0), np.float32), None),
+        ]
+    ):
+        path = tmp_path / f"{i}.safetensors"
+        save_file({"samples": samples, "data": data}, path)
+        drawing = load(tmp_path / f"{i}.png", path)
+        assert isinstance(drawing, Points)
+        assert (drawing.data is None) == (told is None)
+        assert told is None or drawing.data.shape == told

@@ -59,10 +59,10 @@ def test_plain_characters_in_ascii_mode():
     caption, line = shown(FOUR, (9, 2), ascii=True)
     assert caption.text == "caption  "
     assert line.text.strip() == ":-"
-    points = Points(np.array([[-1.0, 1.0], [1.0, -1.0]]), lost=3)
+    points = Points(np.array([[-0.8, 0.8], [0.8, -0.8]]), lost=3)
     text = "\n".join(line.text for line in shown(points, (50, 9), ascii=True))
     assert text.isascii()
-    assert "+-1.5, 3 not finite" in text
+    assert "+-0.8, 3 not finite" in text
 
 
 @pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light"])
@@ -80,12 +80,50 @@ def test_without_colours_brightness_is_told_by_characters(theme):
     assert found == [":-" if theme == "ansi-dark" else "#*"]
 
 
-def test_points_are_dots_within_a_square():
-    text = [line.text for line in shown(Points(np.array([[-1.5, 1.5], [1.5, -1.5], [7.0, 0.0]]), 0), (40, 5))]
+def test_points_are_dots_in_all_the_room_there_is():
+    text = [line.text for line in shown(Points(np.array([[-0.79, 0.79], [0.79, -0.79], [7.0, 0.0]]), 0), (40, 5))]
     assert text[0].startswith("caption")
-    assert text[0].rstrip().endswith("±1.5, 1 outside")
+    assert text[0].rstrip().endswith("±0.8, 1 outside")
     assert [line.strip() for line in text[1:]] == ["⠁", "", "", "⢀"]
     assert (text[1].index("⠁"), text[4].index("⢀")) == (16, 23)
+    wide = [line.text for line in shown(Points(np.array([[3.9, 0.01], [-3.9, 0.01]]), 0), (40, 5))]
+    assert len(wide[2].strip()) == 40
+    assert "outside" not in wide[0]
+
+
+def test_shades_of_density_and_data_behind():
+    crowd = np.random.default_rng(0).normal([-0.5, 0.5], 0.02, (300, 2))
+    points = Points(np.vstack([crowd, [[0.5, -0.5]]]), 0, np.array([[0.5, 0.5]]))
+    lines = shown(points, (60, 21))
+    assert lines[0].text.rstrip().endswith("data grey")
+    crowded, alone, behind = (
+        {s.style.color for line in part for s in line if s.text.strip()}
+        for part in (
+            [line.crop(0, 30) for line in lines[1:11]],
+            lines[11:],
+            [line.crop(30, 60) for line in lines[1:11]],
+        )
+    )
+    assert len(crowded) > 1
+    assert len(alone) == len(behind) == 1
+    assert not behind & (crowded | alone)
+    assert len(set(next(iter(behind)).triplet)) == 1  # grey
+
+
+def test_without_colours_data_behind_have_a_sign_of_their_own():
+    points = Points(np.array([[-0.5, 0.5]]), 0, np.array([[0.5, -0.5]]))
+    found = []
+
+    async def steps(pilot):
+        pilot.app.theme = "ansi-dark"
+        picture = pilot.app.query_one(Picture)
+        picture.show("", points)
+        await pilot.pause()
+        found.extend(line.text for line in lines_of(picture))
+
+    drive(PictureApp(), steps, (40, 9))
+    assert found[0].rstrip().endswith("data ░")
+    assert [line.strip() for line in found[1:] if line.strip()] == ["⠄", "░"]
 
 
 def test_text_that_others_wrote_is_shown_as_it_is():

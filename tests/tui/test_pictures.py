@@ -9,7 +9,7 @@ from asyncio import Event
 import pytest
 from bench import settle, use
 from live_runs import CREATED, RECIPE, add, live_run, metrics, write_status
-from snapshot_runs import add_picture
+from snapshot_runs import add_answers, add_picture
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from textual.strip import Strip
 from textual.widgets import Footer
@@ -26,9 +26,11 @@ SCREENS = {  # the keys that lead there, and what is seen last of it
     "dashboard_enlarged": (["enter"], "0.1"),
     "dashboard_keys": (["question_mark"], "Zoom in"),
     "dashboard_setting": (["e"], "optimizer.lr=0.0002"),
-    "profile": (["p"], "0.01809 to 2.405"),
+    "profile": (["p"], "0.209"),
     "journal": (["L"], "30 warning the loss is high"),
     "snapshots": (["i"], "▀"),
+    "film": (["i", "V"], "sigma 80"),
+    "latent_plane": (["i", "V", "V"], "the exact map"),
     "recipe": (["v"], "batch_size"),
     "runs": (["b"], "█▃"),
 }
@@ -69,6 +71,7 @@ def runs(tmp_path, monkeypatch):
         for step in (20, 40):
             for k in (1, 2):
                 add_picture(run, step, k)
+            add_answers(run, step, wrong=2)
     yield made
     monkeypatch.undo()
     time.tzset()
@@ -145,6 +148,19 @@ def test_no_colours(runs, picture, size, monkeypatch):
         assert not styled(app, lambda style: not (style.color.is_default and style.bgcolor.is_default))
 
     use(runs[:1], steps, size)
+
+
+@pytest.mark.parametrize("keys", ["iV", "iVV"], ids=["film", "latent_plane"])
+def test_no_colours_in_what_f_answers(runs, picture, keys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def steps(app, pilot):
+        for key in keys:
+            await pilot.press(key)
+            await settle(app, pilot)
+        assert await at_rest(app, pilot, "the exact map" if keys == "iVV" else "sigma 80") == picture
+
+    use(runs[:1], steps, (80, 24))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["160x45", "80x24"])

@@ -338,7 +338,7 @@ def test_points_keep_their_limits_over_the_steps(tmp_path):
         add_points(run, step, 1, xy)
 
     async def steps(pilot):
-        for key, limit in (("end", "±1.5"), ("left", "±3"), ("left", "±3"), ("end", "±3")):
+        for key, limit in (("end", "±0.8"), ("left", "±2"), ("left", "±2"), ("end", "±2")):
             await pilot.press(key)
             await until(pilot, lambda limit=limit: captions(pilot)[0:] and captions(pilot)[0].endswith(limit))
 

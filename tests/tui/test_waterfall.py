@@ -1,4 +1,5 @@
 import re
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -251,3 +252,78 @@ def test_few_rows_share_the_height(n):
         assert min(np.diff([y for y, label in enumerate(labels) if label]), default=4) >= 4
 
     alone(lambda: Waterfall("w"), steps, size=(60, 15))
+
+
+def bar_of(waterfall):
+    """Return the numbers of the colour bar in the lower edge, and the cells of shades at either side of the middle."""
+    edge = picture(waterfall)[-1]
+    found = [*re.finditer(r"(?<=[ ▏])([0-9.e+-]+[kMGT]?)(?= )", edge)]
+    cells = [range(a.end() + 1, b.start() - 1) for a, b in pairwise(found[:3])]
+    return [float(m.group()) for m in found[:3]], cells
+
+
+def bar_levels(waterfall, diverging=False):
+    grounds = [style.bgcolor for style in shades(waterfall.app.theme, diverging)]
+    edge = colours_at(waterfall, len(picture(waterfall)) - 1)
+    return [[grounds.index(edge[x][1]) for x in cells] for cells in bar_of(waterfall)[1]]
+
+
+@pytest.mark.parametrize("mode", ["value", "ratio", "row"])
+@pytest.mark.parametrize("width", [36, 44, 60, 140])
+def test_the_colour_bar_gives_each_number_the_shade_that_the_rows_give_it(mode, width):
+    async def steps(waterfall, pilot):
+        rows = np.array([[0.03, 0.3, 3.0], [0.03, 30.0, 300.0]], np.float32)
+        waterfall.set_reference((0, np.full(3, 3.0, np.float32)))
+        waterfall.action_mode(mode)
+        waterfall.show([*enumerate(rows)], is_still=True)
+        (low, middle, high), levels = bar_of(waterfall)[0], bar_levels(waterfall, diverging=mode == "ratio")
+        assert middle == pytest.approx(np.sqrt(low * high), rel=0.02)
+        assert levels[0][0] == 0
+        assert levels[1][-1] >= LEVELS - LEVELS // (2 * len(levels[1]))
+        assert levels[0][-1] < LEVELS // 2 <= levels[1][0]
+        assert (np.diff([*chain(*levels)]) > 0).all()
+        told = {"value": rows, "ratio": rows / 3, "row": rows / rows.max(axis=1, keepdims=True)}[mode]
+        by_the_bar = np.log(told / low) / np.log(high / low) * LEVELS
+        shown = np.array([shown_levels(waterfall, y, diverging=mode == "ratio") for y in (0, 4)])
+        third = shown.shape[1] // 6
+        assert np.abs(shown[:, [third, 3 * third, 5 * third]] + 0.5 - by_the_bar.clip(0, LEVELS)).max() <= 1
+        assert mode != "ratio" or middle == 1
+
+    alone(lambda: Waterfall("w"), steps, size=(width, 8))
+
+
+def test_the_colour_bar_says_that_what_is_negative_has_no_colour_and_shows_the_rest():
+    async def steps(waterfall, pilot):
+        waterfall.is_signed = True
+        waterfall.show([(0, np.array([-5.0, 0.01, 1.0], np.float32))])
+        assert " <0: blank 0.0" in picture(waterfall)[-1]
+        assert bar_of(waterfall)[0][2] < 2
+
+    alone(lambda: Waterfall("w"), steps)
+
+
+@pytest.mark.parametrize(("ascii", "theme"), [(False, "ansi-dark"), (True, "ansi-light")])
+def test_the_colour_bar_without_colours_has_every_sign_of_the_rows(ascii, theme):
+    async def steps(waterfall, pilot):
+        waterfall.show([(0, 10.0 ** np.linspace(-3, 3, 50, dtype=np.float32))])
+        edge = picture(waterfall)[-1]
+        signs = "".join(edge[x] for cells in bar_of(waterfall)[1] for x in cells)
+        assert "".join(sorted(set(signs), key=signs.index)) == shade_characters(ascii)
+        assert len(signs) == 24
+
+    alone(lambda: Waterfall("w"), steps, ascii=ascii, theme=theme)
+
+
+@pytest.mark.parametrize(("size", "is_seen"), [((20, 8), False), ((26, 8), False), ((60, 3), False), ((60, 5), True)])
+def test_the_colour_bar_gives_way_where_there_is_no_room_or_nothing_to_show(size, is_seen):
+    async def steps(waterfall, pilot):
+        waterfall.show([(0, np.array([np.nan, 0.0], np.float32))])
+        assert bar_of(waterfall)[0] == []
+        waterfall.show(rows_of(3))
+        assert len(bar_of(waterfall)[0]) == 3 * is_seen
+        if is_seen:  # what the cursor reads goes before it
+            waterfall.set_cursor((0, 3))
+            assert "step 0  t 3 to 4" in picture(waterfall)[-1]
+            assert len(picture(waterfall)[-1]) == size[0]
+
+    alone(lambda: Waterfall("w"), steps, size=size)

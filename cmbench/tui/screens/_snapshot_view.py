@@ -4,22 +4,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cmbench.rundir.snapshots import Album, SnapshotFile
+from cmbench.rundir.snapshots import Album, AnswerFile, SnapshotFile
+from cmbench.tui.widgets.drawing import Drawing, load
+from cmbench.tui.widgets.film import load_film, load_plane
 
 _NOTHING = Album()
 
 
+KINDS = ("samples", "film", "plane")  # what is seen of a step: samples, f along trajectories, the latent plane
+_CALLED = {"samples": "samples", "film": "film strip", "plane": "latent plane"}
+
+
 class Wanted(NamedTuple):
-    """A picture to show: its caption, and its file or why there is none."""
+    """A picture to show: its caption, and its file or why there is none; of a plane, whether it is the exact one."""
 
     caption: str
-    file: SnapshotFile | None
+    file: SnapshotFile | AnswerFile | None
     missing: str
+    kind: str = "samples"
+    exact: bool = False
 
     @property
     def path(self) -> str:
         """Where the picture lies."""
-        return str(self.file.picture) if self.file else self.missing
+        if self.file is None:
+            return self.missing
+        return str(self.file.picture if isinstance(self.file, SnapshotFile) else self.file.answers)
+
+    def drawing(self) -> Drawing:
+        """Read the file."""
+        if isinstance(self.file, SnapshotFile):
+            return load(*self.file)
+        if self.file is None:
+            return self.missing
+        return load_plane(self.file, self.exact) if self.kind == "plane" else load_film(self.file)
 
 
 @dataclass
@@ -48,6 +66,25 @@ class SnapshotView:
     only: int = 0
     turned: int = 0
     linked: bool = False
+    kind: str = KINDS[0]
+
+    @property
+    def called(self) -> str:
+        """What is seen of a step, in words."""
+        return _CALLED[self.kind]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is to be seen of the runs that are looked at."""
+        albums = [self._album(run) for run in self.sides]
+        there = {"film": any(a.films for a in albums), "plane": any(a.planes for a in albums)}
+        return [kind for kind in KINDS if there.get(kind, True)]
+
+    def next_kind(self) -> bool:
+        """See the next of `kinds`, and return whether there is another one."""
+        kinds = self.kinds
+        self.kind = kinds[(kinds.index(self.kind) + 1) % len(kinds)] if self.kind in kinds else KINDS[0]
+        return len(kinds) > 1
 
     @property
     def steps(self) -> list[int]:
@@ -165,10 +202,25 @@ class SnapshotView:
         return f"{'B' if step == self.pinned else ' '}{step:>9,} {drawn:<7} {figure}{self._star(album, step)}"
 
     def _row(self, room: int, run: int, step: int, letter: str) -> list[Wanted]:
+        if self.kind != "samples":
+            return self._answers(run, step, letter)
         files = self._album(run).files.get(step, {})
         return [
             Wanted(self._caption(run, step, k, letter), files.get(k), f"{step:08d}_{k}step.png is missing")
             for k in self.columns(room)
+        ]
+
+    def _answers(self, run: int, step: int, letter: str) -> list[Wanted]:
+        album, dot = self._album(run), ", " if self.ascii else " · "
+        name = self.names[run] if len(self.names) > 1 else ""
+        missing = f"no {self.called} of step {step:,}"
+        caption = f"{letter} ".lstrip() + dot.join(filter(None, [f"step {step:,}", name]))
+        if self.kind == "film":
+            return [Wanted(caption, album.films.get(step), missing, "film")]
+        file = album.planes.get(step)
+        return [
+            Wanted(f"{caption}{dot}f", file, missing, "plane"),
+            Wanted("latents within 3 sigma", file, missing, "plane", exact=True),
         ]
 
     def _caption(self, run: int, step: int, sampler_steps: int, letter: str) -> str:

@@ -165,6 +165,9 @@ class CompareScreen(ReadingScreen):
             known = [floors.of_row(view.floors, key) for view in self.views]
             if any(known):
                 rows[f"{key} floor"] = [floors.in_words(floor, number, self.bench.ascii) for floor in known]
+        has_machine = [bool(view.series.machine.curves) for view in self.views]
+        if any(view.is_over and not has for view, has in zip(self.views, has_machine, strict=True)):
+            rows["machine history"] = ["in the charts" if has else "none in this run" for has in has_machine]
         if any(view.floors for view in self.views):
             mark = floors.PLAIN_MARK if self.bench.ascii else floors.MARK
             self.query_one("#summary").border_title = f"last, best, step of best ({mark} within the floor)"

@@ -18,7 +18,7 @@ from cmbench.rundir.snapshots import Album, AlbumReader, has_any
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
 from cmbench.tui.screens.base import close_help
 from cmbench.tui.text import content, short
-from cmbench.tui.widgets.drawing import Points, load
+from cmbench.tui.widgets.drawing import Points
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.picture_row import PictureRows, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
@@ -69,6 +69,7 @@ class SnapshotsScreen(Screen[None]):
         _bind("shift+tab", "turn(-1)", "sampler before", "turn_back"),
         *(_bind(str(n), f"only({n})", f"{n}-step alone", f"only_{n}") for n in range(1, 10)),
         _bind("0", "only(0)", "steps", "all", "0-9"),
+        _bind("V", "view", "film", "view", "V"),
         _bind("m", "pin", "pin", "pin", "m"),
         _bind("B", "blink", "blink", "blink", "B"),
         _bind("J", "link", "link", "link", "J"),
@@ -164,6 +165,12 @@ class SnapshotsScreen(Screen[None]):
         self.view.only = sampler_steps
         self._arrange()
 
+    def action_view(self) -> None:
+        """Show the next of samples, film strip and latent plane."""
+        if not self.view.next_kind():
+            self.notify("no film strip was recorded with these snapshots", timeout=3)
+        self._arrange()
+
     def action_pin(self) -> None:
         """Keep the current step as B of the blink comparator; the same again lets it go."""
         self.view.pin()
@@ -232,12 +239,10 @@ class SnapshotsScreen(Screen[None]):
     @work(group="pictures", exclusive=True)
     async def _show(self, wanted: Sequence[Sequence[Wanted]]) -> None:
         """Read files in a thread, then show them."""
-        rows = await asyncio.to_thread(
-            lambda: [[Shown(w.caption, load(*w.file) if w.file else w.missing) for w in row] for row in wanted]
-        )
+        rows = await asyncio.to_thread(lambda: [[Shown(w.caption, w.drawing()) for w in row] for row in wanted])
         for drawing in (shown.drawing for row in rows for shown in row):
             if isinstance(drawing, Points):
-                self._extent = extent_for(drawing.xy, self._extent)
+                self._extent = extent_for(drawing.xy, self._extent, drawing.data)
         await self.query_one(PictureRows).show(rows, self._extent)
 
     def _slider(self, width: int) -> str:
@@ -250,7 +255,8 @@ class SnapshotsScreen(Screen[None]):
     def _title(self) -> str:
         state = [f"B = {self.view.pinned:,}"] if self.view.pinned is not None else []
         state += ["blink"] if self.blinking else []
-        return "  ".join([" | ".join(self.view.titles), "snapshots", *state])
+        name = "snapshots" if self.view.kind == "samples" else self.view.called
+        return "  ".join([" | ".join(self.view.titles), name, *state])
 
     def _tell(self, name: str, *lines: str) -> None:
         """Set some lines of text, if they differ."""

@@ -70,7 +70,7 @@ class SpikeScreen(BenchScreen):
             file = found[at][min(found[at])]
             drawing = await asyncio.to_thread(load, *file)
             if isinstance(drawing, Points):
-                extent = extent_for(drawing.xy, extent)
+                extent = extent_for(drawing.xy, extent, drawing.data)
             shown.append(Shown(f"{name}: step {at:,}, {min(found[at])}-step", drawing))
         with suppress(NoMatches):  # left meanwhile
             await self.query_one(PictureRow).show(shown, extent)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from cmbench.rundir.files import read
+from cmbench.tui.widgets.film import Film, Plane
 from cmbench.tui.widgets.tiles import split
 
 _LARGEST = 1 << 26  # bytes of a file
@@ -30,13 +31,14 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points (n, 2), and how many more there are that are not finite."""
+    """Points (n, 2), how many more there are that are not finite, and what they are to be like (m, 2), if told."""
 
     xy: np.ndarray
     lost: int
+    data: np.ndarray | None = None
 
 
-Drawing = Pixels | Points | str
+Drawing = Pixels | Points | Film | Plane | str
 
 
 @lru_cache(maxsize=_KEPT)
@@ -64,12 +66,25 @@ def _pixels(path: Path) -> Pixels:
 
 def _points(path: Path) -> Points | None:
     try:
-        samples = load_safetensors(read(path, _LARGEST))["samples"]
-        xy = samples.reshape(len(samples), -1)[:_MOST_POINTS, :2].astype(float)
+        tensors = load_safetensors(read(path, _LARGEST))
+        xy = _in_the_plane(tensors["samples"])
     except (OSError, KeyError, TypeError, ValueError, SafetensorError):
         return None
-    if xy.shape[1] == 1:  # on a line: the rank is the second coordinate, which draws the distribution function
+    finite = np.isfinite(xy).all(axis=1)
+    if xy.shape[1] != 2:
+        return None
+    try:
+        data = _in_the_plane(tensors["data"])
+    except (KeyError, TypeError, ValueError):
+        data = np.empty((0, 0))
+    is_told = data.shape[1] == 2 and bool(np.isfinite(data).all())
+    return Points(xy[finite], int((~finite).sum()), data if is_told else None)
+
+
+def _in_the_plane(samples: np.ndarray) -> np.ndarray:
+    """Return the first two coordinates of some samples; of those on a line the value and its rank, a distribution."""
+    xy = samples.reshape(len(samples), -1)[:_MOST_POINTS, :2].astype(float)
+    if xy.shape[1] == 1:
         rank = xy.argsort(axis=0).argsort(axis=0)
         xy = np.concatenate([xy, 2 * (rank + 0.5) / len(rank) - 1], axis=1)
-    finite = np.isfinite(xy).all(axis=1)
-    return Points(xy[finite], int((~finite).sum())) if xy.shape[1] == 2 else None
+    return xy

@@ -1,7 +1,10 @@
 """The keys of what has the focus, in the last line of a screen."""
 
 from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.screen import Screen
 from textual.widgets import Footer
+from textual.widgets._footer import FooterKey
 
 _EVERYWHERE = ("help", "quit")
 
@@ -17,8 +20,23 @@ class KeyBar(Footer):
     def __init__(self, *first: str, show_command_palette: bool = True) -> None:
         super().__init__(show_command_palette=show_command_palette)
         self._first = (*_EVERYWHERE, *first)
+        self._made_of: list[tuple[Binding, bool, str]] = []
 
     def compose(self) -> ComposeResult:
         """Put the keys in order."""
         places = {action: place for place, action in enumerate(self._first)}
-        yield from sorted(super().compose(), key=lambda key: places.get(getattr(key, "action", ""), len(places)))
+        if self._bindings_ready:
+            self._made_of = _bindings(self.screen)
+        for key in sorted(super().compose(), key=lambda key: places.get(getattr(key, "action", ""), len(places))):
+            if isinstance(key, FooterKey):  # else each is styled twice more: as compact, and as not compact
+                key.set_reactive(FooterKey.compact, self.compact)
+            yield key
+
+    def bindings_changed(self, screen: Screen) -> None:
+        """Make the keys anew where they are others; Textual would at every change of the focus."""
+        if _bindings(screen) != self._made_of:
+            super().bindings_changed(screen)
+
+
+def _bindings(screen: Screen) -> list[tuple[Binding, bool, str]]:
+    return [(binding, enabled, tooltip) for _, binding, enabled, tooltip in screen.active_bindings.values()]

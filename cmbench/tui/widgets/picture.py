@@ -1,6 +1,7 @@
 """A picture or a scatter in whatever room it has, with a line above that says what it is."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -11,9 +12,11 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from cmbench.tui.colours import DARK, LEVELS, shades
 from cmbench.tui.text import plain
-from cmbench.tui.widgets import pixels, raster, scatter, tiles
+from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
+from cmbench.tui.widgets.film import Film, Plane
 
 _KEPT = 4  # both sides of a blink, and what came before
 _CAPTION = Style(bold=True)
@@ -64,7 +67,7 @@ class Picture(Widget):
 
     def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
         """Return a note on what is shown, and the lines of the drawing itself."""
-        width, height = self.size.width, max(0, self.size.height - 1)
+        width, height, app = self.size.width, max(0, self.size.height - 1), self.app
         if not width or not height:
             return "", []
         if isinstance(self._drawing, Pixels):
@@ -73,10 +76,46 @@ class Picture(Widget):
             lines = raster.ramp(fitted.image, style, dark) if crude else raster.half_blocks(fitted.image, style)
             return _note_on_samples(fitted), lines
         if isinstance(self._drawing, Points):
-            draw = scatter.characters if ascii else scatter.braille
-            text = draw(self._drawing.xy, self._extent, width, height)
-            return _note_on_points(self._drawing, self._extent, ascii), [[Segment(line, style)] for line in text]
+            points, ends = self._drawing, scatter.window(self._extent, width, height)
+            behind_as = "-" if ascii else "░" if colourless else ""  # dots in grey are dots, where there is no grey
+            cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data, behind_as)
+            note = _note_on_points(points, ends, ascii, behind_as)
+            return note, _shaded(cells, style, self._densities(colourless, dark))
+        if isinstance(self._drawing, Film):
+            return self._draw_film(self._drawing, style, ascii, colourless, dark)
+        if isinstance(self._drawing, Plane):
+            colours = None if colourless else film.mode_colours(app.theme, dark)
+            return _note_on_plane(self._drawing, colourless), film.plane_lines(
+                self._drawing, width, height, style, colours
+            )
         return "", [[Segment(plain(self._drawing), style + _NOTE)]]
+
+    def _draw_film(
+        self, drawing: Film, style: Style, ascii: bool, colourless: bool, dark: bool
+    ) -> tuple[str, list[list[Segment]]]:
+        width, height = self.size.width, self.size.height - 2  # a line for the noise levels
+        if height < 1:
+            return "", []
+        crude = ascii or colourless
+        if crude and drawing.x.ndim == 3:
+            text, latents, labels = film.characters(drawing, width, height)
+            label = _noise_levels(labels, len(text[0]), "sigma ")
+            drawn = [[Segment(line, style)] for line in text]
+            return _note_on_film(drawing, latents, "+"), [[Segment(label, style + _NOTE)], *drawn]
+        colours = film.mode_colours(DARK if crude else self.app.theme, dark or crude)
+        made = film.strip(drawing, width, 2 * height, colours)
+        lines = raster.ramp(made.image, style, dark) if crude else raster.half_blocks(made.image, style)
+        label = _noise_levels(made.labels, made.image.shape[1], "sigma ")
+        return _note_on_film(drawing, made.latents, "grey"), [[Segment(label, style + _NOTE)], *lines]
+
+    def _densities(self, colourless: bool, dark: bool) -> list[Style]:
+        """Return the styles of rising densities, and last that of what lies behind."""
+        if colourless:
+            return [Style(), Style(), Style(), Style(bold=True), Style(bold=True), _NOTE]
+        own = shades(self.app.theme, False)
+        places = np.linspace(0.4, 1, scatter.DENSITIES) if dark else np.linspace(0.65, 0, scatter.DENSITIES)
+        chosen = [own[round(float(place) * (LEVELS - 1))].bgcolor for place in places]
+        return [*(Style(color=colour) for colour in chosen), _NOTE]
 
     def _head(self, note: str, style: Style) -> Strip:
         note = f" {note}" if note else ""
@@ -154,9 +193,50 @@ def _note_on_samples(fitted: tiles.Fitted) -> str:
     return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
 
 
-def _note_on_points(points: Points, extent: float, ascii: bool) -> str:
-    parts = [f"{'+-' if ascii else '±'}{extent:g}"]
-    if outside := scatter.outside(points.xy, extent):
+def _note_on_film(drawing: Film, shown: int, end_as: str) -> str:
+    above = {
+        "exact": "exact trajectory",
+        "teacher": "the teacher's trajectory",
+        "noised": "x_0 + sigma z of fixed pairs",
+    }
+    of = drawing.x.shape[1]
+    some = f"{shown} of {of} latents, " if shown < of else ""
+    end = f", its end {end_as}" if drawing.has_ends else ""
+    return f"{some}{above[drawing.trajectory]} above {'D' if drawing.is_denoiser else 'f'}(x_t, t){end}"
+
+
+def _note_on_plane(plane: Plane, colourless: bool) -> str:
+    if plane.modes is plane.exact:
+        return "the exact map"
+    return f"{100 * plane.wrong.mean():.3g} % of cells wrong: {'capitals' if colourless else 'x'}"
+
+
+def _noise_levels(labels: list[tuple[int, float]], width: int, sign: str) -> str:
+    """Return a line with the noise level above each column's middle, where there is room for it."""
+    line = ""
+    for i, (middle, sigma) in enumerate(labels):
+        text = f"{sign if i == 0 else ''}{sigma:.3g}"
+        start = max(len(line) + bool(line), middle - len(text) // 2)
+        if start + len(text) <= width:
+            line = line.ljust(start) + text
+    return line.ljust(width)
+
+
+def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[list[Segment]]:
+    lines = []
+    for characters, levels in zip(cells.characters, cells.density, strict=True):
+        levels = np.where(characters == " ", scatter.DENSITIES, levels)  # a space is of the style before it
+        edges = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(levels)]
+        parts = [(int(levels[start]), "".join(characters[start:stop])) for start, stop in pairwise(edges)]
+        lines.append([Segment(text, base if text.isspace() else base + densities[level]) for level, text in parts])
+    return lines
+
+
+def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool, behind_as: str) -> str:
+    parts = [f"{'+-' if ascii else '±'}{min(ends):g}"]
+    if points.data is not None:
+        parts.append(f"data {behind_as or 'grey'}")
+    if outside := scatter.outside(points.xy, ends):
         parts.append(f"{outside} outside")
     if points.lost:
         parts.append(f"{points.lost} not finite")

@@ -1,43 +1,104 @@
 """Points as characters, both axes to one scale: braille dots, or plain characters by number."""
 
-import numpy as np
+from dataclasses import dataclass
 
-EXTENT = 1.5  # the square [-1.5, 1.5]^2: data have standard deviation 0.5
-_LARGEST = 8 * EXTENT
+import numpy as np
+from numpy.typing import NDArray
+
+EXTENT = 0.8  # the square [-.8, .8]^2 holds data on a ring or a grid, whose standard deviation is 0.5
+DENSITIES = 5
+_EXTENTS = (EXTENT, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0)  # few: another scale is another picture
 _INSIDE = 0.98  # of the points; single ones may lie anywhere early in training
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # of a braille cell, by row and column
 _COUNTS = " .:+*#@"  # none, 1, 2-3, 4-7, 8-15, 16-31, more
 
 
-def extent_for(xy: np.ndarray, extent: float = EXTENT) -> float:
-    """Double `extent` until nearly all points lie within, but not for points that flew far away."""
-    reach = float(np.quantile(np.abs(xy).max(axis=1), _INSIDE)) if len(xy) else 0.0
-    while reach > extent < _LARGEST:
-        extent *= 2
-    return extent
+@dataclass(frozen=True)
+class Cells:
+    """A drawing of points, (height, width) each.
+
+    Attributes:
+        characters: braille or plain; a space where there is nothing.
+        density: from 0 to DENSITIES - 1 where there are points, -1 where something lies behind them alone.
+    """
+
+    characters: NDArray[np.str_]
+    density: NDArray[np.int64]
 
 
-def outside(xy: np.ndarray, extent: float) -> int:
-    """Return how many points lie outside the square."""
-    return int((np.abs(xy) > extent).any(axis=1).sum())
+def extent_for(xy: np.ndarray, extent: float = EXTENT, behind: np.ndarray | None = None) -> float:
+    """Return the first of few extents, none less than `extent`, in which nearly all points lie; not those far away.
+
+    Nearly all of those `behind` lie in it as well.
+    """
+    sets = [points for points in (xy, behind) if points is not None and len(points)]
+    reach = max((float(np.quantile(np.abs(points).max(axis=1), _INSIDE)) for points in sets), default=0.0)
+    return next((each for each in _EXTENTS if each >= max(reach, extent)), max(extent, _EXTENTS[-1]))
 
 
-def braille(xy: np.ndarray, extent: float, width: int, height: int) -> list[str]:
-    """Draw points in the largest square of cells that fits, twice as many columns as rows, eight dots a cell."""
-    rows = min(height, width // 2)
-    dots = _count(xy, extent, 4 * rows) > 0
-    cells = (dots.reshape(rows, 4, 2 * rows, 2) * _DOTS[None, :, None, :]).sum(axis=(1, 3))
-    return ["".join(chr(0x2800 + int(cell)) if cell else " " for cell in line) for line in cells]
+def window(extent: float, width: int, height: int) -> tuple[float, float]:
+    """Return how far so many cells, twice as high as wide, reach on both axes: `extent` on the shorter one."""
+    side = min(height, width / 2)
+    return (extent * width / (2 * side), extent * height / side) if side > 0 else (extent, extent)
 
 
-def characters(xy: np.ndarray, extent: float, width: int, height: int) -> list[str]:
-    """Draw points in the same square, each cell by how many it holds."""
-    rows = min(height, width // 2)
-    counts = _count(xy, extent, 2 * rows).reshape(rows, 2, 2 * rows).sum(axis=1)
-    return ["".join(_COUNTS[min(int(n).bit_length(), len(_COUNTS) - 1)] for n in line) for line in counts]
+def outside(xy: np.ndarray, ends: tuple[float, float]) -> int:
+    """Return how many points lie outside a window."""
+    return int((np.abs(xy) > ends).any(axis=1).sum())
 
 
-def _count(xy: np.ndarray, extent: float, side: int) -> np.ndarray:
-    """Count points in side x side squares, the first row the upper one."""
-    counts, _, _ = np.histogram2d(-xy[:, 1], xy[:, 0], bins=max(1, side), range=[[-extent, extent]] * 2)
-    return counts.astype(int)[:side, :side]
+def draw(
+    xy: np.ndarray,
+    extent: float,
+    width: int,
+    height: int,
+    ascii: bool = False,
+    behind: np.ndarray | None = None,
+    behind_as: str = "",
+) -> Cells:
+    """Draw points in all cells that there are.
+
+    Args:
+        xy: (n, 2).
+        extent: of the shorter axis; the longer one goes on to the same scale.
+        width: columns of cells.
+        height: rows.
+        ascii: whether plain characters stand for numbers of points, in place of eight dots a cell.
+        behind: other points (m, 2), seen in cells without any of the first.
+        behind_as: the character that stands for them; "": dots as well.
+    """
+    ends = window(extent, width, height)
+    dots, own = _count(xy, ends, width, height)
+    characters = np.array(list(_COUNTS))[np.minimum(_bits(own), len(_COUNTS) - 1)] if ascii else _braille(dots)
+    levels = np.full(own.shape, -1, np.int64)
+    seen = own > 0
+    if seen.any():
+        most = max(1.0, float(np.quantile(own[seen], 0.98)))
+        shares = np.log1p(own[seen]) / np.log1p(most)
+        levels[seen] = np.minimum((np.clip(shares, 0, 1) * DENSITIES).astype(np.int64), DENSITIES - 1)
+    if behind is not None:
+        dots, other = _count(behind, ends, width, height)
+        below = np.where(other > 0, behind_as, " ") if behind_as else _braille(dots)
+        characters = np.where(seen, characters, below)
+    return Cells(characters, levels)
+
+
+def _braille(dots: NDArray[np.int64]) -> NDArray[np.str_]:
+    height, width = dots.shape[0] // 4, dots.shape[1] // 2
+    codes = ((dots > 0).reshape(height, 4, width, 2) * _DOTS[None, :, None, :]).sum(axis=(1, 3))
+    return np.array([[chr(0x2800 + int(code)) if code else " " for code in row] for row in codes]).reshape(codes.shape)
+
+
+def _bits(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.ceil(np.log2(counts + 1)).astype(np.int64)
+
+
+def _count(
+    xy: np.ndarray, ends: tuple[float, float], width: int, height: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many points lie on each dot, (4 height, 2 width), and in each cell, the first row the upper one."""
+    ranges = [[-ends[1], ends[1]], [-ends[0], ends[0]]]
+    shape = (max(1, 4 * height), max(1, 2 * width))
+    counts, _, _ = np.histogram2d(-xy[:, 1], xy[:, 0], bins=shape, range=ranges)
+    dots = counts.astype(np.int64)[: 4 * height, : 2 * width]
+    return dots, dots.reshape(height, 4, width, 2).sum(axis=(1, 3))

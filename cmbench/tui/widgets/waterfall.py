@@ -12,7 +12,8 @@ from textual.message import Message
 from cmbench.tui import bin_axis
 from cmbench.tui.colours import LEVELS, shade_characters, shades
 from cmbench.tui.scales import limits, number
-from cmbench.tui.widgets.grid import Grid, GridWidget
+from cmbench.tui.widgets import colour_bar
+from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
 
 Mode = Literal["value", "ratio", "row"]
 MODES: tuple[Mode, ...] = ("value", "ratio", "row")
@@ -29,7 +30,7 @@ class Waterfall(GridWidget, can_focus=True):
     stays in sight whole. A column that holds several bins shows the highest of them.
 
     Colours follow the logarithm of the value, of its ratio to a reference row (one is white), or of its share in its
-    row's largest.
+    row's largest. A colour bar in the lower edge says which value has which.
 
     Args:
         title: what stands in the frame.
@@ -72,6 +73,7 @@ class Waterfall(GridWidget, can_focus=True):
         self._is_still = False
         self._limits: tuple[float, float] | None = None
         self._limits_of: Mode = self.mode
+        self._bar: tuple[float, float] | None = None  # log10 of the ends of the shades that are drawn
 
     def show(self, rows: Rows, is_still: bool = False) -> None:
         """Show rows (step, bins), ascending. Where no more will come, they take the whole height."""
@@ -121,16 +123,19 @@ class Waterfall(GridWidget, can_focus=True):
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
         """Return a row of cells for each line, or several where there is room, and the axis of t."""
         grid = Grid.blank(width, height)
-        coloured = self.app.native_ansi_color is False and not self.app.no_color
         palette = [Style.null(), self.style("muted"), self.style("strong")]
-        palette += shades(self.app.theme, self._shown == "ratio") if coloured else [Style.null()] * LEVELS
+        palette += shades(self.app.theme, self._shown == "ratio") if self._coloured else [Style.null()] * LEVELS
         columns, rows = width - _LABEL - 1, height - 1
         lines, of_cells = self._lines(rows)
+        self._bar = None
         if columns < 4 or rows < 1 or not lines or not len(lines[0][1]):
+            self.frame_note = ""
             return grid, palette
         values = self._values(np.stack([bins for _, bins in lines]).astype(np.float64))
         place = np.arange(columns) * values.shape[1] // columns  # the first bin of each column
         levels = np.maximum.reduceat(self._levels(values), place, axis=1)
+        if (levels >= 0).any() and self._limits is not None:
+            self._bar = self._limits
         cursor = None if self.cursor is None else _nearest([step for step, _ in lines], self.cursor[0])
         free = 0
         for y, line in enumerate(of_cells):
@@ -138,7 +143,7 @@ class Waterfall(GridWidget, can_focus=True):
             label = number(lines[line][0]) if is_first and y >= free else ""
             free = y + 4 if label else free
             grid.write(0, y, f"{label[:_LABEL]:>{_LABEL}}{'|' if self.ascii else '│'}", _AXIS)
-            self._write_levels(grid, y, levels[line], coloured)
+            self._write_levels(grid, _LABEL + 1, y, levels[line])
             if line == cursor and is_first:
                 grid.write(_LABEL, y, ">" if self.ascii else "▸", _CURSOR)
         self._draw_axis(grid, rows, columns, values.shape[1], place)
@@ -197,9 +202,14 @@ class Waterfall(GridWidget, can_focus=True):
         levels = np.minimum(np.clip(np.nan_to_num(share), 0, 1) * LEVELS, LEVELS - 1)
         return np.where(np.isnan(share), -1, levels).astype(np.int64)
 
-    def _write_levels(self, grid: Grid, y: int, levels: NDArray[np.int64], coloured: bool) -> None:
-        part = slice(_LABEL + 1, _LABEL + 1 + len(levels))
-        if coloured:
+    @property
+    def _coloured(self) -> bool:
+        """Whether shades are colours, and not signs: a terminal's own sixteen colours make no map."""
+        return self.app.native_ansi_color is False and not self.app.no_color
+
+    def _write_levels(self, grid: Grid, x: int, y: int, levels: NDArray[np.int64]) -> None:
+        part = slice(x, x + len(levels))
+        if self._coloured:
             grid.styles[y, part] = np.where(levels < 0, 0, _SHADE + levels)
             return
         signs = shade_characters(self.ascii)
@@ -213,6 +223,21 @@ class Waterfall(GridWidget, can_focus=True):
             own = np.flatnonzero(place == first)
             grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
 
+    def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
+        """Write the colour bar into the lower edge, where the note leaves room for it: it takes none of the rows."""
+        grid, framed = super()._in_frame(inner, palette)
+        height, width = grid.styles.shape
+        note = len(laid_out(self.frame_note))
+        x, room = 2, width - 4 - (note + 3 if note else 0)
+        for part in colour_bar.parts(*self._bar, room, self.is_signed) if self._bar else []:
+            if isinstance(part, str):
+                grid.write(x, height - 1, part, len(framed) - 1)  # as the note
+            else:
+                grid.write(x, height - 1, " " * len(part), 0)  # in place of the frame
+                self._write_levels(grid, x, height - 1, part)
+            x += len(part)
+        return grid, framed
+
     def _label_frame(self, pointed: tuple[int, NDArray[np.float32]] | None) -> None:
         against = ""
         if self.mode == "ratio":
@@ -221,9 +246,8 @@ class Waterfall(GridWidget, can_focus=True):
         self.frame_title = f"{self.title}{named}"
         if self.cursor is not None and pointed is not None:
             self.frame_note = self._reading(*pointed, self.cursor[1])
-        elif self._limits is not None:
-            low, high = (number(10.0**end) for end in self._limits)
-            self.frame_note = f"{low} to {high}"
+        else:
+            self.frame_note = ""
 
     def _reading(self, step: int, bins: NDArray[np.float32], bin: int) -> str:
         """Return the value at the cursor, with the row that the cursor points at: that next to where it was put."""
