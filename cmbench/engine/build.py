@@ -13,6 +13,7 @@ import tomli_w
 import torch
 
 from cmbench import config, consent, recipe
+from cmbench.contracts import Data, HasLowest, HasSwitches, HasTimes, Located
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
@@ -96,7 +97,8 @@ def complete_new(given: Recipe, where: str) -> Recipe:
     """
     whole = located(complete(given, where), Path.cwd())
     with naming(where):
-        switches = getattr(settings("objective", whole)[0], "switches", {}).values()
+        objective, _ = settings("objective", whole)
+        switches = objective.switches.values() if isinstance(objective, HasSwitches) else ()
         spared = {override.partition("=")[0] for overrides in switches for override in overrides}
         for table in COMPONENTS:
             config.refuse_idle(settings(table, whole)[1], table, spared)
@@ -111,7 +113,7 @@ def located(whole: Recipe, base: Path) -> Recipe:
     A class of one's own says so by `Config.located`, or keeps its paths as they are.
     """
     _, own = settings("data", whole)
-    if not hasattr(own, "located"):
+    if not isinstance(own, Located):
         return whole
     return whole.model_copy(update={"data": {"kind": whole.data["kind"], **own.located(base).model_dump(mode="json")}})
 
@@ -153,7 +155,7 @@ def _check_levels(given: Recipe) -> None:
 def sigma_lowest(given: Recipe) -> float:
     """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
     objective, own = settings("objective", given)
-    return objective.sigma_lowest(own) if hasattr(objective, "sigma_lowest") else given.path.sigma_min
+    return objective.sigma_lowest(own) if isinstance(objective, HasLowest) else given.path.sigma_min
 
 
 def _check_objective(given: Recipe) -> None:
@@ -197,7 +199,7 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
     return torch.device(name)
 
 
-def data(complete_recipe: Recipe, device: torch.device) -> Any:
+def data(complete_recipe: Recipe, device: torch.device) -> Data:
     """Build the data set of a complete recipe.
 
     Raises:
@@ -238,7 +240,8 @@ def is_conditional(complete_recipe: Recipe) -> bool:
 def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
     """Build the model of a complete recipe for samples of `shape`, its weights drawn from the recipe's seed."""
     cls, own = settings("network", complete_recipe)
-    times = getattr(component("objective", complete_recipe.objective["kind"])[0], "times", 1)
+    objective, _ = component("objective", complete_recipe.objective["kind"])
+    times = objective.times if isinstance(objective, HasTimes) else 1
     path = complete_recipe.path
     with forked_seed(complete_recipe.seed):
         arguments = (own, shape, classes if is_conditional(complete_recipe) else 0)

@@ -1,10 +1,9 @@
 """A small classifier of pictures, for its features: what tells the classes apart matters more than the pixels."""
 
-from typing import Any
-
 import torch
 from torch.nn.functional import cross_entropy
 
+from cmbench.contracts import Data
 from cmbench.errors import UsageError
 from cmbench.features.classifier import About, Classifier
 from cmbench.finite import Finite, as_float
@@ -13,7 +12,7 @@ from cmbench.randomness import StepRandom, forked_seed
 _BATCH, _LR, _WIDTH = 128, 1e-3, 32
 
 
-def train(data: Any, steps: int, seed: int) -> Classifier:
+def train(data: Data, steps: int, seed: int) -> Classifier:
     """Train two convolutions and two linear layers; the features are the 64 numbers that the last layer gets.
 
     Raises:
@@ -33,8 +32,9 @@ def train(data: Any, steps: int, seed: int) -> Classifier:
 
 
 @torch.no_grad()
-def accuracy(net: Classifier, data: Finite) -> float:
+def accuracy(net: Classifier, data: Data) -> float:
     """Return the share of held-out samples that are put into their class."""
+    assert isinstance(data, Finite)  # or `train` says no
     x, labels = data.test.split(1024), data.test_labels.split(1024)
     right = (
         net(as_float(some.to(data.device))).argmax(dim=1).cpu() == own for some, own in zip(x, labels, strict=True)

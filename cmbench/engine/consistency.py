@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Data
 from cmbench.evaluation.consistency_error import TrueConsistencyError
 from cmbench.evaluation.self_consistency import SelfConsistencyError
 from cmbench.model import Model
@@ -28,7 +29,7 @@ class Starts(NamedTuple):
     noise: torch.Generator
 
 
-def draw_starts(data: Any, n: int, device: torch.device, seed: int, conditional: bool) -> Starts:
+def draw_starts(data: Data, n: int, device: torch.device, seed: int, conditional: bool) -> Starts:
     """Draw n training samples, and the noise on the CPU, as a function of the seed alone."""
     x_0, labels = data.batch(n, StepRandom(device, seed, 0))
     noise = StepRandom(torch.device("cpu"), seed, 0).generator("trajectories")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cmbench.contracts import Data
 from cmbench.engine import build, fingerprint
 from cmbench.errors import ConflictError, UsageError
 from cmbench.recipe import Recipe
@@ -12,7 +13,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address
 
 
-def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed: bool) -> tuple[Any, list[str]]:
+def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed: bool) -> tuple[Data, list[str]]:
     """Build the data of a run, and return them with lines for the journal.
 
     Args:
@@ -44,7 +45,7 @@ def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed
     return data, [] if then else ["data: the run had no fingerprint of them; it is taken from these"]
 
 
-def _built(run: RunDir, recipe: Recipe, again: str) -> Any:
+def _built(run: RunDir, recipe: Recipe, again: str) -> Data:
     try:
         device = build.device_of(recipe.train.device)
     except UsageError as error:

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Data, HasOracle
 from cmbench.engine import build, features, fingerprint, memory, weights
 from cmbench.engine.consistency import Constancy, Levels, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge, OfClass, labels_as_data
 from cmbench.engine.sample import default_sigmas, draw
-from cmbench.engine.teacher import load_teacher
+from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
 from cmbench.measures import Floor
 from cmbench.randomness import StepRandom
@@ -68,7 +68,7 @@ class Evaluation:
         self._places, self._other_data = places, other_data
 
     @cached_property
-    def _data(self) -> Any:
+    def _data(self) -> Data:
         recipe, again = build.of_run(self._run, self._places), f"cmbench eval {address(self._run)}"
         try:
             data = build.data(recipe, self._device)
@@ -146,6 +146,7 @@ class Evaluation:
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
+        assert isinstance(self._data, HasOracle)  # or `_why_not` says so
         truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
@@ -165,13 +166,13 @@ class Evaluation:
         if objective.sampler == "ode":
             return f"objective '{self._recipe.objective['kind']}' trains no consistency function"
         if name == "consistency_error":
-            return "" if hasattr(self._data, "oracle") else "its data have no oracle"
+            return "" if isinstance(self._data, HasOracle) else "its data have no oracle"
         if self._recipe.teacher is None:
             return "it has no teacher"
         return "its teacher is no denoiser" if objective.teacher == "consistency" else ""
 
     @cached_property
-    def _teacher(self) -> Any:
+    def _teacher(self) -> Teacher:
         own = self._run.teacher if self._run.teacher.exists() else None
         assert self._recipe.teacher is not None  # or `_why_not` says so
         return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self._runs_dir, own)

@@ -7,7 +7,7 @@ of training.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -186,7 +186,7 @@ def frames_along(
     labels = None if labels is None else labels[: len(z)].to(z.device)
     ways: list[tuple[str, Any, torch.dtype, float]] = []
     if _is_quick(oracle):
-        ways.append((TRAJECTORIES[0], getattr(oracle, "denoise", None), torch.float64, _EXACT))
+        ways.append((TRAJECTORIES[0], oracle.denoise, torch.float64, _EXACT))
     if teacher is not None:
         ways.append((TRAJECTORIES[1], teacher, z.dtype, _OF_TEACHER))
     for name, denoise, dtype, rtol in ways:
@@ -218,7 +218,7 @@ def modes_of(mixture: GaussianMixture, x: Tensor, sigma: float) -> Tensor:
     return torch.where(flat.isfinite().all(dim=1), found, _NOWHERE).view(x.shape[:-1]).to(torch.uint8)
 
 
-def has_plane(oracle: object, shape: tuple[int, ...]) -> bool:
+def has_plane(oracle: object, shape: tuple[int, ...]) -> TypeGuard[GaussianMixture]:
     """Return whether data have modes in a plane of latents."""
     return isinstance(oracle, GaussianMixture) and shape == (2,) and len(oracle.weights) < _NOWHERE
 
@@ -228,7 +228,7 @@ def is_seen(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 3 and shape[0] in (1, 3)) or (len(shape) == 1 and shape[0] > 1)
 
 
-def _is_quick(oracle: object) -> bool:
+def _is_quick(oracle: object) -> TypeGuard[GaussianMixture | FinitePoints]:
     return isinstance(oracle, GaussianMixture) or (
         isinstance(oracle, FinitePoints) and oracle.points.numel() <= _MOST_NUMBERS
     )

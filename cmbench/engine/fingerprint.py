@@ -1,13 +1,14 @@
 """What tells a data set from others, and what seems wrong with it, from the samples themselves."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Data, HasContent, HasCounts, HasNames, HasSizes
 from cmbench.errors import UsageError
-from cmbench.finite import Finite
 from cmbench.randomness import StepRandom, forked_seed
 from cmbench.recipe import Recipe
 from cmbench.rundir.fingerprints import Fingerprint
@@ -20,18 +21,20 @@ _BRIGHTEST = 1.01  # of pictures, with room for rounding
 _ALIKE = 0.05  # of sigma_data: samples that differ by less are almost all the same
 
 
-def of(recipe: Recipe, data: Any) -> Fingerprint:
+def of(recipe: Recipe, data: Data) -> Fingerprint:
     """Return the fingerprint of a recipe's data, as `rundir.fingerprints` describes it."""
-    sizes = (len(data.train), len(data.test)) if isinstance(data, Finite) else (None, None)
-    found = {"count": sizes[0], "held_out": sizes[1], "shape": list(data.shape), "classes": int(data.classes)}
-    names, counts = getattr(data, "names", ()), getattr(data, "counts", ())
-    found |= {"names": list(map(str, names)), "counts": list(counts)} if names else {}
+    sizes = data.sizes if isinstance(data, HasSizes) else (None, None)
+    found: dict[str, Any] = {"count": sizes[0], "held_out": sizes[1]}
+    found |= {"shape": list(data.shape), "classes": int(data.classes)}
+    names: Sequence[str] = data.names if isinstance(data, HasNames) else ()
+    counts = data.counts if isinstance(data, HasCounts) else ()
+    found |= {"names": [str(name) for name in names], "counts": list(counts)} if names else {}
     return {**found, "content": _content(recipe, data)}
 
 
-def _content(recipe: Recipe, data: Any) -> str:
-    if isinstance(own := getattr(data, "content", None), str):
-        return own
+def _content(recipe: Recipe, data: Data) -> str:
+    if isinstance(data, HasContent) and isinstance(data.content, str):
+        return data.content
     if not is_own_class(recipe.data["kind"]):
         return "recipe"
     found = hashlib.blake2b(digest_size=16)
@@ -42,7 +45,7 @@ def _content(recipe: Recipe, data: Any) -> str:
     return f"samples1:{found.hexdigest()}"
 
 
-def _some(data: Any, name: str) -> Tensor | None:
+def _some(data: Data, name: str) -> Tensor | None:
     """Return some samples as float64 on the CPU, None where a class of one's own has none to show."""
     with torch.no_grad(), forked_seed(0):
         try:
@@ -51,7 +54,7 @@ def _some(data: Any, name: str) -> Tensor | None:
             return None
 
 
-def check(recipe: Recipe, data: Any, device: torch.device) -> None:
+def check(recipe: Recipe, data: Data, device: torch.device) -> None:
     """Refuse a data set of one's own whose batches are not what training takes.
 
     Raises:
@@ -86,7 +89,7 @@ def _unlike(x: object, shape: list[int], name: str, dtype: torch.dtype, what: st
     return "" if bool(x.isfinite().all()) else f"batch returns {what} that is not finite"
 
 
-def oddities(recipe: Recipe, data: Any) -> list[str]:
+def oddities(recipe: Recipe, data: Data) -> list[str]:
     """Return a line for each thing that is unlikely of data that somebody wants to train on."""
     x = _some(data, "train_sample")
     if x is None or not len(x):

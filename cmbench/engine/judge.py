@@ -5,11 +5,12 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Data, Drawn, HasHeldOutLabels
 from cmbench.measures import OF_SAMPLES, Floor, too_few
 from cmbench.randomness import StepRandom
 
@@ -24,14 +25,14 @@ def as_they_are(x: Tensor) -> Tensor:
     return x
 
 
-def real_draw(data: Any, n: int, seed: int, i: int = 0) -> tuple[Tensor, Tensor]:
+def real_draw(data: Data, n: int, seed: int, i: int = 0) -> tuple[Tensor, Tensor]:
     """Return n independent draws of what is trained on, and their labels, as a function of seed and i alone."""
-    if hasattr(data, "draw"):
+    if isinstance(data, Drawn):
         return data.draw(n, StepRandom(torch.device("cpu"), seed, i).generator("perfect"))
     return data.batch(n, StepRandom(data.held_out(1).device, seed, i))
 
 
-def labels_as_data(data: Any, n: int, seed: int) -> Tensor:
+def labels_as_data(data: Data, n: int, seed: int) -> Tensor:
     """Return labels (n,) whose shares are those of the data: of n draws, as a perfect sampler's are."""
     return real_draw(data, n, seed)[1]
 
@@ -67,7 +68,7 @@ class Judge:
         features: of samples (n, ...), which are compared in their place.
     """
 
-    def __init__(self, data: Any, n: int, features: Features = as_they_are) -> None:
+    def __init__(self, data: Data, n: int, features: Features = as_they_are) -> None:
         self._data, self._n, self._features = data, n, features
         self._last: tuple[Tensor, Tensor | None] | None = None
 
@@ -109,7 +110,7 @@ class Judge:
     @property
     def has_classes(self) -> bool:
         """Whether the labels of held-out data are known, for `of_classes`."""
-        return hasattr(self._data, "held_out_labels")
+        return isinstance(self._data, HasHeldOutLabels)
 
     def of_classes(self, name: str, x: Tensor, labels: Tensor) -> list[OfClass]:
         """Return a measure of samples x (n, ...) with labels (n,), class by class."""
@@ -169,6 +170,7 @@ class Judge:
 
     @cached_property
     def _held_out_labels(self) -> Tensor:
+        assert isinstance(self._data, HasHeldOutLabels)
         return self._data.held_out_labels(self._n).to(self._held_out.device)
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import Any
 
 import filelock
 
+from cmbench.contracts import HasSummary
 from cmbench.engine import checkpoint, environment, loop, watch
 from cmbench.engine.memory import LackError
 from cmbench.engine.recorder import Record, Recorder
@@ -75,8 +76,8 @@ class Runner:
             how = "forked" if self.parent else "started" if is_new else "resumed"
             named = {"places": dict(self.places)} if self.places else {}
             yield journal(how, **chosen, **named, **forked, **environment.here(self.trainer))
-            if summary := getattr(self.trainer.data, "summary", ""):
-                yield journal("data", text=summary)
+            if isinstance(data := self.trainer.data, HasSummary) and data.summary:
+                yield journal("data", text=data.summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
             self.recorder.warnings += [*self.warnings, *self._unmeasured()]

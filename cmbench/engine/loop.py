@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from cmbench.contracts import Terms
+from cmbench.contracts import HasAnatomy, Terms
 from cmbench.engine import memory
 from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
@@ -88,7 +88,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
     steps, batch_size = trainer.recipe.train.steps, trainer.recipe.train.batch_size
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     clip = trainer.recipe.optimizer.clip
-    anatomy = trainer.recipe.profile.anatomy_every if hasattr(trainer.objective, "anatomy") else 0
+    analysed = trainer.objective if isinstance(trainer.objective, HasAnatomy) else None
+    anatomy_every = trainer.recipe.profile.anatomy_every
     clock = Clock(state)
     state.model.train()
 
@@ -118,11 +119,11 @@ def train(trainer: Trainer) -> Iterator[Event]:
             clip_grads_with_norm_(parameters, clip, grad_norm)
         if recipe.profile.every:
             state.profile.add(terms, _F_gradient(state.model))
-            if anatomy and state.step % anatomy == 0:
+            if analysed and anatomy_every and state.step % anatomy_every == 0:
                 few = slice(recipe.profile.anatomy_n)
                 own = labels[few] if trainer.conditional else None
                 with random.dropout(), memory.wanted_by("profile.anatomy_n", recipe.profile.anatomy_n, whole=False):
-                    look = trainer.objective.anatomy(state.model, x_0[few], own, state.step, random)
+                    look = analysed.anatomy(state.model, x_0[few], own, state.step, random)
                 state.profile.add_anatomy(look)
         with memory.wanted_by("train.batch_size", batch_size, whole=False):
             state.optimizer.step()

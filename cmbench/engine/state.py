@@ -1,11 +1,11 @@
 """Everything that changes during training, in one object, as named groups of tensors."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cmbench.contracts import Objective
 from cmbench.engine import optimizer as optimizers
 from cmbench.engine.meters import Means, Profile
 from cmbench.equations import ema
@@ -45,7 +45,7 @@ class State:
     def __init__(
         self,
         model: Model,
-        objective: Any,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         averages: list[Average],
         profile: Profile,
@@ -71,6 +71,7 @@ class State:
         saved = [groups[name] for name in groups if name.startswith(AVERAGE)]
         if len(saved) != len(self.averages):
             return f"{len(saved)} averages of the weights, not {len(self.averages)}"
+        modules: list[tuple[str, Model | Objective, dict[str, Tensor]]]
         modules = [("model", self.model, groups.get("model", {}))]
         modules += [("objective", self.objective, groups.get("objective", {}))]
         modules += [(average.name, average.model, own) for average, own in zip(self.averages, saved, strict=True)]

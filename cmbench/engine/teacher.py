@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from cmbench import contracts
+from cmbench.contracts import Data
 from cmbench.engine import build, weights
 from cmbench.errors import UsageError
 from cmbench.randomness import forked_seed
@@ -27,7 +29,7 @@ class Teacher:
     """
 
     config: Config
-    denoiser: Any
+    denoiser: contracts.Teacher
     trained: weights.Trained | None = None
 
     def save(self, folder: Path) -> None:
@@ -37,7 +39,7 @@ class Teacher:
 
 
 def load_teacher(
-    recipe: Recipe, config: Config, data: Any, device: torch.device, runs_dir: Path | None, own_copy: Path | None
+    recipe: Recipe, config: Config, data: Data, device: torch.device, runs_dir: Path | None, own_copy: Path | None
 ) -> Teacher:
     """Return the teacher of a recipe.
 
@@ -54,6 +56,8 @@ def load_teacher(
         NotFoundError: there is no such run, or it has no checkpoint.
     """
     if config.kind == "oracle":
+        if not isinstance(data, contracts.HasOracle):
+            raise UsageError("teacher.kind: found 'oracle', allowed: 'run' or a class, for these data have no oracle")
         return Teacher(config, data.oracle())
     if config.kind != "run":
         return Teacher(config, _of_ones_own(config.kind, data, device, build.is_conditional(recipe)))
@@ -82,7 +86,7 @@ def load_teacher(
     return Teacher(config, trained.model.on_edm_path(), trained)
 
 
-def _of_ones_own(kind: str, data: Any, device: torch.device, conditional: bool) -> Any:
+def _of_ones_own(kind: str, data: Data, device: torch.device, conditional: bool) -> Any:
     """Return an instance of `module:Class`, once it has denoised some samples.
 
     Raises:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cmbench import consent, steering
 from cmbench import recipe as recipes
+from cmbench.contracts import Data, HasOracle, Objective
 from cmbench.engine import build, compute, film, fingerprint, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
@@ -44,8 +45,8 @@ class Trainer:
 
     recipe: Recipe
     device: torch.device
-    data: Any
-    objective: Any
+    data: Data
+    objective: Objective
     state: State
     teacher: Teacher | None
     start: Start | None
@@ -121,7 +122,7 @@ class Trainer:
         if not film.is_seen(tuple(self.data.shape)):
             return None
         model, recipe, lowest = self.state.model, self.recipe, build.sigma_lowest(self.recipe)
-        oracle = self.data.oracle() if hasattr(self.data, "oracle") else None
+        oracle = self.data.oracle() if isinstance(self.data, HasOracle) else None
         is_denoiser = self.objective.sampler == "ode"
         teacher = self.teacher.denoiser.denoise if self.teacher and self.objective.teacher != "consistency" else None
         labels = round_robin_labels(film.ROWS, self.data.classes) if self.conditional else None
@@ -186,7 +187,7 @@ class Trainer:
     def _truth(self) -> Truth | None:
         """The exact trajectories, integrated when they are first wanted."""
         n = self.recipe.evaluate.true_error_n
-        if not n or self.objective.sampler == "ode" or not hasattr(self.data, "oracle"):
+        if not n or self.objective.sampler == "ode" or not isinstance(self.data, HasOracle):
             return None
         model, edges, lowest = self.state.model, self.state.profile.edges, build.sigma_lowest(self.recipe)
         return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest)
@@ -217,7 +218,7 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
 
 
 def from_recipe(
-    recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None, data: Any = None
+    recipe: Recipe, where: str, runs_dir: Path | None = None, kept: RunDir | None = None, data: Data | None = None
 ) -> Trainer:
     """Build a complete recipe.
 

@@ -1,4 +1,6 @@
-"""What holds for all ten objectives alike."""
+"""What holds for all objectives alike."""
+
+import importlib
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from cmbench.engine.meters import Profile
 from cmbench.equations import gaussian_path
 from cmbench.model import Model
 from cmbench.networks import dit, mlp, unet
-from cmbench.objectives import cd, continuous, ct, denoise, ect, ict, meanflow, scd, sct, tcm
 from cmbench.randomness import StepRandom
+from cmbench.recipe import component_names
 
-MODULES = {m.__name__.rsplit(".", 1)[1]: m for m in (cd, continuous, ct, denoise, ect, ict, meanflow, scd, sct, tcm)}
+MODULES = {kind: importlib.import_module(f"cmbench.objectives.{kind}") for kind in component_names("objectives")}
 CONTINUOUS = ("continuous", "meanflow", "scd", "sct")
 PATH = {"continuous": "vp", "meanflow": "linear", "scd": "trigflow", "sct": "trigflow"}
 CUSTOM = {

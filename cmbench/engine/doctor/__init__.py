@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cmbench.contracts import Data, HasSummary, KnowsShape
 from cmbench.engine import build, environment, fingerprint, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, noise, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
@@ -56,24 +57,24 @@ def of_recipe(
     return found + cost.checks(built)
 
 
-def _data(recipe: Recipe, where: str) -> tuple[object, Check]:
+def _data(recipe: Recipe, where: str) -> tuple[Data, Check]:
     """Return the recipe's data, or noise in their shape where they would have to be fetched."""
     with naming(where):
         device = build.device_of(recipe.train.device)
         cls, own = build.data_settings(recipe)
-        if not hasattr(cls, "shape_and_classes"):
+        if not isinstance(cls, KnowsShape):
             return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
         try:
             found = cls(own.model_copy(update={"download": False}), device)
-            about = ": ".join(filter(None, (recipe.data["kind"], getattr(found, "summary", ""))))
-            return found, Check("data", "ok", about)
+            summary = f": {found.summary}" if isinstance(found, HasSummary) and found.summary else ""
+            return found, Check("data", "ok", recipe.data["kind"] + summary)
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)
             fetched = own.download and own.name != "folder"
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
-            found = f"{missing}; noise of shape {list(shape)} takes their place"
-            return noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, found)
+            told = f"{missing}; noise of shape {list(shape)} takes their place"
+            return noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, told)
 
 
 def _oddities(built: Trainer) -> list[Check]:
