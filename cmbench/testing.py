@@ -65,8 +65,8 @@ class _Tried:
         elif self.cls.teacher != "none":
             teacher = _Gaussian()
         made = self.cls(self.config, model, teacher, _STEPS)
-        for p in made.parameters():
-            p.data = p.data.double()
+        for part in made.children():  # as the network is; the objective's own buffers stay as they are
+            part.double()
         return made, model.train()
 
     def _model(self, dropout: float) -> Model:

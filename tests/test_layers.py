@@ -16,6 +16,7 @@ LAYERS = [
     "layers",
     "model",
     "contracts",
+    "testing",
     "anatomy",
     "finite",
     "pictures",
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "layers": {"equations"},
     "model": {"equations"},
     "contracts": {"equations", "model"},
+    "testing": {"contracts", "equations", "model", "networks"},
     "anatomy": {"equations", "model", "layers", "contracts"},
     "finite": {"equations"},
     "pictures": set(),
@@ -191,3 +193,16 @@ def imported_names_of(text: str, path: Path) -> set[str]:
             return text
 
     return imported_names(Text(path))
+
+
+def test_no_package_imports_what_another_keeps_to_itself():
+    """A module whose name begins with an underscore is its package's own."""
+    private = []
+    for path in FILES:
+        package = ("cmbench", *path.relative_to(PACKAGE).parent.parts)
+        for name in imported_names(path):
+            parts = name.split(".")
+            own = next((i for i, part in enumerate(parts) if part.startswith("_") and not part.startswith("__")), None)
+            if parts[0] == "cmbench" and own is not None and package[:own] != tuple(parts[:own]):
+                private.append(f"{path.relative_to(PACKAGE)}: {name}")
+    assert private == []
