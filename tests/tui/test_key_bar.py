@@ -52,3 +52,17 @@ def test_a_key_that_was_given_away_keeps_its_place(tmp_path):
         await until(pilot, lambda: is_first(app, "f5 Time profile", "i Snapshots"))
 
     use([live_run(tmp_path)], steps, SIZES[1], keys={"dashboard.profile": "f5"})
+
+
+def test_keys_are_made_anew_where_they_are_others_alone(tmp_path):
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.screen.query("FooterKey"))
+        before = list(app.screen.query("FooterKey"))
+        assert not any(key.has_class("-compact") for key in before)
+        app.screen.refresh_bindings()
+        await settle(app, pilot)
+        assert list(app.screen.query("FooterKey")) == before
+        app.screen.query_one(Waterfall).focus()
+        await until(pilot, lambda: not set(app.screen.query("FooterKey")) & set(before))
+
+    use([live_run(tmp_path)], steps)
