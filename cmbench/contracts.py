@@ -50,6 +50,8 @@ class Terms:
         tangent_norm: the norm of the tangent, (B,), detached; None where the objective has no tangent.
         scalars: what else the objective knows of this step, e.g. the curriculum's N and mu.
         r: the other ends of the intervals, (B,), for objectives of two times.
+        per_sample: what else is worth a look over time, by name, (B,) each, detached. The time profile shows it under
+            that name; `cmbench.quantities` may give it a title.
     """
 
     total: Tensor
@@ -59,6 +61,7 @@ class Terms:
     tangent_norm: Tensor | None = None
     scalars: dict[str, float] = field(default_factory=dict)
     r: Tensor | None = None
+    per_sample: dict[str, Tensor] = field(default_factory=dict)
 
 
 def weighted(

@@ -92,9 +92,6 @@ def too_few(name: str, samples: int, real: int) -> str:
     return ""
 
 
-# What a recipe lays down for a step and nothing measures: never averaged, and no sign of learning.
-SCHEDULES = frozenset({"lr", "r", "N", "stage", "mu", "forwards", "forwards_with_teacher", "forwards_per_image"})
-
 _STEPS = re.compile(r"_([0-9]{1,6})step$")
 
 

@@ -110,6 +110,7 @@ def _of_samples(terms: Terms) -> Iterator[tuple[str, Tensor]]:
     for name in ("t", "loss", "weight", "tangent_norm", "r"):
         if (value := getattr(terms, name)) is not None:
             yield name, value
+    yield from terms.per_sample.items()
 
 
 def _is_an_objective(tried: _Tried) -> None:

@@ -10,7 +10,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "randomness", "regular", "text"}
+LEAVES = {"errors", "config", "measures", "quantities", "randomness", "regular", "text"}
 LAYERS = [
     "equations",
     "layers",
@@ -75,6 +75,7 @@ MAY_IMPORT = {
     "lab": {"equations", "networks", "layers", "model", "contracts", "anatomy", "objectives"},
     "errors": set(),
     "measures": set(),
+    "quantities": {"measures"},
     "config": {"errors", "text"},
     "randomness": set(),
     "regular": set(),

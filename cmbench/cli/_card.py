@@ -4,6 +4,7 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from cmbench import quantities
 from cmbench.cli import _plots, _screen
 from cmbench.measures import quality_keys
 from cmbench.rundir.layout import RunDir
@@ -31,7 +32,7 @@ def card(run: RunDir, ascii_only: bool = False) -> Text:
             lines += _chart(view, keys[0])
     last = view.last
     lines += [
-        _line(f"  {plain(report.title_of([key])):<24}{number(last[key]):>12}") for key in view.keys if key in last
+        _line(f"  {plain(quantities.title_of([key])):<24}{number(last[key]):>12}") for key in view.keys if key in last
     ]
     rows = report.journal(list(view.series.journal.rows)[-_EVENTS:])
     lines += ["", *(_line("".join(text for text, _ in row)) for row in rows)]
@@ -52,4 +53,4 @@ def _chart(view: RunView, key: str) -> list[str | Text]:
     x, y = line.x.tolist(), [float(v) if np.isfinite(v) else None for v in line.mean]
     ends = {x[0]: number(x[0]), x[-1]: number(x[-1])}
     chart = _plots.chart([_plots.Series(x, y, "*", joined=True)], ends, height=_HEIGHT, at_most=WIDTH)
-    return [plain(report.title_of([key])), chart]
+    return [plain(quantities.title_of([key])), chart]

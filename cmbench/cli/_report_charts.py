@@ -7,7 +7,8 @@ import numpy as np
 
 from cmbench.comparison.compare import Comparison
 from cmbench.comparison.member import Member
-from cmbench.measures import SCHEDULES, Floor
+from cmbench.measures import Floor
+from cmbench.quantities import SCHEDULES
 from cmbench.rundir import floors
 from cmbench.rundir.columns import Column, Floats
 from cmbench.tui.chart_file import drawable, plain_ticks, saved

@@ -16,7 +16,8 @@ from cmbench.comparison.groups import Group
 from cmbench.comparison.member import Member
 from cmbench.comparison.reading import read_all
 from cmbench.comparison.readings import AXES, Axis, Best, Reached
-from cmbench.measures import SCHEDULES, better
+from cmbench.measures import better
+from cmbench.quantities import SCHEDULES
 from cmbench.rundir import floors, snapshots
 from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir

@@ -50,6 +50,7 @@ class Profile:
                 what adaptive weighting is meant to flatten.
         """
         values = {
+            **terms.per_sample,
             "count": torch.ones_like(terms.loss),
             "loss": terms.loss,
             "weighted_loss": terms.weight * terms.loss,

@@ -5,14 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cmbench import quantities
 from cmbench.tui.canvas import Floats
 from cmbench.tui.chart_lines import Line
-from cmbench.tui.report import NAMES
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.view import RunView
-
-_USUAL = ("loss", "weight", "tangent_norm", "true_error")
-_NOT_SHOWN = {"count", "anatomy_count"}
 
 Look = tuple[int, str, str]  # colour, dashes and label of a run
 
@@ -49,16 +46,18 @@ def overlays(views: Sequence[RunView], looks: Sequence[Look]) -> list[Overlay]:
         return []
     ends = (min(map(min, edges)), max(map(max, edges)))
     rows = [dict(view.series.profiles.rows) for view in views]
-    known = {key for own in rows for key, kept in own.items() if kept} - _NOT_SHOWN
+    known = [key for own in rows for key, kept in own.items() if kept]
     found = []
-    for key in [*(key for key in _USUAL if key in known), *sorted(known - set(_USUAL))]:
+    for key in quantities.over_time(known):
         lines, steps = [], []
         for own, at, look in zip(rows, edges, looks, strict=True):
             if (kept := own.get(key)) and len(kept[-1][1]) == len(at) - 1:
                 lines.append(_line(at, kept[-1][1].astype(np.float64), x_scale, look))
                 steps.append(number(kept[-1][0]))
         if lines:
-            found.append(Overlay(f"{NAMES.get(key, key)} over {name}", lines, x_scale, ends, f"step {' '.join(steps)}"))
+            found.append(
+                Overlay(f"{quantities.title(key)} over {name}", lines, x_scale, ends, f"step {' '.join(steps)}")
+            )
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cmbench.measures import quality_keys, sampler_steps
+from cmbench.quantities import charts, title_of
 from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.settings import in_force
@@ -24,45 +24,10 @@ from cmbench.tui.widgets.line import Part
 Row = list[Part]
 
 CHARTS = 6
-NAMES = {
-    "tangent_norm": "tangent norm",
-    "grad_norm": "gradient norm",
-    "weight": "weight",
-    "images_per_s": "images/s",
-    "lr": "learning rate",
-    "true_error": "true error",
-    "true_error_trained": "true error where trained",
-    "sw": "sliced W2",
-    "machine_cpu_use": "processors in use",
-    "machine_memory_gib": "memory in use, GiB",
-    "machine_rss_gib": "trainer's memory, GiB",
-    "gradient_share": "share of the gradient",
-    "batch_share": "share of the batch",
-    "consistency_debt": "added to the error by each bin",
-}
-_OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
 _WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
-_USUAL = ("loss", "tangent_norm", "grad_norm", "weight", "quality", "images_per_s")
-_SPARE = ("true_error", "true_error_trained", "N", "stage", "r", "lr", "unweighted_loss", "mu", "forwards")
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
-
-
-def charts_of(keys: Sequence[str]) -> list[list[str]]:
-    """Choose the metrics of each chart: the usual ones that the objective has, then those that say most, then the rest.
-
-    The first six are the first page.
-    """
-    there = set(keys)
-    quality = quality_keys(keys)
-    groups: list[list[str]] = []
-    for name in (*_USUAL, *_SPARE):
-        group = quality if name == "quality" else [name] if name in there else []
-        if group:
-            groups.append(group)
-    shown = {key for group in groups for key in group}
-    return groups + [[key] for key in keys if key not in shown]
 
 
 def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[str]]:
@@ -73,24 +38,13 @@ def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[
 
 def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
     """Return the metrics, a chart each, whose name or title holds a regular expression; titles in any case."""
-    titled = {key: title_of(group) for group in charts_of(keys) for key in group}
+    titled = {key: title_of(group) for group in charts(keys) for key in group}
     return [
         [key]
         for key in keys
         if re.search(pattern, key)
         or any(re.search(pattern, title, re.IGNORECASE) for title in (title_of([key]), titled[key]))
     ]
-
-
-def title_of(keys: Sequence[str]) -> str:
-    """Return a chart's name."""
-    if not keys:
-        return ""
-    if keys[0] in quality_keys(keys):
-        measure = keys[0].rpartition("_")[0]
-        return f"{NAMES.get(measure, measure)} {' '.join(str(sampler_steps(key)) for key in keys)}-step"
-    gpu = re.fullmatch(r"machine_gpu([0-9]+)_(use|memory_gib|temperature_c|power_w)", keys[0])
-    return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}" if gpu else NAMES.get(keys[0], keys[0])
 
 
 def scale_of(line: Line) -> Kind:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmbench.comparison.member import with_settings
 from cmbench.errors import UsageError
-from cmbench.measures import SCHEDULES
+from cmbench.quantities import SCHEDULES
 from cmbench.recipe import Recipe
 from cmbench.recipe import load as load_recipe
 from cmbench.rundir import floors, settings, status

@@ -14,6 +14,7 @@ from conftest import process_put_back
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cmbench import quantities
 from cmbench.cli import _follow, main
 from cmbench.rundir import losses
 from cmbench.rundir.annotations import annotate
@@ -181,7 +182,7 @@ def screens(run: RunDir) -> None:
             view.line(key, axis)
     report.header(view, 3.0, False, False, 120)
     report.lines_of(view, False, 100)
-    for keys in report.charts_of(view.keys):
+    for keys in quantities.charts(view.keys):
         report.note_of(view, keys)
     assert (view.edges, view.noise_levels, view.settings, view.alerts) is not None
     preview(glance(run), read_json(run.meta) or {})

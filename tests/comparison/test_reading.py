@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import threading
 
 import pytest
 from compared_runs import compared_run, losses
+from waiting import until
 
 from cmbench.comparison import reading
 
@@ -19,6 +21,7 @@ def runs(tmp_path):
     runs[3].metrics.write_bytes(b'{"step": "x"}\n\xff\n')
     runs[5].recipe.write_text("damaged = [")
     runs[7].meta.unlink()
+    until(lambda: threading.active_count() == 1, threading.enumerate)  # a progress bar's may still be ending
     return runs
 
 

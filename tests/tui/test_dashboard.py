@@ -9,9 +9,9 @@ from live_runs import CREATED, add, event, live_run, metrics, profile, write_sta
 from textual.widgets import Footer
 from tui_host import SIZES, shown, until
 
+from cmbench.quantities import charts, title_of
 from cmbench.rundir.files import to_json
 from cmbench.tui.colours import themes
-from cmbench.tui.report import charts_of, title_of
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.screens.dashboard import DashboardScreen
@@ -748,7 +748,7 @@ def test_a_large_window_holds_more_charts_and_gives_them_back(run):
         await pilot.resize_terminal(300, 80)
         await settle(app, pilot)
         assert len(grid.charts) == 15
-        shown_titles = [title_of(keys) for keys in charts_of(app.screen.view.keys)]
+        shown_titles = [title_of(keys) for keys in charts(app.screen.view.keys)]
         assert titles(app) == [*shown_titles, *[""] * (15 - len(shown_titles))]
         assert all(chart.region.height >= 15 and chart.region.width >= 56 for chart in grid.charts)
         grid.choose(grid.charts[12])

@@ -7,6 +7,7 @@ from live_runs import add, live_run, metrics, profile, write_status
 from test_dashboard import drawings
 from tui_host import SIZES, shown, until
 
+from cmbench import quantities
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.widgets.chart import Chart
@@ -121,7 +122,7 @@ def test_the_waterfall_goes_through_the_quantities(run, size):
         for _ in range(5):
             await pilot.press("w")
             order.append(waterfall.title.split(" over")[0])
-        parts = [f"anatomy_{part}" for part in ("stable", "spatial", "temporal")]
+        parts = [f"tangent's {part} part" for part in ("stable", "spatial", "temporal")]
         assert order == ["tangent norm", "loss", *parts, "tangent norm"]
 
     show(run, steps, size)
@@ -135,9 +136,21 @@ def test_the_waterfall_offers_the_factors_of_the_temporal_part(run):
         for _ in range(8):
             await pilot.press("w")
             order.append(waterfall.title.split(" over")[0])
-        assert order[4:] == [*factors, "tangent norm"]
+        assert order[4:] == [*map(quantities.title, factors), "tangent norm"]
 
     add(run.profiles, profile(45, **{key: [1.0 + i for i in range(8)] for key in factors}))
+    show(run, steps)
+
+
+def test_the_waterfall_offers_what_no_table_knows_under_its_name_after_the_others(run):
+    async def steps(app, pilot):
+        waterfall = app.screen.query_one(Waterfall)
+        for _ in range(5):
+            await pilot.press("w")
+        assert waterfall.title == "curvature over t, steps down"
+        assert waterfall._rows[-1][0] == 45
+
+    add(run.profiles, profile(45, curvature=[1.0 + i for i in range(8)]))
     show(run, steps)
 
 

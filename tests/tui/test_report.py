@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cmbench import quantities
 from cmbench.measures import Floor
 from cmbench.tui import report
 from cmbench.tui.chart_lines import Line
@@ -30,19 +31,19 @@ def a_view(best=None, floors=None, **status):
 
 def test_every_metric_has_one_chart_the_usual_first():
     keys = sorted(["loss", "lr", "weight", "zeta", "sw_1step", "sw_2step", "alpha", "grad_norm", "images_per_s"])
-    groups = report.charts_of(keys)
+    groups = quantities.charts(keys)
     assert sorted(key for group in groups for key in group) == keys
     assert groups[:3] == [["loss"], ["grad_norm"], ["weight"]]
     assert ["sw_1step", "sw_2step"] in groups
     assert groups[-2:] == [["alpha"], ["zeta"]]
-    assert report.charts_of([]) == []
+    assert quantities.charts([]) == []
 
 
 def test_titles():
-    assert report.title_of(["grad_norm"]) == "gradient norm"
-    assert report.title_of(["zeta"]) == "zeta"
-    assert report.title_of(["sw_1step", "sw_2step"]) == "sliced W2 1 2-step"
-    assert report.title_of([]) == ""
+    assert quantities.title_of(["grad_norm"]) == "gradient norm"
+    assert quantities.title_of(["zeta"]) == "zeta"
+    assert quantities.title_of(["sw_1step", "sw_2step"]) == "sliced W2 1 2-step"
+    assert quantities.title_of([]) == ""
 
 
 @pytest.mark.parametrize(

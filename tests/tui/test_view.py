@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from live_runs import BINS, CREATED, RECIPE, add, event, live_run, metrics, profile, write_status
 
+from cmbench import quantities
 from cmbench.rundir.files import to_json
 from cmbench.tui import report
 from cmbench.tui.axes import OF_RUNS
@@ -30,7 +31,7 @@ def read(run) -> RunView:
 def everything(view: RunView) -> str:
     """Ask for all that screens ask for."""
     rows = [*report.header(view, 1.0, False, False, 80), *report.journal(list(view.series.journal.rows))]
-    rows += report.sparks(view, report.charts_of(view.keys), False)
+    rows += report.sparks(view, quantities.charts(view.keys), False)
     for axis in OF_RUNS:
         view.marks(axis)
         view.x_end(axis)

@@ -9,6 +9,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable
 
+from cmbench import quantities
 from cmbench import recipe as recipes
 from cmbench.comparison import groups
 from cmbench.comparison.compare import letter
@@ -105,7 +106,7 @@ class CompareScreen(ReadingScreen):
         start = min(view.x_start(self.charts.axis) for view in self.views)
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
         # A chart for each of several qualities: runs have the colours.
-        names = [[key] for group in report.charts_of(keys) for key in group]
+        names = [[key] for group in quantities.charts(keys) for key in group]
         looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
         over, profiles = all(view.is_over for view in self.views), overlays(self.views, looks)
         self.charts.show(names, start=start, end=max(ends, default=None), overlays=profiles, is_still=over)

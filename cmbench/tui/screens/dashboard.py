@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
 
+from cmbench import quantities
 from cmbench.recipe import Recipe
 from cmbench.rundir import parents
 from cmbench.rundir.layout import RunDir
@@ -29,7 +30,7 @@ from cmbench.tui.widgets.waterfall import Waterfall
 
 _SYSTEM_EVERY = 2.0  # seconds
 _LINES = 100  # of the journal or the console: more than any screen has
-_WATERFALLS = ("tangent_norm", "weight", "loss", "true_error")
+_WATERFALLS = 4  # quantities that are offered here; the profile has them all
 
 
 class DashboardScreen(RunScreen):
@@ -146,7 +147,7 @@ class DashboardScreen(RunScreen):
     def names(self) -> list[list[str]]:
         """Return the metrics of each chart: the usual ones, or those that the filter finds."""
         if not self.pattern:
-            return report.pinned_first(report.charts_of(self.view.keys), self.bench.kept.charts.pins)
+            return report.pinned_first(quantities.charts(self.view.keys), self.bench.kept.charts.pins)
         return report.found_by(self.view.keys, self.pattern)
 
     def _show_charts(self) -> None:
@@ -175,7 +176,7 @@ class DashboardScreen(RunScreen):
 
     def action_pin(self) -> None:
         """Let the chart in focus come first from now on, or no more."""
-        titles = {report.title_of(keys): keys for keys in self.names()}
+        titles = {quantities.title_of(keys): keys for keys in self.names()}
         keys = titles.get(getattr(self.focused, "title", ""))
         if keys is None:
             return
@@ -187,12 +188,12 @@ class DashboardScreen(RunScreen):
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
-        known = [key for key in _WATERFALLS if rows.get(key)]
+        known = quantities.over_time(key for key in list(rows) if rows.get(key))[:_WATERFALLS]
         self.set_class(not known and self.view.is_over, "no-waterfall")
         if not known:
             return
         key = known[self.waterfall_of % len(known)]
-        waterfall.title, waterfall.t_label = f"{report.NAMES.get(key, key)} over t, steps down", self.t_label
+        waterfall.title, waterfall.t_label = f"{quantities.title(key)} over t, steps down", self.t_label
         waterfall.edges = self.view.edges
         waterfall.show(rows[key], self.view.is_over)
 

@@ -7,6 +7,8 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
+from cmbench import quantities
+from cmbench.quantities import OF_TIMES
 from cmbench.rundir import shares
 from cmbench.tui import bin_axis, report
 from cmbench.tui.chart_lines import Line
@@ -21,8 +23,6 @@ from cmbench.tui.widgets.waterfall import Waterfall
 
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
-_FACTORS = ("anatomy_dc_noise_dt", "anatomy_demb_dc", "anatomy_dF_demb")  # of the temporal part
-_RECORDED = ("tangent_norm", "weight", "loss", "true_error", "F_gradient", "F_gradient_variance", *_PARTS, *_FACTORS)
 _LEAST = 7  # rows of a curve that can be read
 
 
@@ -58,7 +58,7 @@ class ProfileScreen(ReadingScreen):
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
                 for key in _CURVES:
-                    title = f"{report.NAMES.get(key, key)} over t"
+                    title = f"{quantities.title(key)} over t"
                     chart = Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
                     chart.x_name = self._bin
                     yield chart
@@ -159,13 +159,14 @@ class ProfileScreen(ReadingScreen):
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
-        known = [*(key for key in _RECORDED if rows.get(key)), *shares.known(rows)]
+        recorded = [key for key in list(rows) if rows.get(key)]
+        known = quantities.over_time([*recorded, *shares.known(rows)])
         if not known:
             return
         key = known[self.of % len(known)]
-        waterfall.title = f"{report.NAMES.get(key, key)} over t, steps down"
-        waterfall.edges, waterfall.is_signed = self.view.edges, key == shares.DEBT
-        if key in _RECORDED:
+        waterfall.title = f"{quantities.title(key)} over t, steps down"
+        waterfall.edges, waterfall.is_signed = self.view.edges, key in OF_TIMES and OF_TIMES[key].is_signed
+        if key in recorded:
             waterfall.reference = self.view.reference.get(key)
             waterfall.show(rows[key], self.view.is_over)
         else:

@@ -6,11 +6,12 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from cmbench.measures import sampler_steps
+from cmbench.quantities import title_of
 from cmbench.tui.axes import OF_RUNS
 from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
-from cmbench.tui.report import scale_of, title_of
+from cmbench.tui.report import scale_of
 from cmbench.tui.scales import Scale, number
 from cmbench.tui.widgets.chart import Chart
 

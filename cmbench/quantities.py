@@ -1,0 +1,109 @@
+"""What rows and profiles hold, by name: one table for charts, profiles, reports and comparisons. Imports no torch.
+
+A quantity that is in no table is shown too, after those that are, under its own name. What `cmbench.measures` knows of
+figures of quality, such as sw_1step, stands there.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cmbench.measures import quality_keys, sampler_steps
+
+
+class Quantity(NamedTuple):
+    """What there is to know of a quantity beside its values.
+
+    Attributes:
+        title: what charts call it; empty for its own name.
+        is_scheduled: a recipe lays it down for a step, and nothing measures it: never averaged, no sign of learning.
+        is_signed: 0 lies within its values, as differences have it.
+    """
+
+    title: str = ""
+    is_scheduled: bool = False
+    is_signed: bool = False
+
+
+# In the order in which charts show them; QUALITY stands for the figures of samples.
+QUALITY = "quality"
+OF_STEPS = {
+    "loss": Quantity(),
+    "tangent_norm": Quantity("tangent norm"),
+    "grad_norm": Quantity("gradient norm"),
+    "weight": Quantity(),
+    QUALITY: Quantity(),
+    "images_per_s": Quantity("images/s"),
+    "true_error": Quantity("true error"),
+    "true_error_trained": Quantity("true error where trained"),
+    "N": Quantity(is_scheduled=True),
+    "stage": Quantity(is_scheduled=True),
+    "r": Quantity(is_scheduled=True),
+    "lr": Quantity("learning rate", is_scheduled=True),
+    "unweighted_loss": Quantity("unweighted loss"),
+    "mu": Quantity(is_scheduled=True),
+    "forwards": Quantity("forward passes", is_scheduled=True),
+    "forwards_with_teacher": Quantity("forward passes with the teacher's", is_scheduled=True),
+    "forwards_per_image": Quantity("forward passes an image", is_scheduled=True),
+}
+_MORE_TITLES = {
+    "sw": "sliced W2",
+    "machine_cpu_use": "processors in use",
+    "machine_memory_gib": "memory in use, GiB",
+    "machine_rss_gib": "trainer's memory, GiB",
+}
+# Over the sampler's time, in the order in which the waterfall offers them.
+OF_TIMES = {
+    "tangent_norm": Quantity("tangent norm"),
+    "weight": Quantity(),
+    "loss": Quantity(),
+    "true_error": Quantity("true error"),
+    "F_gradient": Quantity("gradient at F"),
+    "F_gradient_variance": Quantity("variance of the gradient at F"),
+    "anatomy_stable": Quantity("tangent's stable part"),
+    "anatomy_spatial": Quantity("tangent's spatial part"),
+    "anatomy_temporal": Quantity("tangent's temporal part"),
+    "anatomy_dc_noise_dt": Quantity("dc_noise/dt"),
+    "anatomy_demb_dc": Quantity("demb/dc_noise"),
+    "anatomy_dF_demb": Quantity("dF/demb"),
+    "gradient_share": Quantity("share of the gradient"),
+    "batch_share": Quantity("share of the batch"),
+    "consistency_debt": Quantity("added to the error by each bin", is_signed=True),
+}
+COUNTS = frozenset({"count", "anatomy_count"})  # of samples in a bin: what the others are means over
+SCHEDULES = frozenset(name for name, quantity in OF_STEPS.items() if quantity.is_scheduled)
+_OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
+_GPU = re.compile(rf"machine_gpu([0-9]+)_({'|'.join(_OF_GPU)})")
+
+
+def title(name: str) -> str:
+    """Return what charts call a quantity, e.g. "tangent norm"; its own name where no table has another."""
+    if gpu := _GPU.fullmatch(name):
+        return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}"
+    found = OF_STEPS.get(name) or OF_TIMES.get(name) or Quantity(_MORE_TITLES.get(name, ""))
+    return found.title or name
+
+
+def title_of(names: Sequence[str]) -> str:
+    """Return what a chart of several is called: figures of quality by their measure and their sampler's steps."""
+    if not names:
+        return ""
+    if names[0] not in quality_keys(names):
+        return title(names[0])
+    steps = " ".join(str(sampler_steps(name)) for name in names)
+    return f"{title(names[0].rpartition('_')[0])} {steps}-step"
+
+
+def charts(names: Sequence[str]) -> list[list[str]]:
+    """Return the quantities of each chart: those of the table in its order, then the rest, one a chart."""
+    there, quality = set(names), quality_keys(names)
+    groups = [quality if name == QUALITY else [name] for name in OF_STEPS if name == QUALITY or name in there]
+    found = [group for group in groups if group]
+    shown = {name for group in found for name in group}
+    return found + [[name] for name in names if name not in shown]
+
+
+def over_time(names: Iterable[str]) -> list[str]:
+    """Return what has been recorded over time, without its counts: of the table in its order, then the rest."""
+    there = dict.fromkeys(names)
+    return [name for name in OF_TIMES if name in there] + [n for n in there if n not in OF_TIMES and n not in COUNTS]
