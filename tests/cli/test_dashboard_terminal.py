@@ -79,9 +79,19 @@ class Terminal:
         return found
 
     def end_code(self) -> int:
-        """Wait until nothing of the session is left, and return the exit code of its leader."""
-        until(lambda: self.process.poll() is not None and not self.left())
+        """Take what comes until nothing of the session is left, and return the exit code of its leader."""
+
+        def has_ended() -> bool:
+            if self.end is not None:
+                self.drain(0.01)  # who writes more than the terminal holds waits until it is read
+            return self.process.poll() is not None and not self.left()
+
+        until(has_ended)
         return self.process.returncode
+
+    def vanish(self) -> None:
+        os.close(self.end)
+        self.end = None
 
     def close(self) -> None:
         for process in self.left():
@@ -89,7 +99,7 @@ class Terminal:
                 process.kill()
         self.process.wait()
         for descriptor in (self.end, self.slave):
-            with contextlib.suppress(OSError):
+            if descriptor is not None:
                 os.close(descriptor)
 
 
@@ -170,7 +180,7 @@ def test_a_key_ends_it(terminal, keys):
 def test_a_terminal_that_vanishes_ends_it(terminal, before):
     """With the signal ignored, nobody tells the viewer: it must see by itself."""
     shown = terminal(*before)
-    os.close(shown.end)
+    shown.vanish()
     shown.end_code()
 
 
@@ -191,7 +201,7 @@ def test_without_a_terminal_at_both_ends_it_is_a_card(run, closed):
     done = Terminal("sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "watch", run.name)
     try:
         assert done.end_code() == 0
-        text = done.drain().decode()
+        text = done.sent.decode()
         assert ("live·000a  * running" in text) == (">" not in closed)
         assert "\x1b[?1049h" not in text
         assert "Traceback" not in text

@@ -66,3 +66,13 @@ def test_what_cannot_be_read_is_said(run):
     assert read_toml(run.recipe_source).plain == "recipe.source.toml: cannot be read: No such file or directory"
     run.recipe_source.write_bytes(b"\xff\xfe = 1")
     assert read_toml(run.recipe_source).plain.endswith(" = 1")
+
+
+def test_what_was_read_for_a_screen_that_is_left_is_dropped(run):
+    async def steps(app, pilot):
+        screen = app.screen
+        await until(pilot, lambda: "seed = 0" in shown(app))
+        await screen.remove_children()
+        await RecipeScreen._show.__wrapped__(screen)
+
+    drive(lambda: RecipeScreen(run), steps)

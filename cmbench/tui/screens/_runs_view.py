@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
-from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import DataTable, Static
 
@@ -20,6 +18,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, Overview
 from cmbench.tui import signs
 from cmbench.tui.kept import Kept
+from cmbench.tui.screens.base import unless_gone
 from cmbench.tui.text import content, plain
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order
@@ -129,7 +128,7 @@ class RunsView(Screen[None]):
         while True:
             if self.is_active:
                 glances = await asyncio.to_thread(self._overview.read, anew)
-                with suppress(NoMatches):  # the application ends, its widgets are gone
+                with unless_gone:
                     self._take(glances)
             anew = await self._woken()
 
@@ -187,7 +186,7 @@ class RunsView(Screen[None]):
     async def _read_courses(self) -> None:
         """Read the losses of the runs in sight that went on since."""
         await asyncio.sleep(_SETTLE)
-        with suppress(NoMatches):  # as above
+        with unless_gone:
             there = [self._glances[name] for name in self.table.in_sight() if name in self._glances]
             if wanted := [g for g in there if self._courses.get(g.name, (-1, ()))[0] != g.step]:
                 await asyncio.to_thread(self._read_courses_of, wanted)
@@ -204,7 +203,7 @@ class RunsView(Screen[None]):
         if not self.has_class("-wide"):
             return
         await asyncio.sleep(_SETTLE)
-        with suppress(NoMatches):  # as above
+        with unless_gone:
             glance = self.current
             if glance is not None and self._meta[0] != glance.name:
                 meta = await asyncio.to_thread(read_json, glance.run.meta)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, cast, runtime_checkable
 
 from textual import work
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+unless_gone = suppress(NoMatches)  # around what shows what was read: its screen may have been left meanwhile
 _SELDOM = 1.9  # seconds: every fourth look of two a second
 
 

@@ -14,7 +14,7 @@ from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.tui import comparison_tables
 from cmbench.tui.comparison_tables import Section
-from cmbench.tui.screens.base import BenchScreen, close_help
+from cmbench.tui.screens.base import BenchScreen, close_help, unless_gone
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
@@ -60,11 +60,11 @@ class CompareReportScreen(BenchScreen):
             self.app.call_from_thread(self._show, found)
 
     def _say(self, text: str) -> None:
-        if self.is_attached:
+        with unless_gone:
             self.query_one("#title", Static).update(content(text))
 
     def _show(self, sections: Sequence[Section]) -> None:
-        if self.is_attached:
+        with unless_gone:
             self._say(f"{' '.join(short(run.path) for run in self.runs)}")
             self.query_one(VerticalScroll).mount_all(
                 Static(comparison_tables.drawn(s), classes="section") for s in sections

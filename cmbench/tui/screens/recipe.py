@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.screens.base import close_help
+from cmbench.tui.screens.base import close_help, unless_gone
 from cmbench.tui.text import content, plain, short
 from cmbench.tui.widgets.key_bar import KeyBar
 
@@ -75,9 +75,10 @@ class RecipeScreen(Screen[None]):
         shown, other = self.files
         toml = await asyncio.to_thread(read_toml, shown)
         title = content(f"{short(self.run_dir.path)} · {shown.name}") + content(f"  tab: {other.name}", "dim")
-        self.query_one("#title", Static).update(title)
-        self.query_one("#toml", Static).update(toml)
-        self.query_one(VerticalScroll).scroll_home(animate=False)
+        with unless_gone:
+            self.query_one("#title", Static).update(title)
+            self.query_one("#toml", Static).update(toml)
+            self.query_one(VerticalScroll).scroll_home(animate=False)
 
 
 def read_toml(path: Path) -> Content:

@@ -16,7 +16,7 @@ from textual.widgets import OptionList, Static
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import Album, AlbumReader, has_any
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
-from cmbench.tui.screens.base import close_help
+from cmbench.tui.screens.base import close_help, unless_gone
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points
 from cmbench.tui.widgets.key_bar import KeyBar
@@ -121,7 +121,8 @@ class SnapshotsScreen(Screen[None]):
             albums = await asyncio.to_thread(self._read, sides)
             if (sides, albums) != (self.view.sides, self.view.albums):
                 self.view.take(albums)
-                self._arrange()
+                with unless_gone:
+                    self._arrange()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), getattr(self.app, "poll_seconds", 1.0))
             self._wake.clear()

@@ -1,19 +1,17 @@
 """A spike of the tangent: when, at which times of the path, and what the model drew before and after it."""
 
 import asyncio
-from contextlib import suppress
 
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.css.query import NoMatches
 
 from cmbench.rundir.fields import number_of, whole
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.snapshots import files_of
 from cmbench.tui import report
 from cmbench.tui.scales import number
-from cmbench.tui.screens.base import BenchScreen
+from cmbench.tui.screens.base import BenchScreen, unless_gone
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.drawing import Points, load
 from cmbench.tui.widgets.key_bar import KeyBar
@@ -72,7 +70,7 @@ class SpikeScreen(BenchScreen):
             if isinstance(drawing, Points):
                 extent = extent_for(drawing.xy, extent, drawing.data)
             shown.append(Shown(f"{name}: step {at:,}, {min(found[at])}-step", drawing))
-        with suppress(NoMatches):  # left meanwhile
+        with unless_gone:
             await self.query_one(PictureRow).show(shown, extent)
 
     def action_snapshots(self) -> None:
