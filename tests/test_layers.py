@@ -12,6 +12,7 @@ import cmbench
 PACKAGE = Path(cmbench.__file__).parent
 LEAVES = {"errors", "config", "measures", "quantities", "randomness", "regular", "text"}
 LAYERS = [
+    "forward_mode",
     "equations",
     "layers",
     "model",
@@ -37,7 +38,8 @@ LAYERS = [
     "cli",
 ]
 MAY_IMPORT = {
-    "equations": set(),
+    "forward_mode": set(),
+    "equations": {"forward_mode"},
     "layers": {"equations"},
     "model": {"equations"},
     "contracts": {"equations", "model"},

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cmbench.equations import dual
 from cmbench.equations.gaussian_path import like
 from cmbench.errors import NoDerivativeError
+from cmbench.forward_mode import dual
 
 Method = Literal["dual", "jvp", "finite_difference"]
 Normalisation = Literal["l2", "rms", "clip", "none"]
@@ -45,7 +45,7 @@ def value_and_derivative(
         network: differentiable in the arguments that have a tangent.
         primals: its arguments.
         tangents: their derivatives, None for an argument that stays.
-        method: "dual", one pass that records the value and not the derivative (`equations.dual`); "jvp", a pass of
+        method: "dual", one pass that records the value and not the derivative (`forward_mode.dual`); "jvp", a pass of
             torch.func.jvp without gradient, then a plain one; "finite_difference", two passes without gradient at
             plus and minus h, then a plain one. Under every one of them dropout draws one mask.
         h: the step of the difference, in units of the tangents.

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from cmbench.equations import _dual_layers, _dual_rules, dual
-from cmbench.equations.dual import Dual, value_and_derivative
+from cmbench.forward_mode import _layers, _rules, dual
+from cmbench.forward_mode.dual import Dual, value_and_derivative
 from cmbench.networks import dit, mlp, unet
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -212,7 +212,7 @@ def test_checkpointed_modules_keep_their_gradients():
 
 
 def test_attention_by_blocks_of_queries_is_attention(monkeypatch):
-    monkeypatch.setattr(_dual_layers, "_QUERIES", 2)
+    monkeypatch.setattr(_layers, "_QUERIES", 2)
     seen = torch.tensor([[True, False], [True, True], [False, True], [True, True], [True, False]])
     with sdpa_kernel(SDPBackend.MATH):
         for mask in (None, seen, seen[:1]):
@@ -251,7 +251,7 @@ def test_norms_of_what_lies_otherwise_in_memory(memory_format):
         torch.testing.assert_close(pairs[0][0], strided(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", _dual_rules.LINEAR_GETTERS)
+@pytest.mark.parametrize("name", _rules.LINEAR_GETTERS)
 def test_getters(name):
     compare(lambda x: getattr(torch.view_as_complex(x) if name in ("real", "imag") else x, name), *square_pair())
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from cmbench.equations import _dual_rules
+from cmbench.forward_mode import _rules
 
-RULES = _dual_rules.RULES.keys() | _dual_rules.RULES_WITH_VALUE.keys()
+RULES = _rules.RULES.keys() | _rules.RULES_WITH_VALUE.keys()
 
 
 def unary(f, x):
@@ -180,7 +180,7 @@ CASES["div"] = CASES["divide"] = CASES["div"] + CASES["true_divide"]
 CALLS = [
     pytest.param(f, call, shapes, id=f"{name}-{f.__name__}-{number}")
     for name, cases in CASES.items()
-    for f in dict.fromkeys(_dual_rules.functions(name))
+    for f in dict.fromkeys(_rules.functions(name))
     for number, (call, *shapes) in enumerate(cases)
 ]
 
@@ -208,6 +208,6 @@ def test_every_rule_has_a_case():
 
 
 def test_every_name_of_the_tables_is_one_of_torchs():
-    constants = _dual_rules.CONSTANT.split()
-    assert [name for name in [*RULES, *constants] if not _dual_rules.functions(name)] == []
+    constants = _rules.CONSTANT.split()
+    assert [name for name in [*RULES, *constants] if not _rules.functions(name)] == []
     assert set(constants) & RULES == set()

@@ -2,7 +2,7 @@
 
 Consistency objectives in continuous time need F_theta with its graph and dF_theta/dt without one (Lu & Song 2024,
 section 3); torch.func.jvp records both or neither. Here each tensor on the way is a `Dual`: a primal with its graph,
-and a tangent that lives as long as Python holds the dual. Most functions have a rule for the tangent (`_dual_rules`);
+and a tangent that lives as long as Python holds the dual. Most functions have a rule for the tangent (`_rules`);
 any other is differentiated on its own by torch.autograd.forward_ad.
 """
 
@@ -20,9 +20,9 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
-from cmbench.equations import _dual_rules
-from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
 from cmbench.errors import NoDerivativeError
+from cmbench.forward_mode import _rules
+from cmbench.forward_mode._call import Call, Function, Rule, RuleWithValue
 
 
 def value_and_derivative(
@@ -257,14 +257,14 @@ def _getter(name: str) -> Function:
 
 
 _RULES: dict[Function, RuleWithValue] = {
-    **{f: _with_value(rule) for name, rule in _dual_rules.RULES.items() for f in _dual_rules.functions(name)},
-    **{f: rule for name, rule in _dual_rules.RULES_WITH_VALUE.items() for f in _dual_rules.functions(name)},
-    **{_getter(name): _with_value(_dual_rules.linear) for name in _dual_rules.LINEAR_GETTERS},
+    **{f: _with_value(rule) for name, rule in _rules.RULES.items() for f in _rules.functions(name)},
+    **{f: rule for name, rule in _rules.RULES_WITH_VALUE.items() for f in _rules.functions(name)},
+    **{_getter(name): _with_value(_rules.linear) for name in _rules.LINEAR_GETTERS},
 }
-_CONSTANT = {f for name in _dual_rules.CONSTANT.split() for f in _dual_rules.functions(name)} | {
+_CONSTANT = {f for name in _rules.CONSTANT.split() for f in _rules.functions(name)} | {
     _getter(name)
     for name, attribute in vars(torch._C.TensorBase).items()
-    if isinstance(attribute, GetSetDescriptorType) and name not in _dual_rules.LINEAR_GETTERS
+    if isinstance(attribute, GetSetDescriptorType) and name not in _rules.LINEAR_GETTERS
 }
 _REFUSED = {
     **dict.fromkeys(("grad", "backward"), "differentiates within the function"),

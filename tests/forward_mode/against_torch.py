@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from cmbench.equations.dual import value_and_derivative
+from cmbench.forward_mode.dual import value_and_derivative
 
 
 def draw(shapes, seed):

@@ -1,4 +1,4 @@
-"""Derivatives of softmax, normalisations, attention and dropout along tangents; see _dual_rules."""
+"""Derivatives of softmax, normalisations, attention and dropout along tangents; see _rules."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmbench.equations._dual_call import Call
+from cmbench.forward_mode._call import Call
 
 aten = torch.ops.aten
 

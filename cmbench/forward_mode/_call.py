@@ -1,4 +1,4 @@
-"""A call of a torch function on dual tensors, as the rules of cmbench.equations.dual get it."""
+"""A call of a torch function on dual tensors, as the rules of cmbench.forward_mode.dual get it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

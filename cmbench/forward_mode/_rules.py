@@ -1,4 +1,4 @@
-"""The derivative of each torch function along tangents: the tables that cmbench.equations.dual goes by.
+"""The derivative of each torch function along tangents: the tables that cmbench.forward_mode.dual goes by.
 
 A call f(a, b, ...) arrives as a `Call` with `primals` [a, b, ...] and `tangents` [da, db, ...], None for a constant.
 A rule gets the call's value as well and returns its tangent, None if that is constant, NotImplemented for arguments
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmbench.equations import _dual_layers as layers
-from cmbench.equations._dual_call import Call, Function, Rule, RuleWithValue
+from cmbench.forward_mode import _layers as layers
+from cmbench.forward_mode._call import Call, Function, Rule, RuleWithValue
 
 aten = torch.ops.aten
 
