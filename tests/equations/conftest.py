@@ -27,10 +27,3 @@ def path(name):
 def t(name):
     """Times of the path, (5,) float64."""
     return torch.tensor(TIMES[name], dtype=torch.float64)
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
