@@ -3,13 +3,13 @@
 A recipe names a class by its file (`kind = "ct"`) or by its module (`kind = "mine:Objective"`). Each class stands next
 to its `Config`, a `cmbench.config.Config`, which the recipe's table is checked against. Nobody inherits from these
 protocols: a class that has their members is one. What a class may have beside them is a protocol of its own, such as
-`HasOracle`, for which the engine asks by `isinstance`.
+`HasOracle`, for which the engine asks by `has`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,17 @@ from torch import Tensor, nn
 from cmbench.config import Config
 from cmbench.model import Model as Model
 from cmbench.randomness import StepRandom
+
+P = TypeVar("P")
+
+
+def has(thing: object, protocol: type[P]) -> TypeGuard[P]:
+    """Return whether an object, or a class, has the members of a protocol, through __getattr__ too.
+
+    `isinstance` has looked at them so up to Python 3.11, and looks past __getattr__ since.
+    """
+    members = {*vars(protocol), *getattr(protocol, "__annotations__", {})}
+    return all(hasattr(thing, name) for name in members if not name.startswith("_"))
 
 
 class Teacher(Protocol):
@@ -91,7 +102,6 @@ class Anatomy:
     values: dict[str, Tensor]
 
 
-@runtime_checkable
 class Objective(Protocol):
     """A loss of consistency models, an nn.Module, built as `Objective(config, model, teacher, steps)`.
 
@@ -140,7 +150,6 @@ class Objective(Protocol):
         """As of nn.Module."""
 
 
-@runtime_checkable
 class HasAnatomy(Protocol):
     """An objective that can take its tangent apart."""
 
@@ -148,21 +157,18 @@ class HasAnatomy(Protocol):
         """Return the parts of the tangent for some samples x_0 (b, ...) of a batch."""
 
 
-@runtime_checkable
 class HasSwitches(Protocol):
     """An objective's class whose parts `cmbench ablate` can take away: name -> overrides `table.key=value`."""
 
     switches: Mapping[str, Sequence[str]]
 
 
-@runtime_checkable
 class HasTimes(Protocol):
     """An objective's class whose network takes so many times: 2, or 1 as without it."""
 
     times: int
 
 
-@runtime_checkable
 class HasLowest(Protocol):
     """An objective's class that does not train down to path.sigma_min."""
 
@@ -197,7 +203,6 @@ class Data(Protocol):
         """Return up to n training samples; of a distribution, another fixed draw."""
 
 
-@runtime_checkable
 class HasOracle(Protocol):
     """Data whose denoiser has a closed form."""
 
@@ -205,7 +210,6 @@ class HasOracle(Protocol):
         """Return the denoiser of what is trained on."""
 
 
-@runtime_checkable
 class Drawn(Protocol):
     """Data of which independent samples can be drawn; of others `batch` draws them."""
 
@@ -213,7 +217,6 @@ class Drawn(Protocol):
         """Return n draws of what is trained on, and labels, by a generator of the CPU, as a perfect sampler would."""
 
 
-@runtime_checkable
 class HasHeldOutLabels(Protocol):
     """Data whose held-out samples have labels, for figures of each class."""
 
@@ -221,42 +224,36 @@ class HasHeldOutLabels(Protocol):
         """Return the labels of held_out(n), (n,)."""
 
 
-@runtime_checkable
 class HasNames(Protocol):
     """Data whose classes have names, in the order of their labels."""
 
     names: Sequence[str]
 
 
-@runtime_checkable
 class HasCounts(Protocol):
     """Data that know how many training samples each class has, in the order of the labels."""
 
     counts: Sequence[int]
 
 
-@runtime_checkable
 class HasSizes(Protocol):
-    """A finite set: how many samples it has for training, and how many held out."""
+    """A finite set that tells how many samples it has for training, and how many held out."""
 
-    sizes: tuple[int, int]
+    count_and_held_out: tuple[int, int]
 
 
-@runtime_checkable
 class HasSummary(Protocol):
     """Data that say in a line what was found, for the journal."""
 
     summary: str
 
 
-@runtime_checkable
 class HasContent(Protocol):
     """Data with a text that is another where the samples or labels are others; of others some samples tell."""
 
     content: str
 
 
-@runtime_checkable
 class KnowsShape(Protocol):
     """A data set's class that knows shape and classes without reading or fetching a file."""
 
@@ -268,7 +265,6 @@ class KnowsShape(Protocol):
         """Return both."""
 
 
-@runtime_checkable
 class Located(Protocol):
     """Settings of a data set whose paths can be made independent of the working directory."""
 

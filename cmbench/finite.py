@@ -36,7 +36,7 @@ class Finite:
         self.device, self.horizontal_flip = device, horizontal_flip
         self.train, self.train_labels = train.to(home), train_labels.long().to(home)
         self.test, self.test_labels = test, test_labels.long()
-        self.shape, self.sizes = tuple(train.shape[1:]), (len(train), len(test))
+        self.shape, self.count_and_held_out = tuple(train.shape[1:]), (len(train), len(test))
         self.classes = int(max(train_labels.max(), test_labels.max())) + 1
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:

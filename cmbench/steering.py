@@ -25,6 +25,7 @@ KEYS = (
 PLACES = frozenset({"data.root", "train.device"})  # named anew where a run is taken up, as `rundir.places` keeps them
 
 # What a fork may change. The state in a checkpoint depends on the rest: weights, data, times and their bins.
+_NEXT = re.compile(r"\s+(?=[\w.]+=)")
 _FORK_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
 _FORK_KEYS = ("seed", "name", "profile.every")
 _FORK_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
@@ -39,6 +40,11 @@ class _Objective(Config):
 def steerable(recipe: Recipe) -> list[str]:
     """List the keys of a complete recipe that may be changed while it trains."""
     return [key for key in KEYS if not key.startswith("objective.") or key.split(".")[1] in recipe.objective]
+
+
+def words(text: str) -> list[str]:
+    """Return the parts `table.key=value` of a line; a value may hold spaces, as in ema.lengths=[0.9, 0.99]."""
+    return [part for part in _NEXT.split(text.strip()) if part]
 
 
 def parse_with_places(recipe: Recipe, overrides: Sequence[str], where: str) -> tuple[dict[str, Any], dict[str, str]]:

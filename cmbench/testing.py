@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmbench.contracts import HasLowest, HasTimes, Objective, Terms
+from cmbench.contracts import HasLowest, HasTimes, Objective, Terms, has
 from cmbench.equations import gaussian_path
 from cmbench.model import Model
 from cmbench.networks import mlp
@@ -71,7 +71,7 @@ class _Tried:
 
     def _model(self, dropout: float) -> Model:
         scalings, noise, boundary = _CUSTOM[self.path]
-        times = self.cls.times if isinstance(self.cls, HasTimes) else 1
+        times = self.cls.times if has(self.cls, HasTimes) else 1
         with forked_seed(1):
             network = mlp.Network(mlp.Config(width=16, depth=2, dropout=dropout), _SHAPE, 3, times)
             nn.init.normal_(network.output.weight)
@@ -180,7 +180,7 @@ def _times_are_profiled(tried: _Tried) -> None:
     t, edges = _terms(made, model).t, made.profile_edges(6)
     assert edges.shape == (7,), f"profile_edges(6) has shape {tuple(edges.shape)}, allowed: (7,)"
     assert bool((edges.diff() > 0).all()), "profile_edges do not ascend"
-    lowest = tried.cls.sigma_lowest(tried.config) if isinstance(tried.cls, HasLowest) else 0.0
+    lowest = tried.cls.sigma_lowest(tried.config) if has(tried.cls, HasLowest) else 0.0
     low, high = (model.path.noise_level(end) for end in (t.min(), t.max()))
     assert float(low) >= lowest * (1 - 1e-6), f"it trains at noise level {float(low):g}, below {lowest:g}"
     assert bool(high.isfinite()), "a time has no noise level on the path"

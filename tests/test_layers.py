@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "finite": {"equations"},
     "pictures": set(),
     "features": set(),
-    "networks": {"equations", "layers"},
+    "networks": {"equations", "layers", "model"},
     "objectives": {"equations", "model", "layers", "contracts", "anatomy"},
     "data": {"equations", "finite", "pictures"},
     "evaluation": {"equations"},

@@ -4,6 +4,7 @@ import os
 import subprocess
 import threading
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from cmbench.rundir.files import to_json
@@ -104,5 +105,5 @@ def _send(url: str, facts: dict[str, Any]) -> str:
         request = urllib.request.Request(url, to_json(facts), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=SECONDS):
             return ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return f"the address answered: {getattr(error, 'reason', None) or type(error).__name__}"

@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         detach: start it and return.
     """
     if not launch.is_detached():
-        _say_that_it_starts(Path(arguments[1]).name)  # before the dashboard is imported, too
+        _say_that_it_starts(launch.subject_of(arguments))  # before the dashboard is imported, too
     if foreground or not (detach or _has_terminal()):
         return _in_this_process(make)
     shows = not detach and _dashboard.can_be_shown()

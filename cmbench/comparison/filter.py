@@ -10,6 +10,7 @@ true of it.
 import operator
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -76,7 +77,7 @@ def _word(word: str) -> Filter:
         if field in _FIELDS and wanted:
             return _FIELDS[field](wanted)
         if wanted and _is_of_recipe(field):
-            return lambda glance: any(text.startswith(wanted) for text in _texts(_value(glance, field)))
+            return lambda glance: _begins(_value(glance, field), wanted)
         allowed = ", ".join(f"{name}:WORD" for name in (*_FIELDS, "seed", "TABLE.KEY"))
         raise UsageError(f"found {word!r}, allowed: {allowed}{_near(field) if wanted else ''}")
     return lambda glance: any(
@@ -135,13 +136,26 @@ def _settings(path: str, modified: int, size: int) -> dict[str, Any]:
     """Return the keys of a recipe in lower case; none where it cannot be read. The stamps tell it from a later one."""
     try:
         tables = tomli.loads(read(path).decode())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {key.casefold(): value for key, value in flat(tables)}
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+def _begins(value: object, wanted: str) -> bool:
+    """Whether a value begins so, as `objective.kind:ct` is meant; of numbers all of it, for 30 is no 3."""
+    if (number := _number(value)) is not None:
+        with suppress(ValueError):
+            return number == float(wanted)
+    return any(text.startswith(wanted) for text in _texts(value))
 
 
 def _texts(value: object) -> list[str]:

@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from cmbench import config, consent, recipe
-from cmbench.contracts import Data, HasLowest, HasSwitches, HasTimes, Located
+from cmbench.contracts import Data, HasLowest, HasSwitches, HasTimes, Located, has
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
@@ -98,7 +98,7 @@ def complete_new(given: Recipe, where: str) -> Recipe:
     whole = located(complete(given, where), Path.cwd())
     with naming(where):
         objective, _ = settings("objective", whole)
-        switches = objective.switches.values() if isinstance(objective, HasSwitches) else ()
+        switches = objective.switches.values() if has(objective, HasSwitches) else ()
         spared = {override.partition("=")[0] for overrides in switches for override in overrides}
         for table in COMPONENTS:
             config.refuse_idle(settings(table, whole)[1], table, spared)
@@ -113,7 +113,7 @@ def located(whole: Recipe, base: Path) -> Recipe:
     A class of one's own says so by `Config.located`, or keeps its paths as they are.
     """
     _, own = settings("data", whole)
-    if not isinstance(own, Located):
+    if not has(own, Located):
         return whole
     return whole.model_copy(update={"data": {"kind": whole.data["kind"], **own.located(base).model_dump(mode="json")}})
 
@@ -155,7 +155,7 @@ def _check_levels(given: Recipe) -> None:
 def sigma_lowest(given: Recipe) -> float:
     """Return the lowest noise level that a recipe trains: path.sigma_min, unless its objective says otherwise."""
     objective, own = settings("objective", given)
-    return objective.sigma_lowest(own) if isinstance(objective, HasLowest) else given.path.sigma_min
+    return objective.sigma_lowest(own) if has(objective, HasLowest) else given.path.sigma_min
 
 
 def _check_objective(given: Recipe) -> None:
@@ -241,7 +241,7 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
     """Build the model of a complete recipe for samples of `shape`, its weights drawn from the recipe's seed."""
     cls, own = settings("network", complete_recipe)
     objective, _ = component("objective", complete_recipe.objective["kind"])
-    times = objective.times if isinstance(objective, HasTimes) else 1
+    times = objective.times if has(objective, HasTimes) else 1
     path = complete_recipe.path
     with forked_seed(complete_recipe.seed):
         arguments = (own, shape, classes if is_conditional(complete_recipe) else 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Data, HasOracle
+from cmbench.contracts import Data, HasOracle, has
 from cmbench.engine import build, features, fingerprint, memory, weights
 from cmbench.engine.consistency import Constancy, Levels, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge, OfClass, labels_as_data
@@ -146,7 +146,7 @@ class Evaluation:
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
-        assert isinstance(self._data, HasOracle)  # or `_why_not` says so
+        assert has(self._data, HasOracle)  # or `_why_not` says so
         truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
@@ -166,7 +166,7 @@ class Evaluation:
         if objective.sampler == "ode":
             return f"objective '{self._recipe.objective['kind']}' trains no consistency function"
         if name == "consistency_error":
-            return "" if isinstance(self._data, HasOracle) else "its data have no oracle"
+            return "" if has(self._data, HasOracle) else "its data have no oracle"
         if self._recipe.teacher is None:
             return "it has no teacher"
         return "its teacher is no denoiser" if objective.teacher == "consistency" else ""

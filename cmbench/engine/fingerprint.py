@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Data, HasContent, HasCounts, HasNames, HasSizes
+from cmbench.contracts import Data, HasContent, HasCounts, HasNames, HasSizes, has
 from cmbench.errors import UsageError
 from cmbench.randomness import StepRandom, forked_seed
 from cmbench.recipe import Recipe
@@ -23,17 +23,17 @@ _ALIKE = 0.05  # of sigma_data: samples that differ by less are almost all the s
 
 def of(recipe: Recipe, data: Data) -> Fingerprint:
     """Return the fingerprint of a recipe's data, as `rundir.fingerprints` describes it."""
-    sizes = data.sizes if isinstance(data, HasSizes) else (None, None)
+    sizes = data.count_and_held_out if has(data, HasSizes) else (None, None)
     found: dict[str, Any] = {"count": sizes[0], "held_out": sizes[1]}
     found |= {"shape": list(data.shape), "classes": int(data.classes)}
-    names: Sequence[str] = data.names if isinstance(data, HasNames) else ()
-    counts = data.counts if isinstance(data, HasCounts) else ()
+    names: Sequence[str] = data.names if has(data, HasNames) else ()
+    counts = data.counts if has(data, HasCounts) else ()
     found |= {"names": [str(name) for name in names], "counts": list(counts)} if names else {}
     return {**found, "content": _content(recipe, data)}
 
 
 def _content(recipe: Recipe, data: Data) -> str:
-    if isinstance(data, HasContent) and isinstance(data.content, str):
+    if has(data, HasContent) and isinstance(data.content, str):
         return data.content
     if not is_own_class(recipe.data["kind"]):
         return "recipe"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Data, Drawn, HasHeldOutLabels
+from cmbench.contracts import Data, Drawn, HasHeldOutLabels, has
 from cmbench.measures import OF_SAMPLES, Floor, too_few
 from cmbench.randomness import StepRandom
 
@@ -27,7 +27,7 @@ def as_they_are(x: Tensor) -> Tensor:
 
 def real_draw(data: Data, n: int, seed: int, i: int = 0) -> tuple[Tensor, Tensor]:
     """Return n independent draws of what is trained on, and their labels, as a function of seed and i alone."""
-    if isinstance(data, Drawn):
+    if has(data, Drawn):
         return data.draw(n, StepRandom(torch.device("cpu"), seed, i).generator("perfect"))
     return data.batch(n, StepRandom(data.held_out(1).device, seed, i))
 
@@ -110,7 +110,7 @@ class Judge:
     @property
     def has_classes(self) -> bool:
         """Whether the labels of held-out data are known, for `of_classes`."""
-        return isinstance(self._data, HasHeldOutLabels)
+        return has(self._data, HasHeldOutLabels)
 
     def of_classes(self, name: str, x: Tensor, labels: Tensor) -> list[OfClass]:
         """Return a measure of samples x (n, ...) with labels (n,), class by class."""
@@ -170,7 +170,7 @@ class Judge:
 
     @cached_property
     def _held_out_labels(self) -> Tensor:
-        assert isinstance(self._data, HasHeldOutLabels)
+        assert has(self._data, HasHeldOutLabels)
         return self._data.held_out_labels(self._n).to(self._held_out.device)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from cmbench.contracts import HasSummary
+from cmbench.contracts import HasSummary, has
 from cmbench.engine import checkpoint, environment, loop, watch
 from cmbench.engine.memory import LackError
 from cmbench.engine.recorder import Record, Recorder
@@ -76,7 +76,7 @@ class Runner:
             how = "forked" if self.parent else "started" if is_new else "resumed"
             named = {"places": dict(self.places)} if self.places else {}
             yield journal(how, **chosen, **named, **forked, **environment.here(self.trainer))
-            if isinstance(data := self.trainer.data, HasSummary) and data.summary:
+            if has(data := self.trainer.data, HasSummary) and data.summary:
                 yield journal("data", text=data.summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
@@ -155,7 +155,9 @@ class Runner:
         yield from self.warn()
 
     def warn(self) -> Iterator[Record]:
-        """Write into the journal what the recorder warns of."""
+        """Write into the journal what the trainer and the recorder warn of."""
+        self.recorder.warnings += self.trainer.warnings
+        self.trainer.warnings.clear()
         while self.recorder.warnings:
             yield self.recorder.event("warning", text=self.recorder.warnings.pop(0))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from cmbench.contracts import HasAnatomy, Terms
+from cmbench.contracts import HasAnatomy, Terms, has
 from cmbench.engine import memory
 from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
@@ -88,7 +88,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     steps, batch_size = trainer.recipe.train.steps, trainer.recipe.train.batch_size
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     clip = trainer.recipe.optimizer.clip
-    analysed = trainer.objective if isinstance(trainer.objective, HasAnatomy) else None
+    analysed = trainer.objective if has(trainer.objective, HasAnatomy) else None
     anatomy_every = trainer.recipe.profile.anatomy_every
     clock = Clock(state)
     state.model.train()

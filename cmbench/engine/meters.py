@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cmbench.contracts import Anatomy, Terms
+from cmbench.quantities import COUNTS, OF_TIMES
 
 
 class Means:
@@ -50,12 +51,14 @@ class Profile:
                 what adaptive weighting is meant to flatten.
         """
         values = {
-            **terms.per_sample,
             "count": torch.ones_like(terms.loss),
             "loss": terms.loss,
             "weighted_loss": terms.weight * terms.loss,
             "weight": terms.weight,
         }
+        if taken := [name for name in terms.per_sample if name in OF_TIMES or name in values or name in COUNTS]:
+            raise ValueError(f"Terms.per_sample: found {', '.join(taken)}, allowed: names that mean nothing else yet")
+        values |= terms.per_sample
         if terms.tangent_norm is not None:
             values["tangent_norm"] = terms.tangent_norm
         if F_gradient is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cmbench import consent
-from cmbench.contracts import KnowsShape, Terms
+from cmbench.contracts import KnowsShape, Terms, has
 from cmbench.engine import build
 from cmbench.engine.optimizer import learning_rate
 from cmbench.errors import naming
@@ -180,7 +180,7 @@ class _Teacher:
 def _shape(recipe: Recipe) -> tuple[int, ...]:
     """Return the shape of the recipe's data without fetching them."""
     cls, own = build.data_settings(recipe)
-    if isinstance(cls, KnowsShape):
+    if has(cls, KnowsShape):
         return cls.shape_and_classes(own)[0]
     return tuple(cls(own, _CPU).shape)
 

@@ -56,7 +56,7 @@ def load_teacher(
         NotFoundError: there is no such run, or it has no checkpoint.
     """
     if config.kind == "oracle":
-        if not isinstance(data, contracts.HasOracle):
+        if not contracts.has(data, contracts.HasOracle):
             raise UsageError("teacher.kind: found 'oracle', allowed: 'run' or a class, for these data have no oracle")
         return Teacher(config, data.oracle())
     if config.kind != "run":

@@ -1,7 +1,7 @@
 """A recipe, built: data, objective and state, ready for the loop."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cmbench import consent, steering
 from cmbench import recipe as recipes
-from cmbench.contracts import Data, HasOracle, Objective
-from cmbench.engine import build, compute, film, fingerprint, optimizer
+from cmbench.contracts import Data, HasOracle, Objective, has
+from cmbench.engine import build, compute, film, fingerprint, memory, optimizer
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
 from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, compared_levels, draw_starts
@@ -52,6 +52,7 @@ class Trainer:
     start: Start | None
     compute: Compute
     labels_in_turn: bool = False
+    warnings: list[str] = field(default_factory=list)  # for the journal, whose writer takes them away
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -118,11 +119,21 @@ class Trainer:
 
     @cached_property
     def camera(self) -> Camera | None:
-        """The trajectories, integrated when they are first wanted."""
+        """The trajectories, integrated when they are first wanted. None where that cannot be done: training goes on."""
+        with forked_seed(self.recipe.seed, self.device):
+            try:
+                return self._camera()
+            except Exception as error:  # whatever the oracle or the teacher of a user does
+                if memory.is_lack(error):
+                    raise
+                self.warnings.append(f"snapshots have no film strips: {type(error).__name__}: {error}")
+                return None
+
+    def _camera(self) -> Camera | None:
         if not film.is_seen(tuple(self.data.shape)):
             return None
         model, recipe, lowest = self.state.model, self.recipe, build.sigma_lowest(self.recipe)
-        oracle = self.data.oracle() if isinstance(self.data, HasOracle) else None
+        oracle = self.data.oracle() if has(self.data, HasOracle) else None
         is_denoiser = self.objective.sampler == "ode"
         teacher = self.teacher.denoiser.denoise if self.teacher and self.objective.teacher != "consistency" else None
         labels = round_robin_labels(film.ROWS, self.data.classes) if self.conditional else None
@@ -187,7 +198,7 @@ class Trainer:
     def _truth(self) -> Truth | None:
         """The exact trajectories, integrated when they are first wanted."""
         n = self.recipe.evaluate.true_error_n
-        if not n or self.objective.sampler == "ode" or not isinstance(self.data, HasOracle):
+        if not n or self.objective.sampler == "ode" or not has(self.data, HasOracle):
             return None
         model, edges, lowest = self.state.model, self.state.profile.edges, build.sigma_lowest(self.recipe)
         return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest)

@@ -41,6 +41,12 @@ def starting() -> Iterator[None]:
         raise RefusedError(f"no trainer can be started: {error.strerror or error}") from None
 
 
+def subject_of(arguments: Sequence[str]) -> str:
+    """Return what a command trains, for people: the name of a recipe's file, of a run, or of a fork's parent."""
+    named = [text for text in arguments[1:] if text != "--from"]
+    return Path(named[0]).name if named else ""
+
+
 class Start:
     """A trainer in a session of its own, `cmbench <arguments> --foreground`, that accepts or refuses in a while.
 
@@ -54,7 +60,7 @@ class Start:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.subject = Path(arguments[1]).name if len(arguments) > 1 else ""
+        self.subject = subject_of(arguments)
         self._lock = threading.Lock()  # of the answer, which several threads may wait for
         self._answer: dict[str, Any] | None = None
         with ExitStack() as files, starting():

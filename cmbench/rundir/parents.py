@@ -36,7 +36,7 @@ def of(run: RunDir) -> Parent | None:
 
 def split(text: str) -> tuple[str, str]:
     """Return run and step of RUN[@STEP], the step "latest" where there is none."""
-    match = re.fullmatch(r"(.+)@([0-9]+|best|latest)", text)
+    match = re.fullmatch(r"(.+)@([0-9]+|best|latest)", text, re.DOTALL)
     return (match[1], match[2]) if match and match[1] != "@" else (text, "latest")
 
 

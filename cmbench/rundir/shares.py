@@ -69,7 +69,7 @@ def log_normal(share: ArrayLike, noise_levels: Sequence[float]) -> tuple[float, 
     """
     p, edges = np.asarray(share, np.float64), np.log(np.asarray(noise_levels, np.float64))
     known = np.isfinite(p)
-    if len(edges) != len(p) + 1 or not known.any():
+    if len(edges) != len(p) + 1 or not known.any() or not np.isfinite(edges).all():
         return None
     p, middles, widths = p[known] / p[known].sum(), (edges[1:] + edges[:-1])[known] / 2, np.diff(edges)[known]
     mean = float(p @ middles)

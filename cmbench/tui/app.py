@@ -132,8 +132,11 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         if self.is_cancelled:
             return
         from cmbench.tui.screens.dashboard import DashboardScreen
+        from cmbench.tui.screens.starting import StartingScreen
 
         self._start, self.runs_dir = None, run.path.parent
+        while not isinstance(self.screen, StartingScreen) and len(self.screen_stack) > 1:  # the palette, themes
+            self.pop_screen()
         self.switch_screen(DashboardScreen(run))
 
     def refuse(self, error: RefusedError) -> None:
@@ -163,7 +166,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
 
     async def action_interrupt(self) -> None:
         """Leave; a trainer that still starts is not wanted then."""
-        if self._start is not None:
+        if self._start is not None and not self._start.is_answered:
             self.is_cancelled = True
             await asyncio.to_thread(self._start.cancel)
         await self.action_quit()

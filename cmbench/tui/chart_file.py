@@ -75,7 +75,9 @@ def write(drawing: Drawing, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: found '{path.suffix}', allowed: a name that ends in {', '.join(SUFFIXES)}")
-    if path.exists() or path.is_symlink():
+    with writing(path):
+        is_there = path.exists() or path.is_symlink()
+    if is_there:
         raise UsageError(f"{path}: is there already, and is not replaced")
     if suffix != ".csv":
         check(str(path))

@@ -58,7 +58,7 @@ def scale_of(line: Line) -> Kind:
 
 def first_row(view: RunView) -> str:
     """Return when the first row of the metrics is to come; empty once one is there, or where that is not known."""
-    if view.keys or view.recipe is None:
+    if view.series.metrics.curves or view.recipe is None:
         return ""
     if view.is_still and view.status.get("state") != "paused":
         return "no rows: it ended before the first"

@@ -115,3 +115,12 @@ def test_runs_are_meant_by_their_recipe(with_recipes, text, meant):
     holds = parse(text)
     found = "".join(sorted(glance.name[-1] for glance in with_recipes if holds(glance)))
     assert found == meant
+
+
+@pytest.mark.parametrize(
+    "recipe", ["a = " + "[" * 5000, "seed = " + "9" * 400, f"{'.'.join('a' * 3000)} = 1", "seed = 30"]
+)
+def test_odd_recipes_are_no_runs_that_are_meant(tmp_path, recipe):
+    fake_run(tmp_path, "run-a").recipe.write_text(recipe)
+    (glance,) = Overview(tmp_path).read()
+    assert not any(parse(text)(glance) for text in ("seed:3", "seed=3", "optimizer.lr>0"))

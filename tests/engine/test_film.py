@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from cmbench.data import mixtures
 from cmbench.engine import film, loop, runner, trainer
 from cmbench.engine.consistency import Starts
 from cmbench.equations.oracle import FinitePoints, GaussianMixture, flow
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import read_rows
 from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.widgets.film import load_film, load_plane
 
@@ -188,3 +190,18 @@ def test_training_is_the_same_with_and_without_films(home):
     assert len(films) == 3
     mine, other = quiet.state.groups()["model"], busy.state.groups()["model"]
     assert all(torch.equal(mine[name], value) for name, value in other.items())
+
+
+def test_what_an_oracle_raises_costs_the_film_alone(home, monkeypatch):
+    def no_closed_form(self):
+        raise NotImplementedError("no closed form")
+
+    monkeypatch.setattr(mixtures.Data, "oracle", no_closed_form)
+    made = runner.create(
+        home / "tiny.toml", ["train.steps=4", "snapshot.every=2", "evaluate.every=0"], home / "runs", []
+    )
+    list(made.records())
+    told = [row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning"]
+    assert told == ["snapshots have no film strips: NotImplementedError: no closed form"]
+    assert made.exit_code == 0
+    assert not list(made.run.snapshots.glob("*film*"))

@@ -131,9 +131,16 @@ def test_times_of_another_precision_find_the_same_bins():
 def test_what_an_objective_tells_of_each_sample_is_profiled_under_its_name():
     t, told = torch.tensor([1.5, 1.7, 3.0]), torch.tensor([2.0, 4.0, 8.0])
     loss = torch.ones(3, requires_grad=True)
-    own = Terms(loss.mean(), t, loss.detach(), torch.ones(3), per_sample={"curvature": told, "count": told})
+    own = Terms(loss.mean(), t, loss.detach(), torch.ones(3), per_sample={"curvature": told})
     profile = Profile(torch.tensor([1.0, 2.0, 4.0, 8.0]))
     profile.add(own)
     rows = profile.flush()
     assert rows["curvature"] == [3.0, 8.0, None]
     assert rows["count"] == [2.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["count", "loss", "tangent_norm", "anatomy_stable", "gradient_share"])
+def test_what_an_objective_tells_takes_no_name_that_means_something(name):
+    t = torch.ones(3)
+    with pytest.raises(ValueError, match=f"Terms.per_sample: found {name}, allowed"):
+        Profile(torch.tensor([1.0, 2.0])).add(Terms(t.mean(), t, t, t, per_sample={name: t}))

@@ -86,3 +86,16 @@ def test_where_no_trainer_can_be_started_a_line_says_why(monkeypatch, module, na
             list(Processes([["x"]]).events())
     if open_files:
         assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "subject"),
+    [
+        (["run", "recipes/ct_edm.toml", "--set", "seed=1"], "ct_edm.toml"),
+        (["run", "--from", "runs/ct_edm-1@200"], "ct_edm-1@200"),
+        (["resume", "/somewhere/ct_edm-1"], "ct_edm-1"),
+        (["run"], ""),
+    ],
+)
+def test_what_a_command_trains_has_a_name_for_people(arguments, subject):
+    assert launch.subject_of(arguments) == subject

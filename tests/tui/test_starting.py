@@ -30,6 +30,10 @@ class Trainer:
         self.answer = answer
         self.answers.set()
 
+    @property
+    def is_answered(self) -> bool:
+        return self.answers.is_set()
+
     def wait(self) -> RunDir:
         self.answers.wait()
         if isinstance(self.answer, RefusedError):
@@ -80,6 +84,22 @@ def test_the_dashboard_follows_once_the_trainer_has_accepted(tmp_path, trainer, 
     app = start(trainer, steps, size)
     assert not app.refusal
     assert not trainer.cancelled
+
+
+def test_escape_and_the_palette_leave_the_start_where_it_is(tmp_path, trainer):
+    async def steps(app, pilot):
+        await pilot.press("escape")
+        assert isinstance(app.screen, StartingScreen)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: not isinstance(app.screen, StartingScreen))
+        trainer.say(live_run(tmp_path))
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        assert not [screen for screen in app.screen_stack if isinstance(screen, StartingScreen)]
+        await pilot.press("ctrl+c")
+
+    app = start(trainer, steps)
+    assert not trainer.cancelled
+    assert not app.is_cancelled
 
 
 def test_a_refusal_ends_the_application_and_is_told_by_whoever_opened_it(trainer):

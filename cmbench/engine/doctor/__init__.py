@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cmbench.contracts import Data, HasSummary, KnowsShape
+from cmbench.contracts import Data, HasSummary, KnowsShape, has
 from cmbench.engine import build, environment, fingerprint, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, noise, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
@@ -62,11 +62,11 @@ def _data(recipe: Recipe, where: str) -> tuple[Data, Check]:
     with naming(where):
         device = build.device_of(recipe.train.device)
         cls, own = build.data_settings(recipe)
-        if not isinstance(cls, KnowsShape):
+        if not has(cls, KnowsShape):
             return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
         try:
             found = cls(own.model_copy(update={"download": False}), device)
-            summary = f": {found.summary}" if isinstance(found, HasSummary) and found.summary else ""
+            summary = f": {found.summary}" if has(found, HasSummary) and found.summary else ""
             return found, Check("data", "ok", recipe.data["kind"] + summary)
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)

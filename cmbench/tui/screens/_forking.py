@@ -1,7 +1,6 @@
 """A child of a run, asked for on a screen: from which checkpoint, with which settings."""
 
 import asyncio
-import re
 from typing import Any
 
 from textual.screen import Screen
@@ -13,8 +12,6 @@ from cmbench.rundir.layout import RunDir
 from cmbench.tui.screens.confirm import Ask
 from cmbench.tui.text import plain, short
 from cmbench.tui.view import RunView
-
-_NEXT = re.compile(r"\s+(?=[\w.]+=)")  # a value may hold spaces: ema.lengths=[0.9, 0.99]
 
 
 async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | None:
@@ -46,7 +43,7 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
         if answer is None:
             return None
         text = answer
-        overrides = [part for part in _NEXT.split(answer.strip()) if part]
+        overrides = steering.words(answer)
         try:
             steering.check_fork(view.recipe, overrides, found, short(run.name))
             path = run.path.resolve()

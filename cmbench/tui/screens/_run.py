@@ -1,7 +1,5 @@
 """Acting on a live run: requests left in its control folder, answered in its journal."""
 
-import re
-
 from textual.binding import Binding
 
 from cmbench import steering
@@ -12,8 +10,6 @@ from cmbench.rundir.layout import RunDir
 from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.screens.confirm import Ask, Confirm
 from cmbench.tui.text import plain, short
-
-_NEXT = re.compile(r"\s+(?=[\w.]+=)")  # a value may hold spaces: ema.lengths=[0.9, 0.99]
 
 
 class RunScreen(ReadingScreen):
@@ -71,7 +67,7 @@ class RunScreen(ReadingScreen):
         if not text or self.recipe is None:
             return
         try:
-            wanted = steering.parse(self.recipe, _NEXT.split(text.strip()), short(self.run.name), "set")
+            wanted = steering.parse(self.recipe, steering.words(text), short(self.run.name), "set")
         except CmbenchError as error:
             self._ask_for_settings(question, text, str(error))
             return

@@ -66,8 +66,8 @@ class RunsScreen(RunsView):
             bar.say(str(error))
             return
         bar.say()
-        self._kept.keep_runs(filter=self._filter_text)
         self._show(follow=True)
+        self._kept.keep_runs(filter=self._filter_text)
 
     @on(FilterBar.Left)
     def _to_table(self) -> None:
@@ -95,10 +95,10 @@ class RunsScreen(RunsView):
         names = figure_names(list(self._glances.values()))
         question = f"Sort by: {', '.join(names) or 'no run has a figure yet'}"
         text = await self.app.push_screen_wait(Ask(question, self._metric))
+        while text is not None and (text := text.strip()) and text not in names:
+            wrong = f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}"
+            text = await self.app.push_screen_wait(Ask(question, text, wrong))
         if text is None:
-            return
-        if (text := text.strip()) and text not in names:
-            say(self, f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}", "error")
             return
         self._metric = text
         self._kept.keep_runs(metric=text)

@@ -40,6 +40,10 @@ class StartingScreen(BenchScreen):
         yield Static(content(_STARTING), id="starting")
         yield KeyBar()
 
+    def step_back(self) -> bool:
+        """Stay: what comes next is the dashboard."""
+        return True
+
     def on_mount(self) -> None:
         """Wait for the trainer's answer, and count the seconds until it comes."""
         self.call_after_refresh(self._count)

@@ -49,14 +49,13 @@ class ChartOut(ChartKeys):
             return
         name = re.sub(r"[^A-Za-z0-9]+", "_", self.title).strip("_") or "chart"
         question = "Write this chart to a file; its name ends in .png, .svg or .csv"
-        text = await self.app.push_screen_wait(Ask(question, f"{name}.png"))
-        if not (text or "").strip():
-            return
-        path = Path(str(text).strip())
-        try:
-            path = path.expanduser()
-            await asyncio.to_thread(chart_file.write, self.drawing, path)
-        except (UsageError, RuntimeError) as error:
-            self.notify(plain(str(error)), severity="error", markup=False)
-        else:
-            self.notify(plain(f"written: {path.absolute()}"), markup=False)
+        text, wrong = f"{name}.png", ""
+        while text := ((await self.app.push_screen_wait(Ask(question, text, wrong))) or "").strip():
+            try:
+                path = Path(text).expanduser()
+                await asyncio.to_thread(chart_file.write, self.drawing, path)
+            except (UsageError, RuntimeError, OSError, ValueError) as error:
+                wrong = plain(str(error))
+            else:
+                self.notify(plain(f"written: {path.absolute()}"), markup=False)
+                return

@@ -86,8 +86,10 @@ def load_film(file: AnswerFile) -> Film | str:
     try:
         fixed, own = (load_safetensors(read(path, _LARGEST)) for path in (file.fixed, file.answers))
         x, f, sigmas = fixed["x"], own["f"], fixed["sigmas"].astype(float)
-        if x.shape != f.shape or len(sigmas) != len(x) or x.ndim not in (3, 5) or 0 in x.shape:
+        if x.shape != f.shape or len(sigmas) != len(x) or x.ndim not in (3, 5) or 0 in x.shape or sigmas.ndim != 1:
             raise ValueError(f"f of shape {list(f.shape)} at places of shape {list(x.shape)}")
+        if x.ndim == 3 and x.shape[2] != 2:
+            raise ValueError(f"points of {x.shape[2]} coordinates, allowed: 2")
         data, modes = fixed.get("data"), own.get("modes")
         is_fitting = data is not None and data.ndim == 2 and data.shape[1] == 2 and bool(np.isfinite(data).all())
         return Film(
@@ -96,7 +98,7 @@ def load_film(file: AnswerFile) -> Film | str:
             sigmas,
             _in_colours(x),
             _in_colours(f),
-            modes if modes is not None and modes.shape == f.shape[:2] else None,
+            modes if modes is not None and modes.shape == f.shape[:2] and modes.dtype == np.uint8 else None,
             data if is_fitting else None,
         )
     except (OSError, KeyError, TypeError, ValueError, IndexError, SafetensorError) as error:
@@ -109,6 +111,8 @@ def load_plane(file: AnswerFile, exact: bool) -> Plane | str:
     try:
         there = load_safetensors(read(file.fixed, _LARGEST))["exact"]
         modes = there if exact else load_safetensors(read(file.answers, _LARGEST))["sent_to"]
+        if not modes.dtype == there.dtype == np.uint8:
+            raise ValueError(f"modes of type {modes.dtype} beside {there.dtype}, allowed: uint8")
         if modes.shape != there.shape or modes.ndim != 2 or 0 in modes.shape:
             raise ValueError(f"a plane of shape {list(modes.shape)} beside one of {list(there.shape)}")
         return Plane(modes, there)
