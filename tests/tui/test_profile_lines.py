@@ -35,10 +35,10 @@ def meta(times=TIMES, levels=None):
 
 def test_they_lie_over_the_noise_level_where_all_runs_say_it(found):
     shown = found(meta(levels=LEVELS), meta([t / 9 for t in TIMES], LEVELS[::-1]), weight=[1.0, None, *[3.0] * 6])
-    assert [each.title for each in shown][:3] == ["loss over sigma", "weight over sigma", "tangent norm over sigma"]
-    first, second = shown[0].lines
-    assert (shown[0].x_scale.kind, shown[0].ends) == ("log", pytest.approx((0.01, 100)))
-    assert (first.label, second.label, second.dash, shown[0].note) == ("A", "B", "dashed", "step 45 45")
+    assert [each.title for each in shown][:3] == ["tangent norm over sigma", "weight over sigma", "loss over sigma"]
+    loss, (first, second) = shown[2], shown[2].lines
+    assert (loss.x_scale.kind, loss.ends) == ("log", pytest.approx((0.01, 100)))
+    assert (first.label, second.label, second.dash, loss.note) == ("A", "B", "dashed", "step 45 45")
     np.testing.assert_allclose(first.x, np.sqrt(np.multiply(LEVELS[1:], LEVELS[:-1])))
     np.testing.assert_allclose(first.mean, [(i + 1) / 45 for i in range(BINS)], rtol=1e-6)
     np.testing.assert_allclose(second.x, first.x)
@@ -49,8 +49,8 @@ def test_they_lie_over_the_noise_level_where_all_runs_say_it(found):
 
 def test_they_lie_over_t_where_all_runs_have_the_same(found):
     shown = found(meta(), meta(levels=LEVELS))
-    assert shown[0].title == "loss over t"
-    np.testing.assert_allclose(shown[0].lines[1].x, np.arange(BINS) + 0.5)
+    (loss,) = [each for each in shown if each.title == "loss over t"]
+    np.testing.assert_allclose(loss.lines[1].x, np.arange(BINS) + 0.5)
 
 
 @pytest.mark.parametrize(
