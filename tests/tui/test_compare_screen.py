@@ -116,11 +116,11 @@ def test_profiles_have_pages_after_the_metrics(runs, size):
         await pilot.press("left_square_bracket")
         await pilot.pause()
         assert titles(app)[0].endswith(" over sigma")
-        while titles(app)[0] != "loss over sigma":
+        while titles(app)[0] != "tangent norm over sigma":
             await pilot.press("left_square_bracket")
             await pilot.pause()
-        assert titles(app)[1] == "tangent norm over sigma"
-        chart = app.screen.query(Chart).first()
+        assert titles(app)[1] == "loss over sigma"
+        chart = list(app.screen.query(Chart))[1]
         assert [(line.label, line.mean[0]) for line in chart._lines] == [("A", 2.0), ("B", pytest.approx(1 / 40))]
         assert chart._x_ends() == pytest.approx((-2, 2))
         assert chart.note == "step 45 40"
