@@ -3,8 +3,8 @@
 A run is meant when every word between two ORs holds of it; a word after NOT must not hold. A plain word stands in its
 name, its tags or its note; `state:` and `tag:` name these; loss, quality (or sw) and step are compared with a number,
 and so are `last.METRIC` and `best.METRIC`. A key of the recipe, with its table, is compared with a number or, by a
-colon, with the beginning of its value: `optimizer.lr>1e-4`, `objective.kind:ct`. What a run does not have is never
-true of it.
+colon, with the beginning of its value, of a number with all of it: `optimizer.lr>1e-4`, `objective.kind:ct`, `seed:3`.
+What a run does not have is never true of it.
 """
 
 import operator
