@@ -7,7 +7,7 @@ The tables of components ([data], [network], [objective]) are checked by their o
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Recipe(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+@cache
 def component_names(folder: str) -> list[str]:
     """List the components of a folder of the package; the file name is the name, an underscore hides it."""
     return sorted(p.stem for p in (PACKAGE / folder).glob("*.py") if not p.stem.startswith("_"))

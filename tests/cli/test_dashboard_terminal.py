@@ -10,11 +10,13 @@ import pty
 import re
 import select
 import signal
+import statistics
 import struct
 import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import psutil
 import pyte
@@ -221,13 +223,15 @@ def test_few_bytes_for_a_row_and_none_for_nothing(run, terminal):
         return shown.drain(1.5) == b""  # six looks at the files
 
     until(sends_nothing_for_a_heartbeat)
-    start, rows = len(shown.sent), 8
-    for step in range(41, 41 + rows):
+    sent = [len(shown.sent)]
+    for step in range(41, 49):
         add(run.metrics, metrics(step))
         add(run.profiles, profile(step))
         add(run.events, event(step, "checkpoint", folder=f"checkpoints/{step}"))
         write_status(run, step=step, host="elsewhere")
         until(lambda step=step: shown.shows(f"step {step}/1,000"))
+        sent.append(len(shown.sent))
     until(sends_nothing_for_a_heartbeat)
     assert any("48 checkpoint 48" in line for line in shown.screen.display)
-    assert 0 < (len(shown.sent) - start) / rows <= PER_ROW
+    # The median, for on a busy machine the last of the first screen comes with one of the rows.
+    assert 0 < statistics.median(after - before for before, after in pairwise(sent)) <= PER_ROW

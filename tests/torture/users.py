@@ -79,12 +79,16 @@ def _content(run: Path) -> dict[str, bytes]:
 
 
 def _prepare() -> None:
-    """Import what is imported late: where Python lies in root's folder, nobody else could."""
+    """Import and list what is needed late: where Python or cmbench lies in root's folder, nobody else could."""
     import _strptime  # noqa: F401
 
     import plotext  # noqa: F401
     import typer
 
+    from cmbench import recipe
+
+    for folder in recipe.COMPONENTS.values():
+        recipe.component_names(folder)
     for module in pkgutil.walk_packages(typer.__path__, "typer."):
         with contextlib.suppress(ImportError, AssertionError):  # of other systems
             if not module.name.endswith("__main__"):

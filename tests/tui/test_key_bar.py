@@ -26,10 +26,10 @@ def test_the_most_important_keys_come_first(tmp_path, size):
         await until(pilot, lambda: is_first(app, "p Time profile", "i Snapshots", "b Runs"))
         assert ("S Stop" in bar(app)) == (size[0] == 160)
         await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and is_first(app, "m Freeze as reference"))
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and is_first(app, "m Reference"))
         app.screen.query_one(Waterfall).focus()
         await settle(app, pilot)
-        assert is_first(app, "m Freeze as reference")
+        assert is_first(app, "m Reference")
         await pilot.press("escape", "b")
         await until(
             pilot, lambda: isinstance(app.screen, RunsScreen) and is_first(app, "⏎ Open", "space Mark", "C Compare")

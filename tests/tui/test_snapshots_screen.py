@@ -108,7 +108,7 @@ def test_blinking_with_a_pinned_step(run, size):
     async def steps(pilot):
         await start(pilot)
         await pilot.press("B")
-        await until(pilot, lambda: "pin another step" in screen_text(pilot))
+        await until(pilot, lambda: "m at another step" in screen_text(pilot))
         await pilot.press("home", "m", "end", "B")
         for both in [(colour(10, 1), "B 1-step"), (colour(150, 1), "A 1-step")] * 2:
             await until(pilot, lambda both=both: (colours(pilot)[0], captions(pilot)[0][:8]) == both)

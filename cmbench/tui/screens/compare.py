@@ -40,7 +40,7 @@ class CompareScreen(ReadingScreen):
         Binding("right_square_bracket", "page(1)", "More charts", id="compare.page_after"),
         Binding("enter", "enlarge", "Enlarge", id="compare.enlarge", show=False),
         Binding("d", "tables", "Tables", id="compare.tables"),
-        Binding("L", "report", "Report", id="compare.report"),
+        Binding("L", "report", "Read in full", id="compare.report"),
         Binding("A", "seeds", "Bands over seeds", id="compare.seeds", show=False),
         Binding("i", "snapshots", "Snapshots", id="compare.snapshots"),
         Binding("b", "app.back", "Runs", id="compare.runs"),

@@ -31,7 +31,7 @@ class ProfileScreen(ReadingScreen):
 
     AUTO_FOCUS = "#curve-tangent_norm"
     BINDINGS = [
-        Binding("m", "reference", "Freeze as reference", id="profile.reference"),
+        Binding("m", "reference", "Reference", id="profile.reference"),
         Binding("1", "mode('value')", "Value", id="profile.value"),
         Binding("2", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
         Binding("3", "mode('row')", "Row-normalised", id="profile.row"),

@@ -70,7 +70,7 @@ class SnapshotsScreen(Screen[None]):
         *(_bind(str(n), f"only({n})", f"{n}-step alone", f"only_{n}") for n in range(1, 10)),
         _bind("0", "only(0)", "steps", "all", "0-9"),
         _bind("V", "view", "film", "view", "V"),
-        _bind("m", "pin", "pin", "pin", "m"),
+        _bind("m", "pin", "reference", "pin", "m"),
         _bind("B", "blink", "blink", "blink", "B"),
         _bind("J", "link", "link", "link", "J"),
         _bind("right_square_bracket", "next_run(1)", "other run", "next_run", "]"),
@@ -180,7 +180,7 @@ class SnapshotsScreen(Screen[None]):
     def action_blink(self) -> None:
         """Blink between the current step and the pinned one, or the other run; stop where it blinks."""
         if not self.blinking and self.view.against() is None:
-            self.notify("pin another step with m, or open two runs", timeout=3)
+            self.notify("m at another step takes it as the reference; or open two runs", timeout=3)
             return
         self._set_blinking(not self.blinking)
         self._arrange()
