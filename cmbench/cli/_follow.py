@@ -17,6 +17,7 @@ from cmbench.rundir import control, status
 from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, last_segment
+from cmbench.rundir.segments import newest
 from cmbench.rundir.select import address
 
 _POLL = 0.5  # seconds
@@ -56,7 +57,7 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
 
 def _been(tails: Sequence[Tail], past: int | None) -> Iterator[Row]:
     """Yield what the tails have passed, the newest first; without `past` of the newest segment alone."""
-    logs = [tail.before() for tail in reversed(tails)]  # of one moment, the journal's is the newer
+    logs = [newest(tail.path, tail.place) for tail in reversed(tails)]  # of one moment, the journal's is the newer
     if past is None:
         segment = max(last_segment(tail.path) for tail in tails)
         logs = [takewhile(lambda row: row.get("segment") == segment, rows) for rows in logs]

@@ -11,7 +11,8 @@ from cmbench.cli._tables import table
 from cmbench.cli._variants import ENDED, Task
 from cmbench.rundir import figures, floors, status
 from cmbench.rundir.files import name_nonfinite, read_json
-from cmbench.rundir.log import Row, newest
+from cmbench.rundir.log import Row
+from cmbench.rundir.segments import newest
 from cmbench.tui.signs import four_digits
 
 

@@ -126,14 +126,10 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
 def _verdicts(found: "Comparison", text: str) -> list[str]:
     """Return a line for each run of which the condition holds."""
     from cmbench.comparison import compare as comparison
-    from cmbench.comparison import readings
     from cmbench.comparison.expression import Condition
     from cmbench.tui.text import plain
 
-    values = {
-        member.letter: {name: readings.last(column) for name, column in member.columns.items()}
-        for member in found.members
-    }
+    values = {member.letter: {name: column.last for name, column in member.columns.items()} for member in found.members}
     with naming("--fail-if"):
         verdicts = Condition(text, values.keys(), comparison.metrics_of(found.members)).verdicts(values)
     names = {member.letter: member.run.name for member in found.members}

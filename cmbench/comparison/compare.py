@@ -242,7 +242,7 @@ def _shared_end(there: Sequence[Column], axis: Axis) -> float | None:
 def _figures(name: str, column: Column, start: float | None, ends: Mapping[Axis, float | None]) -> Figures:
     end = ends["step"]
     return Figures(
-        last=readings.last(column),
+        last=column.last,
         best=readings.best(name, column),
         area=None if start is None or end is None or end <= start else readings.area(column, start, end),
         at={axis: None if x is None else readings.at(column, axis, x) for axis, x in ends.items()},

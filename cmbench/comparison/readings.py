@@ -30,11 +30,6 @@ class Reached:
     forwards: float | None = None
 
 
-def last(column: Column) -> float | None:
-    """Return the last value, nan or inf where it was not finite; None where there is none."""
-    return float(column.value[-1]) if len(column) else None
-
-
 def best(name: str, column: Column) -> Best | None:
     """Return the best finite value of a measure; None for other metrics, which have no best (see `summary`)."""
     column, way = column.finite(), better(name)

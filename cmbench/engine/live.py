@@ -20,7 +20,8 @@ from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir.files import open_to_append
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import Row, newest
+from cmbench.rundir.log import Row
+from cmbench.rundir.segments import newest
 
 
 @dataclass

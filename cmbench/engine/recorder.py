@@ -21,7 +21,8 @@ from cmbench.rundir.fields import number_of, numbers, table
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries
 from cmbench.rundir.home import GoneError, Home
 from cmbench.rundir.layout import SCHEMA, RunDir
-from cmbench.rundir.log import Log, Row, backward
+from cmbench.rundir.log import Log, Row
+from cmbench.rundir.segments import backward
 from cmbench.rundir.snapshots import FIXED
 from cmbench.rundir.summary import Summary
 

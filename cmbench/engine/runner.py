@@ -19,11 +19,12 @@ from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
 from cmbench.rundir import checkpoints, control, layout, leftovers, settings, status
-from cmbench.rundir.fields import moment, whole
+from cmbench.rundir.fields import moment
 from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.lock import hold
-from cmbench.rundir.log import Log, Row, Tail, newest
+from cmbench.rundir.log import Log, Row, Tail
+from cmbench.rundir.segments import newest, parts
 from cmbench.rundir.select import address, runs_folder
 from cmbench.rundir.series import Series
 
@@ -207,10 +208,10 @@ def _abandon(run: RunDir, step: int) -> list[int]:
 def _unfinished(run: RunDir) -> int | None:
     """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
     step = None
-    for row in Tail(run.events, [b'"abandons"', b'"resumed"']).read():
-        if row.get("abandons") is True and (first_step := whole(row.get("first_step"))) is not None:
-            step = first_step - 1
-        elif row.get("kind") == "resumed":
+    for part in parts(Tail(run.events, [b'"abandons"', b'"resumed"']).read()):
+        if part.abandons and part.first_step is not None:
+            step = part.first_step - 1
+        if any(row.get("kind") == "resumed" for row in part.rows):
             step = None
     return step
 

@@ -16,7 +16,7 @@ from cmbench.rundir.checkpoints import ema_name, group_of
 from cmbench.rundir.fields import number_of, table, text, whole
 from cmbench.rundir.files import make_folder, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import first
+from cmbench.rundir.segments import first
 from cmbench.text import shown
 
 _LARGEST = 1 << 22  # numbers in a sample, or classes: beyond any data

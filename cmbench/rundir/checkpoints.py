@@ -8,7 +8,7 @@ from typing import Any
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import newest
+from cmbench.rundir.segments import newest
 from cmbench.text import shown
 
 SCHEMA = 2  # of state.json; the first had no checksum of its own

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
-from cmbench.rundir.series import Profiles, openings
+from cmbench.rundir.segments import parts
+from cmbench.rundir.series import Profiles
 from cmbench.rundir.summary import NOT_METRICS
 from cmbench.rundir.training import KEYS, Seconds
 
@@ -40,6 +41,11 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    @property
+    def last(self) -> float | None:
+        """The last value, nan or inf where it was not finite; None where there is none."""
+        return float(self.value[-1]) if len(self) else None
 
     def finite(self) -> "Column":
         """Return the rows with a finite value."""
@@ -81,13 +87,11 @@ def of_machine(run: RunDir, created: float | None = None) -> dict[str, Column]:
 def _read(path: Path, created: float | None) -> dict[str, Column]:
     blocks, seconds = list[_Block](), Seconds(created)
     for piece in Tail(path).pieces():
-        start = 0
-        for i, first in openings(piece):
-            blocks.append(_block(piece[start:i], seconds))
-            blocks = [kept for block in blocks if len((kept := _where(block, block["step"] < first))["step"])]
-            seconds.back_to(*((blocks[-1][key][-1] for key in ("step", "seconds")) if blocks else (0.0, 0.0)))
-            start = i + 1
-        blocks.append(_block(piece[start:], seconds))
+        for part in parts(piece):
+            if (first := part.first_step) is not None:
+                blocks = [kept for block in blocks if len((kept := _where(block, block["step"] < first))["step"])]
+                seconds.back_to(*((blocks[-1][key][-1] for key in ("step", "seconds")) if blocks else (0.0, 0.0)))
+            blocks.append(_block(part.rows, seconds))
     return _columns([block for block in blocks if len(block["step"])])
 
 

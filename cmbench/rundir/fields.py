@@ -12,6 +12,19 @@ def number_of(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and abs(value) < math.inf else None
 
 
+def value_of(row: dict[str, Any], key: str) -> float | None:
+    """Return a value of a row of metrics, nan or inf where it was not finite; None where there is none, or no number.
+
+    JSON has no such numbers: in their place stands null, and what it was in the row's table "nonfinite".
+    """
+    if key not in row:
+        return None
+    if (value := row[key]) is None:
+        named = table(row.get("nonfinite")).get(key)
+        return float(named) if named in ("nan", "inf", "-inf") else math.nan
+    return number_of(value)
+
+
 def whole(value: object) -> int | None:
     """Return a step, or another number of things that are counted."""
     return value if type(value) is int and 0 <= value < END else None

@@ -4,23 +4,18 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from cmbench.rundir.fields import number_of, table
+from cmbench.rundir.fields import value_of
 from cmbench.rundir.log import Row
 
 
-def last(rows: Iterable[Row], key: str) -> float | None:
-    """Return the last value of a metric, nan or inf where it was not finite; None where no row has it."""
-    return newest(reversed(list(rows)), key)
-
-
 def newest(rows: Iterable[Row], key: str) -> float | None:
-    """Return the last value of a metric of rows that come the newest first, as `last` does."""
-    return next((value for row in rows if (value := _value(row, key)) is not None), None)
+    """Return the last value of a metric of rows that come the newest first; None where no row has it."""
+    return next((value for row in rows if (value := value_of(row, key)) is not None), None)
 
 
 def largest(rows: Iterable[Row], key: str) -> float | None:
     """Return the largest value of a metric; one that was not finite counts as inf. None where no row has it."""
-    values = (value for row in rows if (value := _value(row, key)) is not None)
+    values = (value for row in rows if (value := value_of(row, key)) is not None)
     return max((v if math.isfinite(v) else math.inf for v in values), default=None)
 
 
@@ -40,13 +35,3 @@ def _scaled(f: Callable[[Sequence[float]], float], values: Sequence[float]) -> f
     except OverflowError:
         scale = max(map(abs, values))
         return f([value / scale for value in values]) * scale
-
-
-def _value(row: Row, key: str) -> float | None:
-    """Return a value, nan or inf where it was not finite; None where there is none, or no number."""
-    if key not in row:
-        return None
-    if (value := row[key]) is None:
-        named = table(row.get("nonfinite")).get(key)
-        return float(named) if named in ("nan", "inf", "-inf") else math.nan
-    return number_of(value)

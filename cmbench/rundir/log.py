@@ -1,28 +1,25 @@
 """Append-only JSON lines: one writer, any number of readers that follow it as it grows.
 
-A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}. Rows of earlier segments at or past its
-first step were trained again, and readers drop them. With "abandons": true they are not to come again: the run was
-taken up from an earlier checkpoint by choice, and settings of those steps are not made again.
+A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}; `segments` knows which rows count then.
 
-Logs grow without end, so readers hold a piece of them at a time. Whoever wants the end reads backward (`backward`,
-`newest`); whoever wants few rows names what stands in their lines (`marks`), and other lines are not parsed.
+Logs grow without end, so readers hold a piece of them at a time. Whoever wants the end reads backward (`segments`);
+whoever wants few rows names what stands in their lines (`marks`), and other lines are not parsed.
 """
 
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmbench.rundir.fields import END, whole
+from cmbench.rundir.fields import whole
 from cmbench.rundir.files import from_json, name_nonfinite, open_to_append, opened, to_json, write_all
 
 CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
 LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
-OPENING = b'"first_step"'  # marks the lines that open segments
 _BACK = 1 << 16  # bytes of a look back: mostly no more are wanted
 _MOST_LOST = 1 << 30  # bytes of longer lines; behind so many nothing is looked for
 _KEPT = 1 << 24  # bytes of rows that wait for room on the disk
@@ -220,9 +217,10 @@ class Tail:
         except OSError:
             self._offset = 0
 
-    def before(self) -> Iterator[Row]:
-        """Yield the rows that count among those that were read or skipped, the newest first."""
-        return newest(self.path, self._offset)
+    @property
+    def place(self) -> int:
+        """Bytes that were read or skipped."""
+        return self._offset
 
     def _whole_lines(self, file: BinaryIO) -> bytes:
         data, end = file.read(CHUNK), 0
@@ -246,66 +244,10 @@ class Tail:
         return b""
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows that count, in order: no row twice, none that a later segment trained again."""
-    return without_superseded(Tail(path).read())
-
-
-def without_superseded(rows: Iterable[Row]) -> list[Row]:
-    """Drop the rows that a later segment trained again, the lines that open segments, and what is damaged: each row
-    that is kept has a step.
-    """
-    kept: list[Row] = []
-    for row in rows:
-        if (first_step := whole(row.get("first_step"))) is not None:
-            kept = [r for r in kept if r["step"] < first_step]
-        elif whole(row.get("step")) is not None:
-            kept.append(row)
-    return kept
-
-
 def last_segment(path: Path) -> int:
     """Return the number of the newest segment, which every row says, or 0."""
-    found = (whole(row.get("segment")) for data in _lines_backward(path) for row in reversed(parse(data)))
+    found = (whole(row.get("segment")) for data in lines_backward(path) for row in reversed(parse(data)))
     return next((segment for segment in found if segment is not None), 0)
-
-
-def newest(path: Path, end: int | None = None) -> Iterator[Row]:
-    """Yield the rows that count, the newest first; of those in the first `end` bytes alone, if it is given."""
-    for rows in backward(path, end):
-        yield from reversed(rows)
-
-
-def backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
-    """Yield such rows in pieces, the newest piece first, each in the order of its rows."""
-    limit = END  # the lowest first step of the segments behind
-    for data in _lines_backward(path, end):
-        rows, kept = parse(data), list[list[Row]]()
-        start = len(rows)
-        for i in range(start - 1, -1, -1) if OPENING in data else ():
-            if (first_step := whole(rows[i].get("first_step"))) is not None:
-                kept.append(_below(rows[i + 1 : start], limit))
-                start, limit = i, min(limit, first_step)
-        kept.append(_below(rows[:start], limit))
-        yield [row for part in reversed(kept) for row in part]
-
-
-def _below(rows: Sequence[Row], limit: int) -> list[Row]:
-    """Return the rows of steps below a limit."""
-    return [row for row in rows if type(step := row.get("step")) is int and 0 <= step < limit]
-
-
-def first(path: Path, key: str) -> Row | None:
-    """Return the first row that counts and has a key, at the cost of a look at the bytes of the rest."""
-    openings = Tail(path, [OPENING]).read()
-    later = [step for row in openings if (step := whole(row.get("first_step"))) is not None]
-    for rows in Tail(path).pieces():
-        for row in rows:
-            if whole(row.get("first_step")) is not None:
-                del later[:1]
-            elif key in row and _below([row], min(later, default=END)):
-                return row
-    return None
 
 
 def parse(data: bytes) -> list[Row]:
@@ -338,7 +280,7 @@ def _marked(data: bytes, marks: Sequence[bytes]) -> bytes:
     return b"".join(lines[start] for start in sorted(lines))
 
 
-def _lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
+def lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
     """Yield whole lines in pieces from the end of a log, or from where some end, without those that are too long."""
     try:
         with opened(path) as file:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbench.rundir.curve import Curve, as_float32
-from cmbench.rundir.fields import moment, whole
+from cmbench.rundir.fields import moment, value_of, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.segments import parts
 from cmbench.rundir.settings import is_setting
 from cmbench.rundir.training import Seconds
 
@@ -34,12 +35,6 @@ def _is_row(row: Row) -> bool:
     return whole(row.get("step")) is not None and type(row.get("time")) in (int, float)
 
 
-def openings(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Return where new segments open among rows, and from which step on each trains again."""
-    named = [i for i, row in enumerate(rows) if "first_step" in row]
-    return [(i, step) for i in named if (step := whole(rows[i]["first_step"])) is not None]
-
-
 def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
     """Return a column, nan where there is no number."""
     try:
@@ -49,14 +44,6 @@ def _values(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
     if values.shape == (len(rows),):
         return values
     return np.array([v if isinstance(v := row.get(key), int | float) else None for row in rows], np.float64)
-
-
-def _named(name: object) -> float:
-    """Return what was named under "nonfinite"."""
-    try:
-        return float(str(name))
-    except ValueError:
-        return math.nan
 
 
 @dataclass
@@ -71,18 +58,19 @@ class Metrics:
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read_piece()
-        start = 0
-        for i, first_step in openings(rows):
-            self._extend(rows[start:i])
-            start = i + 1
-            if not first_step:  # another file: not even its names need be the old ones
-                self.curves.clear()
-                self.last.clear()
-            for curve in self.curves.values():
-                curve.drop_from(first_step)
-            self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
-        self._extend(rows[start:])
+        for part in parts(rows):
+            if part.first_step is not None:
+                self._drop_from(part.first_step)
+            self._extend(part.rows)
         return bool(rows)
+
+    def _drop_from(self, first_step: int) -> None:
+        if not first_step:  # another file: not even its names need be the old ones
+            self.curves.clear()
+            self.last.clear()
+        for curve in self.curves.values():
+            curve.drop_from(first_step)
+        self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
 
     def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Return steps that have rows, ascending, the seconds of training and the wall's time there: of one curve.
@@ -113,7 +101,7 @@ class Metrics:
                 step[there], time[there], seconds[there], value[there], bad[there]
             )
             final = int(np.flatnonzero(there)[-1])
-            self.last[key] = _named(rows[final]["nonfinite"][key]) if bad[final] else float(value[final])
+            self.last[key] = math.nan if (last := value_of(rows[final], key)) is None else last
 
 
 @dataclass
@@ -127,12 +115,10 @@ class Profiles:
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read_piece()
-        start = 0
-        for i, first_step in openings(rows):
-            self._extend(rows[start:i])
-            self._drop_from(first_step)
-            start = i + 1
-        self._extend(rows[start:])
+        for part in parts(rows):
+            if part.first_step is not None:
+                self._drop_from(part.first_step)
+            self._extend(part.rows)
         self.version += bool(rows)
         return bool(rows)
 
@@ -185,14 +171,13 @@ class Journal:
     def read(self) -> bool:
         """Read the next piece. Return whether there was something."""
         rows = self.reader.read_piece()
-        for row in rows:
-            if (first_step := whole(row.get("first_step"))) is not None:
-                kept = (r for r in self.rows if (step := whole(r.get("step"))) is None or step < first_step)
+        for part in parts(rows):
+            if part.first_step is not None:
+                kept = (row for row in self.rows if whole(row.get("step")) is None or part.spares(row))
                 self.rows = deque(kept, maxlen=JOURNAL)
-                self.settings = [setting for setting in self.settings if setting["step"] < first_step]
-            else:
-                self.rows.append(row)
-                self.settings += [row] if is_setting(row) else []
+                self.settings = list(filter(part.spares, self.settings))
+            self.rows.extend(part.rows)
+            self.settings += filter(is_setting, part.rows)
         return bool(rows)
 
 

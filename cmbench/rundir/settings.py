@@ -9,7 +9,8 @@ from typing import Any
 
 from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import OPENING, Row, Tail, without_superseded
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.segments import OPENING, parts, that_count
 
 
 def read(run: RunDir) -> list[Row]:
@@ -36,7 +37,7 @@ def in_force(rows: Iterable[Row]) -> dict[str, Any]:
 
 def course(rows: Iterable[Row]) -> list[tuple[int, str, Any]]:
     """Return what a run was given in its order: the step after which it holds, the key, the value. Rows as above."""
-    made = filter(is_setting, without_superseded(rows))
+    made = filter(is_setting, that_count(rows))
     return [(row["step"], key, value) for row in made for key, value in row["settings"].items()]
 
 
@@ -53,15 +54,14 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
     """
     rows = list(rows)
     made: dict[tuple[str, int], Row] = {}
-    for row in rows:
-        if row.get("abandons") is True and (first_step := whole(row.get("first_step"))) is not None:
-            made = {key: other for key, other in made.items() if other["step"] < first_step}
-        if not is_setting(row):
-            continue
-        if not row.get("replayed"):
-            made = {_key(other): other for other in without_keys_of(row, made.values())}
-        made[_key(row)] = row  # one that was made before keeps its place
-    counts = {_key(row) for row in without_superseded([*rows, {"first_step": step + 1}]) if is_setting(row)}
+    for part in parts(rows):
+        if part.abandons:
+            made = {key: other for key, other in made.items() if part.spares(other)}
+        for row in filter(is_setting, part.rows):
+            if not row.get("replayed"):
+                made = {_key(other): other for other in without_keys_of(row, made.values())}
+            made[_key(row)] = row  # one that was made before keeps its place
+    counts = {_key(row) for row in that_count([*rows, {"first_step": step + 1}]) if is_setting(row)}
     ordered = sorted(made.values(), key=lambda row: row["step"])
     return [row for row in ordered if _key(row) in counts], [row for row in ordered if _key(row) not in counts]
 

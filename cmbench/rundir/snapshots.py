@@ -11,7 +11,8 @@ from typing import NamedTuple
 from cmbench.measures import better, quality_keys, sampler_steps
 from cmbench.rundir.fields import number_of
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Row, Tail, without_superseded
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.segments import that_count
 
 FIXED = "fixed.safetensors"  # where f is asked at every snapshot, and what it should answer
 FILM, PLANE = "{:08d}_film.safetensors", "{:08d}_plane.safetensors"  # what it answered at a step
@@ -103,7 +104,7 @@ def _go_on(rows: list[Row], tail: Tail, tells: Callable[[str], bool]) -> list[Ro
     for piece in tail.pieces():
         keys = {"first_step", *filter(tells, set().union(*piece))}
         if new := [row for row in piece if not keys.isdisjoint(row)]:
-            rows = without_superseded([*rows, *new])
+            rows = that_count([*rows, *new])
     return rows
 
 

@@ -19,7 +19,7 @@ from cmbench.engine import runner
 from cmbench.errors import DivergedError
 from cmbench.rundir import status
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 STEPS = 60

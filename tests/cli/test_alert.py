@@ -7,7 +7,7 @@ import pytest
 
 from cmbench.cli import _alert
 from cmbench.engine import machine
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 from cmbench.tui.view import RunView
 

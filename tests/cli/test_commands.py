@@ -22,7 +22,8 @@ from cmbench.engine import checkpoint, weights
 from cmbench.equations import sampling
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
-from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.log import Log
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 from cmbench.tui.signs import clock
 

@@ -18,7 +18,7 @@ from cmbench.engine import runner
 from cmbench.rundir import checkpoints, fingerprints, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 PICTURES = (
     TINY.replace('kind = "mixtures"\nname = "ring"', 'kind = "images"\nname = "folder"\nroot = "pictures"\nsize = 8')

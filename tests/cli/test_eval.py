@@ -20,7 +20,7 @@ from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.features.classifier import Classifier
 from cmbench.measures import MEASURES, OF_SAMPLES
 from cmbench.rundir import floors
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 FEW = ["--n", "32", "--repeats", "2"]
 MOONS = "data={kind='points', name='moons', size=200}"

@@ -21,7 +21,7 @@ from cmbench.engine import checkpoint, runner
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 COMMAND = [sys.executable, "-m", "cmbench"]

@@ -10,7 +10,7 @@ from cmbench.engine import checkpoint, runner
 from cmbench.engine.runner import Runner
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 LONG = ["train.steps=100000000", "log.every=1000", "profile.every=0", "snapshot.every=0", "evaluate.every=0"]
 LONG += ["checkpoint.every=0", "network.width=4"]

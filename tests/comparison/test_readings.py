@@ -67,9 +67,9 @@ def test_best_is_the_first_lowest_of_a_quality():
 
 
 def test_last_is_not_hidden_where_it_is_not_finite():
-    assert readings.last(column([1, 2], [3, 4])) == 4
-    assert math.isnan(readings.last(column([1, 2], [3, math.nan])))
-    assert readings.last(column([], [])) is None
+    assert column([1, 2], [3, 4]).last == 4
+    assert math.isnan(column([1, 2], [3, math.nan]).last)
+    assert column([], []).last is None
 
 
 def test_when_a_level_was_reached():

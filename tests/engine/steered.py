@@ -10,7 +10,8 @@ from cmbench.engine.recorder import Record
 from cmbench.engine.runner import Runner
 from cmbench.rundir import control
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import Row, read_rows
+from cmbench.rundir.log import Row
+from cmbench.rundir.segments import read_rows
 
 CLOCK = {"time", "train_s", "images_per_s", "segment"}
 Requests = dict[int, list[tuple[str, dict]]]  # step -> action, settings

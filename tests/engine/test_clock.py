@@ -14,7 +14,7 @@ from cmbench.rundir import checkpoints, columns, status
 from cmbench.rundir.checkpoints import sealed
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.series import Series
 
 pytestmark = pytest.mark.usefixtures("put_back")

@@ -6,7 +6,7 @@ from tiny import DISTILL, TEACHER
 
 from cmbench.engine import compute, loop, runner, trainer, weights
 from cmbench.engine.compute import Compute
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 CPU = torch.device("cpu")
 IMAGES = 12 * 8

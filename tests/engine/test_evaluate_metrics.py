@@ -7,7 +7,7 @@ from cmbench.engine.judge import labels_as_data
 from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CLOCK = {"time", "train_s", "images_per_s", "segment"}

@@ -11,7 +11,7 @@ from cmbench.engine import film, loop, runner, trainer
 from cmbench.engine.consistency import Starts
 from cmbench.equations.oracle import FinitePoints, GaussianMixture, flow
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.widgets.film import load_film, load_plane
 

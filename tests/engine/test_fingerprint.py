@@ -11,7 +11,7 @@ from cmbench.errors import UsageError
 from cmbench.finite import Finite
 from cmbench.rundir import fingerprints
 from cmbench.rundir.files import read_json
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CPU = torch.device("cpu")

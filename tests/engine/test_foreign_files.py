@@ -10,7 +10,7 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir import control
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 

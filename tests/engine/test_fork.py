@@ -14,7 +14,7 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir import leftovers, parents, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CLOCK = {"time", "train_s", "images_per_s", "segment"}

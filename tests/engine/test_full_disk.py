@@ -15,7 +15,7 @@ from cmbench.errors import STOPPED, DivergedError, StoppedError
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 pytestmark = pytest.mark.usefixtures("put_back")

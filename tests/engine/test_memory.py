@@ -7,7 +7,7 @@ from cmbench.engine import checkpoint, memory, runner
 from cmbench.engine.memory import LackError
 from cmbench.rundir import status
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CPU_SAYS = (

@@ -12,7 +12,7 @@ from cmbench.rundir import status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 

@@ -13,7 +13,7 @@ from cmbench.errors import STOPPED
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 QUIET = ["snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]

@@ -15,7 +15,8 @@ from cmbench.errors import ConflictError, NotFoundError
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, machine, steps_of_checkpoints
-from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.log import Log
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.summary import Summary
 
 pytestmark = pytest.mark.usefixtures("put_back")

@@ -8,7 +8,7 @@ from cmbench.engine import checkpoint, runner
 from cmbench.errors import DivergedError, NotFoundError
 from cmbench.rundir import checkpoints, status
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.snapshots import FIXED
 from cmbench.tui import report
 

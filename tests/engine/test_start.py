@@ -12,7 +12,7 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.model import Model
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import pytest
 
 from cmbench.engine import runner
 from cmbench.engine.watch import SpikeWatch
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.segments import read_rows
 
 LEVELS = np.array([3.0, 1.0, 0.2, 40.0])
 

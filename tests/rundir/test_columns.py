@@ -9,7 +9,8 @@ from compared_runs import CREATED, compared_run
 from cmbench.rundir import columns
 from cmbench.rundir import log as log_module
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.log import Log
+from cmbench.rundir.segments import read_rows
 
 
 def test_columns_are_the_rows(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 
 from cmbench.rundir import figures
 from cmbench.rundir.files import to_json
-from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.log import Log
+from cmbench.rundir.segments import read_rows
 
 
 @pytest.fixture
@@ -26,14 +27,14 @@ def rows(tmp_path):
 
 
 def test_last_and_largest_pass_over_what_was_trained_again(rows):
-    assert figures.last(rows, "sw_1step") == 0.25
+    assert figures.newest(reversed(rows), "sw_1step") == 0.25
     assert figures.largest(rows, "tangent_norm") == 7.0
 
 
 def test_a_metric_that_no_row_has(rows):
-    assert figures.last(rows, "true_error") is None
+    assert figures.newest(reversed(rows), "true_error") is None
     assert figures.largest(rows, "true_error") is None
-    assert figures.last([], "loss") is None
+    assert figures.newest([], "loss") is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -43,7 +44,7 @@ def test_what_is_not_finite_is_not_hidden(tmp_path, value):
     log.append({"step": 1, "x": 1.0})
     log.append({"step": 2, "x": value})
     log.close()
-    assert str(figures.last(read_rows(log.path), "x")) == str(value)
+    assert str(figures.newest(reversed(read_rows(log.path)), "x")) == str(value)
     assert figures.largest(read_rows(log.path), "x") == math.inf
 
 

@@ -23,8 +23,9 @@ from cmbench.rundir.files import (
     write_atomically,
 )
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Tail, newest
+from cmbench.rundir.log import Tail
 from cmbench.rundir.losses import course
+from cmbench.rundir.segments import newest
 from cmbench.tui.screens.recipe import read_toml
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.drawing import load

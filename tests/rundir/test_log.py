@@ -8,7 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
-from cmbench.rundir.log import Log, Tail, read_rows
+from cmbench.rundir.log import Log, Tail
+from cmbench.rundir.segments import read_rows
 
 
 def steps(rows: list[dict]) -> list[int]:

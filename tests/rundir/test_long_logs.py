@@ -16,7 +16,8 @@ from cmbench.engine.watch import SpikeWatch
 from cmbench.rundir import log
 from cmbench.rundir import settings as run_settings
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Log, Tail, backward, first, last_segment, newest, read_rows
+from cmbench.rundir.log import Log, Tail, last_segment
+from cmbench.rundir.segments import backward, first, newest, read_rows
 from cmbench.rundir.summary import Summary
 
 STEPS = st.integers(0, 12)
@@ -93,7 +94,7 @@ def test_what_is_found_in_pieces_is_what_there_is(path, history, sizes, torn):
         tail = Tail(path)
         tail.skip()
         assert tail.read() == []
-        assert list(tail.before()) == expected[::-1]
+        assert list(newest(path, tail.place)) == expected[::-1]
 
 
 @given(HISTORIES, SIZES)

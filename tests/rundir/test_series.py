@@ -9,7 +9,8 @@ from cmbench.rundir import log as log_module
 from cmbench.rundir import series
 from cmbench.rundir.curve import Curve
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.log import Log, read_rows
+from cmbench.rundir.log import Log
+from cmbench.rundir.segments import read_rows
 from cmbench.rundir.series import Series
 
 

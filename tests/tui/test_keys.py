@@ -158,7 +158,7 @@ def test_the_palette_opens_by_the_key_that_it_was_given(tmp_path):
     use([live_run(tmp_path)], steps, keys=ALLOWED["the palette's, that has another"])
 
 
-ALIKE = [  # one thing on several screens: there and back, a line up or down, to read in full, to keep what is seen as reference
+ALIKE = [  # one thing on several screens: there and back, a line up or down, to read in full, to keep as reference
     {"runs.up", "recipe.up", "journal.up", "compare_report.up"},
     {"runs.down", "recipe.down", "journal.down", "compare_report.down"},
     {"dashboard.profile", "profile.back", "spike.profile"},
