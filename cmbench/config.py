@@ -53,6 +53,14 @@ LogDeviation = Annotated[float, Field(gt=0, le=10)]
 Curvature = Annotated[float, Field(ge=0.1, le=1000)]
 
 
+STEERABLE: dict[str, Any] = {"steerable": True}  # as json_schema_extra of a key: it may change while a run trains
+
+
+def steerable(config: type[Config]) -> list[str]:
+    """List the keys of a table that may change while a run trains."""
+    return [key for key, field in config.model_fields.items() if field.json_schema_extra == STEERABLE]
+
+
 def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: str = "") -> AnyConfig:
     """Turn a table into its `config`.
 

@@ -26,7 +26,7 @@ from zipimport import zipimporter
 from cmbench import reach, regular
 from cmbench import recipe as recipes
 from cmbench.errors import UsageError, naming
-from cmbench.recipe import COMPONENTS, Recipe
+from cmbench.recipe import COMPONENTS, Given, Recipe
 from cmbench.tables import is_own_class
 from cmbench.trusted import Trusted
 
@@ -106,16 +106,19 @@ def typed(overrides: Sequence[str]) -> None:
     reach.typed(tables)
 
 
-def named(path: Path, recipe: Recipe, overrides: Sequence[str] = ()) -> None:
-    """Allow this process classes and data of a recipe, which was read with overrides from a file that the user named.
+def named(path: Path, overrides: Sequence[str] = ()) -> Given:
+    """Read the recipe of a file that the user named, with overrides: this process is allowed its classes and data.
 
     Where it, or one that it extends, lies in a run directory, those of the overrides alone are allowed: somebody else
-    may have written the rest.
+    may have written the rest. Raises as `recipe.read`.
     """
+    given = recipes.read(path, overrides)
     typed(overrides)
-    if not any(_is_of_a_run(file) for file in recipes.files(path)):
-        _consent.named |= set(kinds(recipe.tables()).values())
-        reach.named(recipe.tables())
+    if not any(_is_of_a_run(file) for file in given.files):
+        tables = given.recipe.tables()
+        _consent.named |= set(kinds(tables).values())
+        reach.named(tables)
+    return given
 
 
 def ours(kind: str) -> None:

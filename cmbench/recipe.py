@@ -7,9 +7,10 @@ The tables of components ([data], [network], [objective]) are checked by their o
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli
 import tomli_w
@@ -95,13 +96,46 @@ def component_names(folder: str) -> list[str]:
     return sorted(p.stem for p in (PACKAGE / folder).glob("*.py") if not p.stem.startswith("_"))
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+@dataclass(frozen=True)
+class Given:
+    """A recipe that was read once and checked: what a command passes to the trainer.
+
+    Attributes:
+        recipe: checked, but for its components, which `engine.build` checks.
+        path: of its file.
+        overrides: `table.key=value` that were laid over it.
+        files: all that it was read from, as named and where links lead.
+        text: of its file.
+    """
+
+    recipe: Recipe
+    path: Path
+    overrides: Sequence[str]
+    files: Sequence[Path]
+    text: str
+
+    @property
+    def where(self) -> str:
+        """What messages name."""
+        return str(self.path)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Given:
     """Read a recipe with what it extends and the overrides `table.key=value`.
 
     Raises:
         UsageError: the file cannot be read, is not TOML, or holds something that is not allowed.
     """
-    return check_tables(read(path, overrides), str(path))
+    chain, tables = _chain(path), Tables()
+    for file in reversed(chain):
+        tables = merged(tables, file.tables)
+    recipe = check_tables(merged(tables, parse_overrides(overrides)), str(path))
+    return Given(recipe, path, tuple(overrides), [p for file in chain for p in (file.named, file.path)], chain[0].text)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a file alone. Raises as `read`."""
+    return read(path, overrides).recipe
 
 
 def check_tables(tables: Tables, where: str) -> Recipe:
@@ -112,23 +146,6 @@ def check_tables(tables: Tables, where: str) -> Recipe:
     """
     _refuse_absurd(tables, where)
     return check(Recipe, tables, where)
-
-
-def read(path: Path, overrides: Sequence[str] = ()) -> Tables:
-    """Read the tables of a recipe, unchecked: what it extends, then its own keys, then the overrides."""
-    tables: Tables = {}
-    for _, _, own in reversed(_chain(path)):
-        tables = merged(tables, own)
-    return merged(tables, parse_overrides(overrides))
-
-
-def files(path: Path) -> list[Path]:
-    """List the files that a recipe is read from, with those that it extends: as named, and where links lead.
-
-    Raises:
-        UsageError: one of them cannot be read.
-    """
-    return [file for named, found, _ in _chain(path) for file in (named, found)]
 
 
 def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
@@ -157,19 +174,29 @@ def _flat_given(tables: Tables, prefix: str = "") -> Tables:
     return found
 
 
-def _chain(path: Path) -> list[tuple[Path, Path, Tables]]:
-    """Return a recipe's file, as named and where links lead, with its own tables; then that which it extends; etc."""
-    chain: list[tuple[Path, Path, Tables]] = []
+class _File(NamedTuple):
+    """One file of a recipe: as named, where links lead, what stands in it, its own tables."""
+
+    named: Path
+    path: Path
+    text: str
+    tables: Tables
+
+
+def _chain(path: Path) -> list[_File]:
+    """Return a recipe's file, then that which it extends, and so on."""
+    chain: list[_File] = []
     while True:
-        by = f" (extended by {chain[-1][1]})" if chain else ""
+        by = f" (extended by {chain[-1].path})" if chain else ""
         named, path = path, _resolved(path, by)
-        if any(path == child for _, child, _ in chain):
-            raise UsageError(f"{chain[-1][1]}: extends: found {path.name}, which extends this file in turn")
+        if any(path == child.path for child in chain):
+            raise UsageError(f"{chain[-1].path}: extends: found {path.name}, which extends this file in turn")
         if len(chain) == _LONGEST:
-            raise UsageError(f"{chain[-1][1]}: extends: found one more, allowed: {_LONGEST} recipes in a row")
-        tables = _parsed(source(path, by), str(path))
+            raise UsageError(f"{chain[-1].path}: extends: found one more, allowed: {_LONGEST} recipes in a row")
+        text = source(path, by)
+        tables = _parsed(text, str(path))
         parent = tables.pop("extends", None)
-        chain.append((named, path, tables))
+        chain.append(_File(named, path, text, tables))
         if parent is None:
             return chain
         if not isinstance(parent, str):

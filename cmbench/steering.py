@@ -6,22 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cmbench import recipe as recipes
-from cmbench.config import Config, Count, check
+from cmbench.config import Config, check
+from cmbench.config import steerable as steerable_keys
 from cmbench.errors import UsageError, nearest
 from cmbench.recipe import Recipe
-from cmbench.tables import DEVICE
+from cmbench.tables import DEVICE, TABLES, Warmup
 from cmbench.text import shown, shown_key
 
-KEYS = (
-    "optimizer.lr",
-    "objective.tangent_warmup",
-    "ema.lengths",
-    "log.every",
-    "profile.every",
-    "checkpoint.every",
-    "snapshot.every",
-    "evaluate.every",
-)
+_TABLES: dict[str, type[Config]] = {**TABLES, "objective": Warmup}
+KEYS = [f"{table}.{key}" for table, config in _TABLES.items() for key in steerable_keys(config)]
 PLACES = frozenset({"data.root", "train.device"})  # named anew where a run is taken up, as `rundir.places` keeps them
 
 # What a fork may change. The state in a checkpoint depends on the rest: weights, data, times and their bins.
@@ -29,12 +22,6 @@ _NEXT = re.compile(r"\s+(?=[\w.]+=)")
 _FORK_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
 _FORK_KEYS = ("seed", "name", "profile.every")
 _FORK_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
-
-
-class _Objective(Config):
-    """The steerable part of [objective], whose own Config would import torch."""
-
-    tangent_warmup: Count = 0
 
 
 def steerable(recipe: Recipe) -> list[str]:
@@ -90,7 +77,7 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Colle
         _check_key(recipe, key, where, also)
         table, name = key.split(".")
         if table == "objective":
-            check(_Objective, {name: value}, where, table)
+            check(Warmup, {name: value}, where, table)
         tables[table] = {**tables[table], name: value}
     result = recipes.check_tables(tables, where)
     before, after = recipe.ema.lengths, result.ema.lengths

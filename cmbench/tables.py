@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cmbench.config import (
+    STEERABLE,
     Config,
     Count,
     Floats,
@@ -109,13 +110,21 @@ class Start(Config):
     ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
 
 
+class Warmup(Config):
+    """What [objective] may have for the tangent's warm-up. Here, where no torch is needed, for views steer it."""
+
+    tangent_warmup: Count = Field(
+        10_000, description="steps over which r grows from 0 to 1; 0: r = 1 at once", json_schema_extra=STEERABLE
+    )
+
+
 class Optimizer(Config):
     """[optimizer]."""
 
     idle = {"decay_after": ("decay", ("none",))}  # noqa: RUF012
 
     kind: Literal["radam", "adam", "adamw"] = Field("radam", description="radam, adam or adamw")
-    lr: Positive = Field(1e-4, description="learning rate after the warm-up")
+    lr: Positive = Field(1e-4, description="learning rate after the warm-up", json_schema_extra=STEERABLE)
     betas: Floats = Field((0.9, 0.999), description="decay of the moments")
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     weight_decay: NonNegative = Field(0.0, description="decoupled for adamw, L2 for the others; of w_phi too")
@@ -142,7 +151,11 @@ class Ema(Config):
     """[ema]: averages of the weights for sampling; the target's average belongs to the objective."""
 
     profile: Literal["constant", "power"] = Field("constant", description="constant decay, or EDM2's power function")
-    lengths: Floats = Field((0.999,), description="constant: decays; power: sigma_rel; the first is sampled from")
+    lengths: Floats = Field(
+        (0.999,),
+        description="constant: decays; power: sigma_rel; the first is sampled from",
+        json_schema_extra=STEERABLE,
+    )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Ema":
@@ -164,13 +177,15 @@ class Train(Config):
 class Log(Config):
     """[log]."""
 
-    every: PositiveInt = Field(20, description="steps between rows of metrics.jsonl, means over them")
+    every: PositiveInt = Field(
+        20, description="steps between rows of metrics.jsonl, means over them", json_schema_extra=STEERABLE
+    )
 
 
 class Profile(Config):
     """[profile]."""
 
-    every: Count = Field(100, description="steps between rows of profiles.jsonl; 0: never")
+    every: Count = Field(100, description="steps between rows of profiles.jsonl; 0: never", json_schema_extra=STEERABLE)
     bins: int = Field(32, ge=2, le=512, description="time bins, even in the sampler's own variable")
     anatomy_every: Count = Field(20, description="steps between looks at the tangent's terms; 0: never")
     anatomy_n: Samples = Field(32, description="samples of the batch that each such look takes")
@@ -179,14 +194,14 @@ class Profile(Config):
 class Checkpoint(Config):
     """[checkpoint]."""
 
-    every: Count = Field(500, description="steps between checkpoints; 0: at the end alone")
+    every: Count = Field(500, description="steps between checkpoints; 0: at the end alone", json_schema_extra=STEERABLE)
     keep: PositiveInt = Field(3, description="newest that stay, beside the best of those evaluated at their own step")
 
 
 class Snapshot(Config):
     """[snapshot]."""
 
-    every: Count = Field(500, description="steps between snapshots; 0: never")
+    every: Count = Field(500, description="steps between snapshots; 0: never", json_schema_extra=STEERABLE)
     steps: SamplerSteps = Field((1, 2), description="sampler steps of each picture")
     n: Samples = Field(64, description="samples, from latents that never change")
 
@@ -194,7 +209,7 @@ class Snapshot(Config):
 class Evaluate(Config):
     """[evaluate]: measures of samples beside held-out data; distance to the true consistency function."""
 
-    every: Count = Field(500, description="steps between evaluations; 0: never")
+    every: Count = Field(500, description="steps between evaluations; 0: never", json_schema_extra=STEERABLE)
     metrics: Strings = Field(
         ("sliced_wasserstein",), description="measures, files of cmbench/evaluation; the first decides which is best"
     )

@@ -117,7 +117,7 @@ def train_in(folder: Path, overrides: Sequence[str] = ()) -> RunDir:
 
     recipe = folder / "tiny.toml"
     recipe.write_text(TINY)
-    made = runner.create(recipe, list(overrides), folder / "runs", ["cmbench", "run", "tiny.toml"])
+    made = runner.create(consent.named(recipe, list(overrides)), folder / "runs", ["cmbench", "run", "tiny.toml"])
     list(made.records())
     return made.run
 

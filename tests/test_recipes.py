@@ -6,6 +6,7 @@ import pytest
 import tomli
 import tomli_w
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint, runner
 from cmbench.rundir.layout import steps_of_checkpoints
@@ -41,7 +42,7 @@ def sources(recipe, home):
         stage_1 = build.component("objective", recipe.objective["kind"])[0].teacher == "consistency"
         objective = {"kind": "ict" if stage_1 else "denoise"}
         (home / f"{key}.toml").write_text(tomli_w.dumps({**tables, "objective": objective}))
-        made = runner.create(home / f"{key}.toml", SHORT, None, [])
+        made = runner.create(consent.named(home / f"{key}.toml", SHORT), None, [])
         list(made.records())
         found.append(f"{key}.run={made.run.name}")
     return found
@@ -68,7 +69,7 @@ def test_a_recipe_trains(path, home, put_back):
     if recipe.data["kind"] == "images":
         pytest.skip("its pictures are not here")
     overrides = [*SHORT, *sources(recipe, home)]
-    made = runner.create(path, overrides, None, [])
+    made = runner.create(consent.named(path, overrides), None, [])
     list(made.records())
     assert made.exit_code == 0
     assert steps_of_checkpoints(made.run) == [2]

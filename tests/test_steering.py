@@ -14,6 +14,12 @@ def complete(home, *overrides):
     return build.complete(recipes.load(home / "tiny.toml", overrides), "tiny.toml")
 
 
+def test_what_is_steerable_depends_on_nothing_else():
+    """Neither the network nor the optimiser's state nor the order of what is drawn."""
+    of_views = {f"{table}.every" for table in ("log", "profile", "checkpoint", "snapshot", "evaluate")}
+    assert set(steering.KEYS) == {"optimizer.lr", "objective.tangent_warmup", "ema.lengths", *of_views}
+
+
 @pytest.mark.parametrize("key", steering.KEYS)
 def test_every_key_changes_its_own_value_and_no_other(home, key):
     before = complete(home, *SCT)

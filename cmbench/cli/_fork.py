@@ -41,7 +41,7 @@ def fork(
         from cmbench.engine import fork
 
         os.chdir(began)
-        return fork.fork(RunDir(path), step, overrides, runs_path, sys.argv)
+        return fork.fork(RunDir(path), step, overrides, runs_path, sys.argv, whole)
 
     arguments = ["run", "--from", f"{path}@{step}", "--runs-dir", str(runs_path)]
     arguments += [part for override in overrides for part in ("--set", override)]

@@ -1,7 +1,6 @@
 """Arguments and options that several commands share, with their completion."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,17 +25,6 @@ def _complete_recipes(incomplete: str) -> list[str]:
 def _offered(names: list[str], incomplete: str) -> list[str]:
     """Return the names that begin so, but for those that a shell would not take as they stand: some evaluate them."""
     return [name for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
-
-
-def named(path: Path, overrides: Sequence[str] | None) -> recipe.Recipe:
-    """Read the recipe of a file that the user named, whose classes may therefore be imported.
-
-    Raises:
-        UsageError: as `recipe.load`.
-    """
-    given = recipe.load(path, overrides or ())
-    consent.named(path, given, overrides or ())
-    return given
 
 
 RunsDir = Annotated[

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli._options import named
 from cmbench.errors import ConflictError, UsageError, nearest
 from cmbench.recipe import Recipe, Tables
 from cmbench.rundir import status
@@ -75,7 +75,7 @@ def complete(path: Path, overrides: Sequence[str]) -> Recipe:
     """
     from cmbench.engine import build
 
-    return build.complete(named(path, overrides), str(path))
+    return build.complete(consent.named(path, overrides).recipe, str(path))
 
 
 def switches_of(path: Path, overrides: Sequence[str], whole: Recipe) -> list[Switch]:

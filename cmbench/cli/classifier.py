@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _outputs, _screen
-from cmbench.cli._options import MOST_STEPS, Device, Json, Overrides, RecipeFile, Seed, Trust, named
+from cmbench.cli._options import MOST_STEPS, Device, Json, Overrides, RecipeFile, Seed, Trust
 from cmbench.errors import UsageError
 
 
@@ -31,7 +32,7 @@ def classifier(
     from cmbench.engine import build
     from cmbench.engine import classifier as classifiers
 
-    complete = build.complete(named(path, overrides), str(path))
+    complete = build.complete(consent.named(path, overrides or ()).recipe, str(path))
     data = build.data(complete, build.device_of(device, "--device"))
     trained = classifiers.train(data, train_steps, seed)
     accuracy = classifiers.accuracy(trained, data)

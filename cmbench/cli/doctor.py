@@ -8,7 +8,7 @@ import typer
 from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen, _terminal
-from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes, named
+from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes
 from cmbench.cli._tables import table
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.layout import RunDir
@@ -61,7 +61,7 @@ def _of_machine(runs_dir: Path | None) -> "list[Check]":
 def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: bool) -> "list[Check]":
     path, run = _find(name, runs_dir)
     if run is None:
-        given = named(path, overrides)
+        given = consent.named(path, overrides).recipe
     else:
         consent.typed(overrides)
         given = recipes.load(path, overrides)

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen
-from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes, named
+from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes
 from cmbench.cli._tables import table
 from cmbench.errors import UsageError
 from cmbench.text import toml_escaped
@@ -77,7 +78,7 @@ def show(
     from cmbench.engine import build
 
     path = recipes.find(recipe)
-    complete = build.complete(named(path, overrides), str(path))
+    complete = build.complete(consent.named(path, overrides or ()).recipe, str(path))
     if json:
         _screen.data({"schema": 1, "recipe": complete.tables()})
     else:
@@ -91,7 +92,8 @@ def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
     from cmbench.engine import schedules as engine
 
     paths = [recipes.find(name) for name in names]
-    found = [engine.of_recipe(build.complete(named(p, overrides), str(p)), str(p)) for p in paths]
+    wholes = [build.complete(consent.named(path, overrides).recipe, str(path)) for path in paths]
+    found = [engine.of_recipe(whole, str(path)) for whole, path in zip(wholes, paths, strict=True)]
     if json:
         _screen.data({"schema": 1, "schedules": [each.to_dict() for each in found]})
     else:
@@ -114,7 +116,7 @@ def check(
     for name in files:
         try:
             path = recipes.find(name)
-            build.complete_new(named(path, overrides), str(path))
+            build.complete_new(consent.named(path, overrides or ()).recipe, str(path))
             _screen.line(f"{path}: ok")
         except UsageError as error:
             mistakes.append(str(error))

@@ -72,7 +72,7 @@ def resume(
 
         os.chdir(began)
         elsewhere = runner.Elsewhere(places, other_data, host_gone)
-        return runner.resume(RunDir(path), runs_path, settings, step, elsewhere)
+        return runner.resume(RunDir(path), runs_path, settings, step, elsewhere, whole)
 
     arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
     places_last = [*given, *(f"{key}={value}" for key, value in places.items())]  # absolute, from here

@@ -9,7 +9,7 @@ import typer
 from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _fork, _train
-from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFileOrNone, RunsDir, Trust, complete_runs, named
+from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFileOrNone, RunsDir, Trust, complete_runs
 from cmbench.errors import UsageError
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.rundir.select import runs_folder, select
@@ -47,13 +47,13 @@ def run(
     if recipe is None:
         raise UsageError("RECIPE: missing; allowed: a recipe's path or name, or --from RUN[@STEP]")
     path = recipes.find(recipe)
-    given = named(path, overrides)  # most mistakes show here, before torch is imported
-    _ask(path, given, runs_folder(runs_dir))
+    given = consent.named(path, overrides or ())  # most mistakes show here, before torch is imported
+    _ask(path, given.recipe, runs_folder(runs_dir))
 
     def make() -> "Runner":
         from cmbench.engine import runner
 
-        return runner.create(path, overrides or (), runs_dir, sys.argv)
+        return runner.create(given, runs_dir, sys.argv)
 
     arguments = ["run", str(path), *(part for o in overrides or () for part in ("--set", o))]
     arguments += ["--runs-dir", str(runs_dir)] if runs_dir else []

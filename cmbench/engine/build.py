@@ -84,7 +84,7 @@ def complete(given: Recipe, where: str) -> Recipe:
         tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
     with naming(where):
         _check_objective(given)
-    return recipe.check_tables(tables, where)
+    return given.model_copy(update={table: tables[table] for table in COMPONENTS})
 
 
 def complete_new(given: Recipe, where: str) -> Recipe:
@@ -118,20 +118,27 @@ def located(whole: Recipe, base: Path) -> Recipe:
     return whole.model_copy(update={"data": {"kind": whole.data["kind"], **own.located(base).model_dump(mode="json")}})
 
 
-def of_run(run: RunDir, given: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Recipe:
+def of_run(
+    run: RunDir,
+    given: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    read: Recipe | None = None,
+) -> Recipe:
     """Return the complete recipe of a run, with its data and device where they are now.
 
     Args:
         run: the run.
+        read: its recipe, if the caller has read it.
         given: places that this command names anew, such as {"data.root": "/new"}.
         overrides: `table.key=value`, for a look at what it would be.
 
     Raises:
         UsageError: as `complete`.
     """
-    tables = places.in_force(run, recipe.load(run.recipe).tables(), given)
-    found = recipe.check_tables(recipe.merged(tables, recipe.parse_overrides(overrides)), str(run.recipe))
-    return complete(found, str(run.recipe))
+    found = read or recipe.load(run.recipe)
+    before = found.tables()
+    now = recipe.merged(places.in_force(run, before, given), recipe.parse_overrides(overrides))
+    return complete(found if now == before else recipe.check_tables(now, str(run.recipe)), str(run.recipe))
 
 
 def _check_levels(given: Recipe) -> None:

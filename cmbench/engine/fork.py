@@ -23,7 +23,14 @@ from cmbench.rundir.select import runs_folder
 from cmbench.steering import check_fork
 
 
-def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:
+def fork(
+    parent: RunDir,
+    step: int,
+    overrides: Sequence[str],
+    runs_dir: Path | None,
+    argv: Sequence[str],
+    read: Recipe | None = None,
+) -> Runner:
     """Make a child of a run, which trains as the run would have done from a checkpoint with other settings.
 
     The child begins with all that the checkpoint holds and with the settings that led to it; its rows begin behind
@@ -35,6 +42,7 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
         overrides: `table.key=value`, of keys that `steering.check_fork` allows.
         runs_dir: where the child is made, and a teacher's run looked for.
         argv: the command, for meta.json.
+        read: the parent's recipe, if the caller has read it.
 
     Raises:
         UsageError: a setting is not allowed, or there is nothing left to train.
@@ -43,7 +51,7 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
     """
     meta = read_json(parent.meta) or {}
     environment.make_reproducible(meta.get("threads"))
-    recipe = _recipe(parent, step, overrides)
+    recipe = _recipe(parent, step, overrides, read)
     data, about_data = data_as_before(parent, recipe, step, False)
     built = trainer.from_recipe(recipe, f"{parent.name}, forked", runs_dir, kept=parent, data=data)
     built.labels_in_turn = False
@@ -76,11 +84,11 @@ def fork(parent: RunDir, step: int, overrides: Sequence[str], runs_dir: Path | N
     return runner
 
 
-def _recipe(parent: RunDir, step: int, overrides: Sequence[str]) -> Recipe:
+def _recipe(parent: RunDir, step: int, overrides: Sequence[str], read: Recipe | None) -> Recipe:
     """Return the complete recipe of the child: the parent's as it was in force at the step, changed."""
     rows = settings.read(parent)
     made, _ = settings.at([*rows, {"first_step": step + 1, "abandons": True}], step)
-    tables = build.of_run(parent).tables()
+    tables = build.of_run(parent, read=read).tables()
     for row in made:
         for key, value in row["settings"].items():
             table, _, name = key.partition(".")

@@ -18,6 +18,7 @@ from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
+from cmbench.recipe import Given, Recipe
 from cmbench.rundir import checkpoints, control, layout, leftovers, settings, status
 from cmbench.rundir.fields import moment
 from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomically
@@ -29,16 +30,18 @@ from cmbench.rundir.select import address, runs_folder
 from cmbench.rundir.series import Series
 
 
-def create(recipe_file: Path, overrides: Sequence[str], runs_dir: Path | None, argv: Sequence[str]) -> Runner:
-    """Build a recipe and make a run directory for it. Nothing is written before everything is built.
+def create(given: Given, runs_dir: Path | None, argv: Sequence[str]) -> Runner:
+    """Build a recipe, as `consent.named` reads it, and make a run directory for it.
+
+    Nothing is written before everything is built.
 
     Raises:
         UsageError: something in the recipe is not allowed, or the runs folder cannot be written.
         NotFoundError: the teacher's run does not exist.
     """
     environment.make_reproducible()
-    source = recipes.source(recipe_file) + "".join(f"\n# --set {override}" for override in overrides)
-    built = trainer.from_file(recipe_file, overrides, runs_dir)
+    source = given.text + "".join(f"\n# --set {override}" for override in given.overrides)
+    built = trainer.from_given(given, runs_dir)
     meta = environment.meta(built, argv)
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:
@@ -98,6 +101,7 @@ def resume(
     changes: Mapping[str, Any] | None = None,
     step: int | None = None,
     elsewhere: Elsewhere | None = None,
+    read: Recipe | None = None,
 ) -> Runner:
     """Take a run up from its newest whole checkpoint, or from its first step where it has none yet.
 
@@ -115,6 +119,7 @@ def resume(
         changes: settings such as {"optimizer.lr": 1e-4} from the next step on, also in place of later ones.
         step: of the checkpoint to go back to; None takes the newest and abandons nothing.
         elsewhere: what the user says of data, device and host that are not those of before.
+        read: the run's recipe, if the caller has read it.
 
     Raises:
         ConflictError: the run is live, or finished, or its data are others than those that it was trained on.
@@ -136,7 +141,7 @@ def resume(
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
         environment.make_reproducible(meta.get("threads"))
-        recipe = build.of_run(run, said.places)
+        recipe = build.of_run(run, said.places, read=read)
         data, about_data = data_as_before(run, recipe, step, said.other_data)
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name)

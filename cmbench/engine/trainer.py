@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cmbench import consent, steering
-from cmbench import recipe as recipes
 from cmbench.contracts import Data, HasOracle, Objective, has
 from cmbench.engine import build, compute, film, fingerprint, memory, optimizer
 from cmbench.engine import start as starts
@@ -28,7 +27,7 @@ from cmbench.errors import UsageError, naming
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.model import Model
 from cmbench.randomness import forked_seed
-from cmbench.recipe import Recipe
+from cmbench.recipe import Given, Recipe
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json
 from cmbench.rundir.fingerprints import Fingerprint
@@ -223,9 +222,12 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
         UsageError: something in it is not allowed.
         NotFoundError: its teacher is a run that does not exist.
     """
-    given = recipes.load(Path(path), overrides)
-    consent.named(Path(path), given, overrides)
-    return from_recipe(build.complete_new(given, str(path)), str(path), runs_dir)
+    return from_given(consent.named(Path(path), overrides), runs_dir)
+
+
+def from_given(given: Given, runs_dir: Path | None = None) -> Trainer:
+    """Build a recipe that was read. Raises as `from_file`."""
+    return from_recipe(build.complete_new(given.recipe, given.where), given.where, runs_dir)
 
 
 def from_recipe(

@@ -9,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
-from cmbench.config import Count, LogDeviation, LogMean, Positive
+from cmbench.config import LogDeviation, LogMean, Positive
 from cmbench.contracts import Terms
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
@@ -20,9 +19,10 @@ from cmbench.errors import UsageError
 from cmbench.layers.log_weight import LogWeight
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
+from cmbench.tables import Warmup
 
 
-class Config(BaseConfig):
+class Config(Warmup):
     """[objective] kind = "sct" or "scd"."""
 
     idle = {"tangent_step": ("tangent_method", ("dual", "jvp"))}  # noqa: RUF012
@@ -34,7 +34,6 @@ class Config(BaseConfig):
     )
     tangent_method: Method = Field("dual", description="of the derivative: dual, jvp or finite_difference")
     tangent_step: Positive = Field(STEP, description="step of finite_difference, in units of the tangent")
-    tangent_warmup: Count = Field(10_000, description="steps over which r grows from 0 to 1; 0: r = 1 at once")
     tangent_normalisation: Normalisation = Field("l2", description="of g: l2, rms, clip (to [-1, 1]) or none")
     tangent_c: Positive = Field(0.1, description="c of g / (||g|| + c)")
     form: Literal["residual_square", "inner_product"] = Field(

@@ -12,28 +12,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, Fraction, GridPoints, NonNegative
+from cmbench.config import Curvature, Fraction, GridPoints
 from cmbench.contracts import Teacher, Terms, weighted
 from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighting
-from cmbench.equations.distance import DistanceName
-from cmbench.equations.weighting import PairWeighting
 from cmbench.model import Model
+from cmbench.objectives._pair import Pair
 from cmbench.randomness import StepRandom
 
 
-class Config(BaseConfig):
+class Config(Pair):
     """[objective] kind = "cd"."""
-
-    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
 
     N: GridPoints = Field(18, ge=2, description="points of the Karras grid")
     solver: Literal["euler", "heun"] = Field("heun", description="the teacher's ODE step: euler or heun")
     mu: Fraction = Field(0.0, description="decay of the target's EMA; 0: the target is the student")
     rho: Curvature = Field(7.0, description="curvature of the Karras grid")
-    distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
-    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
 
 
 class Objective(nn.Module):

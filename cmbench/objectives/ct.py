@@ -7,37 +7,23 @@ theta- <- mu(k) theta- + (1 - mu(k)) theta,   n uniform on the N(k)-point Karras
 import copy
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, Fraction, GridPoints, NonNegative
+from cmbench.config import Fraction, GridPoints
 from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, ema, tangent, timesteps, weighting
-from cmbench.equations.distance import DistanceName
-from cmbench.equations.weighting import PairWeighting
 from cmbench.model import Model
+from cmbench.objectives._pair import Curriculum
 from cmbench.randomness import StepRandom
 
 
-class Config(BaseConfig):
+class Config(Curriculum):
     """[objective] kind = "ct"."""
-
-    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
 
     s_0: GridPoints = Field(2, ge=2, description="grid points at the first step, N(0)")
     s_1: GridPoints = Field(150, ge=2, description="intervals of the grid at the last step, N(K) - 1")
     mu_0: Fraction = Field(0.9, description="the target's EMA decay at the first step; 0: the target is the student")
-    rho: Curvature = Field(7.0, description="curvature of the Karras grid")
-    distance: DistanceName = Field("l2", description="d(x, y): l2, norm, pseudo_huber or lpips")
-    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field("uniform", description="lambda: uniform, edm or inverse_interval")
-
-    @model_validator(mode="after")
-    def _grid_grows(self) -> "Config":
-        if self.s_1 < self.s_0:
-            raise ValueError(f"s_1: found {self.s_1}, allowed: at least s_0 = {self.s_0}")
-        return self
 
 
 class Objective(nn.Module):

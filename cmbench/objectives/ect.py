@@ -10,26 +10,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean, NonNegative, Positive, PositiveInt
 from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, tangent, timesteps, weighting
-from cmbench.equations.distance import DistanceName
 from cmbench.equations.timesteps import Adjustment
-from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
 from cmbench.model import Model
+from cmbench.objectives._pair import Distance, Pair, Weighting
 from cmbench.randomness import StepRandom
 
 
-class Config(BaseConfig):
+class Config(Pair):
     """[objective] kind = "ect"."""
 
-    idle = {  # noqa: RUF012
-        "k": ("adjustment", ("constant",)),
-        "b": ("adjustment", ("constant",)),
-        "huber_c": ("distance", ("l2", "norm", "lpips")),
-    }
+    idle = {**Pair.idle, "k": ("adjustment", ("constant",)), "b": ("adjustment", ("constant",))}  # noqa: RUF012
 
     P_mean: LogMean = Field(-1.1, description="mean of log sigma in training")
     P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in training")
@@ -38,11 +32,8 @@ class Config(BaseConfig):
     adjustment: Adjustment = Field("sigmoid", description="n(t): sigmoid, 1 + k sigmoid(-b t), or constant, 1")
     k: NonNegative = Field(8.0, description="k of the sigmoid adjustment")
     b: Positive = Field(1.0, description="b of the sigmoid adjustment")
-    distance: DistanceName = Field("norm", description="d(x, y): norm, pseudo_huber, l2 or lpips")
-    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field(
-        "inverse_interval", description="w: inverse_interval, edm (1/t^2 + 1/sigma_data^2) or uniform"
-    )
+    distance: Distance = "norm"
+    weighting: Weighting = "inverse_interval"
 
 
 class Objective(nn.Module):

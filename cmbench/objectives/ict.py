@@ -7,39 +7,27 @@ n from a discretised log-normal on the N(k)-point Karras grid, N(k) doubling; la
 import math
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
-from cmbench.config import Curvature, GridPoints, LogDeviation, LogMean, NonNegative
+from cmbench.config import GridPoints, LogDeviation, LogMean
 from cmbench.contracts import Terms, weighted
 from cmbench.equations import distance, tangent, timesteps, weighting
-from cmbench.equations.distance import DistanceName
-from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
 from cmbench.model import Model
+from cmbench.objectives._pair import Curriculum, Distance, Weighting
 from cmbench.randomness import StepRandom
 
 
-class Config(BaseConfig):
+class Config(Curriculum):
     """[objective] kind = "ict"."""
-
-    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
 
     s_0: GridPoints = Field(10, description="intervals of the grid at the first step")
     s_1: GridPoints = Field(1280, description="intervals of the grid at most")
-    rho: Curvature = Field(7.0, description="curvature of the Karras grid")
     P_mean: LogMean = Field(-1.1, description="mean of log sigma in the proposal of n")
     P_std: LogDeviation = Field(2.0, description="standard deviation of log sigma in the proposal of n")
-    distance: DistanceName = Field("pseudo_huber", description="d(x, y): pseudo_huber, norm, l2 or lpips")
-    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field("inverse_interval", description="lambda: inverse_interval, edm or uniform")
-
-    @model_validator(mode="after")
-    def _grid_grows(self) -> "Config":
-        if self.s_1 < self.s_0:
-            raise ValueError(f"s_1: found {self.s_1}, allowed: at least s_0 = {self.s_0}")
-        return self
+    distance: Distance = "pseudo_huber"
+    weighting: Weighting = "inverse_interval"
 
 
 class Objective(nn.Module):

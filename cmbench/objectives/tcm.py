@@ -10,23 +10,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.config import Config as BaseConfig
 from cmbench.config import Fraction, NonNegative, Positive
 from cmbench.contracts import Terms
 from cmbench.equations import distance, tangent, timesteps, weighting
-from cmbench.equations.distance import DistanceName
-from cmbench.equations.weighting import PairWeighting
 from cmbench.errors import UsageError
 from cmbench.model import Model, OnEDMPath
+from cmbench.objectives._pair import Distance, Pair, Weighting
 from cmbench.randomness import StepRandom
 
 _QUANTILES = 2**14 + 1  # points of the proposal's inverse distribution function
 
 
-class Config(BaseConfig):
+class Config(Pair):
     """[objective] kind = "tcm"."""
-
-    idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
 
     t_prime: Positive = Field(1.0, description="noise level below which the first stage stands in")
     ratio: Fraction = Field(0.999, description="r / t for large t")
@@ -36,9 +32,8 @@ class Config(BaseConfig):
     scale: Positive = Field(0.2, description="scale of the proposal in log t")
     boundary_share: Fraction = Field(0.25, description="share of the batch at t'")
     boundary_weight: Positive = Field(0.1, description="w_b, weight of its loss")
-    distance: DistanceName = Field("norm", description="d(x, y): norm, pseudo_huber, l2 or lpips")
-    huber_c: NonNegative = Field(0.0, description="c of pseudo_huber; 0: .00054 sqrt(D)")
-    weighting: PairWeighting = Field("inverse_interval", description="w: inverse_interval, edm or uniform")
+    distance: Distance = "norm"
+    weighting: Weighting = "inverse_interval"
 
 
 class Objective(nn.Module):

@@ -13,6 +13,7 @@ import pytest
 from tiny import TINY, set_options
 from waiting import until
 
+from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _variants
 from cmbench.engine import runner
@@ -82,7 +83,7 @@ def tasks(*overrides: str, seeds: int = 1, drop: str = "brake,prop", name: str =
 
 
 def train(task: object) -> RunDir:
-    made = runner.create(Path("mine.toml"), task.overrides, Path("runs"), [])
+    made = runner.create(consent.named(Path("mine.toml"), task.overrides), Path("runs"), [])
     with contextlib.suppress(DivergedError):
         list(made.records())
     return made.run
@@ -233,7 +234,7 @@ def test_the_teacher_is_the_same_for_all_variants(home, teacher, put_back):
 
     (task,) = planned("@latest")
     assert task.recipe.teacher.run == teacher.name
-    made = runner.create(path, task.overrides, home / "runs", [])
+    made = runner.create(consent.named(path, task.overrides), home / "runs", [])
     list(made.records())
     (again,) = planned("@latest:dm-")
     _variants.take_up([again], home / "runs")

@@ -13,7 +13,7 @@ from conftest import process_put_back
 from PIL import Image
 from tiny import TINY
 
-from cmbench import reach, recipe
+from cmbench import consent, reach, recipe
 from cmbench.engine import runner
 from cmbench.rundir import checkpoints, fingerprints, status
 from cmbench.rundir.files import read_json, to_json
@@ -47,7 +47,7 @@ def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(PICTURES)
     with process_put_back(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        made = runner.create(file, ["evaluate.every=0"], home / "runs", ["cmbench", "run", "tiny.toml"])
+        made = runner.create(consent.named(file, ["evaluate.every=0"]), home / "runs", ["cmbench", "run", "tiny.toml"])
         for record in made.records():
             if record.row.get("kind") == "checkpoint":
                 made.request_stop("test")

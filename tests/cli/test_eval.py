@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 from tiny import DISTILL
 
+from cmbench import consent
 from cmbench.cli import _figures
 from cmbench.engine import build, judge, runner
 from cmbench.engine.evaluate import Evaluation
@@ -36,7 +37,7 @@ def figures(outcome) -> dict:
 def distilled(home, put_back):
     """A run with a teacher."""
     overrides = [*DISTILL[:2], "teacher.kind=oracle", "evaluate.every=0", "snapshot.every=0"]
-    made = runner.create(home / "tiny.toml", overrides, None, [])
+    made = runner.create(consent.named(home / "tiny.toml", overrides), None, [])
     list(made.records())
     return made.run
 
@@ -95,7 +96,7 @@ def test_the_first_set_is_that_of_the_evaluation_while_it_trained(cmbench, train
 
 def test_self_consistency_is_measured_on_a_schedule(cmbench, home, put_back):
     overrides = [*DISTILL[:2], "teacher.kind=oracle", "evaluate.self_error_n=128", "snapshot.every=0"]
-    made = runner.create(home / "tiny.toml", overrides, None, [])
+    made = runner.create(consent.named(home / "tiny.toml", overrides), None, [])
     list(made.records())
     rows = [row["self_error"] for row in read_rows(made.run.metrics) if "self_error" in row]
     assert len(rows) == 2
@@ -105,7 +106,7 @@ def test_self_consistency_is_measured_on_a_schedule(cmbench, home, put_back):
 
 def test_the_floor_is_training_data_drawn_anew_in_the_place_of_samples(cmbench, home, put_back):
     """Mean and deviation over twenty draws, each sample from all: by other draws, to four standard errors."""
-    made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"]), None, [])
     list(made.records())
     data = made.trainer.data
     found = figures(cmbench("eval", made.run.name, "--n", "150", "--repeats", "2", "--steps", "1", "--json"))
@@ -171,7 +172,7 @@ def test_a_broken_answer_is_computed_again(cmbench, trained, answer):
 
 def test_a_floor_of_fewer_samples_says_so(cmbench, home, put_back):
     """There are 200 moons to train on and 200 others: sets of 300 repeat some."""
-    made = runner.create(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [MOONS, "evaluate.every=0", "snapshot.every=0"]), None, [])
     list(made.records())
     names = "sliced_wasserstein,nearest_neighbour"
     ask = ("eval", made.run.name, "--repeats", "2", "--steps", "1", "--measures", names)
@@ -280,7 +281,9 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
 @pytest.fixture
 def digits(home, put_back):
     overrides = ["data={kind='digits'}", "network={kind='unet',width=8,multipliers=[1],depth=1}", "train.steps=2"]
-    made = runner.create(home / "tiny.toml", [*overrides, "evaluate.every=0", "snapshot.every=0"], None, [])
+    made = runner.create(
+        consent.named(home / "tiny.toml", [*overrides, "evaluate.every=0", "snapshot.every=0"]), None, []
+    )
     list(made.records())
     return made.run
 

@@ -93,7 +93,7 @@ def test_what_the_user_named_is_read_and_fetched_and_remembered_with_a_run(home,
     own = "\n".join(f'{key} = "{value}"' for key, value in given.items())
     file = home / "mine.toml"
     file.write_text(TINY.replace('kind = "mixtures"\nname = "ring"', f'kind = "images"\nname = "cifar10"\n{own}'))
-    consent.named(file, recipe.load(file))
+    consent.named(file)
     data_of(file)
     whole = build.complete(recipe.load(file), "mine.toml")
     consent.forget()

@@ -17,6 +17,7 @@ import torch
 from tiny import TINY, set_options
 from waiting import PATIENCE, until
 
+from cmbench import consent
 from cmbench.engine import checkpoint, runner
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, write_atomically
@@ -116,7 +117,7 @@ def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
     held = home / "held"
     held.write_text("150")
     overrides = ["train.steps=150", "checkpoint.every=1", "snapshot.every=0", "evaluate.every=0", "log.every=2"]
-    unbroken = runner.create(home / "tiny.toml", overrides, home / "unbroken", [])
+    unbroken = runner.create(consent.named(home / "tiny.toml", overrides), home / "unbroken", [])
     list(unbroken.records())
 
     chance = random.Random(0)

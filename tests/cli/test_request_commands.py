@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cmbench import consent
 from cmbench.engine import checkpoint, runner
 from cmbench.engine.runner import Runner
 from cmbench.rundir import control, status
@@ -18,7 +19,7 @@ LONG += ["checkpoint.every=0", "network.width=4"]
 
 @pytest.fixture
 def live(home, put_back) -> Iterator[Runner]:
-    made = runner.create(home / "tiny.toml", LONG, None, [])
+    made = runner.create(consent.named(home / "tiny.toml", LONG), None, [])
     trainer = threading.Thread(target=lambda: list(made.records()))
     trainer.start()
     yield made
@@ -85,7 +86,7 @@ def test_a_run_that_ends_before_it_answers_is_a_conflict(cmbench, trained, monke
 
 
 def test_a_resumed_run_takes_changes(cmbench, home, put_back):
-    made = runner.create(home / "tiny.toml", [], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", []), None, [])
     made.request_stop("test")
     list(made.records())
     resumed = cmbench("resume", made.run.name, "--set", "optimizer.lr=0.5", "--set", "log.every=12", "--plain")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from cmbench import consent
 from cmbench.engine import checkpoint, runner
 from cmbench.engine.recorder import Record
 from cmbench.engine.runner import Runner
@@ -18,7 +19,7 @@ Requests = dict[int, list[tuple[str, dict]]]  # step -> action, settings
 
 
 def create(home: Path, *overrides: str) -> Runner:
-    return runner.create(home / "tiny.toml", overrides, None, ["cmbench"])
+    return runner.create(consent.named(home / "tiny.toml", overrides), None, ["cmbench"])
 
 
 def after(made: Runner, step: int, what: Callable[[], object]) -> Runner:

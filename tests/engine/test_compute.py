@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import DISTILL, TEACHER
 
+from cmbench import consent
 from cmbench.engine import compute, loop, runner, trainer, weights
 from cmbench.engine.compute import Compute
 from cmbench.rundir.segments import read_rows
@@ -126,7 +127,7 @@ def test_a_teacher_of_ones_own_costs_a_forward_a_call_or_what_its_module_costs(
 
 
 def test_cost_is_written_down_and_carried_from_run_to_run(home, teacher, put_back):
-    made = runner.create(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"]), None, [])
     list(made.records())
     rows = [row for row in read_rows(made.run.metrics) if "loss" in row]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -143,7 +144,7 @@ def test_cost_is_written_down_and_carried_from_run_to_run(home, teacher, put_bac
 
 
 def test_cost_survives_the_teachers_run(home, teacher, put_back):
-    made = runner.create(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"]), None, [])
     before = made.trainer.compute
     made.close()
     teacher.metrics.unlink()

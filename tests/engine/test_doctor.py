@@ -129,9 +129,7 @@ def own(home: Path, put_back: None) -> str:
 
 def found(*overrides: str, compile: bool = False) -> dict:
     """Return the findings about the tiny recipe by name."""
-    given = load(Path("tiny.toml"), overrides)
-    consent.named(Path("tiny.toml"), given)
-    recipe = build.complete(given, "tiny.toml")
+    recipe = build.complete(consent.named(Path("tiny.toml"), overrides).recipe, "tiny.toml")
     return {check.name: check for check in doctor.of_recipe(recipe, "tiny.toml", compile=compile)}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cmbench import consent
 from cmbench.engine import runner, trainer
 from cmbench.engine.judge import labels_as_data
 from cmbench.measures import OF_SAMPLES, row_key
@@ -16,7 +17,7 @@ MANY = ["precision", "nearest_neighbour", "frechet_distance", "energy_distance",
 
 def create(home, *overrides):
     few = ["evaluate.true_error_n=0", "snapshot.every=0", *overrides]
-    return runner.create(home / "tiny.toml", few, None, ["cmbench"])
+    return runner.create(consent.named(home / "tiny.toml", few), None, ["cmbench"])
 
 
 def timeless(path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cmbench import consent
 from cmbench.data import mixtures
 from cmbench.engine import film, loop, runner, trainer
 from cmbench.engine.consistency import Starts
@@ -143,7 +144,7 @@ def test_the_first_column_is_the_first_of_the_one_step_samples(ring):
 
 
 def test_films_lie_beside_the_snapshots_and_what_never_changes_is_written_once(home):
-    made = runner.create(home / "tiny.toml", [], None, ["cmbench"])
+    made = runner.create(consent.named(home / "tiny.toml", []), None, ["cmbench"])
     list(made.records())
     run = made.run
     album = AlbumReader(run).read()
@@ -198,7 +199,7 @@ def test_what_an_oracle_raises_costs_the_film_alone(home, monkeypatch):
 
     monkeypatch.setattr(mixtures.Data, "oracle", no_closed_form)
     made = runner.create(
-        home / "tiny.toml", ["train.steps=4", "snapshot.every=2", "evaluate.every=0"], home / "runs", []
+        consent.named(home / "tiny.toml", ["train.steps=4", "snapshot.every=2", "evaluate.every=0"]), home / "runs", []
     )
     list(made.records())
     told = [row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning"]

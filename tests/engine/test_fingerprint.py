@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cmbench import consent
 from cmbench.data import mixtures
 from cmbench.engine import fingerprint, runner, trainer
 from cmbench.errors import UsageError
@@ -93,7 +94,9 @@ def test_odd_data_are_warned_of_in_the_journal(home, own, name):
     parts = {**parts, "shift": f"torch.tensor({shift})"} if isinstance(shift, str) else parts
     network = ["network={kind='unet', width=8, depth=1, multipliers=[1]}"] if "shape" in parts else []
     made = runner.create(
-        home / "tiny.toml", [own(**parts), "train.steps=1", "evaluate.every=0", *network], None, ["cmbench"]
+        consent.named(home / "tiny.toml", [own(**parts), "train.steps=1", "evaluate.every=0", *network]),
+        None,
+        ["cmbench"],
     )
     list(made.records())
     warned = " ".join(row["text"] for row in read_rows(made.run.events) if row["kind"] == "warning")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cmbench import consent
 from cmbench.engine import checkpoint, memory, runner
 from cmbench.engine.memory import LackError
 from cmbench.rundir import status
@@ -74,7 +75,7 @@ class Lacking:
     ],
 )
 def test_a_run_ends_in_one_line_and_can_be_resumed(cmbench, home, trained, where, calls, key, kept):
-    made = runner.create(home / "tiny.toml", [], None, ["cmbench"])
+    made = runner.create(consent.named(home / "tiny.toml", []), None, ["cmbench"])
     owner = {"loss": made.trainer.objective, "after_step": made.trainer.objective, "batch": made.trainer.data}
     owner |= {"evaluate": made.trainer, "snapshot": made.trainer}
     setattr(owner[where], where, Lacking(getattr(owner[where], where), calls))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import DISTILL
 
+from cmbench import consent
 from cmbench.engine import checkpoint, recorder, runner, weights
 from cmbench.engine.recorder import Record
 from cmbench.engine.runner import Runner
@@ -36,7 +37,7 @@ UNET = [
 
 
 def create(home: Path, *overrides: str) -> Runner:
-    return runner.create(home / "tiny.toml", overrides, None, ["cmbench"])
+    return runner.create(consent.named(home / "tiny.toml", overrides), None, ["cmbench"])
 
 
 def crash(made: Runner, records: Iterator[Record]) -> None:

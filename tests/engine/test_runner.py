@@ -10,6 +10,7 @@ import pytest
 import torch
 from killed import KilledError, Killer
 
+from cmbench import consent
 from cmbench.engine import checkpoint, environment, runner
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, NotFoundError, UsageError
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("put_back")
 
 
 def create(home, *overrides):
-    return runner.create(home / "tiny.toml", overrides, None, ["cmbench"])
+    return runner.create(consent.named(home / "tiny.toml", overrides), None, ["cmbench"])
 
 
 def stop_after(made, step):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import DISTILL, TEACHER, set_options
 
+from cmbench import consent
 from cmbench.engine import checkpoint, runner, start, trainer, weights
 from cmbench.equations.gaussian_path import EDM, TrigFlow
 from cmbench.errors import NotFoundError, UsageError
@@ -60,7 +61,7 @@ def test_a_network_that_is_told_another_time_begins_as_another_function(home, te
 
 def test_a_network_that_is_told_the_same_time_on_another_path_begins_as_the_same_function(home):
     """TrigFlow's t is the angle of the EDM path: only rounding is left."""
-    made = runner.create(home / "tiny.toml", [*TEACHER, *QUIET, "path.c_noise=angle"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [*TEACHER, *QUIET, "path.c_noise=angle"]), None, [])
     list(made.records())
     on_trigflow = ["objective={kind='denoise'}", "path.kind=trigflow", "path.scalings=edm"]
     assert 0 < begin(home, made.run, *on_trigflow).start.error < 1e-5
@@ -159,9 +160,9 @@ def test_a_run_that_drew_its_first_weights_tells_so(cmbench, trained):
 def test_a_run_is_resumed_without_the_run_that_it_began_from(home, teacher, put_back, stop):
     """Killed before its first checkpoint, or stopped with one: in both cases it ends as the unbroken run."""
     overrides = [*TEACHER, "name=on", f"start.run={teacher.name}", "path.c_noise=identity", "log.every=1"]
-    unbroken = runner.create(home / "tiny.toml", overrides, None, [])
+    unbroken = runner.create(consent.named(home / "tiny.toml", overrides), None, [])
     list(unbroken.records())
-    made = runner.create(home / "tiny.toml", overrides, None, [])
+    made = runner.create(consent.named(home / "tiny.toml", overrides), None, [])
     for _ in (records := made.records()):
         if made.trainer.state.step >= max(stop, 2):
             break
@@ -178,7 +179,7 @@ def test_a_run_is_resumed_without_the_run_that_it_began_from(home, teacher, put_
 
 
 def test_kept_weights_that_are_gone_are_named(home, teacher, put_back):
-    made = runner.create(home / "tiny.toml", [f"start.run={teacher.name}"], None, [])
+    made = runner.create(consent.named(home / "tiny.toml", [f"start.run={teacher.name}"]), None, [])
     made.close()
     shutil.rmtree(made.run.start)
     with pytest.raises(NotFoundError, match=r"start: the run's own copy of another run's weights is missing"):

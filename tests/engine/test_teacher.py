@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import DISTILL
 
+from cmbench import consent
 from cmbench.engine import build, checkpoint, loop, runner, trainer, weights
 from cmbench.errors import CmbenchError, NotFoundError, UsageError
 from cmbench.rundir import checkpoints
@@ -110,7 +111,9 @@ def test_an_oracle_is_the_data_sets_own(home):
 def test_meta_names_the_teacher(home, teacher, put_back):
     from cmbench.engine import runner
 
-    made = runner.create(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"], None, ["cmbench", "x"])
+    made = runner.create(
+        consent.named(home / "tiny.toml", [*DISTILL, f"teacher.run={teacher.name}"]), None, ["cmbench", "x"]
+    )
     made.close()
     meta = read_json(made.run.meta)
     assert meta["teacher"] == {"recipe": "dm", "step": 12, "ema": "0.5"}
@@ -131,7 +134,7 @@ def test_equal_weights_that_make_another_function_do_not_initialise(home, teache
 
 def test_a_conditional_teacher_wants_a_conditional_student(home):
     overrides = ["name=dm", "objective.kind=denoise", "network.class_conditional=true"]
-    made = runner.create(home / "tiny.toml", overrides, None, [])
+    made = runner.create(consent.named(home / "tiny.toml", overrides), None, [])
     list(made.records())
     with pytest.raises(UsageError, match=r"teacher\.run: .*network\.class_conditional = true"):
         trainer.from_file(home / "tiny.toml", [*DISTILL, f"teacher.run={made.run.name}"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cmbench import consent
 from cmbench.engine import runner
 from cmbench.engine.watch import SpikeWatch
 from cmbench.rundir.segments import read_rows
@@ -114,7 +115,9 @@ def test_a_run_warns_of_a_spike_with_its_times(home, put_back, monkeypatch, stop
 
         monkeypatch.setattr(profile, "flush", spiked)
 
-    made = runner.create(home / "tiny.toml", ["profile.every=1", "evaluate.every=0", "snapshot.every=0"], None, [])
+    made = runner.create(
+        consent.named(home / "tiny.toml", ["profile.every=1", "evaluate.every=0", "snapshot.every=0"]), None, []
+    )
     planted(made.trainer)
     if stop:
         records = made.records()
