@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import gc
 import os
 import shutil
@@ -30,14 +31,25 @@ gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as oft
 
 TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
 TRAINED = {"trained", "teacher", "conditional"}  # fixtures
+SLOW = ("tests/torture", "tests/test_install.py")  # beside what trains and what shows screens
+SCREENS = {"tui_host", "bench", "snapshot_runs"}  # modules that show them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains, so that `-m "not trains"` leaves it out."""
+    """Mark what trains and what is slow, so that `-m "not slow"` takes less than a minute."""
     for item in items:
         place = item.path.relative_to(item.config.rootpath).as_posix()
-        if place.startswith(TRAINING) or TRAINED & set(getattr(item, "fixturenames", ())):
+        trains = place.startswith(TRAINING) or TRAINED & set(getattr(item, "fixturenames", ()))
+        if trains:
             item.add_marker("trains")
+        if trains or place.startswith(SLOW) or _shows_screens(getattr(item, "module", None)):
+            item.add_marker("slow")
+
+
+@functools.cache
+def _shows_screens(module: object) -> bool:
+    """Return whether a test module takes anything from a module that shows screens."""
+    return any(getattr(value, "__module__", "") in SCREENS for value in vars(module).values()) if module else False
 
 
 class Outcome(NamedTuple):

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "pictures": set(),
     "features": set(),
     "networks": {"equations", "layers", "model"},
-    "objectives": {"equations", "model", "layers", "contracts", "anatomy"},
+    "objectives": {"equations", "model", "layers", "contracts", "anatomy", "tables"},
     "data": {"equations", "finite", "pictures"},
     "evaluation": {"equations"},
     "rundir": set(),
