@@ -194,7 +194,7 @@ def _chain(path: Path) -> list[_File]:
         if len(chain) == _LONGEST:
             raise UsageError(f"{chain[-1].path}: extends: found one more, allowed: {_LONGEST} recipes in a row")
         text = source(path, by)
-        tables = _parsed(text, str(path))
+        tables = parsed(text, str(path))
         parent = tables.pop("extends", None)
         chain.append(_File(named, path, text, tables))
         if parent is None:
@@ -226,7 +226,12 @@ def source(path: Path, by: str = "") -> str:
         raise UsageError(f"{path}: cannot be read: {error}{by}") from None
 
 
-def _parsed(text: str, where: str) -> Tables:
+def parsed(text: str, where: str) -> Tables:
+    """Return the tables of TOML, unchecked but for their depth and the size of their integers.
+
+    Raises:
+        UsageError: it is none, or some of it would be stumbled over; `where` is what the message names.
+    """
     try:
         tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -14,10 +14,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import tomli
-
 from cmbench.errors import UsageError, nearest
-from cmbench.recipe import Recipe, flat
+from cmbench.recipe import Recipe, flat, parsed
 from cmbench.rundir.files import read
 from cmbench.rundir.overview import Glance, figure
 
@@ -135,8 +133,8 @@ def _value(glance: Glance, key: str) -> Any:
 def _settings(path: str, modified: int, size: int) -> dict[str, Any]:
     """Return the keys of a recipe in lower case; none where it cannot be read. The stamps tell it from a later one."""
     try:
-        tables = tomli.loads(read(path).decode())
-    except (OSError, ValueError, RecursionError):
+        tables = parsed(read(path).decode(), path)
+    except (OSError, ValueError, UsageError):
         return {}
     return {key.casefold(): value for key, value in flat(tables)}
 
