@@ -11,6 +11,9 @@ from cmbench.tui.scales import Scale, number, ticks
 
 ROOM = 9  # columns for a label and what keeps it apart from the next
 _PARTS = 128  # of a part of the axis that is zoomed into
+_OF_ONE_DIGIT = 3  # tiers of `_ever_less_round`: powers of ten, 2 and 5 times those, other digits
+_FEW = 3  # labels
+_CLOSER = 0.75
 
 
 def ticks_of(edges: Sequence[float]) -> Callable[[float, float, int], list[tuple[float, str]]]:
@@ -74,9 +77,15 @@ def _places_between(edges: tuple[float, ...], most: int) -> tuple[tuple[float, s
 
 
 def _spread(at: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
-    """Return round values, the roundest first, wherever a `most`-th part of the axis on each side is still free."""
-    apart, found = (len(at) - 1) / most, list[tuple[float, str]]()
-    for values in _ever_less_round(float(at[0]), float(at[-1])):
+    """Return round values, the roundest first, wherever a `most`-th part of the axis on each side is still free.
+
+    Powers of ten may stand closer, and values of two digits and more are wanted where there would be few labels.
+    """
+    found = list[tuple[float, str]]()
+    for tier, values in enumerate(_ever_less_round(float(at[0]), float(at[-1]))):
+        if tier >= _OF_ONE_DIGIT and len(found) >= _FEW:
+            break
+        apart = (len(at) - 1) / most * (_CLOSER if tier == 0 else 1.0)
         places = np.interp(values, at, np.arange(len(at)))
         free = np.array([np.abs(places - place) >= apart for place, _ in found] or [places == places]).all(axis=0)
         while free.any() and len(found) < most:
