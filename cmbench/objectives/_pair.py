@@ -1,13 +1,23 @@
-"""Settings of objectives that compare f at two times of a trajectory: d, its c, lambda, and a grid that grows."""
+"""What objectives share that compare f at two times of a trajectory, lambda(t, r) d(f(x_t, t), f(x_r, r)).
+
+Their settings, the two passes, and the terms of the loss (Song et al. 2023, algorithms 2 and 3).
+"""
 
 from typing import Annotated
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import Curvature, GridPoints, NonNegative
+from cmbench.contracts import Terms, weighted
+from cmbench.equations import tangent
+from cmbench.equations import weighting as weightings
+from cmbench.equations.distance import Distance as Metric
 from cmbench.equations.distance import DistanceName
 from cmbench.equations.weighting import PairWeighting
+from cmbench.randomness import StepRandom
 
 Distance = Annotated[DistanceName, Field(description="d(x, y): l2, norm, pseudo_huber or lpips")]
 Weighting = Annotated[
@@ -37,3 +47,48 @@ class Curriculum(Pair):
         if self.s_1 < self.s_0:
             raise ValueError(f"s_1: found {self.s_1}, allowed: at least s_0 = {self.s_0}")
         return self
+
+
+Point = tuple[Tensor, Tensor]  # x (B, ...) and its time (B,)
+
+
+def both(
+    model: nn.Module, target: nn.Module, at_t: Point, at_r: Point, labels: Tensor | None, random: StepRandom
+) -> tuple[Tensor, Tensor]:
+    """Return f_theta(x_t, t), recorded, and f_theta-(x_r, r), each (B, ...), by one dropout mask.
+
+    The target first: what it takes in passing is gone before the student's pass is recorded.
+    """
+    with random.dropout(), torch.no_grad():
+        f_r = target(*at_r, labels)
+    with random.dropout():
+        return model(*at_t, labels), f_r
+
+
+def terms(
+    config: Pair,
+    d: Metric,
+    f: tuple[Tensor, Tensor],
+    times: tuple[Tensor, Tensor],
+    sigma_data: float,
+    scalars: dict[str, float] | None = None,
+) -> Terms:
+    """Return lambda(t, r) d(f_t, f_r), whose tangent is (f_t - f_r) / (t - r).
+
+    Args:
+        config: of the objective.
+        d: the distance.
+        f: f_t and f_r, (B, ...).
+        times: t and r, (B,), r < t.
+        sigma_data: standard deviation of the data.
+        scalars: for metrics.jsonl.
+    """
+    (f_t, f_r), (t, r) = f, times
+    return weighted(
+        loss=d(f_t, f_r),
+        weight=weightings.of_pair(config.weighting, t, r, sigma_data),
+        t=t,
+        tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
+        scalars=scalars,
+        r=r,
+    )

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Curvature, Fraction, GridPoints
-from cmbench.contracts import Teacher, Terms, weighted
-from cmbench.equations import distance, ema, pf_ode, tangent, timesteps, weighting
+from cmbench.contracts import Teacher, Terms
+from cmbench.equations import distance, ema, pf_ode, timesteps
 from cmbench.model import Model
+from cmbench.objectives import _pair
 from cmbench.objectives._pair import Pair
 from cmbench.randomness import StepRandom
 
@@ -54,19 +55,8 @@ class Objective(nn.Module):
         r, t = grid[n], grid[n + 1]
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         x_r = self._teacher_step(model, x_t, t, r, labels)
-
-        with random.dropout(), torch.no_grad():
-            f_r = (self.target or model)(x_r, r, labels)
-        with random.dropout():
-            f_t = model(x_t, t, labels)
-
-        return weighted(
-            loss=self.distance(f_t, f_r),
-            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
-            t=t,
-            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
-            r=r,
-        )
+        f = _pair.both(model, self.target or model, (x_t, t), (x_r, r), labels, random)
+        return _pair.terms(cfg, self.distance, f, (t, r), model.sigma_data)
 
     @torch.no_grad()
     def _teacher_step(self, model: Model, x_t: Tensor, t: Tensor, r: Tensor, labels: Tensor | None) -> Tensor:

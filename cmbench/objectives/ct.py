@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import Fraction, GridPoints
-from cmbench.contracts import Terms, weighted
-from cmbench.equations import distance, ema, tangent, timesteps, weighting
+from cmbench.contracts import Terms
+from cmbench.equations import distance, ema, timesteps
 from cmbench.model import Model
+from cmbench.objectives import _pair
 from cmbench.objectives._pair import Curriculum
 from cmbench.randomness import StepRandom
 
@@ -50,21 +51,8 @@ class Objective(nn.Module):
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
-
-        # The target first: what it takes in passing is gone before the student's pass is recorded.
-        with random.dropout(), torch.no_grad():
-            f_r = (self.target or model)(x_r, r, labels)
-        with random.dropout():
-            f_t = model(x_t, t, labels)
-
-        return weighted(
-            loss=self.distance(f_t, f_r),
-            weight=weighting.of_pair(self.config.weighting, t, r, model.sigma_data),
-            t=t,
-            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
-            scalars={"N": N, "mu": mu},
-            r=r,
-        )
+        f = _pair.both(model, self.target or model, (x_t, t), (x_r, r), labels, random)
+        return _pair.terms(self.config, self.distance, f, (t, r), model.sigma_data, {"N": N, "mu": mu})
 
     def after_step(self, model: Model, step: int) -> None:
         """Move the target: theta- <- mu(k) theta- + (1 - mu(k)) theta. Without decay it is the student itself."""

@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import LogDeviation, LogMean, NonNegative, Positive, PositiveInt
-from cmbench.contracts import Terms, weighted
-from cmbench.equations import distance, tangent, timesteps, weighting
+from cmbench.contracts import Terms
+from cmbench.equations import distance, timesteps
 from cmbench.equations.timesteps import Adjustment
 from cmbench.errors import UsageError
 from cmbench.model import Model
+from cmbench.objectives import _pair
 from cmbench.objectives._pair import Distance, Pair, Weighting
 from cmbench.randomness import StepRandom
 
@@ -72,15 +73,7 @@ class Objective(nn.Module):
             )
         with random.dropout():
             f_t = model(x_t, t, labels)
-
-        return weighted(
-            loss=self.distance(f_t, f_r),
-            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
-            t=t,
-            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
-            scalars={"stage": self.stage(step)},
-            r=r,
-        )
+        return _pair.terms(cfg, self.distance, (f_t, f_r), (t, r), model.sigma_data, {"stage": self.stage(step)})
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""

@@ -11,10 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.config import GridPoints, LogDeviation, LogMean
-from cmbench.contracts import Terms, weighted
-from cmbench.equations import distance, tangent, timesteps, weighting
+from cmbench.contracts import Terms
+from cmbench.equations import distance, timesteps
 from cmbench.errors import UsageError
 from cmbench.model import Model
+from cmbench.objectives import _pair
 from cmbench.objectives._pair import Curriculum, Distance, Weighting
 from cmbench.randomness import StepRandom
 
@@ -60,20 +61,8 @@ class Objective(nn.Module):
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)
-
-        with random.dropout(), torch.no_grad():
-            f_r = model(x_r, r, labels)
-        with random.dropout():
-            f_t = model(x_t, t, labels)
-
-        return weighted(
-            loss=self.distance(f_t, f_r),
-            weight=weighting.of_pair(cfg.weighting, t, r, model.sigma_data),
-            t=t,
-            tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
-            scalars={"N": N},
-            r=r,
-        )
+        f = _pair.both(model, model, (x_t, t), (x_r, r), labels, random)
+        return _pair.terms(cfg, self.distance, f, (t, r), model.sigma_data, {"N": N})
 
     def after_step(self, model: Model, step: int) -> None:
         """The target is the student itself: nothing to move."""

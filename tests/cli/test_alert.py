@@ -1,7 +1,7 @@
 """The user's alert, and the machine's history."""
 
 import json
-import stat
+import sys
 
 import pytest
 
@@ -23,12 +23,12 @@ def config(home, monkeypatch):
 def test_the_end_is_told_without_a_shell(cmbench, home, config):
     script, out = home / "told $(touch owned).py", home / "out.json"
     script.write_text(
-        "#!/usr/bin/env python3\nimport json, os, sys\n"
+        "import json, os, sys\n"
         "facts = {**json.load(sys.stdin), 'name': os.environ['CMBENCH_ALERT_RUN'], 'arguments': sys.argv[1:]}\n"
         f"open({str(out)!r}, 'w').write(json.dumps(facts))\n"
     )
-    script.chmod(stat.S_IRWXU)
-    config.write_text(f'[alert]\ncommand = [{json.dumps(str(script))}, "; touch owned"]\n')
+    command = [sys.executable, str(script), "; touch owned"]
+    config.write_text(f"[alert]\ncommand = {json.dumps(command)}\n")
     assert cmbench("run", "tiny.toml", "--foreground").code == 0
     run = all_runs(home / "runs")[0]
     told = json.loads(out.read_text())

@@ -37,7 +37,7 @@ MUTANTS = [
     ("cd_against_ct", pf_ode.euler_step, "r - t", "0.9 * (r - t)"),
     ("cd_against_ct", MIXTURE.denoise, "(self.variances + variance)", "(self.variances + 2 * variance)"),
     ("cd_against_ct", ct.Objective.loss, "x_t(x_0, eps, r)", "x_t(x_0, -eps, r)"),
-    ("cd_against_ct", ct.Objective.loss, "(self.target or model)", "model"),
+    ("cd_against_ct", ct.Objective.loss, "self.target or model", "model"),
     ("cd_against_ct", boundary.combined, "x_t + c_out", "x_t - c_out"),
     ("discrete_to_continuous", weighting.inverse_interval, "(sigma - r)", "sigma"),
     ("discrete_to_continuous", Parameterisation.d_of_f, "out * (dsigma * c + sigma * dc)", "out * dsigma * c"),

@@ -1,12 +1,20 @@
-"""Two users on one runs folder: one trains, the other looks, asks and tries to take over. Wants root, to be both."""
+"""Two users on one runs folder: one trains, the other looks, asks and tries to take over.
+
+Wants root, to be both, and a cmbench and packages that others can reach.
+"""
 
 import contextlib
 import importlib
 import os
 import pkgutil
+import stat
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+import typer
+
+import cmbench
 from torture import _commands, _processes, _runs
 from torture._attack import Attack, replaced
 from torture._commands import Ended
@@ -33,10 +41,16 @@ class Neighbour(NamedTuple):
 
 
 def cases(count: int, seed: int) -> list[Neighbour]:
-    if os.geteuid():
+    if os.geteuid() or not all(map(_is_reached_by_all, (cmbench, typer))):
         return []
     found = [Neighbour(mode, command) for command in COMMANDS for mode in MODES]
     return [found[(seed + i * 5) % len(found)] for i in range(count)]
+
+
+def _is_reached_by_all(package: ModuleType) -> bool:
+    """Return whether any user may look into the folders above a package: not those of root's home."""
+    folders = Path(str(package.__file__)).resolve().parents
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in folders)
 
 
 def _as(user: int, folder: Path, *arguments: str) -> Ended:
@@ -79,16 +93,11 @@ def _content(run: Path) -> dict[str, bytes]:
 
 
 def _prepare() -> None:
-    """Import and list what is needed late: where Python or cmbench lies in root's folder, nobody else could."""
+    """Import what is imported late: where Python lies in root's folder, nobody else could."""
     import _strptime  # noqa: F401
 
     import plotext  # noqa: F401
-    import typer
 
-    from cmbench import recipe
-
-    for folder in recipe.COMPONENTS.values():
-        recipe.component_names(folder)
     for module in pkgutil.walk_packages(typer.__path__, "typer."):
         with contextlib.suppress(ImportError, AssertionError):  # of other systems
             if not module.name.endswith("__main__"):
