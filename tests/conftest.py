@@ -117,7 +117,7 @@ def cmbench(
     def call(*args: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["cmbench", *map(str, args)])
         capsys.readouterr()
-        code = main._exit_code()
+        code = main.exit_code()
         return Outcome(code, *capsys.readouterr())
 
     return call

@@ -78,13 +78,14 @@ def main() -> None:
     """Run the command line and exit with the codes of the README."""
     _screen.fill_standard_streams()
     try:
-        code = _exit_code()
+        code = exit_code()
     finally:
         _screen.drop_what_is_left()
     sys.exit(code)
 
 
-def _exit_code() -> int:
+def exit_code() -> int:
+    """Run the command line in this process, and return its exit code."""
     with _screen.gate():
         return _guarded()
 

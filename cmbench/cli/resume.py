@@ -96,11 +96,12 @@ def began_in(run: RunDir, trust: bool) -> tuple[Path, str]:
             owner = began.stat().st_uid
             if trust or owner == os.geteuid() or began.samefile(here):
                 return began, ""
-            return here, f"{began} belongs to {_name(owner)} and is not entered; give --trust to go on from there"
+            return here, f"{began} belongs to {user_name(owner)} and is not entered; give --trust to go on from there"
     return here, ""
 
 
-def _name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return what a user is called, or their number in words."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -48,9 +48,9 @@ class Runner:
         """Open the run's logs and say that the run is live."""
         self.recorder = Recorder(self.folder, self.trainer, self.abandoned is not None, self.parent is not None)
         self._spikes = watch.SpikeWatch(newest(self.run.profiles))
-        self._requests = Requests(self, self.ahead)
+        self.requests = Requests(self, self.ahead)
         self._unsaved = ""  # why the checkpoint that was due last is not there
-        list(self._requests.refuse("the run was not live"))  # meant for a trainer that is no more
+        list(self.requests.refuse("the run was not live"))  # meant for a trainer that is no more
 
     @property
     def run(self) -> RunDir:
@@ -88,13 +88,13 @@ class Runner:
                 yield from self._write(event)
                 if isinstance(event, loop.Stepped) and (yield from self._must_stop()):
                     return
-            yield from self._requests.refuse("the run has finished")
+            yield from self.requests.refuse("the run has finished")
             self.recorder.state = "finished"
             yield from self.warn()
             yield journal("finished")
         except GeneratorExit:  # whoever asked for records asks for no more
             self.request_stop("left")
-            list(self._stop())
+            list(self.stop_now())
             raise
         except DivergedError:
             raise
@@ -166,15 +166,16 @@ class Runner:
         """Grant what was asked for between two steps; stop where that was asked, and return whether it was."""
         if self.trainer.state.step >= self.trainer.recipe.train.steps and not self.recorder.reason:
             return False
-        yield from self._requests.between_steps()
+        yield from self.requests.between_steps()
         yield from self.warn()
         if self.stop_requested:
-            yield from self._stop()
+            yield from self.stop_now()
         return bool(self.stop_requested)
 
-    def _stop(self) -> Iterator[Record]:
+    def stop_now(self) -> Iterator[Record]:
+        """Stop with a checkpoint, and yield what is told of it."""
         saved = not self.recorder.reason and (yield from self._checkpoint_unless_whole())
-        yield from self._requests.refuse("the run has stopped")
+        yield from self.requests.refuse("the run has stopped")
         yield from self.warn()
         self.recorder.state, self.exit_code = "stopped", STOPPED
         yield self.recorder.event("stopped", reason=self.stop_requested, **({} if saved else {"saved": False}))

@@ -46,11 +46,11 @@ def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
         if not is_lack(error):
             raise
         traceback.clear_frames(error.__traceback__)  # the graph of a step, which would stand in a checkpoint's way
-        wanted = _wanted(error)
+        wanted = wanted_bytes(error)
         raise LackError(f"out of memory{wanted}; a lower {key} needs less (found {value})", whole) from None
 
 
-def _wanted(error: Exception) -> str:
+def wanted_bytes(error: Exception) -> str:
     """Return how much was asked for last, where torch says so: " (20.00 GiB were wanted)"."""
     found = re.search(r"allocate ([0-9.]+) ?(bytes|[KMGT]i?B)", str(error))
     if not found:

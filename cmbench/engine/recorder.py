@@ -80,7 +80,7 @@ class Recorder:
         self._home, self._known = Home(run), run
         self._name_logs()
         self._decisive = trainer.recipe.evaluate.decisive
-        self._summary, self._quality = _told(run, trainer.state.step, self._decisive)
+        self._summary, self._quality = told_so_far(run, trainer.state.step, self._decisive)
         self._next_status, self._images_per_s = 0.0, 0.0
         self._floors: floors.Floors = {}
         self._write_status()
@@ -272,7 +272,7 @@ class Recorder:
         }
 
 
-def _told(run: RunDir, step: int, decisive: str) -> tuple[Summary, dict[int, float]]:
+def told_so_far(run: RunDir, step: int, decisive: str) -> tuple[Summary, dict[int, float]]:
     """Return last and best of the metrics up to a step, and the decisive quality of those that have a checkpoint.
 
     The step's checkpoint tells them. Those of earlier versions do not: then all rows are read, the newest first.

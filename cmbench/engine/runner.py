@@ -151,7 +151,7 @@ def resume(
             leftovers.sweep(run.path.parent)
             checkpoint.recover(run)
             checkpoint.remove_leftovers(run)
-            step = _unfinished(run) if step is None else step
+            step = unfinished(run) if step is None else step
             if step is None:
                 damaged = _load_newest(run, built)
             else:
@@ -210,7 +210,7 @@ def _abandon(run: RunDir, step: int) -> list[int]:
     return abandoned
 
 
-def _unfinished(run: RunDir) -> int | None:
+def unfinished(run: RunDir) -> int | None:
     """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
     step = None
     for part in parts(Tail(run.events, [b'"abandons"', b'"resumed"']).read()):

@@ -125,7 +125,7 @@ def _built(
         f"{recipe.name}, checkpoint {step}: its weights have other names or shapes than this version's network; "
         "allowed: a run of this version"
     )
-    expected = _shapes(recipe, tuple(shape), classes)
+    expected = shapes_of(recipe, tuple(shape), classes)
     if expected is not None and expected != checkpoint.read_shapes(*file):
         checkpoint.verify(*file)
         raise others
@@ -139,7 +139,7 @@ def _built(
     return Trained(model.eval(), recipe, objective.sampler, classes, step, ema, forwards)
 
 
-def _shapes(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str, list[int]] | None:
+def shapes_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str, list[int]] | None:
     """Return the shapes of a model's tensors without any memory for them; None of a class that must have it.
 
     A damaged recipe, or one of somebody else, may ask for more than there is.

@@ -153,7 +153,7 @@ def digest(root: Path, files: Sequence[Path]) -> str:
     for path, size in zip(files, sizes, strict=True):
         name = os.fsencode(path.relative_to(root))
         found.update(b"%d %d " % (len(name), size) + name)
-    for i in _looked_into(sizes):
+    for i in looked_into(sizes):
         with regular.opened(files[i], links=True) as file:
             left = _HASHED
             while left and (block := file.read(min(left, 1 << 20))):
@@ -162,7 +162,7 @@ def digest(root: Path, files: Sequence[Path]) -> str:
     return f"files1:{found.hexdigest()}"
 
 
-def _looked_into(sizes: Sequence[int]) -> Iterable[int]:
+def looked_into(sizes: Sequence[int]) -> Iterable[int]:
     """Return the indices of files with about as many bytes as are hashed, evenly spaced."""
     total = sum(sizes)
     if total <= _HASHED:

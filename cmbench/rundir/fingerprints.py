@@ -27,17 +27,17 @@ def recorded(run: RunDir, step: int | None = None) -> Fingerprint:
     """
     for each in reversed(steps_of_checkpoints(run)) if step is None else (step,):
         found, why = checkpoints.state(run, each)
-        if not why and (data := _sound(found.get("data"))):
+        if not why and (data := sound_parts(found.get("data"))):
             return data
-    return _sound((read_json(run.meta) or {}).get("data"))
+    return sound_parts((read_json(run.meta) or {}).get("data"))
 
 
 def of_meta(meta: Mapping[str, Any]) -> Fingerprint:
     """Return shape and classes, which meta.json has always told."""
-    return _sound({key: meta.get(key) for key in ("shape", "classes")})
+    return sound_parts({key: meta.get(key) for key in ("shape", "classes")})
 
 
-def _sound(found: object) -> Fingerprint:
+def sound_parts(found: object) -> Fingerprint:
     """Return the fields that have the type of their own: files may be damaged."""
     types: dict[str, Callable[[object], Any]] = {"count": whole, "held_out": whole, "classes": whole, "content": text}
     types |= {"shape": _wholes, "counts": _wholes, "names": _texts}

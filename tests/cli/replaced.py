@@ -48,7 +48,7 @@ def command(*arguments: object) -> str:
     sys.argv = ["cmbench", *map(str, arguments)]
     said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = main._exit_code()
+        code = main.exit_code()
     if code not in (0, 2, 4):
         raise SystemExit(f"{sys.argv}: exit code {code}: {_text(said)[-2000:]}")
     return _text(said)

@@ -95,7 +95,7 @@ def run(tmp_path_factory, _trained) -> RunDir:
     run.meta.write_text(json.dumps(meta))
     with process_put_back():
         sys.argv = ["cmbench", *map(str, measured(run))]
-        assert main._exit_code() == 0
+        assert main.exit_code() == 0
     return run
 
 
@@ -119,7 +119,7 @@ def answers(monkeypatch, capsys, tmp_path, put_back) -> Callable[..., None]:
 
     def call(*arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["cmbench", *map(str, arguments)])
-        code = main._exit_code()
+        code = main.exit_code()
         said = capsys.readouterr()
         assert code in (0, 2, 4), said.err
 

@@ -311,7 +311,7 @@ def test_asking_again_loads_no_torch_and_looks_at_the_files(cmbench, home, stopp
 
     assert cmbench("eval", stopped.path, *FEW).code == 0
     script = (
-        "import sys; from cmbench.cli import main; sys.argv[1:] = sys.argv[1:]; code = main._exit_code();"
+        "import sys; from cmbench.cli import main; sys.argv[1:] = sys.argv[1:]; code = main.exit_code();"
         "print(code, 'torch' in sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", script, "eval", str(stopped.path), *FEW]

@@ -236,7 +236,7 @@ def test_a_conditional_run_has_figures_of_each_class(cmbench, conditional, tmp_p
 def test_a_kept_answer_is_read_without_torch(cmbench, trained, home):
     ask = ["eval", str(trained.path), *FEW, "--steps", "1"]
     shown = cmbench(*ask).out
-    script = "import sys; from cmbench.cli import main; main._exit_code(); assert 'torch' not in sys.modules"
+    script = "import sys; from cmbench.cli import main; main.exit_code(); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script, *ask], capture_output=True, text=True, check=True)
     assert done.stdout == shown
 

@@ -339,7 +339,9 @@ def test_a_folder_of_another_user_is_passed_over_with_a_word(cmbench, trained, h
         os.chown(folder, user, -1)
     except PermissionError:
         folder, user = Path("/"), 0
-    told = f"cmbench: {folder} belongs to {resume._name(user)} and is not entered; give --trust to go on from there\n"
+    told = (
+        f"cmbench: {folder} belongs to {resume.user_name(user)} and is not entered; give --trust to go on from there\n"
+    )
     directory = {"directory": str(folder)}
     for options, err, place in (([], told, home), (["--trust"], "", folder)):
         stopped(trained)

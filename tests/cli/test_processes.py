@@ -271,7 +271,7 @@ commands += ["stop @latest", "resume @latest", "sample nothing", "run nothing", 
 for command in commands:
     sys.argv = ["cmbench", *command.split()]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = main._exit_code()
+        code = main.exit_code()
     heavy = {"torch", "torchvision", "sklearn", "scipy", "pandas"} & set(sys.modules)
     print(command, code, sorted(heavy), sep="|")
 """

@@ -69,7 +69,7 @@ class Printed:
             patch.setattr(sys, "stdout", streams[0])
             patch.setattr(sys, "stderr", streams[1])
             try:
-                code = main._exit_code()
+                code = main.exit_code()
             finally:
                 for stream in streams:
                     stream.close()
@@ -396,7 +396,7 @@ def test_a_complaint_that_cannot_be_written_keeps_its_exit_code(home, redirected
 
 def test_files_of_ours_never_become_a_stream_that_was_closed():
     """A file that took the place of stderr would get what other programs say there."""
-    program = "import os; from cmbench.cli import main; main._exit_code = lambda: os.open('/dev/null', 0); main.main()"
+    program = "import os; from cmbench.cli import main; main.exit_code = lambda: os.open('/dev/null', 0); main.main()"
     command = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", program]
     assert subprocess.run(command, env=buffered(), check=False).returncode > 2
 

@@ -49,7 +49,7 @@ def test_a_digest_is_another_where_a_file_or_its_label_is(root, change):
 
 def test_of_large_sets_sizes_count_and_the_content_of_some(root, monkeypatch):
     monkeypatch.setattr(listing, "_HASHED", 20)  # of 60 bytes: the files 0 and 3
-    assert list(listing._looked_into([10] * 6)) == [0, 3]
+    assert list(listing.looked_into([10] * 6)) == [0, 3]
     before = digest(root)
     (root / "a" / "1.png").write_bytes(b"\7" * 10)
     assert digest(root) == before
@@ -63,7 +63,7 @@ def test_of_large_sets_sizes_count_and_the_content_of_some(root, monkeypatch):
 
 @pytest.mark.parametrize("sizes", [[], [0], [10**12], [1] * 1000, [2**20] * 1000, [0] * 5 + [2**30] * 3])
 def test_some_content_is_always_looked_at_and_never_much_more_than_its_share(sizes):
-    looked = list(listing._looked_into(sizes))
+    looked = list(listing.looked_into(sizes))
     assert bool(looked) == bool(sizes)
     assert looked == sorted(set(looked))
     assert len(looked) <= len(sizes)

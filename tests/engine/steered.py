@@ -40,7 +40,7 @@ def asked(made: Runner, requests: Requests) -> Runner:
     for step, wanted in requests.items():
 
         def send(wanted: list[tuple[str, dict]] = wanted) -> None:
-            made._requests._next_look = 0.0
+            made.requests._next_look = 0.0
             for action, settings in wanted:
                 control.request(made.run, action, **({"settings": settings} if settings else {}))
 
@@ -59,7 +59,7 @@ def finish(made: Runner) -> RunDir:
 
 def killed(made: Runner, step: int, deaf: bool = False) -> RunDir:
     """Train `step` steps, hear their requests unless `deaf`, and end as SIGKILL does: no checkpoint, no last word."""
-    hear = made._requests.between_steps
+    hear = made.requests.between_steps
 
     def between_steps() -> Iterator[Record]:
         dying = made.trainer.state.step == step
@@ -68,8 +68,8 @@ def killed(made: Runner, step: int, deaf: bool = False) -> RunDir:
         if dying:
             made.request_stop("killed")
 
-    made._requests.between_steps = between_steps
-    made._stop = lambda: iter(())
+    made.requests.between_steps = between_steps
+    made.stop_now = lambda: iter(())
     list(made.records())
     assert made.trainer.state.step == step
     return made.run

@@ -52,7 +52,7 @@ def watch(monkeypatch):
 
 def timed(made: Runner, watch: Watch, seconds: float = STEP) -> Runner:
     """Let a step take its time, and what lies between two steps another: rows, requests, pauses, checkpoints."""
-    move, between = made.trainer.objective.after_step, made._requests.between_steps
+    move, between = made.trainer.objective.after_step, made.requests.between_steps
 
     def after_step(model, k):
         watch.now += seconds
@@ -62,7 +62,7 @@ def timed(made: Runner, watch: Watch, seconds: float = STEP) -> Runner:
         watch.now += 500.0
         return between()
 
-    made.trainer.objective.after_step, made._requests.between_steps = after_step, between_steps
+    made.trainer.objective.after_step, made.requests.between_steps = after_step, between_steps
     return made
 
 

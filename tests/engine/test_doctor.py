@@ -370,7 +370,7 @@ def test_of_two_times_the_steeper_embedding_counts(home, put_back, first, second
     built = trainer.from_file("tiny.toml", ["path.kind=linear", "objective={kind='meanflow'}"])
     model = built.state.model
     model.F_theta.time, model.F_theta.more_times[0][0] = Positional(64, first), Positional(64, second)
-    check = network._embedding(model)
+    check = network.embedding_check(model)
     assert check.level == "warn"
     assert "of both times at most" in check.found
     one = bare(Linear(), "identity", Positional(64, 100.0))
@@ -395,7 +395,7 @@ def test_a_copy_begins_where_nothing_is_zero_and_leaves_trained_weights_alone(ho
 def test_a_boundary_that_is_missed_is_found(home, put_back):
     built = trainer.from_file("tiny.toml")
     model, at = probe.copied(built.state.model), probe.points(built)
-    assert network._boundary(model, at).values["error"] == 0
+    assert network.boundary_check(model, at).values["error"] == 0
 
     class Unshifted(Model):
         """f with the numerators of the denoiser, which is the identity at 0 and not at sigma_min."""
@@ -403,7 +403,7 @@ def test_a_boundary_that_is_missed_is_found(home, put_back):
         def forward(self, x_t, t, labels=None):
             return self.denoise(x_t, t, labels)
 
-    check = network._boundary(Unshifted(model.F_theta, (2,), EDM(), 0.5, 0.002, 80.0), at)
+    check = network.boundary_check(Unshifted(model.F_theta, (2,), EDM(), 0.5, 0.002, 80.0), at)
     assert check.level == "fail"
     assert 1e-4 < check.values["error"] < 1e-2
 
@@ -416,7 +416,7 @@ def test_nothing_is_trained_where_someone_looks(home, put_back):
 
 def test_cost_counts_what_autograd_saves(home, put_back):
     """A linear layer saves its input: bytes grow with the batch; weights, gradients and moments do not."""
-    small, large = (cost._measured(trainer.from_file("tiny.toml", [f"train.batch_size={n}"])) for n in (8, 64))
+    small, large = (cost.measured_cost(trainer.from_file("tiny.toml", [f"train.batch_size={n}"])) for n in (8, 64))
     assert large.kept == small.kept
     assert large.passing > 4 * small.passing
     parameters = sum(p.numel() for p in trainer.from_file("tiny.toml").state.model.parameters())
@@ -433,7 +433,7 @@ def test_data_that_are_not_here_are_not_fetched(home, put_back, monkeypatch):
         overrides = [f"data={{kind='images', root='{home}/none', {settings}}}", "network={kind='unet', width=8}"]
         consent.typed(overrides)
         recipe = build.complete(load(Path("tiny.toml"), overrides), "tiny.toml")
-        data, check = doctor._data(recipe, "tiny.toml")
+        data, check = doctor.data_check(recipe, "tiny.toml")
         return data, check.level
 
     data, level = look("name='mnist'")
@@ -459,13 +459,13 @@ def test_the_machine(tmp_path, monkeypatch):
 
 def test_a_runs_folder_that_is_a_file(tmp_path):
     (tmp_path / "runs").write_text("")
-    assert machine._runs_folder(tmp_path / "runs").level == "fail"
+    assert machine.runs_folder_check(tmp_path / "runs").level == "fail"
 
 
 def test_relative_errors_by_bin():
     wanted = torch.ones(2 * probe.BINS, 3)
     other = wanted.clone()
     other[2:4] *= 1.25
-    error = tangent._relative(other, wanted)
+    error = tangent.relative_errors(other, wanted)
     assert torch.allclose(error, torch.tensor([0, 0.25, *[0.0] * 6], dtype=torch.float64))
-    assert tangent._relative(torch.zeros(8, 1), torch.zeros(8, 1)).sum() == 0
+    assert tangent.relative_errors(torch.zeros(8, 1), torch.zeros(8, 1)).sum() == 0

@@ -147,7 +147,7 @@ def test_data_that_follow_from_the_recipe_say_so(home, trained):
 
 def test_a_damaged_fingerprint_is_unknown():
     found = {"count": -1, "held_out": "x", "shape": [1, "a"], "classes": [3], "names": "cat", "content": 5, "more": 1}
-    assert fingerprints._sound(found) == {}
+    assert fingerprints.sound_parts(found) == {}
     assert fingerprints.difference({}, {"classes": 3, "content": "files1:a"}) == ""
 
 

@@ -144,7 +144,7 @@ def test_what_is_asked_for_on_a_full_disk_is_refused_and_the_run_goes_on(home, t
     made = fill(disk, create(home), 7, 8)
     asked(made, {7: []})
     after(made, 6, lambda: [control.request(made.run, action) for action in ("checkpoint", "snapshot")])
-    after(made, 6, lambda: setattr(made._requests, "_next_look", float("inf")))
+    after(made, 6, lambda: setattr(made.requests, "_next_look", float("inf")))
     run = finish(made)
     assert [row["result"] for row in answers(run)] == ["refused: it cannot be written: No space left on device"] * 2
     assert_same_end(run, trained)

@@ -38,10 +38,10 @@ def test_another_failure_stays_what_it_is(error):
 
 
 def test_how_much_was_wanted_is_said_where_torch_says_it():
-    assert memory._wanted(LACKS[0]) == " (3.73e+03 GiB more were wanted)"
-    assert memory._wanted(LACKS[1]) == " (20 GiB more were wanted)"
-    assert memory._wanted(LACKS[3]) == " (9.5 GiB more were wanted)"
-    assert memory._wanted(LACKS[2]) == ""
+    assert memory.wanted_bytes(LACKS[0]) == " (3.73e+03 GiB more were wanted)"
+    assert memory.wanted_bytes(LACKS[1]) == " (20 GiB more were wanted)"
+    assert memory.wanted_bytes(LACKS[3]) == " (9.5 GiB more were wanted)"
+    assert memory.wanted_bytes(LACKS[2]) == ""
 
 
 def test_an_allocation_that_cannot_be_is_known():

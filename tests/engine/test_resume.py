@@ -42,7 +42,7 @@ def create(home: Path, *overrides: str) -> Runner:
 
 def crash(made: Runner, records: Iterator[Record]) -> None:
     """End a run as a crash does, without a checkpoint."""
-    made._stop = lambda: iter(())
+    made.stop_now = lambda: iter(())
     records.close()
 
 
@@ -264,7 +264,7 @@ def test_only_the_newest_and_the_best_checkpoints_stay(home, monkeypatch, keep):
 def test_a_checkpoint_tells_what_its_rows_came_to(home, step):
     """As reading all rows would, which is done where a checkpoint of an earlier version does not tell it."""
     run = finish(create(home, "log.every=1", "evaluate.every=2", "checkpoint.keep=9"))
-    told, quality = recorder._told(run, step, "sw_1step")
+    told, quality = recorder.told_so_far(run, step, "sw_1step")
     rows = [row for row in read_rows(run.metrics) if row["step"] <= step]
     wanted = Summary(rows)
     wanted.last.pop("images_per_s")  # is of the machine: checkpoints of equal runs are equal
@@ -272,7 +272,7 @@ def test_a_checkpoint_tells_what_its_rows_came_to(home, step):
     measured = {row["step"]: row["sw_1step"] for row in rows if "sw_1step" in row}
     assert quality == {s: measured[s] for s in steps_of_checkpoints(run) if s <= step and s in measured}
     run.metrics.unlink()  # nothing was read of it
-    assert recorder._told(run, step, "sw_1step")[0].last == wanted.last
+    assert recorder.told_so_far(run, step, "sw_1step")[0].last == wanted.last
 
     path = run.checkpoint(step) / "state.json"
     first = {key: value for key, value in read_json(path).items() if key in ("step", "sha256")}
@@ -282,7 +282,7 @@ def test_a_checkpoint_tells_what_its_rows_came_to(home, step):
     for row in rows:
         log.append(row)
     log.close()
-    again, quality = recorder._told(run, step, "sw_1step")
+    again, quality = recorder.told_so_far(run, step, "sw_1step")
     assert again.last.pop("images_per_s") > 0
     assert (again.last, again.best, quality) == (wanted.last, wanted.best, measured)
 

@@ -126,7 +126,7 @@ def test_a_resume_that_is_killed_on_its_way_back_is_completed_by_any_later_one(h
     assert not [path for path in run.snapshots.glob("*_*step.*") if int(path.name[:8]) > 5]
     finish(again)
     assert_same_end(run, finish(asked(create(home, *BASE, "snapshot.every=4"), {3: STEERED[3]})))
-    assert runner._unfinished(run) is None
+    assert runner.unfinished(run) is None
 
 
 def stopped(*arguments: object, **options: object) -> None:

@@ -167,7 +167,7 @@ def test_a_run_is_resumed_without_the_run_that_it_began_from(home, teacher, put_
         if made.trainer.state.step >= max(stop, 2):
             break
     if not stop:
-        made._stop = lambda: iter(())  # as a crash does, without a checkpoint
+        made.stop_now = lambda: iter(())  # as a crash does, without a checkpoint
     records.close()
     assert bool(steps_of_checkpoints(made.run)) == bool(stop)
     shutil.rmtree(teacher.path)

@@ -82,4 +82,4 @@ def test_the_shapes_of_weights_are_known_without_memory_for_them(tmp_path, kind,
     complete = build.complete(given.model_copy(update={"network": network}), "x")
     model = build.model(complete, SHAPES[kind], 3, torch.device("cpu"))
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert weights._shapes(complete, SHAPES[kind], 3) == expected
+    assert weights.shapes_of(complete, SHAPES[kind], 3) == expected

@@ -40,7 +40,7 @@ def of_recipe(
         NotFoundError: its teacher is a run that does not exist.
     """
     environment.make_reproducible()
-    data, about_data = _data(recipe, where)
+    data, about_data = data_check(recipe, where)
     recipe, about_distance = _without_fetching(recipe)
     built = trainer.from_recipe(recipe, where, runs_dir, kept, data)
     model, at = probe.copied(built.state.model), probe.points(built)
@@ -57,7 +57,7 @@ def of_recipe(
     return found + cost.checks(built)
 
 
-def _data(recipe: Recipe, where: str) -> tuple[Data, Check]:
+def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
     """Return the recipe's data, or noise in their shape where they would have to be fetched."""
     with naming(where):
         device = build.device_of(recipe.train.device)

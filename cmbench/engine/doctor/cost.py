@@ -47,13 +47,14 @@ class _Cost:
 def checks(built: Trainer) -> list[Check]:
     """Train a few steps in memory, by the loop itself, and return what they cost. Changes the weights of `built`."""
     try:
-        cost = _measured(built)
+        cost = measured_cost(built)
     except (RuntimeError, NotImplementedError, ArithmeticError) as error:
         return [Check("step", "fail", f"the training step fails: {first_line(error)}")]
     return [_time(built, cost), _memory(built, cost), _unused(built)]
 
 
-def _measured(built: Trainer) -> _Cost:
+def measured_cost(built: Trainer) -> _Cost:
+    """Return what a step of a recipe costs here."""
     wanted = built.recipe.train.batch_size
     if built.device.type == "cpu":  # where a few samples cost their share; a GPU has too little to do with them
         trial = _steps(built, min(_TRIAL, wanted), 0, 1)

@@ -22,7 +22,7 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "lustre", "beeg
 
 def checks(runs: Path) -> list[Check]:
     """Return the findings about this machine; `runs` is the folder that runs would go to."""
-    return [_python(), _torch(), _gpu(), _threads(), _memory(), *_dependencies(), _runs_folder(runs)]
+    return [_python(), _torch(), _gpu(), _threads(), _memory(), *_dependencies(), runs_folder_check(runs)]
 
 
 def _python() -> Check:
@@ -99,7 +99,8 @@ def _extra(extra: str, wanted: list[Requirement]) -> Check:
     return Check(f"[{extra}]", "ok", ", ".join(f"{r.name} {metadata.version(r.name)}" for r in mine))
 
 
-def _runs_folder(runs: Path) -> Check:
+def runs_folder_check(runs: Path) -> Check:
+    """Return whether runs can be written in a folder, which need not be there."""
     there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

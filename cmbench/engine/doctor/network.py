@@ -24,8 +24,8 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
     """Return the findings about a model, from `probe.copied`, at some points."""
     at = at.few()
     return [
-        _embedding(model),
-        _boundary(model, at),
+        embedding_check(model),
+        boundary_check(model, at),
         *_dropout(built, model, at),
         _statistics(model),
         _buffers(model, at),
@@ -51,7 +51,8 @@ def steepness(model: Model) -> tuple[float, float] | None:
     return max(found, default=None)
 
 
-def _embedding(model: Model) -> Check:
+def embedding_check(model: Model) -> Check:
+    """Return whether the embedding of the time is too steep for a tangent."""
     steep = steepness(model)
     if steep is None:
         found = "not looked at: the network has no attribute `time` with a derivative_norm()"
@@ -66,7 +67,7 @@ def _embedding(model: Model) -> Check:
 
 
 @torch.no_grad()
-def _boundary(model: Model, at: Points) -> Check:
+def boundary_check(model: Model, at: Points) -> Check:
     """Look whether f(x, epsilon) = x to the last bit."""
     p = model.parameterisation
     t = model.time(torch.full_like(at.t, p.epsilon))

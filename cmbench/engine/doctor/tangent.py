@@ -96,7 +96,7 @@ def _errors(built: Trainer, model: Model, at: Points, method: Method) -> list[Ch
     exact, unavailable = _in_float64(built, model, at)
     if not exact:
         return [Check("tangent", "-", f"not compared: no float64 copy of the network ({unavailable})")]
-    errors = {name: _relative(own, reference) for name, reference in exact.items()}
+    errors = {name: relative_errors(own, reference) for name, reference in exact.items()}
     bins = [
         {
             "sigma": [float(at.edges[i]), float(at.edges[i + 1])],
@@ -119,7 +119,7 @@ def _in_float64(built: Trainer, model: Model, at: Points) -> tuple[dict[str, Ten
     return exact, missing
 
 
-def _relative(found: Tensor, wanted: Tensor) -> Tensor:
+def relative_errors(found: Tensor, wanted: Tensor) -> Tensor:
     """Return ||found - wanted|| / ||wanted|| over the samples of each bin, (BINS,); 0 where both vanish."""
     difference, size = ((x.double().view(BINS, -1)).norm(dim=1) for x in (found.double() - wanted, wanted))
     return torch.where(difference == 0, 0, difference / size).cpu()
@@ -159,7 +159,7 @@ def _agreement(exact: dict[str, Tensor], unavailable: str) -> list[Check]:
     if len(exact) < len(_REFERENCES):
         return [Check("rules", "-", f"not compared: float64 has one reference alone ({unavailable})")]
     jvp, difference = exact.values()
-    error = float(_relative(jvp, difference).max())
+    error = float(relative_errors(jvp, difference).max())
     found, values = f"float64: torch.func.jvp and central differences differ by {error:.1e}", {"error": error}
     if error <= _RULES_AGREE:
         return [Check("rules", "ok", found, values=values)]
