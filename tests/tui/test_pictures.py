@@ -4,7 +4,6 @@
 """
 
 import time
-from asyncio import Event
 
 import pytest
 from bench import settle, use
@@ -102,8 +101,8 @@ async def at_rest(app, pilot, last: str) -> str:
     async def is_seen() -> bool:
         """On a slow machine the first look may come before the screen has its size: look again, as time would."""
         if last not in shown(app):
-            screen = app.screen
-            screen.poll() if isinstance(screen, ReadingScreen) else getattr(screen, "_wake", Event()).set()
+            if isinstance(app.screen, ReadingScreen):
+                app.screen.wake()
             await pilot.pause(0.1)
         return last in shown(app)
 

@@ -16,7 +16,6 @@ from cmbench.tui.widgets import colour_bar
 from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
 
 Mode = Literal["value", "ratio", "row"]
-MODES: tuple[Mode, ...] = ("value", "ratio", "row")
 _LABEL = 7
 _AXIS, _CURSOR, _SHADE = 1, 2, 3
 
@@ -65,7 +64,7 @@ class Waterfall(GridWidget, can_focus=True):
         self.title, self.t_label = title, t_label
         self.mode: Mode = "value"
         self.cursor: tuple[int, int] | None = None  # step and bin
-        self.reference: tuple[int, NDArray[np.float32]] | None = None
+        self.reference: tuple[int, NDArray[np.float32]] | None = None  # a row that others are compared with
         self._rows: Rows = ()
         self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
         self.is_signed = False  # whether what is negative has no colour, in place of that of its size
@@ -78,11 +77,6 @@ class Waterfall(GridWidget, can_focus=True):
     def show(self, rows: Rows, is_still: bool = False) -> None:
         """Show rows (step, bins), ascending. Where no more will come, they take the whole height."""
         self._rows, self._is_still = rows, is_still
-        self.repaint()
-
-    def set_reference(self, row: tuple[int, NDArray[np.float32]] | None) -> None:
-        """Take a row that others are compared with."""
-        self.reference = row
         self.repaint()
 
     def action_mode(self, mode: Mode) -> None:
