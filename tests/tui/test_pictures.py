@@ -88,7 +88,7 @@ def styled(app, wanted) -> list[str]:
     """Return what has a style, row by row, as it is sent to the terminal: after all filters."""
     found = []
     for line in app.screen._compositor.render_strips():
-        for each in app._filters:
+        for each in app.get_line_filters():
             line = Strip(line).apply_filter(each, app.screen.background_colors[1])
         found.append("".join(text for text, style, _ in line if style and wanted(style)))
     return [text for text in found if text.strip()]

@@ -25,7 +25,7 @@ from cmbench.tui.text import content, plain
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order, sort_by
 from cmbench.tui.widgets.run_filter import FilterBar
-from cmbench.tui.widgets.run_preview import RunPreview
+from cmbench.tui.widgets.run_preview import SETTLE, RunPreview
 from cmbench.tui.widgets.run_table import RunTable
 
 _AT_FIRST = 100  # rows that an empty table gets before it is painted
