@@ -31,7 +31,7 @@ def compare_with(waterfall, row):
 def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height, is_still):
     waterfall, moves = Waterfall("w"), 0
     for n in [*range(1, 60), 90, 161, 300, 150, 40, 3, 1]:
-        waterfall._rows, waterfall._is_still = rows_of(n, bins=1), is_still
+        waterfall.show(rows_of(n, bins=1), is_still)
         before = waterfall._room
         lines, cells = waterfall._lines(height)
         moves += waterfall._room != before
