@@ -476,7 +476,7 @@ def test_the_preview_tells_what_the_table_has_no_room_for(runs):
         await pilot.press("G")
         await until(pilot, lambda: "warm-up" in shown(app) and "dm_edm" not in shown(app))
         await pilot.press("f", *"nothing")
-        await until(pilot, lambda: not str(app.screen.query_one("#preview Static", Static).content))
+        await until(pilot, lambda: not str(app.screen.query_one("RunPreview Static", Static).content))
 
     browse(runs, steps)
 
