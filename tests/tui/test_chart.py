@@ -247,37 +247,6 @@ def test_a_log_axis_says_where_values_have_no_place():
     alone(a_chart(scale=Scale("log"), smoothing=None), steps, size=(WIDTH, HEIGHT))
 
 
-def test_zoom_and_pan_stay_within_the_axis():
-    async def steps(chart, pilot):
-        chart.show([Line.of("a", steps_of(1000), RNG.normal(size=1000))])
-        whole = chart.window.whole_x()
-        for _ in range(100):
-            match RNG.integers(3):
-                case 0:
-                    chart.action_zoom(float(RNG.choice([0.5, 2.0])))
-                case 1:
-                    chart.action_pan(float(RNG.choice([-0.25, 0.25])))
-                case 2:
-                    chart.action_cursor(int(RNG.choice([-10, 10, 500, -500])))
-            low, high = chart.window.x_ends()
-            assert whole[0] <= low < high <= whole[1]
-        for _ in range(40):
-            before = chart.window.x_ends()
-            chart.action_zoom(0.5)
-            low, high = chart.window.x_ends()
-            assert high - low <= before[1] - before[0]  # zooming in never zooms out
-        chart.set_cursor(0.5 * whole[1])
-        chart.window.x_zoom = (0.5 * whole[1], 0.9 * whole[1])
-        chart.action_zoom(2.0)
-        assert chart.window.x_ends()[1] - chart.window.x_ends()[0] == pytest.approx(0.8 * whole[1])
-        assert chart.window.x_ends()[1] <= whole[1]
-        for _ in range(40):
-            chart.action_zoom(2.0)
-        assert chart.window.x_ends() == whole
-
-    alone(a_chart(), steps, size=(WIDTH, HEIGHT))
-
-
 @pytest.fixture
 def zoomed():
     """What lets `steps` use a chart of 0 to 100 that shows 25 to 75."""
@@ -595,21 +564,6 @@ def test_the_gap_between_two_lines_is_shaded_between_them_alone(ascii):
         assert lowest < len(rows) - 2
 
     alone(lambda: Chart("quality"), steps, ascii=ascii, size=(60, 24))
-
-
-def test_a_still_run_fills_the_width_and_all_charts_of_it_end_together():
-    async def steps(chart, pilot):
-        chart.window.x = XAxis(end=1000.0)
-        chart.show([Line.of("a", np.arange(101.0), np.ones(101))])
-        assert chart.window.x_ends() == (0, 150)
-        chart.window.x = XAxis(end=120.0, is_still=True)
-        chart.show(chart.lines)
-        assert chart.window.x_ends() == (0, 120)
-        chart.window.x = XAxis(is_still=True)
-        chart.show(chart.lines)
-        assert chart.window.x_ends() == (0, 100)
-
-    alone(lambda: Chart("loss"), steps)
 
 
 def test_without_colours_lines_are_told_apart_by_their_dashes_and_the_focus_by_a_sign():
