@@ -378,6 +378,7 @@ def test_settings_are_asked_for(run, size):
         await give(app, pilot, "")
         assert requests(run) == []
         await give(app, pilot, " optimizer.lr=1e-4   ema.lengths=[0.25, 0.75] ")
+        await until(pilot, lambda: requests(run))
         assert requests(run) == [{"action": "set", "settings": {"optimizer.lr": 1e-4, "ema.lengths": [0.25, 0.75]}}]
 
     use([run], steps, size)
