@@ -82,7 +82,7 @@ class RunsScreen(ReadingScreen):
         self._filter = parse(self._order.filter)
         self.query_one(FilterBar).begin(self._order.filter)
         self.table.focus()
-        self.watch(self.table, "scroll_y", lambda: self._read_courses(), init=False)
+        self.watch(self.table, "scroll_y", self._scrolled, init=False)
         self.follow()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -147,6 +147,9 @@ class RunsScreen(ReadingScreen):
         title = self.query_one("#title", Static)
         if str(title.content) != plain(line):
             title.update(content(line))
+
+    def _scrolled(self) -> None:
+        self._read_courses()
 
     @work(exclusive=True, group="courses")
     async def _read_courses(self) -> None:

@@ -46,7 +46,8 @@ class RunPreview(VerticalScroll, can_focus=False):
     async def _show(self, glance: Glance | None) -> None:
         await asyncio.sleep(SETTLE)
         if glance is not None and self._meta[0] != glance.name:
-            self._meta = (glance.name, await asyncio.to_thread(read_json, glance.run.meta) or {})
+            meta = await asyncio.to_thread(read_json, glance.run.meta)
+            self._meta = (glance.name, meta or {})
         shown = preview(glance, self._meta[1], self._ascii) if glance else content("")
         with unless_gone:
             text = self.query_one(Static)
