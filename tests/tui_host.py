@@ -15,6 +15,7 @@ from textual.widget import Widget
 
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.colours import DARK, line_colours, themes
+from cmbench.tui.kept import Kept
 
 SIZES = [(160, 45), (80, 24)]
 
@@ -24,10 +25,12 @@ class Host(App[None]):
 
     poll_seconds = 0.1
     ascii = False
+    pixels = ""
 
     def __init__(self, screen: Callable[[], Screen], ascii: bool = False) -> None:
         super().__init__()
         self._make, self.ascii = screen, ascii
+        self.kept = Kept()
         self.opened: list[RunDir] = []
         self.compared: list[list[RunDir]] = []
         self.said: list[str] = []

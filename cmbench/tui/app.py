@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding
-from textual.filter import Monochrome, NoColor
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.keys import format_key
 from textual.screen import Screen
 
@@ -87,10 +87,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.settings = settings or Settings()
         self.poll_seconds = self.settings.poll_seconds
         self.ascii = self.settings.ascii or not _speaks_unicode()
-        if self.no_color:  # Textual's greys would be black on black where the colours are the terminal's own
-            self._filters = [*(each for each in self._filters if not isinstance(each, Monochrome)), NoColor()]
-        if self.ascii:
-            self._filters.append(Ascii())
+        self._last_filters = [*([NoColor()] if self.no_color else []), *([Ascii()] if self.ascii else [])]
         self.pixels = pixels
         self.traffic = Traffic()
         for theme in themes():
@@ -101,6 +98,13 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return the colours of lines where a theme has none."""
         return line_colours(DARK, dark=True)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what changes every line that is drawn.
+
+        Textual's greys would be black on black where the colours are the terminal's own.
+        """
+        return [*(each for each in super().get_line_filters() if not isinstance(each, Monochrome)), *self._last_filters]
 
     def on_mount(self) -> None:
         """Open the first screen."""

@@ -80,6 +80,7 @@ class SnapshotsApp(App[None]):
 
     poll_seconds = 0.05
     ascii = False
+    pixels = ""
 
     def __init__(self, *runs: RunDir, ascii: bool = False) -> None:
         super().__init__()

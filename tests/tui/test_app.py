@@ -114,7 +114,7 @@ def test_keys_are_given_away(run, size):
         await pilot.press("f5")
         await until(pilot, lambda: isinstance(app.screen, ProfileScreen))
         await pilot.press("escape", "f6")
-        await until(pilot, lambda: app.screen.query_one("#chart-0").scale.kind == "log")
+        await until(pilot, lambda: app.screen.query_one("#chart-0").window.scale.kind == "log")
         await pilot.press("slash", "x", "f7")
         await until(pilot, lambda: not app.screen.query_one(MetricFilter).display)
         await pilot.press("S", "f8")

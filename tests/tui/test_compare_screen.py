@@ -41,7 +41,7 @@ def test_what_is_seen_first(runs, size):
         assert titles(app) == ["loss", "tangent norm", "gradient norm", "weight"]
         assert "A ━━━━  live·000a" in shown(app)
         assert "B ━━ ━  live·000b" in shown(app)
-        assert [(line.label, line.colour, line.x[-1]) for line in app.focused._lines] == [("A", 0, 40), ("B", 1, 50)]
+        assert [(line.label, line.colour, line.x[-1]) for line in app.focused.lines] == [("A", 0, 40), ("B", 1, 50)]
         assert rows(app, "#keys") == {"optimizer.lr": ["0.0002", "0.0001"]}
         summary = rows(app, "#summary")
         assert summary["loss"] == ["0.1", "0.03125"]
@@ -87,7 +87,7 @@ def test_the_keys(runs, size):
             assert app.focused.title == "weight"
         await pilot.press("x")
         assert app.said == ["x axis: images"]
-        assert app.focused._lines[1].x[-1] == 1600
+        assert app.focused.lines[1].x[-1] == 1600
         await pilot.press("enter")
         await pilot.pause()
         assert app.focused.region.height > 0.7 * size[1]
@@ -121,18 +121,18 @@ def test_profiles_have_pages_after_the_metrics(runs, size):
             await pilot.pause()
         assert titles(app)[1] == "loss over sigma"
         chart = list(app.screen.query(Chart))[1]
-        assert [(line.label, line.mean[0]) for line in chart._lines] == [("A", 2.0), ("B", pytest.approx(1 / 40))]
-        assert chart._x_ends() == pytest.approx((-2, 2))
+        assert [(line.label, line.mean[0]) for line in chart.lines] == [("A", 2.0), ("B", pytest.approx(1 / 40))]
+        assert chart.window.x_ends() == pytest.approx((-2, 2))
         assert chart.note == "step 45 40"
         add(runs[1].profiles, profile(50, loss=[3.0] * BINS))
         await settle(app, pilot)
-        assert chart._lines[1].mean[0] == 3.0
+        assert chart.lines[1].mean[0] == 3.0
         await pilot.press("y", "s", "x", "plus", "left", "0")
         while titles(app) != first:
             await pilot.press("right_square_bracket")
             await pilot.pause()
-        assert chart._x_ends()[0] == 0.0
-        assert chart._x_ends()[1] > 40
+        assert chart.window.x_ends()[0] == 0.0
+        assert chart.window.x_ends()[1] > 40
 
     use(runs, steps, size)
 
@@ -196,7 +196,7 @@ def test_runs_differ_without_colours_too(tmp_path, runs, ascii, monkeypatch):
     made = [*runs, live_run(tmp_path, "live-20260101-000000-000c")]
 
     async def steps(app, pilot):
-        assert [line.dash for line in app.focused._lines] == ["solid", "dashed", "dotted"]
+        assert [line.dash for line in app.focused.lines] == ["solid", "dashed", "dotted"]
         legend = [line[3:7] for line in shown(app).split("\n")[:3]]
         assert legend == (["----", "-- -", "- - "] if ascii else ["━━━━", "━━ ━", "━ ━ "])
         assert len({app.screen._look(i) for i in range(24)}) == 24
@@ -216,14 +216,14 @@ def test_runs_that_differ_in_their_seed_alone_are_a_band(tmp_path):
     runs[2].recipe.write_text(RECIPE.replace("2e-4", "1e-4"))
 
     async def steps(app, pilot):
-        assert [line.label for line in app.focused._lines] == ["A", "B", "C"]
+        assert [line.label for line in app.focused.lines] == ["A", "B", "C"]
         await pilot.press("A")
         await pilot.pause()
-        assert [(line.label, line.is_band) for line in app.focused._lines] == [("AB", True), ("C", False)]
+        assert [(line.label, line.is_band) for line in app.focused.lines] == [("AB", True), ("C", False)]
         await pilot.press("Y")
         assert app.clipboard.splitlines()[0].startswith("AB step 40 ")
         await pilot.press("A")
         await pilot.pause()
-        assert [line.label for line in app.focused._lines] == ["A", "B", "C"]
+        assert [line.label for line in app.focused.lines] == ["A", "B", "C"]
 
     use(runs, steps)

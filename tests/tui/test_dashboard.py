@@ -180,12 +180,12 @@ def test_the_keys_of_a_chart(run, size):
         kinds = []
         for _ in range(3):
             await pilot.press("y")
-            kinds.append(chart.scale.kind)
+            kinds.append(chart.window.scale.kind)
         assert kinds == ["symlog", "linear", "log"] or kinds == ["log", "symlog", "linear"]
         lengths = []
         for _ in range(4):
             await pilot.press("s")
-            lengths.append(chart.smoothing)
+            lengths.append(chart.window.strength)
         assert lengths == [0.08, 0.0, 0.005, 0.02]
         await pilot.press("left")
         x = chart.cursor
@@ -193,22 +193,22 @@ def test_the_keys_of_a_chart(run, size):
         assert chart.cursor < x
         await pilot.pause()
         assert {each.cursor for each in app.screen.query(Chart)} == {chart.cursor}
-        whole = chart._x_ends()
+        whole = chart.window.x_ends()
         await pilot.press("plus")
-        assert chart._x_ends()[1] - chart._x_ends()[0] < whole[1] - whole[0]
-        zoomed = chart._x_ends()
+        assert chart.window.x_ends()[1] - chart.window.x_ends()[0] < whole[1] - whole[0]
+        zoomed = chart.window.x_ends()
         await pilot.press("less_than_sign")
-        assert chart._x_ends()[0] < zoomed[0] or zoomed[0] == whole[0]
+        assert chart.window.x_ends()[0] < zoomed[0] or zoomed[0] == whole[0]
         await pilot.press("up")
-        assert chart._y_zoom is not None
+        assert chart.window.y_zoom is not None
         await pilot.press("0")
         await pilot.pause()
-        assert (chart.cursor, chart._x_ends(), chart._y_zoom) == (None, whole, None)
+        assert (chart.cursor, chart.window.x_ends(), chart.window.y_zoom) == (None, whole, None)
         ends = []
         for _ in range(5):
             await pilot.press("x")
             await pilot.pause()
-            ends.append((app.said[-1], float(chart._lines[0].x[-1])))
+            ends.append((app.said[-1], float(chart.lines[0].x[-1])))
         assert ends == [
             ("x axis: images", 1280.0),
             ("x axis: training time", 40.0),
@@ -229,11 +229,11 @@ def test_one_average_for_all_charts_and_one_for_a_chart_alone(run):
         await pilot.press("2", "s", "s")
         await settle(app, pilot)
         assert app.focused is charts[1]
-        assert [chart.strength for chart in charts] == [0.08, *[0.0] * (len(charts) - 1)]
+        assert [chart.window.strength for chart in charts] == [0.08, *[0.0] * (len(charts) - 1)]
         assert [chart.is_smoothed_alone for chart in charts] == [True, *[False] * (len(charts) - 1)]
         await pilot.press("1", "a")
         await settle(app, pilot)
-        assert {chart.strength for chart in charts} == {0.0}
+        assert {chart.window.strength for chart in charts} == {0.0}
         assert not charts[0].is_smoothed_alone
 
     use([run], steps)
@@ -378,6 +378,7 @@ def test_settings_are_asked_for(run, size):
         await give(app, pilot, "")
         assert requests(run) == []
         await give(app, pilot, " optimizer.lr=1e-4   ema.lengths=[0.25, 0.75] ")
+        await until(pilot, lambda: requests(run))
         assert requests(run) == [{"action": "set", "settings": {"optimizer.lr": 1e-4, "ema.lengths": [0.25, 0.75]}}]
 
     use([run], steps, size)
@@ -716,7 +717,7 @@ def test_a_run_that_is_still_is_looked_at_seldom(run, monkeypatch, state, looks)
             clock.setattr(app.screen, "poll", lambda: found.append(0))
             for i in range(6):  # half a second apart
                 clock.setattr(time, "monotonic", lambda i=i: now + 100 + i / 2)
-                app.screen._look_again()
+                app.screen.tick()
         assert len(found) == looks
 
     use([run], steps)
@@ -772,12 +773,12 @@ def test_all_charts_show_one_part_of_the_axis(run):
     async def steps(app, pilot):
         await pilot.press("plus", "less_than_sign")
         await pilot.pause()
-        ends = {chart._x_ends() for chart in app.screen.charts.charts}
+        ends = {chart.window.x_ends() for chart in app.screen.charts.charts}
         assert len(ends) == 1
-        assert ends != {app.focused._whole_x()}
+        assert ends != {app.focused.window.whole_x()}
         await pilot.press("0")
         await pilot.pause()
-        assert {chart._x_ends() for chart in app.screen.charts.charts} == {app.focused._whole_x()}
+        assert {chart.window.x_ends() for chart in app.screen.charts.charts} == {app.focused.window.whole_x()}
 
     use([run], steps)
 

@@ -97,7 +97,7 @@ def test_the_parent_stands_behind_its_child_in_grey(tmp_path):
 
     async def steps(app, pilot):
         await settle(app, pilot)
-        behind, own = app.focused._lines
+        behind, own = app.focused.lines
         assert (behind.label, behind.colour, behind.x[-1]) == ("parent loss", GREY, 40)
         assert (own.label, own.x[-1], own.mean[-1]) == ("loss", 29, 9.0)
 

@@ -8,6 +8,7 @@ from tui_host import SIZES, shown, until
 
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.journal import JournalScreen
+from cmbench.tui.widgets.log_lines import LogLines
 
 at_both_sizes = pytest.mark.parametrize("size", SIZES)
 WORDS = " ".join(f"word{i}" for i in range(60))
@@ -21,7 +22,9 @@ def run(tmp_path):
 def show(run, steps, size=SIZES[0], keys=("L",)) -> None:
     async def opened(app, pilot):
         await pilot.press(*keys)
-        await until(pilot, lambda: isinstance(app.screen, JournalScreen) and app.screen._is_shown)
+        await until(
+            pilot, lambda: isinstance(app.screen, JournalScreen) and any(log.rows for log in app.screen.query(LogLines))
+        )
         await settle(app, pilot)
         await steps(app, pilot)
 

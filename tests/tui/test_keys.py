@@ -208,6 +208,6 @@ def test_escape_closes_what_lies_on_top_before_it_leaves_the_screen(tmp_path):
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
         await pilot.press("slash", *"none", "enter", "escape")
-        await until(pilot, lambda: app.screen._filter_text == "")
+        await until(pilot, lambda: app.kept.runs.filter == "")
 
     use([live_run(tmp_path)], steps)

@@ -4,7 +4,6 @@
 """
 
 import time
-from asyncio import Event
 
 import pytest
 from bench import settle, use
@@ -89,7 +88,7 @@ def styled(app, wanted) -> list[str]:
     """Return what has a style, row by row, as it is sent to the terminal: after all filters."""
     found = []
     for line in app.screen._compositor.render_strips():
-        for each in app._filters:
+        for each in app.get_line_filters():
             line = Strip(line).apply_filter(each, app.screen.background_colors[1])
         found.append("".join(text for text, style, _ in line if style and wanted(style)))
     return [text for text in found if text.strip()]
@@ -102,8 +101,8 @@ async def at_rest(app, pilot, last: str) -> str:
     async def is_seen() -> bool:
         """On a slow machine the first look may come before the screen has its size: look again, as time would."""
         if last not in shown(app):
-            screen = app.screen
-            screen.poll() if isinstance(screen, ReadingScreen) else getattr(screen, "_wake", Event()).set()
+            if isinstance(app.screen, ReadingScreen):
+                app.screen.wake()
             await pilot.pause(0.1)
         return last in shown(app)
 

@@ -10,6 +10,7 @@ from tui_host import SIZES, shown, until
 from cmbench import quantities
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.profile import ProfileScreen
+from cmbench.tui.widgets import chart_words
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.stack import Stack
 from cmbench.tui.widgets.waterfall import Waterfall
@@ -22,10 +23,14 @@ def run(tmp_path):
     return live_run(tmp_path)
 
 
+def is_drawn(app) -> bool:
+    return isinstance(app.screen, ProfileScreen) and any(chart.note for chart in app.screen.query(Chart))
+
+
 def show(run, steps, size=SIZES[0]) -> None:
     async def opened(app, pilot):
         await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await until(pilot, lambda: is_drawn(app))
         await settle(app, pilot)
         await steps(app, pilot)
 
@@ -48,8 +53,8 @@ def test_what_is_seen_first(run, size):
         for words in ("live·000a", "tangent norm over t", "step 40", "tangent norm over t, steps down"):
             assert words in text
         assert "not measured in this run" not in text
-        assert app.focused.fixed_x == (0.0, 8.0)
-        (line,) = app.focused._lines
+        assert app.focused.window.x.fixed == (0.0, 8.0)
+        (line,) = app.focused.lines
         assert line.mean.tolist() == pytest.approx([(i + 1) / 40 for i in range(8)])
 
     show(run, steps, size)
@@ -77,7 +82,7 @@ def test_the_reference(run, size):
         await pilot.press("m")
         add(run.profiles, profile(45))
         await settle(app, pilot)
-        assert [line.label for line in chart._lines] == ["step 40", "now"]
+        assert [line.label for line in chart.lines] == ["step 40", "now"]
         assert chart.note == "step 45, dashed: 40"
         modes = []
         for key in "231":
@@ -96,7 +101,7 @@ def test_the_reference_is_kept_when_the_screen_is_left(run):
         add(run.profiles, profile(45))
         await settle(app, pilot)
         await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await until(pilot, lambda: is_drawn(app))
         await settle(app, pilot)
         assert app.screen.query_one("#curve-tangent_norm", Chart).note == "step 45, dashed: 40"
         await pilot.press("2")
@@ -148,7 +153,7 @@ def test_the_waterfall_offers_what_no_table_knows_under_its_name_after_the_other
         for _ in range(5):
             await pilot.press("w")
         assert waterfall.title == "curvature over t, steps down"
-        assert waterfall._rows[-1][0] == 45
+        assert waterfall.newest_step == 45
 
     add(run.profiles, profile(45, curvature=[1.0 + i for i in range(8)]))
     show(run, steps)
@@ -159,7 +164,7 @@ def test_titles_are_there_before_anything_is_read(run, monkeypatch):
     async def steps(app, pilot):
         monkeypatch.setattr(ProfileScreen, "poll", lambda self: None)
         await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, ProfileScreen) and app.screen._version >= 0)
+        await until(pilot, lambda: is_drawn(app))
         await pilot.pause()
         text = shown(app)
         for words in ("tangent's parts", "no anatomy in this run", "weight over t", "true error over t"):
@@ -275,7 +280,7 @@ def test_the_cursor_names_the_bin_of_its_row(run, size):
         chart = app.screen.query_one("#curve-tangent_norm", Chart)
         for bin, named in ((0, 0), (1, 1), (2, 1), (3, 4), (6, 6), (7, 7)):
             chart.set_cursor(bin + 0.5)
-            assert chart._reading() == f"t {named} to {named + 1}  {named + 1.5:g}"
+            assert chart_words.reading(chart.window) == f"t {named} to {named + 1}  {named + 1.5:g}"
 
     show(run, steps, size)
 
@@ -315,14 +320,14 @@ def test_where_the_gradient_comes_from_and_what_adds_to_the_error(run):
 
     async def steps(app, pilot):
         chart, waterfall = app.screen.query_one("#curve-shares", Chart), app.screen.query_one(Waterfall)
-        batch, evening, gradient = (line.mean for line in chart._lines)
+        batch, evening, gradient = (line.mean for line in chart.lines)
         assert batch == pytest.approx([1 / 8] * 8)
         assert gradient[-1] == pytest.approx(9 / 16)
         assert evening[-1] == pytest.approx(evening[0] / 9)
         shown_rows = {}
         for _ in range(20):
             await pilot.press("w")
-            shown_rows[waterfall.title.removesuffix(" over t, steps down")] = (waterfall._rows, waterfall.is_signed)
+            shown_rows[waterfall.title.removesuffix(" over t, steps down")] = (waterfall.rows, waterfall.is_signed)
         assert shown_rows["share of the gradient"][0][-1][1][-1] == pytest.approx(9 / 16)
         assert not shown_rows["share of the gradient"][1]
         rows, is_signed = shown_rows["added to the error by each bin"]

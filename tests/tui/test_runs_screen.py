@@ -107,7 +107,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
         await pilot.press("enter", "space", "C", "o", "R", "r", "S", "N", "t", "D", "v")
         assert "cmbench run recipes/ct_edm.toml" in shown(app).replace("\n", "")
         fake_run(tmp_path, "new")
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: "new" in shown(app))
 
     app = drive(lambda: RunsScreen(tmp_path), steps)
@@ -145,7 +145,7 @@ def test_marks_filter_and_order_survive_a_refresh(runs, size):
         assert letters(app) == "edcba"
         assert under_cursor(app) == "d"
         write_status(runs["d"], state="running", step=77)
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: cells(app, "d")["step"] == "77/100")
         assert (letters(app), under_cursor(app), cells(app, "e")["mark"]) == ("edcba", "d", "★")
         assert "1 marked · by run, reversed · filter: run_" in shown(app)
@@ -204,7 +204,7 @@ def test_it_is_sorted_by_one_column_after_the_other(runs, size):
         orders, wide = [], size[0] > 140
         for _ in range(7 if wide else 6):
             await pilot.press("o")
-            orders.append((app.screen._sorted_by, letters(app)))
+            orders.append((app.kept.runs.sorted_by, letters(app)))
         expected = [("state", "cdaeb"), ("run", "abcde"), ("tags", "bedca"), ("step", "bceda"), ("loss", "edbac")]
         expected += [("quality", "bedac"), ("age", "edcba")]
         assert orders == [pair for pair in expected if wide or pair[0] != "tags"]
@@ -237,7 +237,7 @@ def test_the_cursor_stays_on_its_run_when_rows_move(runs):
         await pilot.press("home")
         assert (letters(app), under_cursor(app)) == ("bceda", "b")
         write_status(runs["b"], state="running", step=99)
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: letters(app) == "cebda")
         table = app.screen.query_one(RunTable)
         assert (under_cursor(app), table.cursor_row) == ("b", 2)
@@ -268,7 +268,7 @@ def test_nothing_is_touched_where_nothing_changed_and_one_row_where_one_did(runs
         app.screen._next_ages = 0
         await comes_to_rest(pilot, touched)
         write_status(runs["e"], state="running", step=50, loss=0.3, sw=0.2)
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: cells(app, "e")["loss"] == ".3")
         await until(pilot, lambda: len(touched) > 1)
         await pilot.pause(0.2)
@@ -282,12 +282,12 @@ def test_runs_come_and_go(runs, tmp_path):
         await pilot.press("j", "j", "space", "k")
         assert under_cursor(app) == "c"
         fake_run(tmp_path / "runs", f"run_f-{STAMP}-000f", age=-100)
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: letters(app) == "fedcba")
         assert under_cursor(app) == "c"
         for name in ("c", "e"):
             runs[name].path.rename(tmp_path / name)
-        app.screen._wake.set()
+        app.screen.wake()
         await until(pilot, lambda: letters(app) == "fdba")
         assert "marked" not in shown(app)
         assert under_cursor(app) == "b"
@@ -476,7 +476,7 @@ def test_the_preview_tells_what_the_table_has_no_room_for(runs):
         await pilot.press("G")
         await until(pilot, lambda: "warm-up" in shown(app) and "dm_edm" not in shown(app))
         await pilot.press("f", *"nothing")
-        await until(pilot, lambda: not str(app.screen.query_one("#preview Static", Static).content))
+        await until(pilot, lambda: not str(app.screen.query_one("RunPreview Static", Static).content))
 
     browse(runs, steps)
 
@@ -565,7 +565,7 @@ def test_it_is_sorted_by_any_figure_that_runs_have(runs):
         await until(pilot, lambda: question(app, Ask))
         app.screen.query_one(Input).value = "best.sw_2step"
         await pilot.press("enter")
-        await until(pilot, lambda: question(app, Ask) and "did you mean 'best.sw_1step'?" in app.screen._wrong)
+        await until(pilot, lambda: question(app, Ask) and "did you mean 'best.sw_1step'?" in shown(app))
         assert app.screen.query_one(Input).value == "best.sw_2step"  # as it was typed
         app.screen.query_one(Input).value = "best.sw_1step"
         await pilot.press("enter")

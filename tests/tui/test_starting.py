@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench import settle, use
 from live_runs import RECIPE, add, live_run, metrics
-from tui_host import until
+from tui_host import picture, until
 
 from cmbench.rundir.launch import RefusedError
 from cmbench.rundir.layout import RunDir
@@ -65,7 +65,7 @@ def start(trainer, steps, size=(160, 45)) -> CmbenchApp:
 
 
 def words(widget) -> str:
-    return "\n".join("".join(row).rstrip() for row in widget._grid.characters)
+    return "\n".join(row.rstrip() for row in picture(widget))
 
 
 @pytest.mark.parametrize("size", [(160, 45), (60, 20)])

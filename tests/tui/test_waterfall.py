@@ -21,12 +21,17 @@ def shown_levels(waterfall, y, diverging=False):
     return [grounds.index(ground) if ground in grounds else -1 for _, ground in colours_at(waterfall, y + 1)[LEFT:-1]]
 
 
+def compare_with(waterfall, row):
+    waterfall.reference = row
+    waterfall.repaint()
+
+
 @pytest.mark.parametrize("is_still", [False, True])
 @pytest.mark.parametrize("height", [1, 2, 13, 40])
 def test_the_whole_run_is_in_sight_with_its_newest_row_at_every_length(height, is_still):
     waterfall, moves = Waterfall("w"), 0
     for n in [*range(1, 60), 90, 161, 300, 150, 40, 3, 1]:
-        waterfall._rows, waterfall._is_still = rows_of(n, bins=1), is_still
+        waterfall.show(rows_of(n, bins=1), is_still)
         before = waterfall._room
         lines, cells = waterfall._lines(height)
         moves += waterfall._room != before
@@ -109,12 +114,12 @@ def test_any_numbers_in_any_size_and_mode(mode):
                 rows = [(i, np.array(bins, np.float32)) for i in range(9)]
                 waterfall.show(rows)
                 for reference in (None, rows[0]):
-                    waterfall.set_reference(reference)
+                    compare_with(waterfall, reference)
                     waterfall.action_mode(mode)
                     waterfall.action_move(1, -1)
                     waterfall.action_move(-5, 50)
                     assert [len(row) for row in picture(waterfall)] == [size[0]] * size[1]
-                waterfall.set_reference(None)
+                compare_with(waterfall, None)
                 waterfall.action_reset()
 
     alone(lambda: Waterfall("w"), steps)
@@ -133,7 +138,7 @@ def test_levels_of_what_is_not_finite():
 
 def test_ratios_are_white_at_one_and_mirror_each_other():
     async def steps(waterfall, pilot):
-        waterfall.set_reference((0, np.array([3.0, 3.0, 3.0], np.float32)))
+        compare_with(waterfall, (0, np.array([3.0, 3.0, 3.0], np.float32)))
         waterfall.action_mode("ratio")
         waterfall.show([(0, np.array([0.3, 3.0, 30.0], np.float32))])
         levels = shown_levels(waterfall, 0, diverging=True)
@@ -152,7 +157,7 @@ def test_without_a_reference_values_are_shown_and_said_to_be():
         waterfall.action_mode("ratio")
         assert [shown_levels(waterfall, y) for y in range(5)] == values
         assert "no reference yet" in picture(waterfall)[0]
-        waterfall.set_reference(waterfall._rows[0])
+        compare_with(waterfall, rows_of(5)[0])
         assert "no reference" not in picture(waterfall)[0]
         assert set(shown_levels(waterfall, 0, diverging=True)) <= {LEVELS // 2, LEVELS // 2 - 1}
         assert waterfall._limits[0] == -waterfall._limits[1]
@@ -273,7 +278,7 @@ def bar_levels(waterfall, diverging=False):
 def test_the_colour_bar_gives_each_number_the_shade_that_the_rows_give_it(mode, width):
     async def steps(waterfall, pilot):
         rows = np.array([[0.03, 0.3, 3.0], [0.03, 30.0, 300.0]], np.float32)
-        waterfall.set_reference((0, np.full(3, 3.0, np.float32)))
+        compare_with(waterfall, (0, np.full(3, 3.0, np.float32)))
         waterfall.action_mode(mode)
         waterfall.show([*enumerate(rows)], is_still=True)
         (low, middle, high), levels = bar_of(waterfall)[0], bar_levels(waterfall, diverging=mode == "ratio")

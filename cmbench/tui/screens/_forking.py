@@ -1,6 +1,5 @@
 """A child of a run, asked for on a screen: from which checkpoint, with which settings."""
 
-import asyncio
 from typing import Any
 
 from textual.screen import Screen
@@ -9,7 +8,7 @@ from cmbench import steering
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch, parents
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.screens.confirm import Ask
+from cmbench.tui.screens.confirm import ask_until
 from cmbench.tui.text import plain, short
 from cmbench.tui.view import RunView
 
@@ -24,8 +23,8 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
         view: the run.
         step: from whose last checkpoint on; None for the newest.
     """
-    run, text, why = view.run, "", ""
-    if view.recipe is None:
+    run, recipe = view.run, view.recipe
+    if recipe is None:
         screen.notify(f"{short(run.name)}: recipe.toml cannot be read", severity="error", markup=False)
         return None
     try:
@@ -33,23 +32,17 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
     except CmbenchError as error:
         screen.notify(plain(str(error)), severity="error", markup=False)
         return None
-    text = f"optimizer.lr={view.recipe.optimizer.lr!r}"
-    if found >= view.recipe.train.steps:
+    text = f"optimizer.lr={recipe.optimizer.lr!r}"
+    if found >= recipe.train.steps:
         text = f"train.steps={2 * found}"
-    while True:
-        refused = f"{why}. " if why else ""
-        question = f"{refused}Fork {short(run.name)} at checkpoint {found:,} with TABLE.KEY=VALUE"
-        answer = await screen.app.push_screen_wait(Ask(question, text))
-        if answer is None:
-            return None
-        text = answer
-        overrides = steering.words(answer)
-        try:
-            steering.check_fork(view.recipe, overrides, found, short(run.name))
-            path = run.path.resolve()
-            arguments = ["run", "--from", f"{path}@{found}", "--runs-dir", str(path.parent)]
-            arguments += [part for override in overrides for part in ("--set", override)]
-            screen.notify(f"{short(run.name)}: being forked …", markup=False)
-            return await asyncio.to_thread(launch.start_detached, arguments)
-        except CmbenchError as error:
-            why = plain(str(error))
+
+    def start(text: str) -> RunDir:
+        overrides, path = steering.words(text), run.path.resolve()
+        steering.check_fork(recipe, overrides, found, short(run.name))
+        arguments = ["run", "--from", f"{path}@{found}", "--runs-dir", str(path.parent)]
+        arguments += [part for override in overrides for part in ("--set", override)]
+        screen.notify(f"{short(run.name)}: being forked …", markup=False)
+        return launch.start_detached(arguments)
+
+    question = f"Fork {short(run.name)} at checkpoint {found:,} with TABLE.KEY=VALUE"
+    return await ask_until(screen.app, question, text, start)

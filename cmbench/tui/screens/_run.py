@@ -1,5 +1,8 @@
 """Acting on a live run: requests left in its control folder, answered in its journal."""
 
+from typing import Any
+
+from textual import work
 from textual.binding import Binding
 
 from cmbench import steering
@@ -8,7 +11,7 @@ from cmbench.recipe import Recipe
 from cmbench.rundir import control, settings, status
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.screens.base import ReadingScreen
-from cmbench.tui.screens.confirm import Ask, Confirm
+from cmbench.tui.screens.confirm import Confirm, ask_until
 from cmbench.tui.text import plain, short
 
 
@@ -47,31 +50,23 @@ class RunScreen(ReadingScreen):
             question = f"Stop {short(self.run.name)}? It writes a checkpoint and can be resumed."
             self.app.push_screen(Confirm(question, yes="Stop"), lambda yes: self._send("stop") if yes else None)
 
-    def action_set(self) -> None:
+    @work
+    async def action_set(self) -> None:
         """Ask for settings, check them, and send them."""
         if not self._is_live():
             return
-        if self.recipe is None:
-            self._complain(f"{short(self.run.name)}: recipe.toml cannot be read")
+        recipe, name = self.recipe, short(self.run.name)
+        if recipe is None:
+            self._complain(f"{name}: recipe.toml cannot be read")
             return
-        question = f"Change {short(self.run.name)}: {', '.join(steering.steerable(self.recipe))}"
-        in_force = settings.in_force(settings.read(self.run))
-        lr = in_force.get("optimizer.lr", self.recipe.optimizer.lr)
-        self._ask_for_settings(question, f"optimizer.lr={lr!r}")
+        question = f"Change {name}: {', '.join(steering.steerable(recipe))}"
+        lr = settings.in_force(settings.read(self.run)).get("optimizer.lr", recipe.optimizer.lr)
 
-    def _ask_for_settings(self, question: str, text: str, wrong: str = "") -> None:
-        self.app.push_screen(Ask(question, text, wrong), lambda typed: self._set(question, typed))
+        def take(text: str) -> dict[str, Any]:
+            return steering.parse(recipe, steering.words(text), name, "set") if text else {}
 
-    def _set(self, question: str, text: str | None) -> None:
-        """Send settings; those that are not allowed are asked for again as they were typed."""
-        if not text or self.recipe is None:
-            return
-        try:
-            wanted = steering.parse(self.recipe, steering.words(text), short(self.run.name), "set")
-        except CmbenchError as error:
-            self._ask_for_settings(question, text, str(error))
-            return
-        self._send("set", settings=wanted)
+        if wanted := await ask_until(self.app, question, f"optimizer.lr={lr!r}", take):
+            self._send("set", settings=wanted)
 
     def _send(self, action: str, **details: object) -> None:
         try:

@@ -12,7 +12,7 @@ from cmbench.rundir.annotations import annotate
 from cmbench.rundir.layout import TRASH, RunDir
 from cmbench.rundir.overview import Glance
 from cmbench.rundir.trash import trash
-from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm
+from cmbench.tui.screens.confirm import Confirm, TypedConfirm, ask_until
 from cmbench.tui.text import plain, short
 
 P = ParamSpec("P")
@@ -33,17 +33,6 @@ async def _attempt(screen: Screen[Any], function: Callable[P, T], *args: P.args,
     except CmbenchError as error:
         say(screen, str(error), "error")
         return None
-
-
-async def _ask_until_written(screen: Screen[Any], question: str, text: str, write: Callable[[str], Any]) -> None:
-    """Ask for a text and write it; where that fails, ask again with what was typed."""
-    wrong = ""
-    while (typed := await screen.app.push_screen_wait(Ask(question, text, wrong))) is not None:
-        try:
-            await asyncio.to_thread(write, typed)
-            return
-        except CmbenchError as error:
-            text, wrong = typed, str(error)
 
 
 async def resume(screen: Screen[Any], glance: Glance) -> None:
@@ -75,15 +64,14 @@ async def stop(screen: Screen[Any], glance: Glance) -> None:
 
 async def note(screen: Screen[Any], glance: Glance) -> None:
     """Write the run's note."""
-    await _ask_until_written(
-        screen, f"Note on {glance.name}", glance.written.note, lambda text: annotate(glance.run, note=text)
-    )
+    question, note = f"Note on {glance.name}", glance.written.note
+    await ask_until(screen.app, question, note, lambda text: annotate(glance.run, note=text))
 
 
 async def tags(screen: Screen[Any], glance: Glance) -> None:
     """Write the run's tags."""
     question, tags = f"Tags of {glance.name}, with commas between", ", ".join(glance.written.tags)
-    await _ask_until_written(screen, question, tags, lambda text: annotate(glance.run, tags=text.split(",")))
+    await ask_until(screen.app, question, tags, lambda text: annotate(glance.run, tags=text.split(",")))
 
 
 async def delete(screen: Screen[Any], glance: Glance) -> None:

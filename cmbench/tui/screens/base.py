@@ -1,19 +1,20 @@
 """What screens have in common: the application by its own type, and files read beside it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from textual import work
 from textual.css.query import NoMatches
 from textual.screen import Screen
-from textual.worker import get_current_worker
 
 if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 unless_gone = suppress(NoMatches)  # around what shows what was read: its screen may have been left meanwhile
 _SELDOM = 1.9  # seconds: every fourth look of two a second
@@ -45,8 +46,10 @@ class BenchScreen(Screen[None]):
 
 
 class ReadingScreen(BenchScreen):
-    """A screen that looks at files again and again, in a thread, while it is seen."""
+    """A screen that looks at files again and again, in a thread, while nothing lies on top of it."""
 
+    _is_woken = False
+    _was_left = False
     _next_look = 0.0
 
     @property
@@ -56,30 +59,70 @@ class ReadingScreen(BenchScreen):
 
     def follow(self) -> None:
         """Begin to look."""
-        self.poll()
-        self.set_interval(self.bench.poll_seconds, self._look_again)
+        self.wake()
+        self.set_interval(self.bench.poll_seconds, self.tick)
 
-    def _look_again(self) -> None:
+    def tick(self) -> None:
         """Look, but seldom where nothing moves: a look takes two milliseconds of a processor."""
         if not self.is_still or time.monotonic() > self._next_look:
             self._next_look = time.monotonic() + _SELDOM
             self.poll()
 
     def poll(self) -> None:
-        """Look at the files, unless the last look still goes on or nobody sees this screen."""
-        if self.is_active and all(w.is_finished for w in self.workers if w.group == "read"):
+        """Look at the files, unless nobody sees this screen or a look still goes on: screens share what they read."""
+        if self.is_active and all(worker.is_finished for worker in self.workers if worker.group == "read"):
             self._read_on()
 
-    @work(thread=True, exclusive=True, group="read")
-    def _read_on(self) -> None:
-        while not get_current_worker().is_cancelled and self.read_piece():
-            pass
+    def wake(self) -> None:
+        """Look at once, or once more behind the look that goes on: something is known to have happened."""
+        self._is_woken = True
+        self.poll()
 
-    def read_piece(self) -> bool:
-        """Read for a moment, in a thread. Return whether there is more."""
+    def on_screen_suspend(self) -> None:
+        """Remember that something lies on top."""
+        self._was_left = True
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what happened behind another screen."""
+        if self._was_left:
+            self.wake()
+
+    @work(group="read")
+    async def _read_on(self) -> None:
+        is_due = True
+        while is_due:
+            anew, self._is_woken = self._is_woken, False
+            await self.look(anew)
+            is_due = self._is_woken and self.is_active
+
+    async def look(self, anew: bool) -> None:
+        """Read all that is new, and show it piece by piece.
+
+        Args:
+            anew: whether something is known to have happened.
+        """
+        is_behind = True
+        while is_behind:
+            if show := await self.read(self.read_piece):
+                show()
+            is_behind = self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to read at once."""
+        return False
+
+    def read_piece(self) -> Callable[[], object] | None:
+        """Read for a moment, in a thread. Return what shows it; None where there is nothing to show."""
         raise NotImplementedError
 
-    def tell(self, show: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Let the application's thread show what was read, unless the screen has gone meanwhile."""
-        if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(lambda: show(*args, **kwargs) if self.is_attached else None)
+    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what waits for files in a thread, and return what it returns.
+
+        Raises:
+            CancelledError: the screen was left meanwhile: there is nothing to show it on.
+        """
+        found = await asyncio.to_thread(function, *args, **kwargs)
+        if not self.is_attached or self not in self.app.screen_stack:
+            raise asyncio.CancelledError
+        return found

@@ -1,7 +1,7 @@
 """Runs beside each other: curves and profiles over one axis, keys in which recipes differ, last and best values."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from textual.app import ComposeResult
@@ -72,14 +72,18 @@ class CompareScreen(ReadingScreen):
         self.charts.charts[0].focus()
         self.follow()
 
-    def read_piece(self) -> bool:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are more rows to read."""
+        return any(view.series.behind for view in self.views)
+
+    def read_piece(self) -> Callable[[], None] | None:
         """Read every run on, and show what came, at most four times a second."""
         self._has_news |= bool(set().union(*(view.read() for view in self.views)))
-        behind = any(view.series.behind for view in self.views)
-        if self._has_news and (not behind or time.monotonic() > self._next_show):
-            self._has_news, self._next_show = False, time.monotonic() + 0.25
-            self.tell(self.show)
-        return behind
+        if not self._has_news or (self.is_behind and time.monotonic() <= self._next_show):
+            return None
+        self._has_news, self._next_show = False, time.monotonic() + 0.25
+        return self.show
 
     def show(self) -> None:
         """Draw what changed."""

@@ -1,16 +1,21 @@
 """Small questions over a screen: yes or no, a word to be typed, a line of text."""
 
-from typing import ClassVar
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Button, Input, Label
 
+from cmbench.errors import CmbenchError
 from cmbench.tui.text import content, plain
+
+T = TypeVar("T")
 
 NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]*"  # an input shows what is pasted into it as it is
 
@@ -120,3 +125,24 @@ class TypedConfirm(_Line[bool]):
     def action_leave(self) -> None:
         """Answer no."""
         self.dismiss(False)
+
+
+async def ask_until(app: App[Any], question: str, text: str, take: Callable[[str], T]) -> T | None:
+    """Ask for a text and let a thread take it; where it does not, say why and ask again with what was typed.
+
+    Args:
+        app: the application.
+        question: stands above the input.
+        text: stands in it at first.
+        take: called with what was typed; a CmbenchError says what is wrong with it.
+
+    Returns:
+        What `take` returns; None where the question is cancelled.
+    """
+    wrong = ""
+    while (typed := await app.push_screen_wait(Ask(question, text, wrong))) is not None:
+        try:
+            return await asyncio.to_thread(take, typed)
+        except CmbenchError as error:
+            text, wrong = typed, str(error)
+    return None

@@ -1,8 +1,8 @@
 """The dashboard of one run: header, charts, waterfall, system, journal."""
 
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 
 from textual import work
 from textual.app import ComposeResult
@@ -107,7 +107,12 @@ class DashboardScreen(RunScreen):
         if not self.is_frozen:
             super().poll()
 
-    def read_piece(self) -> bool:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are more rows to read."""
+        return any(view.series.behind for view in (self.view, self.parent_view) if view)
+
+    def read_piece(self) -> Callable[[], None] | None:
         """Read what is new, and look at the machine if it is the trainer's."""
         changed = self.view.read()
         if "recipe" in changed and self.parent_view is None and (parent := parents.of_meta(self.run, self.view.meta)):
@@ -121,10 +126,7 @@ class DashboardScreen(RunScreen):
             self._next_system = time.monotonic() + _SYSTEM_EVERY
             self.loads = self.system.look()
         changed |= {"system"} if self.loads != before else set()
-        if changed:
-            self.tell(self.show, changed)
-        of_parent = self.parent_view.series.behind if self.parent_view else 0
-        return self.view.series.behind + of_parent > 0
+        return partial(self.show, changed) if changed else None
 
     def show(self, changed: set[str]) -> None:
         """Draw what changed, if it is seen; what did not costs nothing."""

@@ -1,5 +1,7 @@
 """A run's journal, or what its trainer printed, in full: long lines wrapped, earlier ones gone back to."""
 
+from collections.abc import Callable
+
 from textual.app import ComposeResult
 from textual.binding import Binding
 
@@ -51,11 +53,14 @@ class JournalScreen(ReadingScreen):
         """Begin to read."""
         self.follow()
 
-    def read_piece(self) -> bool:
-        """Read what is new."""
-        if self.view.read() or not self._is_shown:
-            self.tell(self.show)
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are more rows to read."""
         return self.view.series.behind > 0
+
+    def read_piece(self) -> Callable[[], None] | None:
+        """Read what is new."""
+        return self.show if self.view.read() or not self._is_shown else None
 
     def show(self) -> None:
         """Draw the header and the lines."""

@@ -1,5 +1,7 @@
 """The time profile: quantities over the sampler's time variable, against a frozen reference, and their history."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from textual.app import ComposeResult
@@ -16,6 +18,7 @@ from cmbench.tui.scales import Scale, number
 from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.chart_window import XAxis
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.stack import Stack
@@ -58,13 +61,8 @@ class ProfileScreen(ReadingScreen):
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
                 for key in _CURVES:
-                    title = f"{quantities.title(key)} over t"
-                    chart = Chart(title, scale=Scale("log"), x_label=self._x_label, smooth=False, id=f"curve-{key}")
-                    chart.x_name = self._bin
-                    yield chart
-                chart = Chart("", x_label=self._x_label, smooth=False, id="curve-shares")
-                chart.x_name = self._bin
-                yield chart
+                    yield Chart(f"{quantities.title(key)} over t", scale=Scale("log"), id=f"curve-{key}")
+                yield Chart("", id="curve-shares")
                 yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
         yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
@@ -75,12 +73,15 @@ class ProfileScreen(ReadingScreen):
         self.call_after_refresh(self.show)
         self.follow()
 
-    def read_piece(self) -> bool:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are more rows to read."""
+        return self.view.series.behind > 0
+
+    def read_piece(self) -> Callable[[], None] | None:
         """Read what is new."""
         changed = self.view.read()
-        if "status" in changed or self._version != self.view.series.profiles.version:
-            self.tell(self.show)
-        return self.view.series.behind > 0
+        return self.show if "status" in changed or self._version != self.view.series.profiles.version else None
 
     def show(self) -> None:
         """Draw the newest profile, the reference and the history."""
@@ -108,8 +109,8 @@ class ProfileScreen(ReadingScreen):
     def _chart(self, key: str) -> Chart:
         """Return a chart with its axis of bins."""
         chart, bins = self.query_one(f"#curve-{key}", Chart), len(self.view.edges) - 1
-        chart.fixed_x = (0.0, float(bins)) if bins > 0 else None
-        chart.x_ticks, chart.x_room = bin_axis.ticks_of(self.view.edges), bin_axis.ROOM
+        ticks, ends = bin_axis.ticks_of(self.view.edges), (0.0, float(bins)) if bins > 0 else None
+        chart.window.x = XAxis(self._x_label, self._bin, ticks, bin_axis.ROOM, fixed=ends)
         return chart
 
     def _show_shares(self) -> None:
@@ -119,7 +120,7 @@ class ProfileScreen(ReadingScreen):
         if found is None:
             return
         names = ("-", ".", "- -") if self.bench.ascii else ("━", "┈", "╍")
-        chart.title = "gradient's share {} batch's {} evening {}".format(*names)
+        chart.window.title = "gradient's share {} batch's {} evening {}".format(*names)
         of = shares.log_normal
         told = [of(each, self.view.noise_levels) for each in (found[1].batch, found[1].evening)]
         chart.note = (
@@ -236,13 +237,13 @@ class ProfileScreen(ReadingScreen):
         """Let curves and waterfall have one cursor."""
         for chart in self.query(Chart):
             if chart is not event.chart:
-                chart.set_cursor(event.x, tell=False)
+                chart.set_cursor(event.chart.cursor, tell=False)
         waterfall, last = self.query_one(Waterfall), len(self.view.edges) - 2
-        if event.x is None or last < 0:
+        if (x := event.chart.cursor) is None or last < 0:
             waterfall.set_cursor(None, tell=False)
         else:
             step = waterfall.cursor[0] if waterfall.cursor else waterfall.newest_step
-            waterfall.set_cursor((step, min(max(int(event.x), 0), last)), tell=False)
+            waterfall.set_cursor((step, min(max(int(x), 0), last)), tell=False)
 
     def on_waterfall_cursor_moved(self, event: Waterfall.CursorMoved) -> None:
         """Let the curves follow."""

@@ -1,25 +1,45 @@
 """The browser: every run of a folder, to look for, mark, open, compare and look after."""
 
+import asyncio
+import time
+from pathlib import Path
 from typing import ClassVar
 
-from textual import on, work
+from textual import events, on, work
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import DataTable
+from textual.containers import Horizontal
+from textual.widgets import DataTable, Static
 
 from cmbench.comparison.filter import parse
 from cmbench.errors import UsageError, nearest
-from cmbench.rundir.overview import figure_names
+from cmbench.rundir import losses
+from cmbench.rundir.overview import Glance, Overview, figure_names
+from cmbench.tui import signs
+from cmbench.tui.kept import Runs
 from cmbench.tui.screens._run_actions import ACTIONS, say
-from cmbench.tui.screens._runs_view import RunsView
-from cmbench.tui.screens.confirm import Ask
+from cmbench.tui.screens.base import ReadingScreen, unless_gone
+from cmbench.tui.screens.confirm import ask_until
 from cmbench.tui.screens.recipe import RecipeScreen
-from cmbench.tui.widgets.run_cells import columns_at, sort_by
+from cmbench.tui.text import content, plain
+from cmbench.tui.widgets.key_bar import KeyBar
+from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order, sort_by
 from cmbench.tui.widgets.run_filter import FilterBar
+from cmbench.tui.widgets.run_preview import SETTLE, RunPreview
+from cmbench.tui.widgets.run_table import RunTable
+
+_AT_FIRST = 100  # rows that an empty table gets before it is painted
+_AGES_EVERY = 10.0  # seconds between looks at the clock while nothing changes
 
 
-class RunsScreen(RunsView):
-    """All runs of a folder as a table, with a preview where there is room."""
+class RunsScreen(ReadingScreen):
+    """All runs of a folder as a table, with a preview where there is room. Filter and order are as they were left."""
 
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
+    DEFAULT_CSS = """
+    RunsScreen #title { height: 1; padding: 0 1; background: $panel; }
+    RunsScreen.-wide RunPreview { display: block; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "mark", "Mark", id="runs.mark"),
         Binding("C", "compare", "Compare", id="runs.compare"),
@@ -36,6 +56,120 @@ class RunsScreen(RunsView):
         Binding("v", "recipe", "Recipe", id="runs.recipe"),
     ]
 
+    def __init__(self, runs_dir: Path) -> None:
+        """Take where the runs are."""
+        super().__init__()
+        self.runs_dir = runs_dir
+        self._overview = Overview(runs_dir)
+        self._taken: list[Glance] = []
+        self._glances: dict[str, Glance] = {}  # of all runs, oldest first
+        self._courses: dict[str, tuple[int, tuple[float | None, ...]]] = {}  # name -> step, losses until then
+        self._marked: set[str] = set()
+        self._filter = parse("")
+        self._next_ages = 0.0
+
+    def compose(self) -> ComposeResult:
+        """Put the table beside the preview, between a line of state and the keys."""
+        yield Static(content("reading runs …"), id="title")
+        with Horizontal():
+            yield RunTable(self.bench.ascii)
+            yield RunPreview(self.bench.ascii)
+        yield FilterBar()
+        yield KeyBar("select_cursor", "mark", "compare", show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self._filter = parse(self._order.filter)
+        self.query_one(FilterBar).begin(self._order.filter)
+        self.table.focus()
+        self.watch(self.table, "scroll_y", self._scrolled, init=False)
+        self.follow()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Choose the columns for the width, once the table has its own."""
+        self.call_after_refresh(self._show)
+
+    @property
+    def table(self) -> RunTable:
+        """The table of runs."""
+        return self.query_one(RunTable)
+
+    @property
+    def current(self) -> Glance | None:
+        """The run under the cursor."""
+        return self._glances.get(self.table.current or "")
+
+    @property
+    def _order(self) -> Runs:
+        """Filter and order, which are kept."""
+        return self.bench.kept.runs
+
+    # What is shown
+
+    async def look(self, anew: bool) -> None:
+        """Read the folder."""
+        self._take(await self.read(self._overview.read, anew))
+
+    def _take(self, glances: list[Glance]) -> None:
+        if glances is not self._taken:
+            self._taken, self._glances = glances, {glance.name: glance for glance in glances}
+            self._marked &= self._glances.keys()
+            self._show()
+        elif time.monotonic() >= self._next_ages:
+            self._show()
+
+    def _show(self, follow: bool = False) -> None:
+        """Bring the table up to date; `follow` where the user moved the rows."""
+        now, start, order = time.time(), time.monotonic(), self._order
+        kept = [glance for glance in self._glances.values() if self._filter(glance)]
+        self.table.lay_out(columns_at(self.size.width, order.metric), order.sorted_by, order.is_reversed)
+        looks = [self._look(glance, now) for glance in in_order(kept, order.sorted_by, order.is_reversed, now)]
+        if not self.table.row_count and len(looks) > _AT_FIRST:  # the rest is filled in below what is seen
+            looks = looks[:_AT_FIRST]
+            self.call_after_refresh(self._show, follow)
+        self.table.show(looks, follow)
+        self._next_ages = start + max(_AGES_EVERY, 100 * (time.monotonic() - start))  # of many runs less often
+        self._say_state(len(kept))
+        self._read_courses()
+        self._preview()
+
+    def _look(self, glance: Glance, now: float) -> Look:
+        course = self._courses.get(glance.name, (0, ()))[1]
+        return Look(glance, signs.age(now - glance.heartbeat), glance.name in self._marked, course)
+
+    def _say_state(self, shown: int) -> None:
+        total, order = len(self._glances), self._order
+        parts = [f"{shown} of {total} runs" if shown != total else f"{total} runs"]
+        parts += [f"{len(self._marked)} marked"] if self._marked else []
+        parts += [f"by {order.sorted_by}{', reversed' if order.is_reversed else ''}"]
+        parts += [f"filter: {order.filter}"] if order.filter else []
+        line = " · ".join(parts) if total else f"no runs in {self.runs_dir}: cmbench run recipes/ct_edm.toml"
+        title = self.query_one("#title", Static)
+        if str(title.content) != plain(line):
+            title.update(content(line))
+
+    def _scrolled(self) -> None:
+        self._read_courses()
+
+    @work(exclusive=True, group="courses")
+    async def _read_courses(self) -> None:
+        """Read the losses of the runs in sight that went on since."""
+        await asyncio.sleep(SETTLE)
+        with unless_gone:
+            there = [self._glances[name] for name in self.table.in_sight() if name in self._glances]
+            if wanted := [g for g in there if self._courses.get(g.name, (-1, ()))[0] != g.step]:
+                await asyncio.to_thread(self._read_courses_of, wanted)
+                self._show()
+
+    def _read_courses_of(self, glances: list[Glance]) -> None:
+        for glance in glances:
+            self._courses[glance.name] = (glance.step, tuple(losses.course(glance.run, SPARK)))
+
+    @on(DataTable.RowHighlighted)
+    def _preview(self) -> None:
+        """Tell of the run under the cursor."""
+        self.query_one(RunPreview).show(self.current)
+
     # Filter, order, marks
 
     def action_filter(self) -> None:
@@ -47,7 +181,7 @@ class RunsScreen(RunsView):
         bar = self.query_one(FilterBar)
         if bar.has_class("-open"):
             bar.action_leave()
-        elif self._filter_text:
+        elif self._order.filter:
             bar.clear()
         else:
             return False
@@ -61,13 +195,13 @@ class RunsScreen(RunsView):
     def _take_filter(self, event: FilterBar.Changed) -> None:
         bar = self.query_one(FilterBar)
         try:
-            self._filter, self._filter_text = parse(event.text), event.text.strip()
+            self._filter = parse(event.text)
         except UsageError as error:
             bar.say(str(error))
             return
         bar.say()
+        self.bench.kept.keep_runs(filter=event.text.strip())
         self._show(follow=True)
-        self._kept.keep_runs(filter=self._filter_text)
 
     @on(FilterBar.Left)
     def _to_table(self) -> None:
@@ -75,38 +209,38 @@ class RunsScreen(RunsView):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        keys = [column.key for column in columns_at(self.size.width, self._metric) if column.sort]
-        place = keys.index(self._sorted_by) if self._sorted_by in keys else -1
+        keys = [column.key for column in columns_at(self.size.width, self._order.metric) if column.sort]
+        place = keys.index(self._order.sorted_by) if self._order.sorted_by in keys else -1
         self._sort_by(keys[(place + 1) % len(keys)], False)
 
     def action_reverse(self) -> None:
         """Turn the order round."""
-        self._sort_by(self._sorted_by, not self._is_reversed)
+        self._sort_by(self._order.sorted_by, not self._order.is_reversed)
 
     @on(DataTable.HeaderSelected)
     def _header(self, event: DataTable.HeaderSelected) -> None:
         key = str(event.column_key.value)
         if sort_by(key):
-            self._sort_by(key, key == self._sorted_by and not self._is_reversed)
+            self._sort_by(key, key == self._order.sorted_by and not self._order.is_reversed)
 
     @work
     async def action_metric(self) -> None:
         """Ask for a figure, give it a column, and sort by it; nothing typed takes the column away."""
         names = figure_names(list(self._glances.values()))
+
+        def take(text: str) -> str:
+            if (text := text.strip()) and text not in names:
+                raise UsageError(f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}")
+            return text
+
         question = f"Sort by: {', '.join(names) or 'no run has a figure yet'}"
-        text = await self.app.push_screen_wait(Ask(question, self._metric))
-        while text is not None and (text := text.strip()) and text not in names:
-            wrong = f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}"
-            text = await self.app.push_screen_wait(Ask(question, text, wrong))
-        if text is None:
-            return
-        self._metric = text
-        self._kept.keep_runs(metric=text)
-        self._sort_by(text or "age", False)
+        metric = await ask_until(self.app, question, self._order.metric, take)
+        if metric is not None:
+            self.bench.kept.keep_runs(metric=metric)
+            self._sort_by(metric or "age", False)
 
     def _sort_by(self, key: str, is_reversed: bool) -> None:
-        self._sorted_by, self._is_reversed = key, is_reversed
-        self._kept.keep_runs(sorted_by=key, is_reversed=is_reversed)
+        self.bench.kept.keep_runs(sorted_by=key, is_reversed=is_reversed)
         self._show(follow=True)
 
     def action_mark(self) -> None:
@@ -121,7 +255,7 @@ class RunsScreen(RunsView):
     def _open(self) -> None:
         """Open the run."""
         if (glance := self.current) is not None:
-            self.host.open_run(glance.run)
+            self.bench.open_run(glance.run)
 
     def action_recipe(self) -> None:
         """Show the run's recipe."""
@@ -135,11 +269,11 @@ class RunsScreen(RunsView):
         if len(marked) < 2:
             say(self, f"{len(marked)} of at least 2 runs marked: space marks", "warning")
         else:
-            self.host.compare_runs(marked)
+            self.bench.compare_runs(marked)
 
     @work
     async def action_do(self, what: str) -> None:
         """Ask about the run, act on it, and look what became of it: resume, stop, note, tags or delete."""
         if (glance := self.current) is not None:
             await ACTIONS[what](self, glance)
-            self._wake.set()
+            self.wake()

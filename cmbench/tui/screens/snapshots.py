@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import ClassVar
 
 from textual import on, work
@@ -10,13 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import Album, AlbumReader, has_any
 from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
-from cmbench.tui.screens.base import close_help, unless_gone
+from cmbench.tui.screens.base import ReadingScreen, close_help
 from cmbench.tui.text import content, short
 from cmbench.tui.widgets.drawing import Points
 from cmbench.tui.widgets.key_bar import KeyBar
@@ -37,7 +35,7 @@ def _bind(keys: str, action: str, description: str, name: str, shown_as: str = "
     return Binding(keys, action, description, id=f"snapshots.{name}", show=bool(shown_as), key_display=shown_as or None)
 
 
-class SnapshotsScreen(Screen[None]):
+class SnapshotsScreen(ReadingScreen):
     """The snapshots of a run; of several, those of two beside each other.
 
     Args:
@@ -83,7 +81,6 @@ class SnapshotsScreen(Screen[None]):
         super().__init__()
         self._runs = runs
         self._readers = [AlbumReader(run) for run in runs]
-        self._wake = asyncio.Event()
         self.view = SnapshotView([short(run.path) for run in runs], letters)
         self.blinking = self.flipped = False
         self._extent = EXTENT
@@ -91,8 +88,8 @@ class SnapshotsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out the steps, a row of pictures a run, and the slider."""
-        self.view.ascii = bool(getattr(self.app, "ascii", False))
-        protocol = "" if self.view.ascii else getattr(self.app, "pixels", "")
+        self.view.ascii = self.bench.ascii
+        protocol = "" if self.view.ascii else self.bench.pixels
         yield Static(id="title")
         yield Static(content(_EMPTY), id="empty")
         with Horizontal(id="body"):
@@ -104,28 +101,22 @@ class SnapshotsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to follow the runs."""
-        seldom = getattr(self.app, "poll_seconds", _BLINK)  # over a slow line pictures change no faster than figures
-        self._blinker = self.set_interval(max(_BLINK, seldom), self._flip, pause=True)
+        seldom = max(_BLINK, self.bench.poll_seconds)  # over a slow line pictures change no faster than figures
+        self._blinker = self.set_interval(seldom, self._flip, pause=True)
         self._arrange()
-        self._follow()
+        self.follow()
 
     def on_resize(self) -> None:
         """Show as many pictures as there is room for."""
         self._arrange()
 
-    @work(group="follow")
-    async def _follow(self) -> None:
-        """Look for new files, in a thread, for as long as the screen is there."""
-        while True:
-            sides = self.view.choose(await asyncio.to_thread(self._having))
-            albums = await asyncio.to_thread(self._read, sides)
-            if (sides, albums) != (self.view.sides, self.view.albums):
-                self.view.take(albums)
-                with unless_gone:
-                    self._arrange()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), getattr(self.app, "poll_seconds", 1.0))
-            self._wake.clear()
+    async def look(self, anew: bool) -> None:
+        """Look for new files."""
+        sides = self.view.choose(await self.read(self._having))
+        albums = await self.read(self._read, sides)
+        if (sides, albums) != (self.view.sides, self.view.albums):
+            self.view.take(albums)
+            self._arrange()
 
     def _having(self) -> list[int]:
         return [i for i, run in enumerate(self._runs) if has_any(run.snapshots)]
@@ -194,7 +185,7 @@ class SnapshotsScreen(Screen[None]):
     def action_next_run(self, side: int) -> None:
         """Show the next run that has snapshots, in place of the first (0) or the second."""
         if self.view.next_run(side):
-            self._wake.set()
+            self.wake()
         else:
             self.notify("no other run has snapshots", timeout=3)
 

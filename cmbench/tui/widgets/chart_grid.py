@@ -1,6 +1,7 @@
 """Charts of metrics side by side, a page of them at a time, over one axis and with one cursor."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
 from textual.containers import Grid
@@ -12,8 +13,12 @@ from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.report import scale_of
-from cmbench.tui.scales import Scale, number
+from cmbench.tui.scales import Scale
 from cmbench.tui.widgets.chart import Chart
+from cmbench.tui.widgets.chart_window import Smoothing, XAxis
+
+if TYPE_CHECKING:
+    from cmbench.tui.app import CmbenchApp
 
 _WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
 _COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least
@@ -38,23 +43,24 @@ class ChartGrid(Grid):
         id: str | None = None,
     ) -> None:
         super().__init__(id=id)
-        self.charts = [Chart("", id=f"chart-{i}", classes="" if i else "chosen") for i in range(n)]
+        self.smoothing = Smoothing()
+        self.charts = [self._chart(i, classes="" if i else "chosen") for i in range(n)]
         self.axis, self.page = next(iter(OF_RUNS)), 0
         self._least, self._again = n, lambda: None  # type: int, Callable[[], None]
         self._lines_of, self._note_of, self._bands_of = lines_of, note_of, bands_of
 
+    def _chart(self, i: int, classes: str = "") -> Chart:
+        return Chart("", smoothing=self.smoothing, id=f"chart-{i}", classes=classes)
+
     @property
     def _kept(self) -> Kept:
         """The view as it was left."""
-        found = getattr(self.app, "kept", None)
-        return found if isinstance(found, Kept) else Kept()
+        return cast("CmbenchApp", self.app).kept
 
     def on_mount(self) -> None:
         """Show axes and averages as they were left."""
         view = self._kept.charts
-        self.axis, alone = view.axis, dict(view.alone)
-        for chart in self.charts:
-            chart.begin_with(view.smoothing, alone)
+        self.axis, self.smoothing.of_all, self.smoothing.alone = view.axis, view.smoothing, dict(view.alone)
 
     def compose(self) -> ComposeResult:
         """Lay out the charts; the style sheet says in how many columns."""
@@ -85,7 +91,7 @@ class ChartGrid(Grid):
             self.choose(self.charts[0])
         for chart in gone:
             await chart.remove()
-        new = [Chart("", id=f"chart-{i}") for i in range(len(self.charts), n)]
+        new = [self._chart(i) for i in range(len(self.charts), n)]
         self.charts += new
         await self.mount_all(new)
 
@@ -121,24 +127,21 @@ class ChartGrid(Grid):
         for chart, overlay in zip(self.charts, [*overlays, *([None] * len(self.charts))], strict=False):
             title, scale = (overlay.title, overlay.scale) if overlay else ("", Scale())
             if chart.title != title:
-                chart.begin(title, scale)
-            chart.x_label, chart.note, chart.bands = number, overlay.note if overlay else "", []
-            chart.x_name, chart.x_ticks, chart.shades_gap = None, None, False
-            chart.x_scale, chart.fixed_x = (overlay.x_scale, overlay.ends) if overlay else (Scale(), None)
+                chart.window.begin(title, scale)
+            chart.window.x = XAxis(scale=overlay.x_scale, fixed=overlay.ends) if overlay else XAxis()
+            chart.note, chart.bands, chart.shades_gap = overlay.note if overlay else "", [], False
             chart.show(overlay.lines if overlay else [])
 
     def _show_metrics(
         self, names: Sequence[Sequence[str]], marks: Sequence[Mark], start: float, end: float | None, is_still: bool
     ) -> None:
-        axis = OF_RUNS[self.axis]
+        of = OF_RUNS[self.axis]
+        x = XAxis(of.label, of.name, of.ticks, title=of.title, start=start, end=end, is_still=is_still)
         for chart, keys in zip(self.charts, [*names, *([()] * len(self.charts))], strict=False):
             lines = self._lines_of(keys)
             if chart.title != title_of(keys):
-                chart.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
-            chart.x_start, chart.x_end, chart.is_still = start, end, is_still
-            chart.x_label, chart.x_name, chart.x_ticks = axis.label, axis.name, axis.ticks
-            chart.x_scale, chart.fixed_x, chart.x_title = Scale(), None, axis.title
-            chart.note, chart.bands = self._note_of(keys), self._bands_of(keys)
+                chart.window.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
+            chart.window.x, chart.note, chart.bands = x, self._note_of(keys), self._bands_of(keys)
             chart.shades_gap = len(keys) > 1 and sampler_steps(keys[1]) is not None
             chart.show(lines, marks)
 
@@ -147,7 +150,7 @@ class ChartGrid(Grid):
         axes = list(OF_RUNS)
         self.axis = axes[(axes.index(self.axis) + 1) % len(axes)]
         for chart in self.charts:
-            chart.forget_x()
+            chart.window.forget_x()
         self._kept.keep_charts(axis=self.axis)
 
     @property
@@ -186,20 +189,19 @@ class ChartGrid(Grid):
         event.stop()
         for chart in self.charts:
             if chart is not event.chart:
-                chart.set_cursor(event.x, tell=False)
+                chart.set_cursor(event.chart.cursor, tell=False)
 
     def on_chart_smoothed(self, event: Chart.Smoothed) -> None:
-        """Let all charts have one average, but those that have their own."""
+        """Show all charts with the average that they have now."""
         event.stop()
         for chart in self.charts:
-            if chart is not event.chart and event.chart.smoothing is not None:
-                chart.take_smoothing(event.chart.smoothing)
-        if event.chart.smoothing is not None:
-            self._kept.keep_charts(smoothing=event.chart.smoothing, alone=event.chart.alone)
+            chart.repaint()
+        self._kept.keep_charts(smoothing=self.smoothing.of_all, alone=dict(self.smoothing.alone))
 
     def on_chart_zoomed(self, event: Chart.Zoomed) -> None:
         """Let all charts over this axis show one part of it."""
         event.stop()
         for chart in self.charts:
-            if chart is not event.chart and chart.fixed_x == event.chart.fixed_x:
-                chart.take_zoom(event.ends)
+            if chart is not event.chart and chart.window.x.fixed == event.chart.window.x.fixed:
+                chart.window.x_zoom = event.chart.window.x_zoom
+                chart.repaint()

@@ -25,9 +25,10 @@ class KeyBar(Footer):
     def compose(self) -> ComposeResult:
         """Put the keys in order."""
         places = {action: place for place, action in enumerate(self._first)}
-        if self._bindings_ready:
+        keys = list(super().compose())
+        if keys:  # else Textual is not ready to tell them
             self._made_of = _bindings(self.screen)
-        for key in sorted(super().compose(), key=lambda key: places.get(getattr(key, "action", ""), len(places))):
+        for key in sorted(keys, key=lambda key: places.get(getattr(key, "action", ""), len(places))):
             if isinstance(key, FooterKey):  # else each is styled twice more: as compact, and as not compact
                 key.set_reactive(FooterKey.compact, self.compact)
             yield key

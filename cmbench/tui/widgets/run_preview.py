@@ -1,16 +1,58 @@
 """What a run is, beside the table of runs."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.widgets import Static
 
 from cmbench.rundir import floors
+from cmbench.rundir.files import read_json
 from cmbench.rundir.overview import Glance
 from cmbench.tui import signs
+from cmbench.tui.screens.base import unless_gone
 from cmbench.tui.text import content
+
+SETTLE = 0.05  # seconds that the table must stand still before files are read for what it shows
+
+
+class RunPreview(VerticalScroll, can_focus=False):
+    """Tells of one run."""
+
+    DEFAULT_CSS = "RunPreview { display: none; width: 44; padding: 0 1; border-left: vkey $primary; }"
+
+    def __init__(self, ascii: bool = False) -> None:
+        """Take whether the terminal has no more than ASCII."""
+        super().__init__()
+        self._ascii = ascii
+        self._meta: tuple[str, dict[str, Any]] = ("", {})  # of the run of this name
+
+    def compose(self) -> ComposeResult:
+        """One text."""
+        yield Static()
+
+    def show(self, glance: Glance | None) -> None:
+        """Tell of a run, where there is room, or of none."""
+        if self.display:
+            self._show(glance)
+
+    @work(exclusive=True, group="preview")
+    async def _show(self, glance: Glance | None) -> None:
+        await asyncio.sleep(SETTLE)
+        if glance is not None and self._meta[0] != glance.name:
+            meta = await asyncio.to_thread(read_json, glance.run.meta)
+            self._meta = (glance.name, meta or {})
+        shown = preview(glance, self._meta[1], self._ascii) if glance else content("")
+        with unless_gone:
+            text = self.query_one(Static)
+            if text.content != shown:
+                text.update(shown)
 
 
 def preview(glance: Glance, meta: dict[str, Any], ascii: bool = False) -> Content:

@@ -16,7 +16,6 @@ from cmbench.tui.widgets import colour_bar
 from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
 
 Mode = Literal["value", "ratio", "row"]
-MODES: tuple[Mode, ...] = ("value", "ratio", "row")
 _LABEL = 7
 _AXIS, _CURSOR, _SHADE = 1, 2, 3
 
@@ -65,8 +64,8 @@ class Waterfall(GridWidget, can_focus=True):
         self.title, self.t_label = title, t_label
         self.mode: Mode = "value"
         self.cursor: tuple[int, int] | None = None  # step and bin
-        self.reference: tuple[int, NDArray[np.float32]] | None = None
-        self._rows: Rows = ()
+        self.reference: tuple[int, NDArray[np.float32]] | None = None  # a row that others are compared with
+        self.rows: Rows = ()  # as `show` was given them
         self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
         self.is_signed = False  # whether what is negative has no colour, in place of that of its size
         self._room = 0  # rows that the height is shared by: those that there are, and some that will come
@@ -77,12 +76,7 @@ class Waterfall(GridWidget, can_focus=True):
 
     def show(self, rows: Rows, is_still: bool = False) -> None:
         """Show rows (step, bins), ascending. Where no more will come, they take the whole height."""
-        self._rows, self._is_still = rows, is_still
-        self.repaint()
-
-    def set_reference(self, row: tuple[int, NDArray[np.float32]] | None) -> None:
-        """Take a row that others are compared with."""
-        self.reference = row
+        self.rows, self._is_still = rows, is_still
         self.repaint()
 
     def action_mode(self, mode: Mode) -> None:
@@ -97,7 +91,7 @@ class Waterfall(GridWidget, can_focus=True):
     @property
     def newest_step(self) -> int:
         """The step of the newest row; 0 without rows."""
-        return self._rows[-1][0] if self._rows else 0
+        return self.rows[-1][0] if self.rows else 0
 
     def action_move(self, bins: int, lines: int) -> None:
         """Move the cursor; it appears on the newest row."""
@@ -155,7 +149,7 @@ class Waterfall(GridWidget, can_focus=True):
 
         A new row changes the last cells alone, until the room that was kept for it is full.
         """
-        n = len(self._rows)
+        n = len(self.rows)
         if self._is_still:
             self._room = n
         elif not n <= self._room <= max(n + 1, 4 * n // 3):
@@ -166,7 +160,7 @@ class Waterfall(GridWidget, can_focus=True):
         firsts = np.append(0, last_of[:-1] + 1)
         chosen = np.minimum(last_of, n - 1)[np.minimum(firsts, last_of) < n].tolist()
         lines = sorted(set(chosen))
-        return [self._rows[i] for i in lines], [lines.index(i) for i in chosen]
+        return [self.rows[i] for i in lines], [lines.index(i) for i in chosen]
 
     def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return log10 of what the colours follow."""
@@ -181,7 +175,7 @@ class Waterfall(GridWidget, can_focus=True):
     @property
     def _shown(self) -> Mode:
         """The mode that the colours follow: without a reference of as many bins there are no ratios."""
-        bins = len(self._rows[-1][1]) if self._rows else 0
+        bins = len(self.rows[-1][1]) if self.rows else 0
         has_reference = self.reference is not None and len(self.reference[1]) == bins
         return "value" if self.mode == "ratio" and not has_reference else self.mode
 
