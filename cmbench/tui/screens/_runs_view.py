@@ -16,15 +16,16 @@ from cmbench.rundir import losses
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, Overview
-from cmbench.tui import signs
+from cmbench.text import plain
 from cmbench.tui.kept import Kept
 from cmbench.tui.screens.base import unless_gone
-from cmbench.tui.text import content, plain
+from cmbench.tui.text import content
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order
 from cmbench.tui.widgets.run_filter import FilterBar
 from cmbench.tui.widgets.run_preview import preview
 from cmbench.tui.widgets.run_table import RunTable
+from cmbench.words.times import age
 
 
 class Host(Protocol):
@@ -166,7 +167,7 @@ class RunsView(Screen[None]):
 
     def _look(self, glance: Glance, now: float) -> Look:
         course = self._courses.get(glance.name, (0, ()))[1]
-        return Look(glance, signs.age(now - glance.heartbeat), glance.name in self._marked, course)
+        return Look(glance, age(now - glance.heartbeat), glance.name in self._marked, course)
 
     def _say_state(self, shown: int) -> None:
         total = len(self._glances)

@@ -10,7 +10,8 @@ from textual.content import Content
 from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Button, Input, Label
 
-from cmbench.tui.text import content, plain
+from cmbench.text import plain
+from cmbench.tui.text import content
 
 NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]*"  # an input shows what is pasted into it as it is
 

@@ -7,16 +7,17 @@ from numpy.typing import ArrayLike
 from rich.style import Style
 from textual.color import Color
 
+from cmbench.rundir.columns import Floats
+from cmbench.text import plain
 from cmbench.tui import canvas
-from cmbench.tui.canvas import Floats, Mask
-from cmbench.tui.chart_lines import LINES, Line
-from cmbench.tui.scales import limits, number, ticks
-from cmbench.tui.smoothing import average, width_in_rows
-from cmbench.tui.text import plain
 from cmbench.tui.widgets import chart_bands
 from cmbench.tui.widgets.chart_keys import LABEL
 from cmbench.tui.widgets.chart_mouse import ChartMouse
 from cmbench.tui.widgets.grid import Grid
+from cmbench.views.axes import limits, ticks
+from cmbench.views.lines import LINES, Line, Mask
+from cmbench.views.smoothing import average, width_in_rows
+from cmbench.words.numbers import number
 
 _FEW = 4  # columns a point, from which on each point gets a sign
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cmbench.tui.canvas import Floats, Mask
-from cmbench.tui.chart_lines import Band
-from cmbench.tui.scales import Scale
+from cmbench.rundir.columns import Floats
+from cmbench.views.axes import Scale
+from cmbench.views.lines import Band, Mask
 
 GAP, PLAIN_GAP = "·", ":"
 SHADE, PLAIN_SHADE = "\N{LIGHT SHADE}", "="

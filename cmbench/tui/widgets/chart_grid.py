@@ -7,13 +7,13 @@ from textual.containers import Grid
 
 from cmbench.measures import sampler_steps
 from cmbench.quantities import title_of
-from cmbench.tui.axes import OF_RUNS
-from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
-from cmbench.tui.report import scale_of
-from cmbench.tui.scales import Scale, number
 from cmbench.tui.widgets.chart import Chart
+from cmbench.views.axes import OF_RUNS, Scale
+from cmbench.views.lines import Band, Line, Mark
+from cmbench.views.report import scale_of
+from cmbench.words.numbers import number
 
 _WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
 _COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least

@@ -6,12 +6,12 @@ import numpy as np
 from textual.binding import Binding
 from textual.message import Message
 
-from cmbench.tui.axes import Ticks
-from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
-from cmbench.tui.scales import KINDS, Scale, grown, number
-from cmbench.tui.smoothing import SMOOTHINGS, USUAL
+from cmbench.rundir.columns import Floats
 from cmbench.tui.widgets.grid import GridWidget
+from cmbench.views.axes import KINDS, Scale, Ticks, grown
+from cmbench.views.lines import SIGNS, Band, Line, Mark
+from cmbench.views.smoothing import SMOOTHINGS, USUAL
+from cmbench.words.numbers import number
 
 LABEL = 7  # characters of a number on the vertical axis
 _CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows

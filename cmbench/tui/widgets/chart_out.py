@@ -7,10 +7,10 @@ from pathlib import Path
 from textual import work
 
 from cmbench.errors import UsageError
-from cmbench.tui import chart_file
+from cmbench.text import plain
 from cmbench.tui.screens.confirm import Ask
-from cmbench.tui.text import plain
 from cmbench.tui.widgets.chart_keys import ChartKeys
+from cmbench.views import chart_file
 
 
 class ChartOut(ChartKeys):
