@@ -49,8 +49,12 @@ def laid_out(
     table = Table(box=None, pad_edge=False, header_style=header_style, show_header=any(headers))
     for i, header in enumerate(headers):
         right = is_numeric([row[i] for row in rows])
-        no_wrap = width is None or i == 0
-        table.add_column(Text(header), justify="right" if right else "left", overflow="fold", no_wrap=no_wrap)
+        table.add_column(
+            Text(header),
+            justify="right" if right else "left",
+            overflow="ellipsis" if width is None else "fold",
+            no_wrap=width is None or i == 0,
+        )
     if rows and (width is None or _cells_stay_whole(headers, rows, width)):
         # A column becomes one cell of many lines, for a fifth of the time.
         rows = [["\n".join(cells) for cells in zip(*rows, strict=True)]]
