@@ -1,6 +1,7 @@
 """Rows of a run directory as lines of text."""
 
 from collections.abc import Callable
+from pathlib import PurePath
 
 from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.fields import number_of
@@ -30,7 +31,7 @@ def metrics_line(row: Row, of: int, batch_size: int) -> str:
 
 
 def event_line(row: Row) -> str:
-    """One row of the journal with its step, e.g. `step 1000  checkpoint checkpoints/00001000`; what is long is cut."""
+    """One row of the journal with its step, e.g. `step 1000  checkpoint 00001000`; what is long is cut."""
     return brief(f"step {row.get('step', '?')}  {said(row)}")
 
 
@@ -61,7 +62,7 @@ def _request(row: Row) -> str:
     again = " again" if row.get("replayed") else ""
     files = "".join(f" {name}" for name in row.get("files", []))
     settings = " ".join(f"{key}={value}" for key, value in (row.get("settings") or {}).items())
-    return f"request {row['action']}{again}: {row['result']}{files}" + (f" ({settings})" if settings else "")
+    return f"{row['action']}{again}: {row['result']}{files}" + (f" ({settings})" if settings else "")
 
 
 def _resumed(row: Row) -> str:
@@ -90,8 +91,8 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "data": lambda row: f"data: {row['text']}",
     "initialised": _initialised,
     "resumed": _resumed,
-    "checkpoint": lambda row: f"checkpoint {row['folder']}{' (best)' if row.get('best') else ''}",
-    "snapshot": lambda row: "snapshot " + ", ".join(f"snapshots/{name}" for name in row["files"]),
+    "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
+    "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
     "request": _request,
     "diverged": lambda row: f"diverged: the {row['what']} of the next step is not finite",
     "stopped": lambda row: f"stopped ({row['reason']}) with{'out' if row.get('saved') is False else ''} a checkpoint",

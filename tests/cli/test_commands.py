@@ -387,7 +387,7 @@ def test_resume_from_a_chosen_checkpoint(cmbench, home, trained):
     assert outcome.code == 0
     assert "step 10  resumed after step 10 by choice; " in outcome.out
     assert "checkpoints 12 kept in checkpoints/abandoned" in outcome.out
-    assert "step 10  request set: done (optimizer.lr=0.001)" in outcome.out
+    assert "step 10  set: done (optimizer.lr=0.001)" in outcome.out
     assert answer(cmbench("show", trained.name, "--json"))["settings"] == {"optimizer.lr": 0.001}
 
 
@@ -503,7 +503,7 @@ def test_without_a_terminal_watch_is_a_card(cmbench, home, rows, monkeypatch):
     assert all(cell_len(line) <= 80 and line.isprintable() for line in lines)
     assert lines[0].startswith("␛[2J[red]x␇ 北京long")
     assert any(line.split() == ["own", "2"] for line in lines)
-    assert "40 failed ␛[2J[red]x␇ 北京" in outcome.out
+    assert "40 failed: ␛[2J[red]x␇ 北京" in outcome.out
     plain = cmbench("watch", "--ascii").out
     assert plain.isascii()
     assert list(map(len, plain.splitlines())) == list(map(cell_len, lines))

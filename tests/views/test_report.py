@@ -136,9 +136,9 @@ def test_the_journal_in_words():
     lines = ["".join(parts[1:]) for parts in [[part for part, _ in row] for row in report.journal(rows)]]
     assert lines == [
         "3 warning: odd",
-        "4 checkpoint checkpoints/00000004 (best)",
-        "5 request set: done (lr=0.1)",
-        "5 request pause: refused: no",
+        "4 checkpoint 00000004 (best)",
+        "5 set: done (lr=0.1)",
+        "5 pause: refused: no",
         "6 diverged: the loss of the next step is not finite",
         "? failed: None",
         "? ?",
