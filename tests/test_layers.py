@@ -1,6 +1,7 @@
 """Who may import whom: the arrows of the design, on the import graph and on what is loaded."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,10 @@ LAYERS = [
     "comparison",
     "tables",
     "steering",
+    "settings",
+    "words",
+    "views",
+    "tui",
     "cli",
 ]
 MAY_IMPORT = {
@@ -71,9 +76,12 @@ MAY_IMPORT = {
     },
     "cli": {
         *("equations", "networks", "objectives", "data", "pictures", "evaluation", "engine"),
-        *("rundir", "recipe", "comparison", "steering", "consent", "tui", "lab"),
+        *("rundir", "recipe", "comparison", "steering", "consent", "settings", "words", "views", "tui", "lab"),
     },
-    "tui": {"rundir", "recipe", "comparison", "steering"},
+    "settings": set(),
+    "words": {"rundir", "recipe", "comparison"},
+    "views": {"rundir", "recipe", "comparison", "words"},
+    "tui": {"rundir", "recipe", "comparison", "steering", "settings", "words", "views"},
     "lab": {"equations", "networks", "layers", "model", "contracts", "anatomy", "objectives"},
     "errors": set(),
     "measures": set(),
@@ -86,6 +94,9 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 TORCHLESS = {"rundir", "recipe", "comparison", "tables", "steering", "consent", "reach", "trusted"}
+TORCHLESS |= {"settings", "words", "views"}
+READ_BY_VIEWS = {"config", "measures", "quantities", "errors", "regular", "text"}
+OPENS_THE_DASHBOARD = PACKAGE / "cli" / "_dashboard.py"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -129,35 +140,25 @@ def test_nobody_imports_the_command_line():
     assert [str(path.relative_to(PACKAGE)) for path in importers] == ["__main__.py"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        p
-        for p in FILES
-        if layer_of(p)
-        in (
-            "rundir",
-            "recipe",
-            "comparison",
-            "tables",
-            "steering",
-            "tui",
-            "config",
-            "measures",
-            "errors",
-            "regular",
-            "consent",
-            "reach",
-            "trusted",
-        )
-    ],
-)
+@pytest.mark.parametrize("path", [p for p in FILES if layer_of(p) in {*TORCHLESS, *READ_BY_VIEWS, "tui"}])
 def test_views_know_no_torch(path):
     heavy = {"torch", "torchvision", "safetensors.torch", "sklearn", "scipy", "cmbench.randomness"}
     found = {name for name in imported_names(path) if name in heavy or name.split(".")[0] in heavy}
     if path == PACKAGE / "comparison" / "interval.py":  # loaded where seeds are compared, and not before
         found = {name for name in found if not name.startswith("scipy.stats")}
     assert found == set()
+
+
+def test_the_dashboard_alone_is_made_of_textual():
+    """What prints plain text starts fast, and works where no dashboard can be shown."""
+    found = {
+        str(path.relative_to(PACKAGE)): sorted(names)
+        for path in FILES
+        if layer_of(path) != "tui" and path != OPENS_THE_DASHBOARD
+        for names in [{name for name in imported_names(path) if re.match(r"textual\b|cmbench\.tui\b", name)}]
+        if names
+    }
+    assert found == {}
 
 
 def test_nothing_reads_pickles():

@@ -14,8 +14,9 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.colours import DARK, line_colours, themes
+from cmbench.tui.colours import DARK, themes
 from cmbench.tui.kept import Kept
+from cmbench.views.lines import line_colours
 
 SIZES = [(160, 45), (80, 24)]
 

@@ -14,7 +14,7 @@ from cmbench.text import brief, plain
 if TYPE_CHECKING:
     from cmbench.engine.recorder import Record
     from cmbench.engine.runner import Runner
-    from cmbench.tui.settings import Alert
+    from cmbench.settings import Alert
 
 SECONDS = 10.0  # that a command or an address may take
 _ENDS = ("finished", "stopped", "failed")

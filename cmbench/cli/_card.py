@@ -8,10 +8,11 @@ from cmbench import quantities
 from cmbench.cli import _plots, _screen
 from cmbench.measures import quality_keys
 from cmbench.rundir.layout import RunDir
-from cmbench.tui import report
-from cmbench.tui.scales import number
-from cmbench.tui.text import ascii_alone, plain
-from cmbench.tui.view import RunView
+from cmbench.text import plain
+from cmbench.views import report
+from cmbench.views.run import RunView
+from cmbench.words.numbers import number
+from cmbench.words.signs import ascii_alone
 
 WIDTH = 80
 _HEIGHT = 9

@@ -13,8 +13,8 @@ from cmbench.rundir.launch import Start
 from cmbench.rundir.layout import RunDir
 
 if TYPE_CHECKING:
+    from cmbench.settings import Settings
     from cmbench.tui.app import CmbenchApp
-    from cmbench.tui.settings import Settings
 
 
 def can_be_shown() -> bool:
@@ -43,7 +43,7 @@ def settings() -> "Settings":
     if os.environ.get("SSH_CONNECTION"):  # 256 colours take half the bytes of all of them
         os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "256")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # Textual reads both when it is imported
-    from cmbench.tui import settings as preferences
+    from cmbench import settings as preferences
 
     given = preferences.load()
     if given.theme or given.keys:  # their names are known once every screen is imported

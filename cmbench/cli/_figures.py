@@ -9,13 +9,13 @@ from typing import Any
 
 from cmbench import regular
 from cmbench.cli import _screen
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.errors import UsageError
 from cmbench.measures import MEASURES, OF_SAMPLES, Floor
 from cmbench.rundir import evaluations, floors
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.signs import four_digits
+from cmbench.words.numbers import four_digits
 
 _CLASSES = 100  # rows of classes in a table; JSON has all
 _LARGEST = 1 << 30  # bytes of a classifier, which is small
@@ -178,7 +178,10 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     if subject.others:
         _screen.line(f"measured against data that it was not trained on: {subject.others}")
-    rows = [(named(f), f["steps"] or "-", value(f), cell(f["spread"]), _floor(f), f["better"] or "-") for f in figures]
+    rows = [
+        (named(f), f["steps"] or "-", value(f), four_digits(f["spread"]), _floor(f), f["better"] or "-")
+        for f in figures
+    ]
     if rows:
         table(["metric", "steps", "value", "spread", "floor", "better"], rows)
     _show_classes(figures)
@@ -203,7 +206,7 @@ def _show_classes(figures: Sequence[dict[str, Any]]) -> None:
 def _of_class(figure: dict[str, Any], i: int) -> str:
     """Return a class's figure beside its floor."""
     own = figure["classes"][i]
-    beside = "" if own["floor"] is None else f" (floor {cell(own['floor'])} ± {own['floor_spread'] or 0:.1g})"
+    beside = "" if own["floor"] is None else f" (floor {four_digits(own['floor'])} ± {own['floor_spread'] or 0:.1g})"
     return value({**own, "better": figure["better"]}) + beside
 
 
@@ -220,7 +223,7 @@ def levels(figure: dict[str, Any]) -> str:
 
 def value(figure: dict[str, Any]) -> str:
     """Return a figure as text, with a sign where it is within its floor."""
-    return floors.marked(cell(figure["value"]), is_within(figure))
+    return floors.marked(four_digits(figure["value"]), is_within(figure))
 
 
 def is_within(figure: dict[str, Any]) -> bool:
@@ -256,11 +259,6 @@ def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:
         return ""
     parts = "; ".join(f"{n:,} for {', '.join(names)}" for n, names in fewer.items())
     return f"floor: drawn from all real samples that there are, {parts}; sets of {subject.n:,} repeat them"
-
-
-def cell(value: float | None) -> str:
-    """Return a figure as text; there may be none."""
-    return "none" if value is None else four_digits(value)
 
 
 def floor_text(figure: dict[str, Any], number: Callable[[float], str] = four_digits) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from cmbench.cli import _plots, _screen
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.lab import Chart, Claim, Finding, Measure
 
 _MARKERS = ("o", "x", "+", "*", "#", "@")

@@ -11,7 +11,6 @@ import typer
 
 from cmbench import recipe
 from cmbench.cli import _screen
-from cmbench.cli._lines import Stamps, event_line, metrics_line
 from cmbench.errors import STOPPED, DivergedError
 from cmbench.rundir import control, status
 from cmbench.rundir.fields import number_of
@@ -19,6 +18,8 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, last_segment
 from cmbench.rundir.segments import newest
 from cmbench.rundir.select import address
+from cmbench.words.journal import event_line, metrics_line
+from cmbench.words.times import Stamps
 
 _POLL = 0.5  # seconds
 _EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}
@@ -29,9 +30,9 @@ def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
     train, stamps = recipe.load(run.recipe).train, Stamps()
     for row in rows(run, past):
         if "kind" in row:
-            yield stamps.of(row, event_line(row))
+            yield stamps.of(row.get("time"), event_line(row))
         elif "step" in row:
-            yield stamps.of(row, metrics_line(row, train.steps, train.batch_size))
+            yield stamps.of(row.get("time"), metrics_line(row, train.steps, train.batch_size))
 
 
 def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:

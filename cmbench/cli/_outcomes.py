@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.cli import _screen
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.cli._variants import ENDED, Task
 from cmbench.rundir import figures, floors, status
 from cmbench.rundir.files import name_nonfinite, read_json
 from cmbench.rundir.log import Row
 from cmbench.rundir.segments import newest
-from cmbench.tui.signs import four_digits
+from cmbench.words.numbers import four_digits
 
 
 def in_words(task: Task) -> str:
@@ -91,15 +91,9 @@ def _cells(row: dict[str, Any], shown: dict[str, str], known: floors.Floors) -> 
         row["variant"],
         ", ".join(str(run["seed"]) for run in row["runs"] if run["state"] in ENDED) or "-",
         *(
-            floors.marked(_spread(row[key], row[f"{key}_std"]), floors.is_within(known, metric, row[key]))
+            floors.marked(four_digits(row[key], row[f"{key}_std"]), floors.is_within(known, metric, row[key]))
             for key, metric in shown.items()
         ),
-        _spread(row["largest_tangent_norm"], None),
+        four_digits(row["largest_tangent_norm"]),
         f"{row['diverged']} of {row['of']}",
     ]
-
-
-def _spread(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return "-"
-    return four_digits(mean) if deviation is None else f"{four_digits(mean)} ± {deviation:.2g}"

@@ -11,11 +11,12 @@ from cmbench.measures import Floor
 from cmbench.quantities import SCHEDULES
 from cmbench.rundir import floors
 from cmbench.rundir.columns import Column, Floats
-from cmbench.tui.chart_file import drawable, plain_ticks, saved
-from cmbench.tui.colours import line_colours
-from cmbench.tui.scales import Scale, number
-from cmbench.tui.smoothing import USUAL, average, width_in_rows
-from cmbench.tui.text import short
+from cmbench.views.axes import Scale, usual
+from cmbench.views.chart_file import drawable, plain_ticks, saved
+from cmbench.views.lines import line_colours
+from cmbench.views.smoothing import USUAL, average, width_in_rows
+from cmbench.words.numbers import number
+from cmbench.words.signs import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +150,6 @@ def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
     """Put a title and axes around values."""
     axes.set_title(drawable(title), loc="left", fontsize=9)
     axes.set_xlabel(x)
-    finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and np.quantile(finite, 0.98) > _WIDE * np.quantile(finite, 0.02):
+    if usual(values) == "log":
         axes.set_yscale("log")
         plain_ticks(axes.yaxis)

@@ -9,7 +9,7 @@ from cmbench.comparison.compare import Comparison
 from cmbench.comparison.readings import AXES
 from cmbench.recipe import MISSING
 from cmbench.rundir import floors
-from cmbench.tui.chart_file import safe
+from cmbench.views.chart_file import safe
 
 HEADERS = ("section", "name", "figure", "letter", "run", "value")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cmbench.cli._report_charts import svg
 from cmbench.comparison.compare import Comparison, PictureRow
 from cmbench.rundir.files import read
-from cmbench.tui.comparison_tables import figures, overview
+from cmbench.words.comparison import figures, overview
 
 _TEMPLATE = Path(__file__).with_name("_report.html")
 _PNG = b"\x89PNG\r\n\x1a\n"

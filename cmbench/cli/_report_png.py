@@ -10,7 +10,8 @@ from rich.console import Console
 from cmbench.cli import _report_charts
 from cmbench.comparison.compare import Comparison, PictureRow
 from cmbench.rundir.files import read
-from cmbench.tui.comparison_tables import drawn, figures, overview
+from cmbench.words.comparison import figures, overview
+from cmbench.words.tables import drawn
 
 _MARGIN, _SIZE = 16, 13  # pixels: around each part, of a letter
 _WIDEST = 400  # characters of a line

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from cmbench.cli import _plots, _screen
 from cmbench.cli._plots import Series
-from cmbench.cli._tables import table
-from cmbench.tui.signs import four_digits
+from cmbench.cli._screen import table
+from cmbench.words.numbers import four_digits, number
 
 if TYPE_CHECKING:
     from cmbench.engine.schedules import OverNoise, Schedules
@@ -71,12 +71,8 @@ def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
     _screen.text(f"\n{name} over the {'share of the run' if shared else 'steps'}: {'; '.join(ends)}")
     quarters = [i / 4 for i in range(5)]
     _screen.show(
-        _plots.chart(curves, {q * total: f"{q:.0%}" if shared else _short(round(q * total)) for q in quarters}, 10)
+        _plots.chart(curves, {q * total: f"{q:.0%}" if shared else number(round(q * total)) for q in quarters}, 10)
     )
-
-
-def _short(step: int) -> str:
-    return f"{step / 1000:g}k" if step >= 10_000 else str(step)
 
 
 def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:

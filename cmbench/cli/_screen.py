@@ -1,17 +1,19 @@
 """The one way out: what the command line prints leaves through here, as text that no terminal obeys.
 
-Commands print by `line`, `text`, `data` and `show`. What others write to sys.stdout and sys.stderr, such as usage
-errors, warnings and tracebacks, passes the gate that stands in their place. Colours and cursor movements come from Rich
-alone, by a console whose texts are made harmless; the dashboard has the terminal to itself.
+Commands print by `line`, `text`, `data`, `table` and `show`. What others write to sys.stdout and sys.stderr, such as
+usage errors, warnings and tracebacks, passes the gate that stands in their place. Colours and cursor movements come
+from Rich alone, by a console whose texts are made harmless; the dashboard has the terminal to itself.
 """
 
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -19,7 +21,9 @@ from rich.text import Text
 from cmbench.errors import CmbenchError
 from cmbench.rundir.files import to_json
 from cmbench.text import brief, json_escaped, plain, plain_lines
+from cmbench.words import tables
 
+_MANY = 100  # rows of a table, from which on it matters what one takes
 _READER_LEFT = 141  # what a shell makes of SIGPIPE
 
 
@@ -175,6 +179,30 @@ def data(value: Any, indent: bool = False) -> None:
 def show(renderable: RenderableType) -> None:
     """Print what Rich draws, lines as long as they are."""
     console().print(renderable, soft_wrap=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int = 0) -> None:
+    """Print rows under headers; columns whose cells look like numbers stand to the right.
+
+    Where a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
+    A file or another program gets every row whole, on one line.
+    """
+    own = console()
+    headers, texts = [plain(header) for header in headers], [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headers, *texts, strict=True)]
+    if not is_terminal():
+        own.width = max(own.width, tables.width_of(widths))
+    while spare and tables.width_of(widths) > own.width:
+        spare, widths = spare - 1, widths[:-1]
+    headers, texts = headers[: len(widths)], [row[: len(widths)] for row in texts]
+    if len(texts) > _MANY and tables.width_of(widths) <= own.width and all(map(str.isprintable, chain(*texts))):
+        right = [tables.is_numeric(column) for column in zip(*texts, strict=True)]
+        head, *lines = tables.in_lines([list(headers), *texts], widths, right)
+        if any(headers):
+            own.print(Text(head, style="bold", no_wrap=True))
+        text("\n".join(lines))
+        return
+    own.print(tables.laid_out(headers, texts, width=own.width))
 
 
 def complain(message: object) -> None:

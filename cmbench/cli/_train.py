@@ -8,13 +8,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
-from cmbench.cli._lines import Stamps, event_line, metrics_line
 from cmbench.errors import DivergedError, StoppedError, writing_on
 from cmbench.rundir import launch, status
 from cmbench.rundir.files import open_to_append, write_all
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.select import address
 from cmbench.text import brief, plain
+from cmbench.words.journal import event_line, metrics_line
+from cmbench.words.times import Stamps
 
 if TYPE_CHECKING:
     from cmbench.engine.recorder import Record
@@ -66,7 +67,7 @@ def _has_terminal() -> bool:
 
 
 def _in_this_process(make: "Callable[[], Runner]") -> int:
-    from cmbench.tui import settings
+    from cmbench import settings
 
     heard, wanted = _heard_meanwhile(), settings.load().alert
     runner = make()
@@ -102,7 +103,7 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
         try:
             for record in runner.records():
                 if line := _line(record, runner):
-                    say(stamps.of(record.row, line))
+                    say(stamps.of(record.row.get("time"), line))
                 alerts.take(record)
         except (DivergedError, LackError) as error:
             say(f"cmbench: {brief(error)}")

@@ -15,7 +15,7 @@ from cmbench import recipe as recipes
 from cmbench.cli import _outcomes, _screen, _variants
 from cmbench.cli._options import Json, Overrides, RecipeFile, RunsDir, Trust
 from cmbench.cli._processes import Accepted, Ended, Processes
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.cli._variants import Switch, Task
 from cmbench.errors import STOPPED, DivergedError, UsageError
 from cmbench.rundir.layout import RunDir

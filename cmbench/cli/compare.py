@@ -77,9 +77,7 @@ def compare(
     if json or csv == "-":
         _print_data(found, json)
     elif plain or not (html or png or csv or fail_if is not None):
-        from cmbench.cli import _report_plain
-
-        _report_plain.show(found, ascii_only)
+        _print_tables(found, ascii_only)
     for line in holding:
         _screen.line(line, err=True)
     return 1 if holding else 0
@@ -127,7 +125,7 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
     """Return a line for each run of which the condition holds."""
     from cmbench.comparison import compare as comparison
     from cmbench.comparison.expression import Condition
-    from cmbench.tui.text import plain
+    from cmbench.text import plain
 
     values = {member.letter: {name: column.last for name, column in member.columns.items()} for member in found.members}
     with naming("--fail-if"):
@@ -150,7 +148,7 @@ def _write(found: "Comparison", html: Path | None, png: Path | None, csv: Path |
     if not (html or png):
         return
     from cmbench.cli import _report_html, _report_png
-    from cmbench.tui import chart_file
+    from cmbench.views import chart_file
 
     chart_file.check("--html" if html else "--png")
     for option, path, encode in (("--html", html, _report_html.encoded), ("--png", png, _report_png.encoded)):
@@ -167,3 +165,15 @@ def _print_data(found: "Comparison", json: bool) -> None:
         from cmbench.cli import _report_csv
 
         _screen.text(_report_csv.encoded(found).rstrip("\n"))
+
+
+def _print_tables(found: "Comparison", ascii_only: bool) -> None:
+    from cmbench.words.comparison import report
+
+    for section in report(found, ascii_only):
+        _screen.line("")
+        _screen.line(section.title)
+        if section.rows:
+            _screen.table(section.headers, section.rows, section.spare)
+        else:
+            _screen.line(section.otherwise)

@@ -9,7 +9,7 @@ from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen, _terminal
 from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select

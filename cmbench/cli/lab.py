@@ -12,7 +12,7 @@ import typer
 from cmbench import lab as claims
 from cmbench.cli import _findings, _outputs, _screen
 from cmbench.cli._options import Json, Markdown
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.errors import UsageError, writing
 
 

@@ -6,13 +6,14 @@ from typing import Any
 from cmbench import recipe as recipes
 from cmbench.cli import _screen
 from cmbench.cli._options import Json, RunsDir
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.rundir import floors, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import Glance, glance
 from cmbench.rundir.select import all_runs, runs_folder
 from cmbench.text import cut
-from cmbench.tui.signs import age, four_digits
+from cmbench.words.numbers import four_digits
+from cmbench.words.times import age
 
 
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
@@ -47,7 +48,7 @@ def _cells(look: Glance) -> list[str]:
         look.name,
         look.state,
         f"{look.step}/{'?' if look.of is None else look.of}",
-        "-" if look.loss is None else four_digits(look.loss),
-        "-" if look.quality is None else floors.marked(four_digits(look.quality), look.is_within_floor),
+        four_digits(look.loss),
+        floors.marked(four_digits(look.quality), look.is_within_floor),
         age(time.time() - look.heartbeat),
     ]

@@ -9,7 +9,7 @@ from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen
 from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 from cmbench.errors import UsageError
 from cmbench.text import toml_escaped
 

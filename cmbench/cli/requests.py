@@ -9,13 +9,13 @@ import typer
 from cmbench import recipe as recipes
 from cmbench import steering
 from cmbench.cli import _screen
-from cmbench.cli._lines import event_line
 from cmbench.cli._options import Json, Run, RunsDir, Timeout
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.rundir import control, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.select import runs_folder, select
+from cmbench.words.journal import event_line
 
 _POLL = 0.1  # seconds
 

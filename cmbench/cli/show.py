@@ -4,8 +4,7 @@ import time
 from typing import Any
 
 from cmbench import recipe as recipes
-from cmbench.cli import _screen, _tables
-from cmbench.cli._lines import denoiser_differs
+from cmbench.cli import _screen
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.rundir import fingerprints, floors, places, settings, status
 from cmbench.rundir.fields import moment, number_list, number_of, table, text, whole
@@ -13,7 +12,9 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
-from cmbench.tui.signs import age, clock, date_and_clock, four_digits
+from cmbench.words.journal import denoiser_differs
+from cmbench.words.numbers import four_digits
+from cmbench.words.times import EXACT, age, date, duration
 
 _LISTED = 40  # classes on a line
 
@@ -42,7 +43,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
-    _tables.table(["", ""], facts)
+    _screen.table(["", ""], facts)
     known = floors.of_meta(meta)
     rows = [
         (
@@ -54,7 +55,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         for key, value in now.get("last", {}).items()
     ]
     if rows:
-        _tables.table(["metric", "last", "best", "floor"], rows)
+        _screen.table(["metric", "last", "best", "floor"], rows)
     if any(floors.is_within(known, key, value) for key, value in _figures(now)):
         _screen.line(floors.legend())
     _screen.text("\n" + toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip())
@@ -81,13 +82,13 @@ def _moment(value: object) -> str:
     if known is None:
         return "-"
     ago = age(time.time() - known)
-    return f"{' '.join(date_and_clock(known))} ({ago if ago == 'now' else f'{ago} ago'})"
+    return f"{date(known)} ({ago if ago == 'now' else f'{ago} ago'})"
 
 
 def _trained(now: dict[str, Any]) -> str:
     """Return how long the run has trained, pauses and gaps between its segments left out."""
     seconds = moment(now.get("train_s"))
-    return "-" if seconds is None else clock(seconds)
+    return "-" if seconds is None else duration(seconds, EXACT)
 
 
 def _data(about: dict[str, Any]) -> str:
@@ -152,7 +153,3 @@ def _marked(value: float, known: floors.Floors, key: str) -> str:
 def _figures(now: dict[str, Any]) -> list[tuple[str, float]]:
     """Return the last and the best of all metrics."""
     return [*now.get("last", {}).items(), *((key, best["value"]) for key, best in now.get("best", {}).items())]
-
-
-def _floor(known: floors.Floors, key: str) -> str:
-    return floors.in_words(floors.of_row(known, key), four_digits)

@@ -20,13 +20,14 @@ from textual.screen import Screen
 
 from cmbench.rundir.launch import RefusedError, Start
 from cmbench.rundir.layout import RunDir
+from cmbench.settings import Settings
 from cmbench.tui import palette
-from cmbench.tui.colours import ANSI, DARK, line_colours, themes
+from cmbench.tui.colours import ANSI, DARK, themes
 from cmbench.tui.kept import Kept
 from cmbench.tui.output import Ascii, lean
 from cmbench.tui.screens.base import CanStepBack, close_help
-from cmbench.tui.settings import Settings
 from cmbench.tui.traffic import Traffic
+from cmbench.views.lines import line_colours
 
 if TYPE_CHECKING:
     from cmbench.tui.screens.runs import RunsScreen

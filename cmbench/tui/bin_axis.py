@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbench.tui.scales import Scale, number, ticks
+from cmbench.views.axes import Scale, ticks
+from cmbench.words.numbers import number
 
 ROOM = 9  # columns for a label and what keeps it apart from the next
 _PARTS = 128  # of a part of the axis that is zoomed into

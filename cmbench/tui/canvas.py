@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], np.uint16)
-DASHES = {"solid": (1,), "dashed": (1, 1, 1, 0, 0), "dotted": (1, 0)}
+from cmbench.rundir.columns import Floats
+from cmbench.views.lines import DASHES, Mask
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], np.uint16)
 
 
 @dataclass(frozen=True)

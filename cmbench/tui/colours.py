@@ -1,4 +1,4 @@
-"""Colours: themes, line colours that the colour-blind tell apart, and maps from numbers to colours."""
+"""Colours: themes, and maps from numbers to colours. Those of lines are with the lines."""
 
 from functools import cache
 
@@ -6,13 +6,9 @@ from rich.style import Style
 from textual.color import Color, Gradient
 from textual.theme import BUILTIN_THEMES, Theme
 
-LEVELS = 24  # shades of a map: more would only cost bytes
+from cmbench.views.lines import line_colours
 
-# Okabe & Ito, "Color universal design" (2008). On white their yellow and sky blue fade, and darkened they are too near
-# to others: the light set was found by search from them, so that any two stay apart for the colour-blind.
-_ON_DARK = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#bbbbbb")
-_ON_LIGHT = ("#046dab", "#d1560e", "#148e61", "#ac1277", "#93773b", "#60001c", "#6c8ab0", "#52304a")
-_ANSI = ("blue", "yellow", "green", "magenta", "cyan", "red", "bright_blue", "white")
+LEVELS = 24  # shades of a map: more would only cost bytes
 
 # The ends and middles of viridis and cividis (van der Walt & Smith 2015; Nuñez et al. 2018) and of ColorBrewer's RdBu.
 _SEQUENTIAL = {
@@ -42,13 +38,6 @@ def themes() -> list[Theme]:
         dark=True,
     )
     return [_with_lines(theme) for theme in (*BUILTIN_THEMES.values(), own)]
-
-
-def line_colours(theme: str, dark: bool) -> dict[str, str]:
-    """Return the variables $line-0 to $line-7 of a theme."""
-    named = tuple(f"ansi_{name}" for name in _ANSI)
-    colours = named if theme.startswith("ansi") else _ON_DARK if dark else _ON_LIGHT
-    return {f"line-{i}": colour for i, colour in enumerate(colours)}
 
 
 def _with_lines(theme: Theme) -> Theme:

@@ -12,8 +12,8 @@ from cmbench.comparison.filter import parse
 from cmbench.config import Config, Strings
 from cmbench.errors import UsageError
 from cmbench.rundir.files import from_json, to_json, write_atomically
-from cmbench.tui.axes import OF_RUNS
-from cmbench.tui.smoothing import SMOOTHINGS, USUAL
+from cmbench.views.axes import OF_RUNS
+from cmbench.views.smoothing import SMOOTHINGS, USUAL
 
 _LARGEST = 1 << 16  # bytes of the file
 

@@ -18,7 +18,7 @@ from textual.color import Color
 from textual.filter import LineFilter
 from textual.strip import Strip
 
-from cmbench.tui.text import ascii_alone
+from cmbench.words.signs import ascii_alone
 
 _SYSTEMS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 _DEFAULT = ("39", "49")  # the terminal's own colours

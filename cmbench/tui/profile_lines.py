@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmbench import quantities
-from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import Scale, number
-from cmbench.tui.view import RunView
+from cmbench.rundir.columns import Floats
+from cmbench.views.axes import Scale
+from cmbench.views.lines import Line
+from cmbench.views.run import RunView
+from cmbench.words.numbers import number
 
 Look = tuple[int, str, str]  # colour, dashes and label of a run
 

@@ -1,10 +1,12 @@
-"""What the machine does: the GPUs by NVML where there are some, else processors and memory."""
+"""What the machine does, and in words: the GPUs by NVML where there are some, else processors and memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psutil
+
+from cmbench.views.report import Row
 
 T = TypeVar("T")
 
@@ -72,3 +74,46 @@ class System:
             return question(*arguments)
         except self._nvml.NVMLError:
             return None
+
+
+def load_line(loads: Sequence[Load]) -> str:
+    """Return use and memory in a few words, the GPUs taken together, for screens without room for `system`."""
+    gpus = [load for load in loads if load.name.startswith("GPU")]
+    name = "GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
+    others = [_in_words(load.name, [load]) for load in loads if load not in gpus]
+    return "  ".join([*([_in_words(name, gpus)] if gpus else []), *others])
+
+
+def _in_words(name: str, loads: Sequence[Load]) -> str:
+    used = [load.used for load in loads if load.used is not None]
+    taken = [load.memory for load in loads if load.memory is not None]
+    text = f"{name} {sum(used) / len(used):.0%}" if used else name
+    return f"{text} {_gib(sum(taken), sum(load.memory_total for load in loads))}" if taken else text
+
+
+def _gib(taken: int, total: int) -> str:
+    return f"{taken / 2**30:.0f}/{total / 2**30:.0f} GiB"
+
+
+def load_rows(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
+    """Return a bar of use and a bar of memory for each device, as far as it tells."""
+    rows: list[Row] = []
+    for load in loads:
+        name = (f"{load.name:<6}", "strong")
+        if load.used is None:
+            rows.append([name, (" use not known", "muted")])
+        else:
+            rows.append([name, *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
+        if load.memory is not None:
+            share = load.memory / max(1, load.memory_total)
+            taken = _gib(load.memory, load.memory_total)
+            rows.append([("memory", "muted"), *_bar(share, ascii_only), (f" {taken}", "")])
+        if load.more:
+            rows.append([("       " + load.more, "muted")])
+    return rows
+
+
+def _bar(share: float, ascii_only: bool, width: int = 12) -> Row:
+    full = round(min(max(share, 0.0), 1.0) * width)
+    used, free = ("#", ".") if ascii_only else ("━", "─")
+    return [(" " + used * full, "good"), (free * (width - full), "muted")]

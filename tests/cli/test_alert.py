@@ -9,7 +9,7 @@ from cmbench.cli import _alert
 from cmbench.engine import machine
 from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
-from cmbench.tui.view import RunView
+from cmbench.views.run import RunView
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.overview import glance
 from cmbench.rundir.snapshots import AlbumReader
-from cmbench.tui import report
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.run_preview import preview
+from cmbench.views import report
+from cmbench.views.run import RunView
 
 ODD = [None, True, -1, 0, 2**63 - 1, 2**64 - 1, 1e308, -1e308, 0.5, "", "²", "\u202e[b]\x1b[31m", "x" * 500, [], {}]
 VALUES = st.one_of(

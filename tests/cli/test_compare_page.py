@@ -13,7 +13,7 @@ from cmbench.cli import _report_charts
 from cmbench.comparison.compare import compare
 from cmbench.rundir import annotations
 from cmbench.rundir.layout import RunDir
-from cmbench.tui.smoothing import USUAL, average
+from cmbench.views.smoothing import USUAL, average
 
 HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)> $\\frac{$ \x1b[0m"
 VOID = {"meta", "img", "br", "hr", "link", "input"}

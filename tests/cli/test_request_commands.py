@@ -31,14 +31,14 @@ def test_a_run_is_paused_asked_for_things_and_goes_on(cmbench, live):
     run = live.run
     paused = cmbench("pause", run.name)
     step = live.trainer.state.step
-    assert paused == (0, f"{run.name}: step {step}  request pause: done\n", "")
+    assert paused == (0, f"{run.name}: step {step}  pause: done\n", "")
     assert status.read(run)["state"] == "paused"
     assert "paused" in cmbench("ls").out
     assert cmbench("resume", run.name).err == f"cmbench: {run.name}: is paused (cmbench continue {run.name})\n"
 
     given = cmbench("set", run.name, "optimizer.lr=1e-4", "ema.lengths=[0.8,0.7]")
     assert (given.code, given.err) == (0, "")
-    assert given.out == (f"{run.name}: step {step}  request set optimizer.lr=0.0001 ema.lengths=[0.8, 0.7]: done\n")
+    assert given.out == (f"{run.name}: step {step}  set: done (optimizer.lr=0.0001 ema.lengths=[0.8, 0.7])\n")
     assert live.trainer.recipe.optimizer.lr == 1e-4
     assert f"checkpoints/{step:08d}\n" in cmbench("checkpoint", run.name).out
     assert checkpoint.averages(run, step) == ["0.8", "0.7"]
@@ -91,5 +91,5 @@ def test_a_resumed_run_takes_changes(cmbench, home, put_back):
     list(made.records())
     resumed = cmbench("resume", made.run.name, "--set", "optimizer.lr=0.5", "--set", "log.every=12", "--plain")
     assert resumed.code == 0
-    assert "request set optimizer.lr=0.5 log.every=12: done" in resumed.out
+    assert "set: done (optimizer.lr=0.5 log.every=12)" in resumed.out
     assert [row["lr"] for row in read_rows(made.run.metrics) if "lr" in row] == [0.5]

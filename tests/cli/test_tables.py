@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cmbench.cli import _screen
-from cmbench.cli._tables import table
+from cmbench.cli._screen import table
 
 WORDS = ["", "-", "1", "2.5", "+2.04e+08", "[b] 漢字", " y ", "a word", "at 256000000 images", "longer-than-others"]
 

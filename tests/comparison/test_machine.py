@@ -11,7 +11,7 @@ from compared_runs import CREATED, compared_run, losses, write_rows
 
 from cmbench.comparison.compare import compare
 from cmbench.errors import UsageError
-from cmbench.tui.comparison_tables import report
+from cmbench.words.comparison import report
 
 NONE = "no machine history in this run"
 

@@ -27,8 +27,8 @@ from cmbench.rundir.log import Tail
 from cmbench.rundir.losses import course
 from cmbench.rundir.segments import newest
 from cmbench.tui.screens.recipe import read_toml
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.drawing import load
+from cmbench.views.run import RunView
 
 
 def test_the_new_content_replaces_the_old_and_nothing_else_is_left(tmp_path):

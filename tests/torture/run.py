@@ -54,9 +54,10 @@ def preload(chosen: list[Attack]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from cmbench.cli import _card, _report_json, _report_plain  # noqa: F401
+    from cmbench.cli import _card, _report_json  # noqa: F401
     from cmbench.comparison import compare  # noqa: F401
     from cmbench.engine import build, evaluate, judge, runner, sample, weights  # noqa: F401
+    from cmbench.words import comparison  # noqa: F401
 
     for folder in ("data", "networks", "objectives", "evaluation"):
         for path in (Path(__file__).parents[2] / "cmbench" / folder).glob("*.py"):

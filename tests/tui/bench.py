@@ -8,9 +8,9 @@ from textual.pilot import Pilot
 
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
+from cmbench.settings import Settings
 from cmbench.tui.app import CmbenchApp
 from cmbench.tui.screens.base import ReadingScreen
-from cmbench.tui.settings import Settings
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.grid import GridWidget
 

@@ -13,9 +13,9 @@ from textual.widget import Widget
 from tui_host import SIZES, until
 
 import cmbench.tui
+from cmbench import settings as preferences
 from cmbench.cli import _dashboard
 from cmbench.errors import UsageError
-from cmbench.tui import settings as preferences
 from cmbench.tui.app import CmbenchApp
 from cmbench.tui.keys import actions
 from cmbench.tui.screens.compare import CompareScreen

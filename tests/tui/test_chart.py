@@ -5,11 +5,11 @@ import pytest
 from textual import events
 from tui_host import alone, colours_at, painted, picture
 
-from cmbench.tui.chart_lines import Band, Line, Mark
-from cmbench.tui.scales import Scale
-from cmbench.tui.smoothing import SMOOTHINGS
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_window import Smoothing, XAxis
+from cmbench.views.axes import Scale
+from cmbench.views.lines import Band, Line, Mark
+from cmbench.views.smoothing import SMOOTHINGS
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 60, 16

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import Scale
-from cmbench.tui.smoothing import SMOOTHINGS, USUAL
 from cmbench.tui.widgets.chart_window import Smoothing, Window, XAxis
+from cmbench.views.axes import Scale
+from cmbench.views.lines import Line
+from cmbench.views.smoothing import SMOOTHINGS, USUAL
 
 RNG = np.random.default_rng(0)
 

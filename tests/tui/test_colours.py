@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from textual.color import Color
 
-from cmbench.tui.colours import COLOUR_BLIND, DARK, LEVELS, LIGHT, line_colours, shade_characters, shades, themes
+from cmbench.tui.colours import COLOUR_BLIND, DARK, LEVELS, LIGHT, shade_characters, shades, themes
+from cmbench.views.lines import line_colours
 
 THEMES = {theme.name: theme for theme in themes()}
 

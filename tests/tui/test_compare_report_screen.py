@@ -10,9 +10,9 @@ from textual.containers import VerticalScroll
 from tui_host import SIZES, shown, until
 
 from cmbench.comparison.compare import compare
-from cmbench.tui import comparison_tables
 from cmbench.tui.screens.compare import CompareScreen
 from cmbench.tui.screens.compare_report import CompareReportScreen
+from cmbench.words import comparison
 
 at_both_sizes = pytest.mark.parametrize("size", SIZES)
 
@@ -39,7 +39,7 @@ async def report(app, pilot):
 
 @at_both_sizes
 def test_it_holds_every_table_of_the_plain_report(runs, size):
-    sections = comparison_tables.report(compare(runs))
+    sections = comparison.report(compare(runs))
     assert {"runs", "recipe keys that differ", "loss"} <= {section.title for section in sections}
 
     async def steps(app, pilot):

@@ -71,7 +71,7 @@ def test_rows_that_come_are_drawn(run, size):
         add(run.events, event(41, "warning", text="too hot"))
         await settle(app, pilot)
         assert "0.0625" in shown(app)
-        assert "41 warning too hot" in shown(app)
+        assert "41 warning: too hot" in shown(app)
         assert "⚠ 2" in shown(app)
 
     use([run], steps, size)
@@ -278,7 +278,7 @@ def test_an_answer_is_seen_before_what_was_asked_for(run, size):
         settings = {"optimizer.lr": 0.0001, "ema.lengths": [0.25, 0.75], "log.every": 50, "checkpoint.every": 1000}
         add(run.events, event(40, "request", action="set", settings=settings, result="refused: too late"))
         await settle(app, pilot)
-        assert "40 set refused: too late: optim" in shown(app)
+        assert "40 set: refused: too late (opti" in shown(app)
         assert ("L Read in full" in shown(app)) == (size[0] == 160)
         assert "checkpoint.every=1000" not in shown(app)
         await pilot.press("L")
@@ -531,7 +531,7 @@ def test_names_and_texts_may_hold_anything(tmp_path, size):
 
     async def steps(app, pilot):
         text = shown(app)
-        assert f"42 failed {HARMLESS[:12]}" in text
+        assert f"42 failed: {HARMLESS[:11]}" in text
         name = "a" + HARMLESS.replace("/", "") + "b"
         assert (name if size[0] == 160 else f"{name[:21]}…{name[-4:]}") in text
         await pilot.press("S", "slash", *"x", "enter")
@@ -701,8 +701,8 @@ def test_the_newest_lines_are_seen_at_any_size(run):
         for size in [(80, 24), (160, 60), (80, 24)]:
             await pilot.resize_terminal(*size)
             await pilot.pause()
-            assert "99 pause done" in shown(app)
-            assert ("90 pause done" in shown(app)) == (size[1] == 60)
+            assert "99 pause: done" in shown(app)
+            assert ("90 pause: done" in shown(app)) == (size[1] == 60)
 
     use([run], steps)
 

@@ -8,12 +8,12 @@ from tui_host import shown, until
 
 from cmbench.rundir import launch
 from cmbench.rundir.files import read_json, to_json
-from cmbench.tui.chart_lines import GREY
 from cmbench.tui.screens.confirm import Ask
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.spike import SpikeScreen, facts
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.picture import Picture
+from cmbench.views.lines import GREY
+from cmbench.views.run import RunView
 
 
 def checkpointed(run, *steps):

@@ -26,7 +26,7 @@ SCREENS = {  # the keys that lead there, and what is seen last of it
     "dashboard_keys": (["question_mark"], "Zoom in"),
     "dashboard_setting": (["e"], "optimizer.lr=0.0002"),
     "profile": (["p"], "0.209"),
-    "journal": (["L"], "30 warning the loss is high"),
+    "journal": (["L"], "30 warning: the loss is high"),
     "snapshots": (["i"], "▀"),
     "film": (["i", "V"], "sigma 80"),
     "latent_plane": (["i", "V", "V"], "the exact map"),

@@ -4,7 +4,7 @@ from live_runs import BINS, CREATED, add, live_run, profile
 
 from cmbench.rundir.files import to_json
 from cmbench.tui.profile_lines import overlays
-from cmbench.tui.view import RunView
+from cmbench.views.run import RunView
 
 TIMES = [float(i) for i in range(BINS + 1)]
 LEVELS = np.geomspace(0.01, 100, BINS + 1).tolist()

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cmbench.tui import report
-from cmbench.tui.system import System
+from cmbench.tui.system import Load, System, load_line, load_rows
 
 
 class NotToldError(Exception):
@@ -60,7 +59,7 @@ def test_of_a_gpu_what_it_tells_is_shown(monkeypatch, case):
     assert [load.name for load in loads] == ["GPU 0", "CPU"]
     rows = [
         "".join(text for text, _ in row).translate({ord("#"): None, ord("."): None})
-        for row in report.system(loads[:1], True)
+        for row in load_rows(loads[:1], True)
     ]
     assert [row.split() for row in rows] == [line.split() for line in expected]
 
@@ -72,3 +71,23 @@ def test_without_a_driver_there_is_the_processor(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=none, NVMLError=NotToldError))
     (load,) = System().look()
     assert (load.name, 0 < load.memory < load.memory_total) == ("CPU", True)
+
+
+@pytest.mark.parametrize("share", [-1, 0.0, 0.5, 1.0, 3.0])
+def test_bars_of_the_system(share):
+    loads = [Load("GPU 0", share, int(2**30 * share), 2**30, "60 °C 300 W"), Load("CPU", 0.1, 1, 0)]
+    rows = ["".join(part for part, _ in row) for row in load_rows(loads, True)]
+    assert len(rows) == 5
+    assert rows[0].count("#") == round(12 * min(1, max(0, share)))
+    assert rows[0].count("#") + rows[0].count(".") == 12
+    assert "60 °C" in rows[2]
+
+
+def test_the_machine_in_few_words():
+    cpu, gib = Load("CPU", 0.97, 3 * 2**30, 24 * 2**30), 2**30
+    gpus = [Load("GPU 0", 0.5, 30 * gib, 80 * gib, "60 °C"), Load("GPU 1", 1.0, 50 * gib, 80 * gib)]
+    assert load_line([cpu]) == "CPU 97% 3/24 GiB"
+    assert load_line([gpus[0], cpu]) == "GPU 50% 30/80 GiB  CPU 97% 3/24 GiB"
+    assert load_line([*gpus, cpu]) == "2 GPUs 75% 80/160 GiB  CPU 97% 3/24 GiB"
+    assert load_line([Load("GPU 0", None, None, 0), cpu]) == "GPU  CPU 97% 3/24 GiB"
+    assert load_line([]) == ""

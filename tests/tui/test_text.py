@@ -1,6 +1,7 @@
 import pytest
 
-from cmbench.tui.text import cell, content, plain, short
+from cmbench.text import plain
+from cmbench.tui.text import cell, content
 
 
 @pytest.mark.parametrize(
@@ -23,16 +24,3 @@ def test_nothing_in_a_text_acts_on_the_terminal(text, shown):
 def test_markup_is_text():
     assert content("[bold]a[/] [@click=app.quit]b[/]").plain == "[bold]a[/] [@click=app.quit]b[/]"
     assert cell("[red]a[/red]").spans == []
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("ct_edm-20261122-221503-a3f9", "ct_edm·a3f9"),
-        ("my-run-20261122-221503-a3f9", "my-run·a3f9"),
-        ("copied", "copied"),
-        ("a-b-c-d", "a-b-c-d"),
-    ],
-)
-def test_short_names_leave_out_the_date(name, expected):
-    assert short(name) == expected

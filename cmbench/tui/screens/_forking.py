@@ -8,9 +8,10 @@ from cmbench import steering
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch, parents
 from cmbench.rundir.layout import RunDir
+from cmbench.text import plain
 from cmbench.tui.screens.confirm import ask_until
-from cmbench.tui.text import plain, short
-from cmbench.tui.view import RunView
+from cmbench.views.run import RunView
+from cmbench.words.signs import short
 
 
 async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | None:

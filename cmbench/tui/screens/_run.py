@@ -10,9 +10,10 @@ from cmbench.errors import CmbenchError
 from cmbench.recipe import Recipe
 from cmbench.rundir import control, settings, status
 from cmbench.rundir.layout import RunDir
+from cmbench.text import plain
 from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.screens.confirm import Confirm, ask_until
-from cmbench.tui.text import plain, short
+from cmbench.words.signs import short
 
 
 class RunScreen(ReadingScreen):

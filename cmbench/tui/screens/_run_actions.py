@@ -12,8 +12,9 @@ from cmbench.rundir.annotations import annotate
 from cmbench.rundir.layout import TRASH, RunDir
 from cmbench.rundir.overview import Glance
 from cmbench.rundir.trash import trash
+from cmbench.text import plain
 from cmbench.tui.screens.confirm import Confirm, TypedConfirm, ask_until
-from cmbench.tui.text import plain, short
+from cmbench.words.signs import short
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,17 +15,16 @@ from cmbench.comparison import groups
 from cmbench.comparison.compare import letter
 from cmbench.rundir import floors
 from cmbench.rundir.layout import RunDir
-from cmbench.tui import report
-from cmbench.tui.canvas import DASHES
-from cmbench.tui.chart_lines import LINES, Band, Line, over_seeds
 from cmbench.tui.profile_lines import overlays
-from cmbench.tui.scales import number
 from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.text import cell
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
+from cmbench.views import report
+from cmbench.views.lines import DASHES, LINES, Band, Line, over_seeds
+from cmbench.views.run import RunView
+from cmbench.words.numbers import number
 
 _CHARTS = 4
 _MARKS = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}  # of lines in the legend

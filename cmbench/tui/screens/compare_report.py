@@ -12,11 +12,12 @@ from textual.widgets import Static
 from cmbench.comparison import compare
 from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
-from cmbench.tui import comparison_tables
-from cmbench.tui.comparison_tables import Section
 from cmbench.tui.screens.base import BenchScreen, close_help, unless_gone
-from cmbench.tui.text import content, short
+from cmbench.tui.text import content
 from cmbench.tui.widgets.key_bar import KeyBar
+from cmbench.words.comparison import report
+from cmbench.words.signs import short
+from cmbench.words.tables import Section, drawn
 
 
 class CompareReportScreen(BenchScreen):
@@ -53,7 +54,7 @@ class CompareReportScreen(BenchScreen):
     @work(thread=True, exclusive=True)
     def _read(self) -> None:
         try:
-            found = comparison_tables.report(compare.compare(self.runs), self.bench.ascii)
+            found = report(compare.compare(self.runs), self.bench.ascii)
         except UsageError as error:
             self.app.call_from_thread(self._say, str(error))
         else:
@@ -66,9 +67,7 @@ class CompareReportScreen(BenchScreen):
     def _show(self, sections: Sequence[Section]) -> None:
         with unless_gone:
             self._say(f"{' '.join(short(run.path) for run in self.runs)}")
-            self.query_one(VerticalScroll).mount_all(
-                Static(comparison_tables.drawn(s), classes="section") for s in sections
-            )
+            self.query_one(VerticalScroll).mount_all(Static(drawn(s), classes="section") for s in sections)
 
     def action_section(self, step: int) -> None:
         """Go on to the next table, or back to the one before."""

@@ -13,7 +13,8 @@ from textual.screen import ModalScreen, ScreenResultType
 from textual.widgets import Button, Input, Label
 
 from cmbench.errors import CmbenchError
-from cmbench.tui.text import content, plain
+from cmbench.text import plain
+from cmbench.tui.text import content
 
 T = TypeVar("T")
 

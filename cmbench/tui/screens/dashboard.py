@@ -13,20 +13,20 @@ from cmbench import quantities
 from cmbench.recipe import Recipe
 from cmbench.rundir import parents
 from cmbench.rundir.layout import RunDir
-from cmbench.tui import report
-from cmbench.tui.chart_lines import GREY, Line
-from cmbench.tui.report import CHARTS
-from cmbench.tui.scales import number
 from cmbench.tui.screens import _forking as forking
 from cmbench.tui.screens._run import RunScreen
-from cmbench.tui.system import Load, System
-from cmbench.tui.view import RunView
+from cmbench.tui.system import Load, System, load_line, load_rows
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.metric_filter import MetricFilter
 from cmbench.tui.widgets.waterfall import Waterfall
+from cmbench.views import report
+from cmbench.views.lines import GREY, Line
+from cmbench.views.report import CHARTS
+from cmbench.views.run import RunView
+from cmbench.words.numbers import number
 
 _SYSTEM_EVERY = 2.0  # seconds
 _LINES = 100  # of the journal or the console: more than any screen has
@@ -216,9 +216,9 @@ class DashboardScreen(RunScreen):
         elsewhere = "" if self.view.is_here or not host else f"trains on {host}"
         is_seen = not self.view.is_still and not elsewhere
         self.set_class(not is_seen, "no-system")
-        self.query_one("#system", Lines).show(report.system(self.loads, self.bench.ascii))
+        self.query_one("#system", Lines).show(load_rows(self.loads, self.bench.ascii))
         journal = self.query_one("#journal", Lines)
-        journal.frame_note = "" if self.has_class("-wide") and is_seen else elsewhere or report.system_line(self.loads)
+        journal.frame_note = "" if self.has_class("-wide") and is_seen else elsewhere or load_line(self.loads)
         journal.repaint()
 
     def on_resize(self) -> None:

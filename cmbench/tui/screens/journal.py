@@ -6,12 +6,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 
 from cmbench.rundir.series import JOURNAL
-from cmbench.tui import report
 from cmbench.tui.screens.base import ReadingScreen
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.log_lines import LogLines
+from cmbench.views import report
+from cmbench.views.run import RunView
 
 
 class JournalScreen(ReadingScreen):

@@ -12,17 +12,19 @@ from textual.widget import Widget
 from cmbench import quantities
 from cmbench.quantities import OF_TIMES
 from cmbench.rundir import shares
-from cmbench.tui import bin_axis, report
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import Scale, number
+from cmbench.tui import bin_axis
 from cmbench.tui.screens.base import ReadingScreen
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_window import XAxis
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.stack import Stack
 from cmbench.tui.widgets.waterfall import Waterfall
+from cmbench.views import report
+from cmbench.views.axes import Scale
+from cmbench.views.lines import Line
+from cmbench.views.run import RunView
+from cmbench.words.numbers import number
 
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")

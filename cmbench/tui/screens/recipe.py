@@ -16,9 +16,11 @@ from textual.widgets import Static
 
 from cmbench.rundir.files import opened
 from cmbench.rundir.layout import RunDir
+from cmbench.text import plain
 from cmbench.tui.screens.base import close_help, unless_gone
-from cmbench.tui.text import content, plain, short
+from cmbench.tui.text import content
 from cmbench.tui.widgets.key_bar import KeyBar
+from cmbench.words.signs import short
 
 _LONGEST = 200_000  # characters; a recipe has some thousands
 

@@ -15,18 +15,19 @@ from cmbench.comparison.filter import parse
 from cmbench.errors import UsageError, nearest
 from cmbench.rundir import losses
 from cmbench.rundir.overview import Glance, Overview, figure_names
-from cmbench.tui import signs
+from cmbench.text import plain
 from cmbench.tui.kept import Runs
 from cmbench.tui.screens._run_actions import ACTIONS, say
 from cmbench.tui.screens.base import ReadingScreen, unless_gone
 from cmbench.tui.screens.confirm import ask_until
 from cmbench.tui.screens.recipe import RecipeScreen
-from cmbench.tui.text import content, plain
+from cmbench.tui.text import content
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.run_cells import SPARK, WIDE, Look, columns_at, in_order, sort_by
 from cmbench.tui.widgets.run_filter import FilterBar
 from cmbench.tui.widgets.run_preview import SETTLE, RunPreview
 from cmbench.tui.widgets.run_table import RunTable
+from cmbench.words.times import age
 
 _AT_FIRST = 100  # rows that an empty table gets before it is painted
 _AGES_EVERY = 10.0  # seconds between looks at the clock while nothing changes
@@ -135,7 +136,7 @@ class RunsScreen(ReadingScreen):
 
     def _look(self, glance: Glance, now: float) -> Look:
         course = self._courses.get(glance.name, (0, ()))[1]
-        return Look(glance, signs.age(now - glance.heartbeat), glance.name in self._marked, course)
+        return Look(glance, age(now - glance.heartbeat), glance.name in self._marked, course)
 
     def _say_state(self, shown: int) -> None:
         total, order = len(self._glances), self._order

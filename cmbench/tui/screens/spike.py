@@ -9,15 +9,16 @@ from textual.binding import Binding
 from cmbench.rundir.fields import number_of, whole
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.snapshots import files_of
-from cmbench.tui import report
-from cmbench.tui.scales import number
 from cmbench.tui.screens.base import BenchScreen, unless_gone
-from cmbench.tui.view import RunView
 from cmbench.tui.widgets.drawing import Points, load
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
 from cmbench.tui.widgets.picture_row import PictureRow, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
+from cmbench.views import report
+from cmbench.views.run import RunView
+from cmbench.words.journal import said
+from cmbench.words.numbers import number
 
 _MOST = 8  # bins, or times, that are told one by one
 
@@ -90,7 +91,7 @@ def facts(view: RunView, row: JournalRow) -> list[str]:
     """Return what a row of the journal says of a spike, a fact a line."""
     edges = view.edges
     bins = [place for each in _list(row.get("bins")) if (place := whole(each)) is not None]
-    lines = [f"step {report.said(row)}"]
+    lines = [f"step {row.get('step', '?')} {said(row)}"]
     for place in bins[:_MOST]:
         if place + 1 < len(edges):
             lines.append(f"bin {place}: t from {number(edges[place])} to {number(edges[place + 1])}")

@@ -10,11 +10,13 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from cmbench.rundir.launch import RefusedError, Start
-from cmbench.tui import signs
+from cmbench.text import plain
 from cmbench.tui.screens.base import BenchScreen
-from cmbench.tui.text import content, plain
+from cmbench.tui.text import content
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.line import Lines
+from cmbench.words import signs
+from cmbench.words.times import duration
 
 _STARTING = "torch is imported and the model built · q leaves it to start · ^c cancels"
 
@@ -71,6 +73,6 @@ class StartingScreen(BenchScreen):
 
     def _count(self) -> None:
         sign, _ = signs.sign("starting", self.bench.ascii)
-        passed = signs.clock(time.monotonic() - self._began)
+        passed = duration(time.monotonic() - self._began)
         name = (f" {plain(self.start.subject)} ", "strong")
         self.query_one("#header", Lines).show([[name, (f" {sign} starting", "good"), (f"  {passed}", "")]])

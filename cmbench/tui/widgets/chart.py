@@ -12,15 +12,15 @@ from textual.color import Color
 from textual.message import Message
 
 from cmbench.errors import UsageError
-from cmbench.tui import chart_file
-from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
-from cmbench.tui.scales import Scale
+from cmbench.text import plain
 from cmbench.tui.screens.confirm import ask_until
-from cmbench.tui.text import plain
 from cmbench.tui.widgets import chart_words
 from cmbench.tui.widgets.chart_painter import LABEL, PENS, SHADOWS, Painter
 from cmbench.tui.widgets.chart_window import Ends, Smoothing, Window, XAxis
 from cmbench.tui.widgets.grid import Grid, GridWidget
+from cmbench.views import chart_file
+from cmbench.views.axes import Scale
+from cmbench.views.lines import SIGNS, Band, Line, Mark
 
 _PAN = 0.25  # of what is in sight, for a notch of the wheel
 

@@ -8,17 +8,17 @@ from textual.containers import Grid
 
 from cmbench.measures import sampler_steps
 from cmbench.quantities import title_of
-from cmbench.tui.axes import OF_RUNS
-from cmbench.tui.chart_lines import Band, Line, Mark
 from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
-from cmbench.tui.report import scale_of
-from cmbench.tui.scales import Scale
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_window import Smoothing, XAxis
+from cmbench.views.axes import Scale
+from cmbench.views.report import scale_of
 
 if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
+from cmbench.views.axes import OF_RUNS
+from cmbench.views.lines import Band, Line, Mark
 
 _WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
 _COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least

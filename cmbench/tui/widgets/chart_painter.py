@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cmbench.text import plain
 from cmbench.tui import canvas
 from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import LINES, Band, Line, Mark
-from cmbench.tui.scales import Scale, number, ticks
-from cmbench.tui.text import plain
 from cmbench.tui.widgets.chart_window import Window
 from cmbench.tui.widgets.grid import Grid
+from cmbench.views.axes import Scale, ticks
+from cmbench.views.lines import LINES, Band, Line, Mark
+from cmbench.words.numbers import number
 
 LABEL = 7  # characters of a number on the vertical axis
 PENS = ("muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES)), "muted")  # styles from 1 on

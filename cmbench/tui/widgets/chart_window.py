@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmbench.tui.axes import Ticks
 from cmbench.tui.canvas import Floats, Mask
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import KINDS, Scale, grown, limits, number
-from cmbench.tui.smoothing import SMOOTHINGS, USUAL, average, width_in_rows
+from cmbench.views.axes import KINDS, Scale, Ticks, grown, limits
+from cmbench.views.lines import Line
+from cmbench.views.smoothing import SMOOTHINGS, USUAL, average, width_in_rows
+from cmbench.words.numbers import number
 
 _CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
 

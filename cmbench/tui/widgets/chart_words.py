@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import number
-from cmbench.tui.smoothing import width_in_rows
-from cmbench.tui.text import plain
+from cmbench.text import plain
 from cmbench.tui.widgets.chart_window import Window
+from cmbench.views.lines import Line
+from cmbench.views.smoothing import width_in_rows
+from cmbench.words.numbers import number
 
 
 def title(window: Window) -> str:

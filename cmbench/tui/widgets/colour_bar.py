@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbench.tui.colours import LEVELS
-from cmbench.tui.scales import number
+from cmbench.words.numbers import number
 
 _CELLS = (24, 12, 8)  # of shades, the widest first that has room
 Part = str | NDArray[np.int64]

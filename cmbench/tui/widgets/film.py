@@ -14,8 +14,8 @@ from safetensors.numpy import load as load_safetensors
 
 from cmbench.rundir.files import read
 from cmbench.rundir.snapshots import TRAJECTORIES, AnswerFile
-from cmbench.tui.colours import line_colours
 from cmbench.tui.widgets import scatter, tiles
+from cmbench.views.lines import line_colours
 
 _LARGEST = 1 << 26  # bytes of a file that is read
 _KEPT = 8

@@ -16,7 +16,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from cmbench.tui.text import plain
+from cmbench.text import plain
 
 _NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
 

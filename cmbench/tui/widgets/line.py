@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rich.style import Style
 
-from cmbench.tui.text import plain
+from cmbench.text import plain
 from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
 
 Part = tuple[str, str]  # text and pen

@@ -8,8 +8,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
+from cmbench.text import plain
 from cmbench.tui.screens.confirm import NO_CONTROLS
-from cmbench.tui.text import plain
 
 
 class MetricFilter(Input):

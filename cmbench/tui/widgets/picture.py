@@ -12,8 +12,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from cmbench.text import plain
 from cmbench.tui.colours import DARK, LEVELS, shades
-from cmbench.tui.text import plain
 from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
 from cmbench.tui.widgets.film import Film, Plane

@@ -7,8 +7,11 @@ from rich.text import Text
 
 from cmbench.rundir import floors
 from cmbench.rundir.overview import Glance, figure
-from cmbench.tui import signs
-from cmbench.tui.text import cell, plain, short
+from cmbench.text import plain
+from cmbench.tui.text import cell
+from cmbench.words import signs
+from cmbench.words.numbers import number, progress
+from cmbench.words.signs import short
 
 WIDE = 140  # columns of a terminal with room for a preview
 _TAGS_FROM, _MIDDLE, _MORE_FROM = 150, 100, 76
@@ -130,7 +133,7 @@ def _run(look: Look, column: Column, ascii: bool) -> Text:
 
 
 def _metric(look: Look, column: Column, ascii: bool) -> Text:
-    return _figure(signs.number(figure(look.glance, column.key)), column)
+    return _figure(number(figure(look.glance, column.key)), column)
 
 
 def _spark(look: Look, column: Column, ascii: bool) -> Text:
@@ -142,10 +145,10 @@ _CELLS: dict[str, Callable[[Look, Column, bool], Text]] = {
     "state": _state,
     "run": _run,
     "tags": lambda look, column, ascii: cell(",".join(look.glance.written.tags), "magenta"),
-    "step": lambda look, column, ascii: _figure(signs.progress(look.glance.step, look.glance.of), column),
-    "loss": lambda look, column, ascii: _figure(signs.number(look.glance.loss), column),
+    "step": lambda look, column, ascii: _figure(progress(look.glance.step, look.glance.of), column),
+    "loss": lambda look, column, ascii: _figure(number(look.glance.loss), column),
     "quality": lambda look, column, ascii: _figure(
-        floors.marked(signs.number(look.glance.quality), look.glance.is_within_floor, ascii), column
+        floors.marked(number(look.glance.quality), look.glance.is_within_floor, ascii), column
     ),
     "age": lambda look, column, ascii: _figure(look.age, column),
     "spark": _spark,

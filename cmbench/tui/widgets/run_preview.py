@@ -1,7 +1,6 @@
 """What a run is, beside the table of runs."""
 
 import asyncio
-import time
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -15,9 +14,11 @@ from textual.widgets import Static
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json
 from cmbench.rundir.overview import Glance
-from cmbench.tui import signs
 from cmbench.tui.screens.base import unless_gone
 from cmbench.tui.text import content
+from cmbench.words import signs
+from cmbench.words.numbers import number, progress
+from cmbench.words.times import date
 
 SETTLE = 0.05  # seconds that the table must stand still before files are read for what it shows
 
@@ -58,7 +59,7 @@ class RunPreview(VerticalScroll, can_focus=False):
 def preview(glance: Glance, meta: dict[str, Any], ascii: bool = False) -> Content:
     """Tell of a run what its table has no room for; `meta` is the content of its meta.json, which may hold anything."""
     sign, style = signs.sign(glance.state, ascii)
-    figures = signs.progress(glance.step, glance.of)
+    figures = progress(glance.step, glance.of)
     lines = [content(glance.name, "bold"), content(f"{sign} {glance.state} ", style) + content(f"step {figures}")]
     if glance.written.note:
         lines += [content(glance.written.note, "italic")]
@@ -67,7 +68,7 @@ def preview(glance: Glance, meta: dict[str, Any], ascii: bool = False) -> Conten
     lines += [content("")]
     for i, (key, value) in enumerate(glance.best):
         is_within = key in glance.within_floor
-        lines.append(_line("" if i else "best", f"{key} {floors.marked(signs.number(value), is_within, ascii)}"))
+        lines.append(_line("" if i else "best", f"{key} {floors.marked(number(value), is_within, ascii)}"))
     if glance.within_floor:
         lines += [content(f"{floors.PLAIN_MARK if ascii else floors.MARK} within the floor", "dim")]
     lines += [content("")]
@@ -87,7 +88,7 @@ def _told(meta: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for key in ("teacher", "start", "parent"):
         yield key, _source(_table(meta, key))
     if isinstance(created, int | float) and 0 < created < 1e11:
-        yield "began", time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+        yield "began", date(created)[:-3]
     yield "git", f"{str(git.get('commit', ''))[:9]}{' + changes' if git.get('dirty') is True else ''}"
     yield "torch", str(versions.get("torch", ""))
     yield "host", " ".join(str(meta[key]) for key in ("host", "device") if key in meta)

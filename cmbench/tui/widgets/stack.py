@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.style import Style
 
+from cmbench.rundir.columns import Floats
 from cmbench.tui import bin_axis
-from cmbench.tui.canvas import Floats
-from cmbench.tui.scales import Scale, number, ticks
 from cmbench.tui.widgets.grid import Grid, GridWidget
+from cmbench.views.axes import Scale, ticks
+from cmbench.words.numbers import number
 
 _LABEL = 7
 

@@ -11,9 +11,10 @@ from textual.message import Message
 
 from cmbench.tui import bin_axis
 from cmbench.tui.colours import LEVELS, shade_characters, shades
-from cmbench.tui.scales import limits, number
 from cmbench.tui.widgets import colour_bar
 from cmbench.tui.widgets.grid import Grid, GridWidget, laid_out
+from cmbench.views.axes import limits
+from cmbench.words.numbers import number
 
 Mode = Literal["value", "ratio", "row"]
 _LABEL = 7

@@ -11,9 +11,9 @@ from live_runs import BINS, CREATED, RECIPE, add, event, live_run, metrics, prof
 
 from cmbench import quantities
 from cmbench.rundir.files import to_json
-from cmbench.tui import report
-from cmbench.tui.axes import OF_RUNS
-from cmbench.tui.view import RunView
+from cmbench.views import report
+from cmbench.views.axes import OF_RUNS
+from cmbench.views.run import RunView
 
 
 @pytest.fixture

@@ -1,17 +1,26 @@
-"""What a chart draws: lines, and marks on its axis. Knows numbers and strings, no widget."""
+"""What a chart draws: lines, their colours and dashes, and marks on its axis. Knows numbers and strings, no widget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cmbench.tui.canvas import Floats, Mask
+from cmbench.rundir.columns import Floats
+
+Mask = NDArray[np.bool_]
 
 LINES = 8  # colours
 GREY = LINES  # the colour of what stands behind the others, such as a parent's curve
 # Marks by the kind of a journal's row. What says most comes last, for of several in one place the last is seen.
 # Snapshots were due, and are many.
 SIGNS = {"checkpoint": "c", "request": "!", "resumed": "r", "warning": "w", "diverged": "x"}
+DASHES = {"solid": (1,), "dashed": (1, 1, 1, 0, 0), "dotted": (1, 0)}  # dots that are there, and are not
+# Okabe & Ito, "Color universal design" (2008). On white their yellow and sky blue fade, and darkened they are too near
+# to others: the light set was found by search from them, so that any two stay apart for the colour-blind.
+_ON_DARK = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#bbbbbb")
+_ON_LIGHT = ("#046dab", "#d1560e", "#148e61", "#ac1277", "#93773b", "#60001c", "#6c8ab0", "#52304a")
+_ANSI = ("blue", "yellow", "green", "magenta", "cyan", "red", "bright_blue", "white")
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Line:
         count: values behind each, which the average counts.
         bad: whether one of them was not finite.
         colour: a number from 0 to LINES - 1, or GREY.
-        dash: a name of canvas.DASHES.
+        dash: a name of DASHES.
         smooth: whether an average says something: not where neighbours are no repetition.
         is_band: whether low to high is a spread around the mean, such as over seeds, to be shaded behind it.
     """
@@ -95,3 +104,10 @@ def over_seeds(lines: Sequence[Line], label: str) -> Line | None:
     count, bad, first = np.ones(len(x)), np.zeros(len(x), bool), lines[0]
     low, high, mean = values.min(axis=0), values.max(axis=0), values.mean(axis=0)
     return Line(label, x, low, high, mean, count, bad, first.colour, first.dash, first.smooth, True)
+
+
+def line_colours(theme: str, dark: bool) -> dict[str, str]:
+    """Return the variables $line-0 to $line-7 of a theme."""
+    named = tuple(f"ansi_{name}" for name in _ANSI)
+    colours = named if theme.startswith("ansi") else _ON_DARK if dark else _ON_LIGHT
+    return {f"line-{i}": colour for i, colour in enumerate(colours)}

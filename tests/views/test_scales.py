@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cmbench.tui.scales import KINDS, Scale, duration, grown, limits, number, ticks
+from cmbench.views.axes import KINDS, Scale, grown, limits, ticks
 
 RNG = np.random.default_rng(0)
 UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "": 1.0}
@@ -35,32 +35,6 @@ def test_a_scale_is_monotone_and_has_an_inverse(kind):
 
 def test_a_log_axis_has_no_place_for_what_is_not_positive():
     assert np.isnan(Scale("log").forward([0.0, -1.0, np.nan])).all()
-
-
-@pytest.mark.parametrize("step", [0.0, 1.0])
-def test_a_number_of_any_size_keeps_its_value_in_seven_characters(step):
-    sizes = 10.0 ** RNG.uniform(-307 if not step else 0, 308, 3000) * RNG.choice([-1, 1], 3000)
-    near = np.array([1e-4, 9.9999e-4, 1e-3, 0.0012345, 999.96, 9999.4, 9999.6, 99995.0, 999_949.0, 1e15])
-    for value in [*sizes, *near, *-near]:
-        label = number(float(value), step)
-        assert len(label) <= 7, (value, label)
-        if not step or abs(value) > 10:
-            assert value_of(label) == pytest.approx(value, rel=0.51)
-        if not step and abs(value) > 1e-98:
-            assert value_of(label) == pytest.approx(value, rel=0.051 if value > 0 else 0.51)
-        if not step and 1e-3 <= abs(value) < 1e15:
-            assert value_of(label) == pytest.approx(value, rel=0.051)
-
-
-@pytest.mark.parametrize(
-    ("value", "label"),
-    [
-        *[(0, "0"), (-0.0, "0"), (1.5, "1.5"), (12_345, "12.35k"), (9999.99, "10k"), (-1.25e-12, "-1e-12")],
-        *[(math.nan, "nan"), (-math.inf, "-inf"), (1e300, "1e300"), (0.00123456, "0.00123"), (1.234e-5, "1.2e-5")],
-    ],
-)
-def test_numbers(value, label):
-    assert number(value) == label
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,11 +138,3 @@ def test_a_growing_axis_stops_where_it_is_known_to_and_goes_on_only_after_the_da
     assert moves == 1
     assert grown(3.0, 1e6, None) == 4.5
     assert grown(0.0, None, None) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (-5, "0s"), (59.4, "59s"), (59.6, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (90_000, "1d01h")],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -10,7 +10,7 @@ leaves the range of the rows in its window.
 
 import numpy as np
 
-from cmbench.tui.canvas import Floats
+from cmbench.rundir.columns import Floats
 
 SMOOTHINGS = (0.0, 0.005, 0.02, 0.08)  # standard deviations of the window, in shares of the rows
 USUAL = 0.02

@@ -1,10 +1,8 @@
-"""What the dashboard says of a run, as rows of parts: text and style."""
+"""What there is to say of a run, as rows of parts: text and pen."""
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 
@@ -12,21 +10,21 @@ from cmbench.quantities import charts, title_of
 from cmbench.rundir import floors
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.settings import in_force
-from cmbench.tui import signs
-from cmbench.tui.canvas import Floats
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.scales import Kind, duration, number
-from cmbench.tui.system import Load
-from cmbench.tui.text import plain, short
-from cmbench.tui.view import RunView
-from cmbench.tui.widgets.line import Part
+from cmbench.text import plain
+from cmbench.views.axes import Kind, usual
+from cmbench.views.lines import Line
+from cmbench.views.run import RunView
+from cmbench.words import signs
+from cmbench.words.journal import said
+from cmbench.words.numbers import number, progress
+from cmbench.words.signs import short
+from cmbench.words.times import coarse, moments
 
-Row = list[Part]
+Row = list[tuple[str, str]]  # parts: a text and its pen
 
 CHARTS = 6
 _PATTERN = 20  # columns of a regular expression
 _NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
-_WIDE = 30  # a curve whose values span more than this many times is seen better on a log axis
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
@@ -48,12 +46,8 @@ def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
 
 
 def scale_of(line: Line) -> Kind:
-    """Return the vertical axis to begin with: log for values that are positive and far apart."""
-    values = line.mean[np.isfinite(line.mean)]
-    if not len(values) or values.min() <= 0:
-        return "linear"
-    low, high = np.quantile(values, [0.02, 0.98])
-    return "log" if high > _WIDE * low else "linear"
+    """Return the vertical axis to begin with."""
+    return usual(line.mean)
 
 
 def first_row(view: RunView) -> str:
@@ -118,9 +112,9 @@ def header(
     if behind := view.series.behind:
         row.append((f"  reading, {behind / 1e6:.0f} MB to go", "muted"))
     if live and now.get("eta_s"):
-        row.append((f"  eta {_coarse(now['eta_s'])}", ""))
+        row.append((f"  eta {coarse(now['eta_s'])}", ""))
     if now.get("train_s") and not is_narrow:
-        row.append((f"  trained {_coarse(now['train_s'])}", ""))
+        row.append((f"  trained {coarse(now['train_s'])}", ""))
     if now.get("checkpoint") is not None:
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
     if live and now.get("images_per_s"):
@@ -138,58 +132,7 @@ def _cut(name: str, room: int, ascii_only: bool) -> str:
 def _progress(step: int, of: int | None, is_narrow: bool) -> str:
     if not of:
         return f"step {step:,}"
-    return signs.progress(step, of) if is_narrow else f"step {step:,}/{of:,} {step / of:.0%}"
-
-
-def _coarse(seconds: float) -> str:
-    """Return a time to three parts in a hundred: an estimate that changes every second only costs bytes."""
-    for unit in (86400, 3600, 600, 60, 10):
-        if seconds > 30 * unit:
-            return duration(round(seconds / unit) * unit)
-    return duration(round(seconds / 5) * 5 if seconds > 30 else round(seconds))
-
-
-def system_line(loads: Sequence[Load]) -> str:
-    """Return use and memory in a few words, the GPUs taken together, for screens without room for `system`."""
-    gpus = [load for load in loads if load.name.startswith("GPU")]
-    name = "GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
-    others = [_in_words(load.name, [load]) for load in loads if load not in gpus]
-    return "  ".join([*([_in_words(name, gpus)] if gpus else []), *others])
-
-
-def _in_words(name: str, loads: Sequence[Load]) -> str:
-    used = [load.used for load in loads if load.used is not None]
-    taken = [load.memory for load in loads if load.memory is not None]
-    text = f"{name} {sum(used) / len(used):.0%}" if used else name
-    return f"{text} {_gib(sum(taken), sum(load.memory_total for load in loads))}" if taken else text
-
-
-def _gib(taken: int, total: int) -> str:
-    return f"{taken / 2**30:.0f}/{total / 2**30:.0f} GiB"
-
-
-def system(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
-    """Return a bar of use and a bar of memory for each device, as far as it tells."""
-    rows: list[Row] = []
-    for load in loads:
-        name = (f"{load.name:<6}", "strong")
-        if load.used is None:
-            rows.append([name, (" use not known", "muted")])
-        else:
-            rows.append([name, *_bar(load.used, ascii_only), (f" {load.used:>4.0%}", "")])
-        if load.memory is not None:
-            share = load.memory / max(1, load.memory_total)
-            taken = _gib(load.memory, load.memory_total)
-            rows.append([("memory", "muted"), *_bar(share, ascii_only), (f" {taken}", "")])
-        if load.more:
-            rows.append([("       " + load.more, "muted")])
-    return rows
-
-
-def _bar(share: float, ascii_only: bool, width: int = 12) -> Row:
-    full = round(min(max(share, 0.0), 1.0) * width)
-    used, free = ("#", ".") if ascii_only else ("━", "─")
-    return [(" " + used * full, "good"), (free * (width - full), "muted")]
+    return progress(step, of) if is_narrow else f"step {step:,}/{of:,} {step / of:.0%}"
 
 
 def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> list[Row]:
@@ -200,15 +143,13 @@ def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> 
         name = title_of(keys[:1])
         last = view.last.get(keys[0], float("nan"))
         rows.append(
-            [(f" {name:<14.14}", "muted"), (f"{number(last):>9} ", "strong"), (spark(line.mean, 50, ascii_only), "")]
+            [
+                (f" {name:<14.14}", "muted"),
+                (f"{number(last):>9} ", "strong"),
+                (signs.spark(line.mean, 50, ascii_only), ""),
+            ]
         )
     return rows
-
-
-def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
-    """Return a curve as a sparkline of the means of even parts; spaces where there is no value."""
-    parts = [part[np.isfinite(part)] for part in np.array_split(values, max(1, min(width, len(values))))]
-    return signs.sparkline([float(part.mean()) if len(part) else None for part in parts], ascii_only)
 
 
 def lines_of(view: RunView, is_console: bool, most: int) -> list[Row]:
@@ -232,44 +173,9 @@ def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
     """Return what happened, a line each, the newest last."""
-    stamps = signs.moments([row.get("time") for row in rows])
-    return [[(f"{s} ", "muted"), (said(row), _loudness(row))] for s, row in zip(stamps, rows, strict=True)]
-
-
-def said(row: JournalRow) -> str:
-    """Return one row of the journal in words."""
-    kind = str(row.get("kind", "?"))
-    details: dict[str, Any] = {
-        "warning": row.get("text"),
-        "data": row.get("text"),
-        "request": _answer(row),
-        "checkpoint": Path(str(row.get("folder", ""))).name + (" (best)" if row.get("best") else ""),
-        "snapshot": ", ".join(map(str, files)) if isinstance(files := row.get("files"), list) else files,
-        "diverged": f"the {row.get('what')} of the next step is not finite",
-        "stopped": row.get("reason"),
-        "failed": row.get("error"),
-        "resumed": _abandoned(row),
-        "forked": f"from {row.get('parent')}",
-    }
-    parts = [row.get("step", "?"), "" if kind == "request" else kind, details.get(kind)]
-    text = " ".join(str(part) for part in parts if part not in (None, ""))
-    return text + (" (replayed)" if row.get("replayed") else "")
-
-
-def _answer(row: JournalRow) -> str:
-    """Return what came of a request; the settings come last, for they may be cut off."""
-    settings = _settings(row.get("settings"))
-    return f"{row.get('action')} {row.get('result')}" + (f": {settings}" if settings else "")
-
-
-def _settings(settings: object) -> str:
-    return " ".join(f"{k}={v}" for k, v in settings.items()) if isinstance(settings, dict) else ""
-
-
-def _abandoned(row: JournalRow) -> str:
-    steps = row.get("abandoned")
-    kept = f": checkpoints {', '.join(map(str, steps))}" if isinstance(steps, list) and steps else ""
-    return f"by choice, the rest abandoned{kept}" if row.get("chosen") is True else ""
+    stamps = moments([row.get("time") for row in rows])
+    lines = [f"{row.get('step', '?')} {said(row)}" for row in rows]
+    return [[(f"{s} ", "muted"), (t, _loudness(row))] for s, t, row in zip(stamps, lines, rows, strict=True)]
 
 
 def _loudness(row: JournalRow) -> str:

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from cmbench import settings
 from cmbench.errors import UsageError
-from cmbench.tui import settings
-from cmbench.tui.settings import LARGEST, Settings, check_names, load
+from cmbench.settings import LARGEST, Settings, check_names, load
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Axes: scales, limits that rarely move, ticks, and numbers in few characters."""
+"""Axes: scales, limits that rarely move, ticks, and the horizontal axes that curves of a run have."""
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -9,13 +10,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmbench.tui.signs import NEVER
+from cmbench.words.numbers import number
+from cmbench.words.times import EXACT, date, duration
 
 Kind = Literal["linear", "log", "symlog"]
 KINDS: tuple[Kind, ...] = ("linear", "log", "symlog")
-_ROOM = 7  # characters of a number
 _FEW_DECADES = 2.5  # on a log axis: from here on the powers of ten are enough
+_WIDE = 30  # values that span more than this many times are seen better on a log axis
 _HUGE = 1e300  # ends beyond which differences are no floats any more
+
+Ticks = Callable[[float, float, int], list[tuple[float, str]]]
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_SPACINGS = (  # seconds between dates on an axis
+    *(1, 2, 5, 10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 30 * _DAY, 90 * _DAY),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,15 @@ class Scale:
         except OverflowError:
             return math.copysign(math.inf, position)
         return position
+
+
+def usual(values: NDArray[np.float64]) -> Kind:
+    """Return the axis to begin with: log for values, (n,), that are positive and far apart."""
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0:
+        return "linear"
+    low, high = np.quantile(values, [0.02, 0.98])
+    return "log" if high > _WIDE * low else "linear"
 
 
 def limits(low: float, high: float, before: tuple[float, float] | None, pad: float = 0.05) -> tuple[float, float]:
@@ -144,54 +163,55 @@ def _decades(low: float, high: float, scale: Scale, most: int) -> list[float]:
     return zero
 
 
-def number(value: float, step: float = 0.0) -> str:
-    """Return a number in at most seven characters, with the digits that a spacing of `step` calls for.
+@dataclass(frozen=True)
+class Axis:
+    """A horizontal axis.
 
-    From ten thousand on by k, M, G, T; far from one by exponents.
+    Attributes:
+        title: what it is called.
+        label: of a value on the axis, in few characters.
+        name: of one place, as exactly as it is known.
+        ticks: places and labels between two ends, at most so many, where labels alone would not do.
     """
-    if not math.isfinite(value):
-        return str(value)
-    size = abs(value)
-    if size == 0 or size < 1e-9 * step:
-        return "0"
-    if size < 9999.5 and (size >= 1e-3 or step >= 1e-4):
-        return _fixed(value, step)
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if 0.99995 * unit <= size < 1e15:
-            return _fixed(value / unit, step / unit, name)
-    return _exponent(value, step)
+
+    title: str
+    label: Callable[[float], str]
+    name: Callable[[float], str]
+    ticks: Ticks | None = None
 
 
-def _fixed(value: float, step: float, unit: str = "") -> str:
-    if not step:
-        return _fitting(f"{value:.{digits}g}{unit}" for digits in (4, 3, 2))
-    wanted = min(_ROOM, max(0, -math.floor(math.log10(step) + 1e-9)))
-    return _fitting(f"{value:.{digits}f}{unit}" for digits in range(wanted, -1, -1))
+def dates(low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """Return round moments between two, seconds since 1970, and their labels: a day is told with its first label."""
+    span = high - low
+    if not 0 < span < 1e11 or most < 1:
+        return []
+    every = next((s for s in _SPACINGS if span / s < most), 90 * _DAY * (1 + int(span / (90 * _DAY * most))))
+    shift = _offset(low)  # of the zone: days begin at midnight
+    at = -(-(low + shift) // every) * every - shift
+    found, day = list[tuple[float, str]](), ""
+    while at <= high:
+        today = date(at, "%Y-%m-%d" if span > 300 * _DAY else "%m-%d")
+        hour = date(at, "%H:%M:%S" if every < _MINUTE else "%H:%M")
+        found.append((at, today if every >= _DAY else hour if today == day else f"{today} {hour}"))
+        at, day = at + every, today
+    return found
 
 
-def _exponent(value: float, step: float) -> str:
-    wanted = 1
-    if step:
-        wanted = min(_ROOM, max(0, math.floor(math.log10(abs(value))) - math.floor(math.log10(step) + 1e-9)))
-    parts = (f"{value:.{digits}e}".split("e") for digits in range(wanted, -1, -1))
-    return _fitting(f"{m.rstrip('0').rstrip('.') if '.' in m else m}e{int(e)}" for m, e in parts)
+def _offset(moment: float) -> int:
+    try:
+        return time.localtime(moment).tm_gmtoff
+    except (OverflowError, ValueError, OSError):
+        return 0
 
 
-def _fitting(forms: Iterable[str]) -> str:
-    """Return the first form that has room, else the last: a label that is cut off would be another number."""
-    form = ""
-    for form in forms:
-        if len(form) <= _ROOM:
-            break
-    return form
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < _MINUTE else duration(value, EXACT)
 
 
-def duration(seconds: float) -> str:
-    """Return a time in one or two units: 42s, 3m20s, 1h05m, 2d03h; ? as `signs.clock`."""
-    if not abs(seconds) < NEVER:
-        return "?"
-    seconds = max(0, round(seconds))
-    for unit, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if seconds >= unit:
-            return f"{seconds // unit}{name}{seconds % unit // lower:02}{lower_name}"
-    return f"{seconds}s"
+OF_RUNS: dict[str, Axis] = {
+    "step": Axis("steps", number, lambda x: f"step {x:,.0f}"),
+    "images": Axis("images", number, lambda x: f"{x:,.0f} images"),
+    "time": Axis("training time", duration, lambda x: f"{_seconds(x)} of training"),
+    "wall": Axis("wall time", date, date, dates),
+    "forwards": Axis("forwards", number, lambda x: f"{x:,.0f} forwards"),
+}

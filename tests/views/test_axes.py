@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from cmbench.tui.axes import OF_RUNS, dates
+from cmbench.views.axes import OF_RUNS, dates
 
 
 @pytest.fixture(params=["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
@@ -54,7 +54,7 @@ def test_places_are_named_in_full(monkeypatch):
     names = {key: axis.name for key, axis in OF_RUNS.items()}
     assert names["step"](123_456) == "step 123,456"
     assert names["images"](1_280_000) == "1,280,000 images"
-    assert (names["time"](3.456), names["time"](3933.0)) == ("3.46 s of training", "1:05:33 of training")
+    assert (names["time"](3.456), names["time"](3933.0)) == ("3.46 s of training", "1h05m33s of training")
     assert names["wall"](1_700_000_000) == "2023-11-14 22:13:20"
     assert names["forwards"](5120.0) == "5,120 forwards"
     monkeypatch.undo()

@@ -24,7 +24,7 @@ from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
-from cmbench.tui.chart_lines import SIGNS, Band, Line, Mark
+from cmbench.views.lines import SIGNS, Band, Line, Mark
 
 _AT_ONCE = 0.75  # seconds of reading before what there is is shown
 _AT_FIRST = 0.2  # where nothing is shown yet

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cmbench.tui.smoothing import SMOOTHINGS, average, width_in_rows
+from cmbench.views.smoothing import SMOOTHINGS, average, width_in_rows
 
 RNG = np.random.default_rng(0)
 SHARES = [share for share in SMOOTHINGS if share]

@@ -6,9 +6,8 @@ import pytest
 
 from cmbench import quantities
 from cmbench.measures import Floor
-from cmbench.tui import report
-from cmbench.tui.chart_lines import Line
-from cmbench.tui.system import Load
+from cmbench.views import report
+from cmbench.views.lines import Line
 
 
 def text(rows):
@@ -107,15 +106,6 @@ def test_no_rate_is_told_where_nothing_is_sent(state, is_frozen):
     assert ("frozen" in row) == is_frozen
 
 
-@pytest.mark.parametrize("seconds", [0.4, 7, 31, 100, 299, 301, 1000, 5000, 40_000, 107_999, 200_000, 5e6])
-def test_a_coarse_time_is_near_the_true_one(seconds):
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    said, number, total = report._coarse(seconds), "", 0
-    for c in said:
-        number, total = (number + c, total) if c.isdigit() else ("", total + int(number) * units[c])
-    assert total == pytest.approx(seconds, rel=0.09, abs=1)
-
-
 def test_notes_and_best():
     view = a_view(best={"sw_1step": (0.01, 1200)})
     assert report.note_of(view, ["loss"]) == "0.25"
@@ -133,28 +123,6 @@ def test_notes_beside_a_floor_mark_what_is_within(ascii, signs):
     assert report.note_of(view, ["sw_1step", "sw_2step"], ascii) == expected
 
 
-@pytest.mark.parametrize("ascii", [False, True])
-def test_a_spark_rises_as_the_values_do(ascii):
-    line = report.spark(np.arange(100.0), 20, ascii)
-    signs = "_.,-~=*#" if ascii else "▁▂▃▄▅▆▇█"
-    places = [signs.index(c) for c in line]
-    assert places == sorted(places)
-    assert (places[0], places[-1], len(line)) == (0, len(signs) - 1, 20)
-    assert report.spark(np.array([1.0, np.nan, np.nan, 2.0]), 4, ascii) == f"{signs[0]}  {signs[-1]}"
-    assert report.spark(np.full(3, 7.0), 10, ascii) == signs[0] * 3
-    assert report.spark(np.empty(0), 10) == report.spark(np.full(9, np.inf), 10) == ""
-
-
-@pytest.mark.parametrize("share", [-1, 0.0, 0.5, 1.0, 3.0])
-def test_bars_of_the_system(share):
-    loads = [Load("GPU 0", share, int(2**30 * share), 2**30, "60 °C 300 W"), Load("CPU", 0.1, 1, 0)]
-    rows = text(report.system(loads, True))
-    assert len(rows) == 5
-    assert rows[0].count("#") == round(12 * min(1, max(0, share)))
-    assert rows[0].count("#") + rows[0].count(".") == 12
-    assert "60 °C" in rows[2]
-
-
 def test_the_journal_in_words():
     rows = [
         {"kind": "warning", "step": 3, "text": "odd", "time": 0},
@@ -165,18 +133,18 @@ def test_the_journal_in_words():
         {"kind": "failed", "error": None, "replayed": True},
         {},
     ]
-    said = [report.said(row) for row in rows]
-    assert said == [
-        "3 warning odd",
+    lines = ["".join(parts[1:]) for parts in [[part for part, _ in row] for row in report.journal(rows)]]
+    assert lines == [
+        "3 warning: odd",
         "4 checkpoint 00000004 (best)",
-        "5 set done: lr=0.1",
-        "5 pause refused: no",
-        "6 diverged the loss of the next step is not finite",
-        "? failed (replayed)",
+        "5 set: done (lr=0.1)",
+        "5 pause: refused: no",
+        "6 diverged: the loss of the next step is not finite",
+        "? failed: None",
         "? ?",
     ]
     shown = report.journal(rows)
-    assert text(shown)[0] == time.strftime("%m-%d %H:%M:%S ", time.localtime(0)) + said[0]
+    assert text(shown)[0] == time.strftime("%m-%d %H:%M:%S ", time.localtime(0)) + lines[0]
     assert [row[1][1] for row in shown] == ["warning", "", "strong", "strong", "error", "error", ""]
 
 
@@ -193,16 +161,6 @@ def test_long_lines_go_on_under_their_own_beginning():
     assert report.wrapped(rows, 200) == rows
     assert {pen for row in report.wrapped(rows, 20)[:3] for _, pen in row} == {"muted", "warning", ""}
     assert all(len(line) <= 10 for line in text(report.wrapped(rows, 1)))
-
-
-def test_the_machine_in_few_words():
-    cpu, gib = Load("CPU", 0.97, 3 * 2**30, 24 * 2**30), 2**30
-    gpus = [Load("GPU 0", 0.5, 30 * gib, 80 * gib, "60 °C"), Load("GPU 1", 1.0, 50 * gib, 80 * gib)]
-    assert report.system_line([cpu]) == "CPU 97% 3/24 GiB"
-    assert report.system_line([gpus[0], cpu]) == "GPU 50% 30/80 GiB  CPU 97% 3/24 GiB"
-    assert report.system_line([*gpus, cpu]) == "2 GPUs 75% 80/160 GiB  CPU 97% 3/24 GiB"
-    assert report.system_line([Load("GPU 0", None, None, 0), cpu]) == "GPU  CPU 97% 3/24 GiB"
-    assert report.system_line([]) == ""
 
 
 def test_a_filter_is_told_in_few_columns():

@@ -12,12 +12,11 @@ import numpy as np
 
 from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import write_atomically
-from cmbench.tui.canvas import DASHES
-from cmbench.tui.chart_lines import GREY, Band, Line
-from cmbench.tui.colours import line_colours
-from cmbench.tui.scales import Scale, number
-from cmbench.tui.smoothing import average, width_in_rows
-from cmbench.tui.text import plain
+from cmbench.text import plain
+from cmbench.views.axes import Scale
+from cmbench.views.lines import DASHES, GREY, Band, Line, line_colours
+from cmbench.views.smoothing import average, width_in_rows
+from cmbench.words.numbers import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,13 +1,9 @@
 """A comparison as tables of text, for screen, terminal and page. What a name or a note holds is shown, not obeyed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich import console
-from rich.table import Table
-from rich.text import Text
 
 from cmbench.comparison.compare import Apart, Comparison, Figures, Goal, Metric
 from cmbench.comparison.departure import Departure
@@ -18,44 +14,20 @@ from cmbench.recipe import MISSING
 from cmbench.rundir import floors
 from cmbench.rundir.columns import Floats
 from cmbench.rundir.floors import Floors
-from cmbench.tui.signs import clock, four_digits, sparkline
-from cmbench.tui.text import plain
+from cmbench.text import plain
+from cmbench.words.numbers import NONE, four_digits
+from cmbench.words.signs import spark
+from cmbench.words.tables import Section
+from cmbench.words.times import EXACT, duration
 
-NONE = "-"
 NO_MACHINE = "no machine history in this run"
 _WIDTH = 32  # characters of a profile
 _COLUMNS = 6  # runs that have a column each; of more, equal values stand together
 
 
-@dataclass(frozen=True)
-class Section:
-    """A table with a title; without rows, `otherwise` stands in its place.
-
-    `spare` of the last columns may be left out where there is no room for all.
-    """
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    otherwise: str = ""
-    spare: int = 0
-
-
 def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
     """Return all tables of a comparison, profiles as lines of blocks or of ASCII."""
     return [*overview(found), *figures(found), *_profiles(found, ascii_only), *_pictures(found)]
-
-
-def drawn(section: Section) -> console.Group:
-    """Return a table under its title, which may be the wider of the two; what it holds is text, no markup."""
-    table = Table(box=None, pad_edge=False)
-    if not section.rows:
-        table.add_column(Text(section.otherwise, style="dim"))
-    for header in section.headers if section.rows else ():
-        table.add_column(Text(header, style="dim"), no_wrap=True)
-    for row in section.rows:
-        table.add_row(*map(Text, row))
-    return console.Group(Text(section.title, style="bold", no_wrap=True), table)
 
 
 def overview(found: Comparison) -> Iterator[Section]:
@@ -81,16 +53,11 @@ def figures(found: Comparison) -> Iterator[Section]:
         yield _machine(found.members, found.machine)
 
 
-def cell(value: float | None) -> str:
-    """Return a number as text, a dash where there is none."""
-    return NONE if value is None else four_digits(value)
-
-
 def place(axis: Axis, value: float | None) -> str:
-    """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1:20` of training time."""
+    """Return a place on an axis in words, e.g. `step 500`, `64000 images`, `1m20s` of training time."""
     if value is None:
         return f"equal {axis}"
-    words = {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": clock(value)}
+    words = {"step": f"step {value:.0f}", "images": f"{value:.0f} images", "seconds": duration(value, EXACT)}
     return words.get(axis, f"{four_digits(value)} forwards")
 
 
@@ -193,17 +160,17 @@ def _floors(members: Sequence[Member], name: str, columns: int) -> list[list[str
 
 def _figures(figures: Figures, known: Floors, name: str) -> list[str]:
     def marked(value: float | None) -> str:
-        return floors.marked(cell(value), floors.is_within(known, name, value))
+        return floors.marked(four_digits(value), floors.is_within(known, name, value))
 
     best = [marked(figures.best.value), str(figures.best.step)] if figures.best else [NONE, NONE]
-    return [marked(figures.last), *best, cell(figures.area), *(marked(figures.at[axis]) for axis in AXES)]
+    return [marked(figures.last), *best, four_digits(figures.area), *(marked(figures.at[axis]) for axis in AXES)]
 
 
 def _goal(letters: Sequence[str], goal: Goal) -> Section:
     rows = [
         [
             *(letter, str(found.step), NONE if found.images is None else str(found.images)),
-            *(clock(found.seconds), cell(found.forwards)),
+            *(duration(found.seconds, EXACT), four_digits(found.forwards)),
         ]
         if found
         else [letter, NONE, NONE, NONE, NONE]
@@ -246,8 +213,7 @@ def _over_seeds(found: Comparison, metric: str) -> Iterator[str]:
         known = found.members[group.places[0]].floors
         within = spread is not None and floors.is_within(known, metric, spread.mean)
         first = within if i == 0 else first
-        deviation = f" ± {spread.deviation:.2g}" if spread and spread.deviation is not None else ""
-        yield floors.marked(f"{four_digits(spread.mean)}{deviation}", within) if spread else NONE
+        yield floors.marked(four_digits(spread.mean, spread.deviation), within) if spread else NONE
         if i:
             if difference and not (first and within):
                 yield f"{difference.mean:+.3g}"
@@ -284,9 +250,8 @@ def _range_of_times(member: Member) -> list[str]:
 
 
 def _course(bins: Floats, ascii_only: bool) -> list[str]:
-    parts = [part[np.isfinite(part)] for part in np.array_split(bins, min(_WIDTH, len(bins)))]
-    means = [float(part.mean()) if len(part) else None for part in parts]
-    return [four_digits(float(np.nanmin(bins))), sparkline(means, ascii_only), four_digits(float(np.nanmax(bins)))]
+    low, high = float(np.nanmin(bins)), float(np.nanmax(bins))
+    return [four_digits(low), spark(bins, _WIDTH, ascii_only), four_digits(high)]
 
 
 def _pictures(found: Comparison) -> list[Section]:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from cmbench.errors import UsageError
-from cmbench.tui.chart_file import Drawing, to_csv, write
-from cmbench.tui.chart_lines import Line, over_seeds
-from cmbench.tui.scales import Scale
+from cmbench.views.axes import Scale
+from cmbench.views.chart_file import Drawing, to_csv, write
+from cmbench.views.lines import Line, over_seeds
 
 X = np.arange(1.0, 6.0)
 

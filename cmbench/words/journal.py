@@ -1,0 +1,100 @@
+"""Rows of a run directory as lines of text."""
+
+from collections.abc import Callable
+from pathlib import PurePath
+
+from cmbench.measures import OF_SAMPLES
+from cmbench.rundir.fields import number_of
+from cmbench.rundir.log import Row
+from cmbench.text import brief
+from cmbench.words.numbers import four_digits
+from cmbench.words.times import duration
+
+_SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
+
+
+def metrics_line(row: Row, of: int, batch_size: int) -> str:
+    """One row of metrics.jsonl, e.g. `step 200/4000  loss 0.0231  grad_norm 0.61  912 images/s  eta 42s`.
+
+    What has not the type that we write is left out.
+    """
+    step = row["step"]
+    parts = [f"step {step}/{of}"]
+    parts += [
+        f"{key} {four_digits(v)}" for key, v in row.items() if key.startswith(_SHOWN) and isinstance(v, int | float)
+    ]
+    nonfinite = row.get("nonfinite")
+    parts += [f"{key} {kind}" for key, kind in nonfinite.items()] if isinstance(nonfinite, dict) else []
+    if (rate := number_of(row.get("images_per_s"))) and isinstance(step, int):
+        parts += [f"{rate:,.0f} images/s", f"eta {duration((of - step) * batch_size / rate)}"]
+    return "  ".join(parts)
+
+
+def event_line(row: Row) -> str:
+    """One row of the journal with its step, e.g. `step 1000  checkpoint 00001000`; what is long is cut."""
+    return brief(f"step {row.get('step', '?')}  {said(row)}")
+
+
+def said(row: Row) -> str:
+    """Return what a row of the journal says; of one that is not as we write it, its kind alone."""
+    kind = str(row.get("kind", "?"))
+    try:
+        return _SAY.get(kind, lambda row: kind)(row)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return kind
+
+
+def denoiser_differs(error: float) -> str:
+    """Return what became of the source's denoiser where its weights were taken over."""
+    return f"output differs by {four_digits(100 * error)}%"
+
+
+def _initialised(row: Row) -> str:
+    source = row["source"]
+    return (
+        f"first weights from {source['recipe']}, step {source['step']}, ema {source['ema']}; "
+        f"{denoiser_differs(row['error'])}"
+    )
+
+
+def _request(row: Row) -> str:
+    """What was asked for and what came of it; the settings come last, for they may be cut off."""
+    again = " again" if row.get("replayed") else ""
+    files = "".join(f" {name}" for name in row.get("files", []))
+    settings = " ".join(f"{key}={value}" for key, value in (row.get("settings") or {}).items())
+    return f"{row['action']}{again}: {row['result']}{files}" + (f" ({settings})" if settings else "")
+
+
+def _resumed(row: Row) -> str:
+    return f"resumed after step {row['step']}{_with_places(row)}{_abandoned(row)}"
+
+
+def _with_places(row: Row) -> str:
+    """What a resume named anew, e.g. ` with data.root=/new`; empty where nothing."""
+    places = row.get("places")
+    named = " ".join(f"{key}={value}" for key, value in places.items()) if isinstance(places, dict) else ""
+    return f" with {named}" if named else ""
+
+
+def _abandoned(row: Row) -> str:
+    """What was set aside where a run was taken up from a chosen checkpoint; empty where it was not."""
+    steps = row.get("abandoned")
+    if row.get("chosen") is not True or not isinstance(steps, list):
+        return ""
+    kept = f", checkpoints {', '.join(map(str, steps))} kept in checkpoints/abandoned" if steps else ""
+    return f" by choice; what lies past it is abandoned{kept}"
+
+
+_SAY: dict[str, Callable[[Row], str]] = {
+    "forked": lambda row: f"forked from {row.get('parent')}",
+    "warning": lambda row: f"warning: {row['text']}",
+    "data": lambda row: f"data: {row['text']}",
+    "initialised": _initialised,
+    "resumed": _resumed,
+    "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
+    "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
+    "request": _request,
+    "diverged": lambda row: f"diverged: the {row['what']} of the next step is not finite",
+    "stopped": lambda row: f"stopped ({row['reason']}) with{'out' if row.get('saved') is False else ''} a checkpoint",
+    "failed": lambda row: f"failed: {row['error']}",
+}
