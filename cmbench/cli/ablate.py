@@ -13,6 +13,7 @@ import typer
 from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _outcomes, _screen, _variants
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, Overrides, RecipeFile, RunsDir, Trust
 from cmbench.cli._processes import Accepted, Ended, Processes
 from cmbench.cli._screen import table
@@ -22,6 +23,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder
 
 
+@app.command("ablate")
 def ablate(
     recipe: RecipeFile,
     drop: Annotated[

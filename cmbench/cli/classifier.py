@@ -7,11 +7,13 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _outputs, _screen
+from cmbench.cli import _former, _outputs, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import MOST_STEPS, Device, Json, Overrides, RecipeFile, Seed, Trust
 from cmbench.errors import UsageError
 
 
+@app.command("classifier", cls=_former.names(steps="train_steps"))
 def classifier(
     recipe: RecipeFile,
     out: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmbench.cli import _dashboard, _outputs, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Ascii, Json, Plain, RunsDir, RunsToCompare
 from cmbench.comparison import filter as run_filter
 from cmbench.errors import NotFoundError, UsageError, naming
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # numpy is not for every command to load
     from cmbench.comparison.compare import Comparison
 
 
+@app.command("compare")
 def compare(
     runs: RunsToCompare = None,
     runs_dir: RunsDir = None,

@@ -8,6 +8,7 @@ import typer
 from cmbench import consent
 from cmbench import recipe as recipes
 from cmbench.cli import _screen, _terminal
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, Overrides, RunsDir, Trust, _complete_recipes
 from cmbench.cli._screen import table
 from cmbench.errors import NotFoundError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cmbench.engine.doctor.check import Check
 
 
+@app.command("doctor")
 def doctor(
     recipe: Annotated[
         str | None,

@@ -9,7 +9,8 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench import steering
-from cmbench.cli import _data_now, _figures, _figures_page, _outputs, _screen
+from cmbench.cli import _data_now, _figures, _figures_page, _former, _outputs, _screen
+from cmbench.cli._app import app
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import (
     MOST_SAMPLES,
@@ -36,6 +37,7 @@ from cmbench.text import shown, shown_key
 _TRAJECTORIES = 128  # where the recipe asks for none
 
 
+@app.command("eval", cls=_former.names(metrics="measures"))
 def evaluate(
     runs: Annotated[
         list[str] | None,

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from cmbench import lab as claims
-from cmbench.cli import _findings, _outputs, _screen
+from cmbench.cli import _findings, _former, _outputs, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, Markdown
 from cmbench.cli._screen import table
 from cmbench.errors import UsageError, writing
@@ -21,6 +22,7 @@ def _complete_claims(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+@app.command("lab", cls=_former.names(png="out"))
 def lab(
     names: Annotated[
         list[str] | None,

@@ -5,6 +5,7 @@ from typing import Any
 
 from cmbench import recipe as recipes
 from cmbench.cli import _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, RunsDir
 from cmbench.cli._screen import table
 from cmbench.rundir import floors, status
@@ -16,6 +17,7 @@ from cmbench.words.numbers import four_digits
 from cmbench.words.times import age
 
 
+@app.command("ls")
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     """List all runs, the newest first."""
     folder = runs_folder(runs_dir)

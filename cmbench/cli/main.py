@@ -7,56 +7,11 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import (
-    _former,
-    _screen,
-    ablate,
-    classifier,
-    compare,
-    doctor,
-    evaluate,
-    lab,
-    ls,
-    recipe,
-    requests,
-    resume,
-    run,
-    sample,
-    serve,
-    show,
-    stop,
-    watch,
-)
+from cmbench.cli import _app, _screen
 from cmbench.errors import CmbenchError
 from cmbench.rundir import launch
 
-app = typer.Typer(
-    name="cmbench",
-    help="A terminal workbench for consistency models.",
-    rich_markup_mode=None,  # plain help: half the start-up time
-    pretty_exceptions_enable=False,
-)
-
-app.command("run", cls=_former.names(plain="foreground"))(run.run)
-app.command("resume", cls=_former.names(plain="foreground"))(resume.resume)
-app.command("watch", cls=_former.names(n="past"))(watch.watch)
-app.command("serve")(serve.serve)
-app.command("ls")(ls.ls)
-app.command("show")(show.show)
-app.command("compare")(compare.compare)
-app.command("sample", cls=_former.names(save="safetensors"))(sample.sample)
-app.command("eval", cls=_former.names(metrics="measures"))(evaluate.evaluate)
-app.command("classifier", cls=_former.names(steps="train_steps"))(classifier.classifier)
-app.command("stop")(stop.stop)
-app.command("pause")(requests.pause)
-app.command("continue")(requests.go_on)
-app.command("checkpoint")(requests.checkpoint)
-app.command("snapshot")(requests.snapshot)
-app.command("set")(requests.change)
-app.command("ablate")(ablate.ablate)
-app.command("doctor")(doctor.doctor)
-app.command("lab", cls=_former.names(png="out"))(lab.lab)
-app.add_typer(recipe.app, name="recipe")
+app = _app.whole()
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,13 +7,14 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _screen
+from cmbench.cli import _app, _screen
 from cmbench.cli._options import Json, Overrides, RecipeFile, Trust, _complete_recipes
 from cmbench.cli._screen import table
 from cmbench.errors import UsageError
 from cmbench.text import toml_escaped
 
 app = typer.Typer(help="List, show and check recipes.", rich_markup_mode=None)
+_app.app.add_typer(app, name="recipe")
 
 
 @app.callback(invoke_without_command=True)

@@ -9,6 +9,7 @@ import typer
 from cmbench import recipe as recipes
 from cmbench import steering
 from cmbench.cli import _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, Run, RunsDir, Timeout
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.rundir import control, status
@@ -25,26 +26,31 @@ Changes = Annotated[
 ]
 
 
+@app.command("pause")
 def pause(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
     """Let a live run wait after the step in progress, until `cmbench continue` or `cmbench stop`."""
     _ask(select_live(run, runs_dir), "pause", timeout, json)
 
 
+@app.command("continue")
 def go_on(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
     """Let a paused run go on."""
     _ask(select_live(run, runs_dir), "continue", timeout, json)
 
 
+@app.command("checkpoint")
 def checkpoint(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
     """Let a live run write a checkpoint now."""
     _ask(select_live(run, runs_dir), "checkpoint", timeout, json)
 
 
+@app.command("snapshot")
 def snapshot(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
     """Let a live run draw samples now."""
     _ask(select_live(run, runs_dir), "snapshot", timeout, json)
 
 
+@app.command("set")
 def change(run: Run, changes: Changes, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
     """Change the learning rate, the tangent warm-up, the averages' lengths or an interval of a live run.
 

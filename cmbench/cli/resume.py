@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmbench import consent, recipe, steering
-from cmbench.cli import _screen, _train
+from cmbench.cli import _former, _screen, _train
+from cmbench.cli._app import app
 from cmbench.cli._options import Changes, CheckpointOrNone, Detach, Foreground, OtherData, Run, RunsDir, Trust
 from cmbench.errors import ConflictError
 from cmbench.recipe import COMPONENTS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
 
 
+@app.command("resume", cls=_former.names(plain="foreground"))
 def resume(
     run: Run,
     changes: Changes = None,

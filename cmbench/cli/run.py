@@ -8,7 +8,8 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _fork, _train
+from cmbench.cli import _fork, _former, _train
+from cmbench.cli._app import app
 from cmbench.cli._options import Detach, Foreground, Overrides, RecipeFileOrNone, RunsDir, Trust, complete_runs
 from cmbench.errors import UsageError
 from cmbench.recipe import COMPONENTS, Recipe
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
 
 
+@app.command("run", cls=_former.names(plain="foreground"))
 def run(
     recipe: RecipeFileOrNone = None,
     origin: Annotated[

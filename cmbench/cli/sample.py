@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _classes, _outputs, _screen
+from cmbench.cli import _classes, _former, _outputs, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import MOST_SAMPLES, N_HELP, Checkpoint, Device, Ema, Json, Run, RunsDir, Seed, Trust
 from cmbench.errors import UsageError, writing
 from cmbench.rundir import checkpoints
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cmbench.engine.weights import Trained
 
 
+@app.command("sample", cls=_former.names(save="safetensors"))
 def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cmbench.cli import _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Runs, RunsDir
 from cmbench.errors import ConflictError, UsageError
 from cmbench.rundir import launch
@@ -26,6 +27,7 @@ _FONT = '@font-face {font-family: "Roboto Mono"; src: url("/static/fonts/RobotoM
 _CONTENT = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 
 
+@app.command("serve")
 def serve(
     runs: Runs = None,
     runs_dir: RunsDir = None,

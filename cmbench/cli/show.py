@@ -5,6 +5,7 @@ from typing import Any
 
 from cmbench import recipe as recipes
 from cmbench.cli import _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Json, Run, RunsDir
 from cmbench.rundir import fingerprints, floors, places, settings, status
 from cmbench.rundir.fields import moment, number_list, number_of, table, text, whole
@@ -19,6 +20,7 @@ from cmbench.words.times import EXACT, age, date, duration
 _LISTED = 40  # classes on a line
 
 
+@app.command("show")
 def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
     """Show one run: how it stands, its metrics, checkpoints, snapshots and recipe."""
     chosen = select(run, runs_folder(runs_dir))

@@ -3,12 +3,14 @@
 import time
 
 from cmbench.cli import _follow, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Run, RunsDir, Timeout
 from cmbench.cli.requests import select_live
 from cmbench.errors import STOPPED, CmbenchError
 from cmbench.rundir import control, status
 
 
+@app.command("stop")
 def stop(
     run: Run,
     runs_dir: RunsDir = None,

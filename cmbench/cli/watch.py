@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
-from cmbench.cli import _dashboard, _follow, _screen
+from cmbench.cli import _dashboard, _follow, _former, _screen
+from cmbench.cli._app import app
 from cmbench.cli._options import Ascii, Json, Plain, Runs, RunsDir
 from cmbench.errors import UsageError
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address, runs_folder, select
 
 
+@app.command("watch", cls=_former.names(n="past"))
 def watch(
     runs: Runs = None,
     runs_dir: RunsDir = None,
