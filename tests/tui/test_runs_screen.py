@@ -78,7 +78,7 @@ def test_it_shows_every_run_the_newest_first(runs, size):
         assert all(f"run_{name}·000{name}" in text for name in runs)
         assert "5 runs · by age" in text
         row = cells(app, "b")
-        assert (row["step"], row["loss"], row["quality"]) == ("5/100", ".4", ".1")
+        assert (row["step"], row["loss"], row["quality"]) == ("5/100", "0.4", "0.1")
         assert row["state"] == ("■ stopped" if size[0] > 100 else "■")
         assert (cells(app, "c")["loss"], cells(app, "c")["quality"]) == ("", "")
         assert row["age"] == "50m"
