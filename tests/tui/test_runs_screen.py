@@ -269,7 +269,7 @@ def test_nothing_is_touched_where_nothing_changed_and_one_row_where_one_did(runs
         await comes_to_rest(pilot, touched)
         write_status(runs["e"], state="running", step=50, loss=0.3, sw=0.2)
         app.screen.wake()
-        await until(pilot, lambda: cells(app, "e")["loss"] == ".3")
+        await until(pilot, lambda: cells(app, "e")["loss"] == "0.3")
         await until(pilot, lambda: len(touched) > 1)
         await pilot.pause(0.2)
         assert touched == ["e.loss", "[1]"]
@@ -472,7 +472,7 @@ def test_the_preview_tells_what_the_table_has_no_room_for(runs):
     expected = ["ct_edm.toml", "train.steps=7", "[b]h[/] cpu", "012345678 + changes", "2.13", "dm_edm step 1688"]
 
     async def steps(app, pilot):
-        await until(pilot, lambda: all(text in shown(app) for text in [*expected, "sw_1step .2", "173,217"]))
+        await until(pilot, lambda: all(text in shown(app) for text in [*expected, "sw_1step 0.2", "173,217"]))
         await pilot.press("G")
         await until(pilot, lambda: "warm-up" in shown(app) and "dm_edm" not in shown(app))
         await pilot.press("f", *"nothing")
@@ -570,7 +570,7 @@ def test_it_is_sorted_by_any_figure_that_runs_have(runs):
         app.screen.query_one(Input).value = "best.sw_1step"
         await pilot.press("enter")
         await until(pilot, lambda: letters(app) == "bedac")
-        assert cells(app, "d")["best.sw_1step"] == ".3"
+        assert cells(app, "d")["best.sw_1step"] == "0.3"
         await pilot.press("R")
         await until(pilot, lambda: letters(app) == "adebc")
 
