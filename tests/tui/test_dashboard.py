@@ -230,11 +230,11 @@ def test_one_average_for_all_charts_and_one_for_a_chart_alone(run):
         await settle(app, pilot)
         assert app.focused is charts[1]
         assert [chart.window.strength for chart in charts] == [0.08, *[0.0] * (len(charts) - 1)]
-        assert [chart.is_smoothed_alone for chart in charts] == [True, *[False] * (len(charts) - 1)]
+        assert list(charts[0].window.smoothing.alone) == [charts[0].title]
         await pilot.press("1", "a")
         await settle(app, pilot)
         assert {chart.window.strength for chart in charts} == {0.0}
-        assert not charts[0].is_smoothed_alone
+        assert not charts[0].window.smoothing.alone
 
     use([run], steps)
 
