@@ -84,8 +84,10 @@ class Overview:
                 self._taken([known.glance for known in self._known if known.glance])
             return self._glances
         before = {known.run: known for known in self._known}
-        self._known = [before.get(run) or _Known(run) for run in all_runs(self.runs_dir)]
-        glances = self._taken([known.read() for known in self._known])
+        listed = [before.get(run) or _Known(run) for run in all_runs(self.runs_dir)]
+        found = [(known, glance) for known in listed if (glance := known.read()) and not known.is_gone()]
+        self._known = [known for known, _ in found]
+        glances = self._taken([glance for _, glance in found])
         self._next_list = start + max(self._list_every, (time.monotonic() - start) / _SHARE)
         return glances
 
@@ -106,6 +108,10 @@ class _Known:
         self._stamps: tuple[Stamp, ...] | None = None
         self._written: dict[str, Any] | None = None
         self.glance: Glance | None = None  # the last one
+
+    def is_gone(self) -> bool:
+        """Return whether it was moved away before its files could be read: of such a run nothing is told."""
+        return self._written is None and not self.run.path.exists()
 
     def read(self) -> Glance:
         stamps = tuple(map(_stamp, self._paths))

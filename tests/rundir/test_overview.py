@@ -77,6 +77,16 @@ def test_runs_come_and_go_with_the_next_list(tmp_path):
     assert [glance.run for glance in Overview(tmp_path, list_every=0).read()] == [second]
 
 
+def test_a_run_that_is_moved_away_while_it_is_read_is_gone(tmp_path, monkeypatch):
+    kept, moved = fake_run(tmp_path, "a-1"), fake_run(tmp_path, "b-1")
+    seen = Overview(tmp_path)
+    assert len(seen.read()) == 2
+    listed = overview.all_runs(tmp_path)
+    trash(moved)
+    monkeypatch.setattr(overview, "all_runs", lambda folder: listed)
+    assert [glance.run for glance in seen.read(anew=True)] == [kept]
+
+
 def test_a_trainer_that_dies_without_a_word_is_seen(tmp_path, monkeypatch):
     fake_run(tmp_path, "a-1", state="running")
     seen = Overview(tmp_path)

@@ -565,7 +565,7 @@ def test_it_is_sorted_by_any_figure_that_runs_have(runs):
         await until(pilot, lambda: question(app, Ask))
         app.screen.query_one(Input).value = "best.sw_2step"
         await pilot.press("enter")
-        await until(pilot, lambda: question(app, Ask) and "did you mean 'best.sw_1step'?" in shown(app))
+        await until(pilot, lambda: question(app, Ask) and "mean 'best.sw_1step'?" in shown(app))
         assert app.screen.query_one(Input).value == "best.sw_2step"  # as it was typed
         app.screen.query_one(Input).value = "best.sw_1step"
         await pilot.press("enter")

@@ -73,7 +73,7 @@ def test_the_dashboard_follows_once_the_trainer_has_accepted(tmp_path, trainer, 
     run = live_run(tmp_path)
 
     async def steps(app, pilot):
-        await until(pilot, lambda: " starting  0:0" in words(app.screen.query_one("#header", Lines)))
+        await until(pilot, lambda: " starting  0s" in words(app.screen.query_one("#header", Lines)))
         trainer.say(run)
         await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
         assert app.screen.run == run

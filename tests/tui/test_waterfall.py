@@ -157,7 +157,7 @@ def test_without_a_reference_values_are_shown_and_said_to_be():
         waterfall.action_mode("ratio")
         assert [shown_levels(waterfall, y) for y in range(5)] == values
         assert "no reference yet" in picture(waterfall)[0]
-        compare_with(waterfall, rows_of(5)[0])
+        compare_with(waterfall, waterfall.rows[0])
         assert "no reference" not in picture(waterfall)[0]
         assert set(shown_levels(waterfall, 0, diverging=True)) <= {LEVELS // 2, LEVELS // 2 - 1}
         assert waterfall._limits[0] == -waterfall._limits[1]
