@@ -95,7 +95,7 @@ def sample(
     shown = ", ".join(f"{sigma:.4g}" for sigma in levels)
     kind = "" if of_class is None else f", class {of_class}{f' ({names[of_class]})' if names else ''}"
     _screen.line(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}{kind}")
-    _screen.line(f"{n} samples: {', '.join(str(path) for path in written)}")
+    _screen.line(f"{n} sample{'s' * (n != 1)}: {', '.join(str(path) for path in written)}")
 
 
 def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:

@@ -140,7 +140,8 @@ class RunsScreen(ReadingScreen):
 
     def _say_state(self, shown: int) -> None:
         total, order = len(self._glances), self._order
-        parts = [f"{shown} of {total} runs" if shown != total else f"{total} runs"]
+        runs = f"{total} run{'s' * (total != 1)}"
+        parts = [f"{shown} of {runs}" if shown != total else runs]
         parts += [f"{len(self._marked)} marked"] if self._marked else []
         parts += [f"by {order.sorted_by}{', reversed' if order.is_reversed else ''}"]
         parts += [f"filter: {order.filter}"] if order.filter else []
