@@ -62,7 +62,7 @@ class Terms:
         scalars: what else the objective knows of this step, e.g. the curriculum's N and mu.
         r: the other ends of the intervals, (B,), for objectives of two times.
         per_sample: what else is worth a look over time, by name, (B,) each, detached. The time profile shows it under
-            that name; `cmbench.quantities` may give it a title.
+            that name; `OF_SAMPLES` of `cmbench.quantities` may give it a title, and say that it is signed.
     """
 
     total: Tensor
@@ -82,11 +82,13 @@ def weighted(
     tangent_norm: Tensor | None = None,
     scalars: dict[str, float] | None = None,
     r: Tensor | None = None,
+    per_sample: dict[str, Tensor] | None = None,
 ) -> Terms:
     """Return the terms of mean(weight * loss). loss (B,) carries the gradient, the others none."""
     norm = None if tangent_norm is None else tangent_norm.detach()
     weight = weight.to(loss.dtype)
-    return Terms((weight * loss).mean(), t, loss.detach(), weight.detach(), norm, scalars or {}, r)
+    told = {name: value.detach() for name, value in (per_sample or {}).items()}
+    return Terms((weight * loss).mean(), t, loss.detach(), weight.detach(), norm, scalars or {}, r, told)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ class Objective(Protocol):
         paths: kinds of path that it is defined on, of "edm", "vp", "trigflow" and "linear".
         teacher: what [teacher] must be: "none"; "denoiser"; "optional", a denoiser or none; or "consistency", a
             trained consistency model.
-        sampler: "consistency", few steps of f; "ode", Heun steps of D; or "average_velocity", steps of u.
-        forwards: forward passes that one image costs, by who makes them; a backward pass counts as two.
+        sampler: "consistency", few steps of f; "ode", Heun steps of D; or "average_velocity", steps of u from t to r,
+            which is asked for as model.F(x_t, t, labels, r).
+        forwards: forward passes that one image costs, by who makes them; a backward pass counts as two, and each pass
+            takes the whole batch.
         config: its settings; others take their place when a setting is changed while the run trains.
     """
 
@@ -124,7 +128,10 @@ class Objective(Protocol):
     config: Any
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
-        """Return the loss of a batch x_0 (B, ...) with labels (B,) or None; `step` counts from 0."""
+        """Return the loss of a batch x_0 (B, ...) with labels (B,) or None; `step` counts from 0.
+
+        Each pass stands in a `with random.dropout():` of its own, so that all have one mask.
+        """
 
     def after_step(self, model: Model, step: int) -> None:
         """Move the target, where there is one, after the optimiser's step."""

@@ -70,6 +70,9 @@ OF_TIMES = {
     "batch_share": Quantity("share of the batch"),
     "consistency_debt": Quantity("added to the error by each bin", is_signed=True),
 }
+# What objectives tell of each sample by `Terms.per_sample`: after those, under names that none of them has. A name that
+# is in neither table is shown too, under itself.
+OF_SAMPLES: dict[str, Quantity] = {}
 COUNTS = frozenset({"count", "anatomy_count"})  # of samples in a bin: what the others are means over
 SCHEDULES = frozenset(name for name, quantity in OF_STEPS.items() if quantity.is_scheduled)
 _OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
@@ -80,8 +83,13 @@ def title(name: str) -> str:
     """Return what charts call a quantity, e.g. "tangent norm"; its own name where no table has another."""
     if gpu := _GPU.fullmatch(name):
         return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}"
-    found = OF_STEPS.get(name) or OF_TIMES.get(name) or Quantity(_MORE_TITLES.get(name, ""))
-    return found.title or name
+    found = OF_STEPS.get(name) or OF_TIMES.get(name) or OF_SAMPLES.get(name)
+    return (found or Quantity(_MORE_TITLES.get(name, ""))).title or name
+
+
+def is_signed(name: str) -> bool:
+    """Return whether 0 lies within the values of a quantity over time, which no logarithm shows then."""
+    return (OF_TIMES.get(name) or OF_SAMPLES.get(name) or Quantity()).is_signed
 
 
 def title_of(names: Sequence[str]) -> str:
@@ -105,5 +113,5 @@ def charts(names: Sequence[str]) -> list[list[str]]:
 
 def over_time(names: Iterable[str]) -> list[str]:
     """Return what has been recorded over time, without its counts: of the table in its order, then the rest."""
-    there = dict.fromkeys(names)
-    return [name for name in OF_TIMES if name in there] + [n for n in there if n not in OF_TIMES and n not in COUNTS]
+    there, known = dict.fromkeys(names), {**OF_TIMES, **OF_SAMPLES}
+    return [name for name in known if name in there] + [n for n in there if n not in known and n not in COUNTS]

@@ -57,7 +57,10 @@ class Profile:
             "weight": terms.weight,
         }
         if taken := [name for name in terms.per_sample if name in OF_TIMES or name in values or name in COUNTS]:
-            raise ValueError(f"Terms.per_sample: found {', '.join(taken)}, allowed: names that mean nothing else yet")
+            raise ValueError(
+                f"Terms.per_sample: found {', '.join(taken)}, which the engine writes itself; allowed: other names, "
+                "which OF_SAMPLES of cmbench.quantities may give a title"
+            )
         values |= terms.per_sample
         if terms.tangent_norm is not None:
             values["tangent_norm"] = terms.tangent_norm

@@ -72,6 +72,7 @@ def terms(
     times: tuple[Tensor, Tensor],
     sigma_data: float,
     scalars: dict[str, float] | None = None,
+    per_sample: dict[str, Tensor] | None = None,
 ) -> Terms:
     """Return lambda(t, r) d(f_t, f_r), whose tangent is (f_t - f_r) / (t - r).
 
@@ -82,6 +83,7 @@ def terms(
         times: t and r, (B,), r < t.
         sigma_data: standard deviation of the data.
         scalars: for metrics.jsonl.
+        per_sample: for profiles.jsonl, (B,) each.
     """
     (f_t, f_r), (t, r) = f, times
     return weighted(
@@ -91,4 +93,5 @@ def terms(
         tangent_norm=tangent.norm(tangent.finite_difference(f_t, f_r, t, r)),
         scalars=scalars,
         r=r,
+        per_sample=per_sample,
     )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cmbench import quantities
 from cmbench.contracts import Anatomy, Terms, weighted
 from cmbench.engine.meters import Means, Profile
 
@@ -128,7 +129,8 @@ def test_times_of_another_precision_find_the_same_bins():
     assert profile.flush()["count"] == [2, 2, 2]
 
 
-def test_what_an_objective_tells_of_each_sample_is_profiled_under_its_name():
+def test_what_an_objective_tells_of_each_sample_is_profiled_under_its_name(monkeypatch):
+    monkeypatch.setitem(quantities.OF_SAMPLES, "curvature", quantities.Quantity("curvature of f"))
     t, told = torch.tensor([1.5, 1.7, 3.0]), torch.tensor([2.0, 4.0, 8.0])
     loss = torch.ones(3, requires_grad=True)
     own = Terms(loss.mean(), t, loss.detach(), torch.ones(3), per_sample={"curvature": told})
@@ -142,5 +144,5 @@ def test_what_an_objective_tells_of_each_sample_is_profiled_under_its_name():
 @pytest.mark.parametrize("name", ["count", "loss", "tangent_norm", "anatomy_stable", "gradient_share"])
 def test_what_an_objective_tells_takes_no_name_that_means_something(name):
     t = torch.ones(3)
-    with pytest.raises(ValueError, match=f"Terms.per_sample: found {name}, allowed"):
+    with pytest.raises(ValueError, match=f"Terms.per_sample: found {name}, which the engine writes itself"):
         Profile(torch.tensor([1.0, 2.0])).add(Terms(t.mean(), t, t, t, per_sample={name: t}))

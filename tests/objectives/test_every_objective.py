@@ -16,7 +16,8 @@ from cmbench.recipe import component_names
 
 MODULES = {kind: importlib.import_module(f"cmbench.objectives.{kind}") for kind in component_names("objectives")}
 CONTINUOUS = ("continuous", "meanflow", "scd", "sct")
-PATH = {"continuous": "vp", "meanflow": "linear", "scd": "trigflow", "sct": "trigflow"}
+PATH = {kind: module.Objective.paths[0] for kind, module in MODULES.items()} | {"continuous": "vp"}
+TIMES = {kind: getattr(module.Objective, "times", 1) for kind, module in MODULES.items()}
 CUSTOM = {
     "edm": ("edm", "log", "sigma_min"),
     "vp": ("edm", "log", "zero"),
@@ -27,11 +28,10 @@ STEP, STEPS = 30, 100
 
 
 def on_path(kind, network, shape=(3,), precision="float32", dtype=torch.float64):
-    path = PATH.get(kind, "edm")
+    path = PATH[kind]
     scalings, noise, boundary = CUSTOM[path]
     at = gaussian_path.named(path, 0.5)
-    times = 2 if kind == "meanflow" else 1
-    return Model(network, shape, at, 0.5, 0.002, 80.0, precision, scalings, noise, boundary, times, dtype)
+    return Model(network, shape, at, 0.5, 0.002, 80.0, precision, scalings, noise, boundary, TIMES[kind], dtype)
 
 
 def build(kind, model, **settings):
@@ -55,7 +55,7 @@ def tiny(kind, **settings):
 def with_dropout(kind, **settings):
     """An objective around a perceptron that drops half of its units, and that perceptron's layers."""
     torch.manual_seed(0)
-    network = mlp.Network(mlp.Config(width=16, depth=2, dropout=0.5), (3,), 0, 2 if kind == "meanflow" else 1)
+    network = mlp.Network(mlp.Config(width=16, depth=2, dropout=0.5), (3,), 0, TIMES[kind])
     nn.init.normal_(network.output.weight)
     model = on_path(kind, network.double())
     return build(kind, model, **settings), model
@@ -106,7 +106,7 @@ def test_only_the_total_carries_a_gradient(random, x_0, kind, settings):
     a, b, c, d, e = model.F_theta.weights.grad.tolist()
     assert min(abs(a), abs(b), abs(c)) > 0
     assert d == 0
-    assert (e != 0) == (kind == "meanflow")
+    assert (e != 0) == (TIMES[kind] == 2)
     assert model.last_F.grad.shape == (64, 3)
     assert model.last_F.grad.flatten(1).norm(dim=1).min() > 0
 
@@ -285,7 +285,7 @@ def test_forward_passes_are_those_that_are_accounted_for(calls, random, x_0, kin
 def test_in_bfloat16_time_is_not_rounded_and_every_weight_is_trained(random, kind, settings):
     """Defect 18: a time in bfloat16 before the embedding. Weights that autocast cached without a graph get none."""
     torch.manual_seed(0)
-    network = mlp.Network(mlp.Config(width=16, depth=2), (3,), 0, 2 if kind == "meanflow" else 1)
+    network = mlp.Network(mlp.Config(width=16, depth=2), (3,), 0, TIMES[kind])
     nn.init.normal_(network.output.weight)
     model = on_path(kind, network, precision="bfloat16", dtype=torch.float32)
     objective = build(kind, model, **settings)
@@ -306,7 +306,7 @@ def test_in_bfloat16_time_is_not_rounded_and_every_weight_is_trained(random, kin
 def test_pictures_train_through_the_large_networks(random, kind, network):
     torch.manual_seed(0)
     settings = network.Config(width=8, depth=1) if network is unet else network.Config(width=8, depth=1, heads=2)
-    net = network.Network(settings, (1, 4, 4), 3, 2 if kind == "meanflow" else 1)
+    net = network.Network(settings, (1, 4, 4), 3, TIMES[kind])
     model = on_path(kind, net, (1, 4, 4), dtype=torch.float32)
     x_0, labels = torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
     terms = build(kind, model).loss(model, x_0, labels, STEP, random)

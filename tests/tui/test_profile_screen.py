@@ -8,6 +8,7 @@ from test_dashboard import drawings
 from tui_host import SIZES, shown, until
 
 from cmbench import quantities
+from cmbench.quantities import Quantity
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.profile import ProfileScreen
 from cmbench.tui.widgets import chart_words
@@ -333,5 +334,23 @@ def test_where_the_gradient_comes_from_and_what_adds_to_the_error(run):
         rows, is_signed = shown_rows["added to the error by each bin"]
         assert rows[-1][1].tolist() == pytest.approx([0.0] + [0.1] * 7)
         assert is_signed
+
+    show(run, steps)
+
+
+def test_what_an_objective_tells_of_its_own_has_a_title_a_curve_and_a_sign(run, monkeypatch):
+    monkeypatch.setitem(quantities.OF_SAMPLES, "data_cosine", Quantity("cosine of f and x_0", is_signed=True))
+    cosine = [-0.5 + i / 8 for i in range(8)]
+    add(run.profiles, profile(50, data_cosine=cosine, count=[4] * 8))
+
+    async def steps(app, pilot):
+        (line,) = app.screen.query_one("#curve-data_cosine", Chart).lines
+        assert line.mean.tolist() == pytest.approx(cosine)
+        waterfall, told = app.screen.query_one(Waterfall), {}
+        for _ in quantities.OF_TIMES:
+            await pilot.press("w")
+            told[waterfall.title] = waterfall.is_signed
+        assert told["cosine of f and x_0 over t, steps down"]
+        assert sum(told.values()) == 1
 
     show(run, steps)

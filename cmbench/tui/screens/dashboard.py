@@ -196,7 +196,7 @@ class DashboardScreen(RunScreen):
             return
         key = known[self.waterfall_of % len(known)]
         waterfall.title, waterfall.t_label = f"{quantities.title(key)} over t, steps down", self.t_label
-        waterfall.edges = self.view.edges
+        waterfall.edges, waterfall.is_signed = self.view.edges, quantities.is_signed(key)
         waterfall.show(rows[key], self.view.is_over)
 
     def t_label(self, edge: int) -> str:

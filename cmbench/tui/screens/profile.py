@@ -10,7 +10,6 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from cmbench import quantities
-from cmbench.quantities import OF_TIMES
 from cmbench.rundir import shares
 from cmbench.tui import bin_axis
 from cmbench.tui.screens.base import ReadingScreen
@@ -29,6 +28,11 @@ from cmbench.words.numbers import number
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
 _LEAST = 7  # rows of a curve that can be read
+
+
+def _curves() -> list[str]:
+    """Return the quantities that have a curve: those of every objective, then what some tell of their own."""
+    return [*_CURVES, *quantities.OF_SAMPLES]
 
 
 class ProfileScreen(ReadingScreen):
@@ -62,8 +66,9 @@ class ProfileScreen(ReadingScreen):
         yield Lines(id="header", whole=True)
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
-                for key in _CURVES:
-                    yield Chart(f"{quantities.title(key)} over t", scale=Scale("log"), id=f"curve-{key}")
+                for key in _curves():
+                    scale = Scale("linear" if quantities.is_signed(key) else "log")
+                    yield Chart(f"{quantities.title(key)} over t", scale=scale, id=f"curve-{key}")
                 yield Chart("", id="curve-shares")
                 yield Stack("tangent's parts", self.t_label, id="anatomy")
             yield Waterfall("", self.t_label, id="profile-waterfall")
@@ -91,7 +96,7 @@ class ProfileScreen(ReadingScreen):
         self.query_one("#header", Lines).show(
             lambda width: report.header(self.view, None, False, self.bench.ascii, width)
         )
-        for key in _CURVES:
+        for key in _curves():
             chart = self._chart(key)
             chart.set_class(bool(rows) and not rows.get(key), "-nothing")
             chart.note = f"step {rows[key][-1][0]}" if rows.get(key) else "not measured in this run"
@@ -168,7 +173,7 @@ class ProfileScreen(ReadingScreen):
             return
         key = known[self.of % len(known)]
         waterfall.title = f"{quantities.title(key)} over t, steps down"
-        waterfall.edges, waterfall.is_signed = self.view.edges, key in OF_TIMES and OF_TIMES[key].is_signed
+        waterfall.edges, waterfall.is_signed = self.view.edges, quantities.is_signed(key)
         if key in recorded:
             waterfall.reference = self.view.reference.get(key)
             waterfall.show(rows[key], self.view.is_over)
