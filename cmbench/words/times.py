@@ -30,8 +30,11 @@ def coarse(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return now, 5m, 2h or 3d: whole units that have passed; ? as `duration`."""
-    return "now" if seconds < 60 and abs(seconds) < NEVER else duration(seconds // 1, units=1)
+    """Return now, 5 m, 2 h or 3 d: whole units that have passed; ? as `duration`."""
+    if seconds < 60 and abs(seconds) < NEVER:
+        return "now"
+    told = duration(seconds // 1, units=1)
+    return told if told == "?" else f"{told[:-1]} {told[-1]}"
 
 
 def date(moment: object, form: str = "%Y-%m-%d %H:%M:%S", otherwise: str = "?") -> str:

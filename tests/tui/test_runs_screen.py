@@ -81,7 +81,7 @@ def test_it_shows_every_run_the_newest_first(runs, size):
         assert (row["step"], row["loss"], row["quality"]) == ("5/100", "0.4", "0.1")
         assert row["state"] == ("■ stopped" if size[0] > 100 else "■")
         assert (cells(app, "c")["loss"], cells(app, "c")["quality"]) == ("", "")
-        assert row["age"] == "50m"
+        assert row["age"] == "50 m"
         if size[0] > 140:
             assert row["tags"] == "lr"
         else:  # no name, and no other cell, is folded
