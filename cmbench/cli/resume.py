@@ -49,7 +49,10 @@ def resume(
     now = status.read(chosen)
     state, host = now["state"], now.get("host")
     if state == "finished":
-        raise ConflictError(f"{chosen.name}: already finished (cmbench sample {address(chosen)})")
+        further = f"cmbench run --from {address(chosen)} --set train.steps=N"
+        raise ConflictError(
+            f"{chosen.name}: already finished (cmbench sample {address(chosen)}; more steps: {further})"
+        )
     is_here = host in (None, socket.gethostname())
     if state in ("running", "paused") and (is_here or not host_gone):
         next_command = "watch" if state == "running" else "continue"

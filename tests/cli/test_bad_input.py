@@ -485,7 +485,12 @@ def test_a_teacher_that_fits_badly(complains, trained, teacher):
 
 
 def test_what_a_finished_run_cannot_do(complains, trained):
-    complains("resume", trained.name, code=5, mentions=[trained.name, "already finished", "cmbench sample"])
+    complains(
+        "resume",
+        trained.name,
+        code=5,
+        mentions=[trained.name, "already finished", "cmbench sample", "cmbench run --from"],
+    )
     for command in ("stop", "pause", "continue", "checkpoint", "snapshot"):
         complains(command, trained.name, code=5, mentions=[trained.name, "not live", "finished"])
     complains("set", trained.name, "log.every=5", code=5, mentions=[trained.name, "not live", "finished"])
