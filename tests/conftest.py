@@ -31,12 +31,16 @@ gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as oft
 
 TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
 TRAINED = {"trained", "teacher", "conditional"}  # fixtures
-SLOW = ("tests/torture", "tests/test_install.py")  # beside what trains and what shows screens
+SLOW = (  # beside what trains and what shows screens
+    *("tests/torture", "tests/test_install.py", "tests/forward_mode", "tests/objectives/test_known_defects.py"),
+    *("tests/networks/test_derivatives.py", "tests/networks/test_network_keys.py"),
+    *("tests/rundir/test_files.py", "tests/rundir/test_long_logs.py"),
+)
 SCREENS = {"tui_host", "bench", "snapshot_runs"}  # modules that show them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains and what is slow, so that `-m "not slow"` takes less than a minute."""
+    """Mark what trains and what is slow, so that `-m "not slow"` takes about a minute."""
     for item in items:
         place = item.path.relative_to(item.config.rootpath).as_posix()
         trains = place.startswith(TRAINING) or TRAINED & set(getattr(item, "fixturenames", ()))
