@@ -51,6 +51,17 @@ def test_what_is_seen_first(runs, size):
     use(runs, steps, size)
 
 
+def test_columns_are_as_wide_as_what_stands_in_them_before_anything_is_measured(runs):
+    """Lines that are painted before Textual has measured would stay as narrow as they were."""
+
+    async def steps(app, pilot):
+        app.screen._fill("#summary", ["metric", "A"], {"loss": ["0.125"], "much longer": ["1"]})
+        columns = app.screen.query_one("#summary", DataTable).ordered_columns
+        assert [(column.width, column.auto_width) for column in columns] == [(11, False), (5, False)]
+
+    use(runs, steps)
+
+
 @at_both_sizes
 def test_tables_in_place_of_charts(runs, size):
     async def steps(app, pilot):

@@ -181,18 +181,21 @@ class CompareScreen(ReadingScreen):
         return floors.marked(number(value), floors.is_within(view.floors, key, value), self.bench.ascii)
 
     def _fill(self, selector: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
-        """Fill a table anew only if it differs; keep its place."""
+        """Fill a table anew only if it differs; keep its place.
+
+        Columns get their widths here: those that Textual measures come late where a machine is slow, and lines that
+        were painted before stay as narrow as they were.
+        """
         content = (tuple(columns), tuple((key, *values) for key, values in rows.items()))
         if self._shown.get(selector) == content:
             return
         table: DataTable[Any] = self.query_one(selector, DataTable)
         place = table.cursor_coordinate
-        table.clear(columns=self._shown.get(selector, ((), ()))[0] != content[0])
-        if not table.columns:
-            for column in columns:
-                table.add_column(column)
-        for key, values in rows.items():
-            table.add_row(cell(key), *(cell(value) for value in values))
+        table.clear(columns=True)
+        for column, *below in zip(columns, *content[1], strict=True):
+            table.add_column(column, width=max(cell(each).cell_len for each in (column, *below)))
+        for row in content[1]:
+            table.add_row(*map(cell, row))
         table.move_cursor(row=place.row, column=place.column)
         self._shown[selector] = content
 
