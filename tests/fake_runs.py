@@ -8,6 +8,8 @@ from typing import Any
 from cmbench.rundir import annotations, status
 from cmbench.rundir.files import to_json
 from cmbench.rundir.layout import RunDir
+from cmbench.rundir.log import Row, Tail
+from cmbench.rundir.segments import that_count
 
 
 def fake_run(folder: Path, name: str, age: float = 0.0, rows: int = 0, **fields: Any) -> RunDir:
@@ -35,3 +37,8 @@ def write_status(run: RunDir, age: float = 0.0, **fields: Any) -> None:
     }
     now = {"state": "finished", "step": 100, "of": 100, **status.owner(), **figures, **fields}
     run.status.write_bytes(to_json({**now, "heartbeat": time.time() - age}))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a log that count, in order."""
+    return that_count(Tail(path).read())

@@ -14,7 +14,7 @@ from cmbench.rundir.columns import Column, Floats
 from cmbench.views.axes import Scale, usual
 from cmbench.views.chart_file import drawable, plain_ticks, saved
 from cmbench.views.lines import line_colours
-from cmbench.views.smoothing import USUAL, average, width_in_rows
+from cmbench.views.smoothing import USUAL, positions
 from cmbench.words.numbers import number
 from cmbench.words.signs import short
 
@@ -84,13 +84,15 @@ def _legend(found: Comparison) -> list[Any]:
 
 
 def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> None:
-    shown = [column.finite() for column in columns if column]
-    smooth = f"  gauss {100 * USUAL:g}%" if any(_is_averaged(name, column) for column in shown) else ""
-    _name(axes, f"{name}{smooth}", "step", np.concatenate([column.value for column in shown]))
+    shown = {i: column.finite() for i, column in enumerate(columns) if column}
+    values = np.concatenate([column.value for column in shown.values()])
+    averages = {i: _average(name, column, usual(values) == "log") for i, column in shown.items()}
+    smooth = f"  gauss {100 * USUAL:g}%" if any(average is not None for average in averages.values()) else ""
+    _name(axes, f"{name}{smooth}", "step", values)
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
-    for i, column in enumerate(columns):
-        if column and len(column.finite()):
-            _draw_curve(axes, name, i, column.finite(), shaded=len(columns) <= _SHADED)
+    for i, column in shown.items():
+        if len(column):
+            _draw_curve(axes, column, averages[i], _look(i), shaded=len(columns) <= _SHADED)
 
 
 def _draw_floors(axes: "Axes", known: Iterable[Floor]) -> None:
@@ -101,27 +103,23 @@ def _draw_floors(axes: "Axes", known: Iterable[Floor]) -> None:
         axes.axhline(floor.value, color="0.5", linewidth=0.8)
 
 
-def _draw_curve(axes: "Axes", name: str, i: int, column: Column, shaded: bool) -> None:
+def _draw_curve(axes: "Axes", column: Column, average: Floats | None, look: dict[str, Any], shaded: bool) -> None:
     starts = np.arange(n := min(_POINTS, len(column))) * len(column) // n
-    marker, is_averaged = "o" if n == 1 else None, _is_averaged(name, column)
     drawn = np.append(starts, len(column) - 1)  # rows, or the average at rows: nothing stands at another place
-    values = _average(axes, column) if is_averaged else column.value
-    axes.plot(column.step[drawn], values[drawn], marker=marker, markersize=4, **_look(i))
-    if shaded and (is_averaged or n < len(column)):
+    values = column.value if average is None else average
+    axes.plot(column.step[drawn], values[drawn], marker="o" if n == 1 else None, markersize=4, **look)
+    if shaded and (average is not None or n < len(column)):
         low, high = (ends.reduceat(column.value, starts) for ends in (np.minimum, np.maximum))
         ends = column.step[np.append(starts[1:], len(column)) - 1]
-        axes.fill_between(ends, low, high, color=_look(i)["color"], alpha=0.12, linewidth=0)
+        axes.fill_between(ends, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def _is_averaged(name: str, column: Column) -> bool:
-    return name not in SCHEDULES and width_in_rows(np.ones(len(column)), USUAL) > 0
-
-
-def _average(axes: "Axes", column: Column) -> Floats:
-    """Return the average that the dashboard draws: on a log axis, of logarithms."""
-    scale = Scale("log" if axes.get_yscale() == "log" else "linear")
-    smooth = average(column.step, scale.forward(column.value), np.ones(len(column)), USUAL)
-    return np.power(10.0, smooth) if scale.kind == "log" else smooth
+def _average(name: str, column: Column, is_log: bool) -> Floats | None:
+    """Return the average that the dashboard draws; none of a schedule, or of few rows."""
+    scale = Scale("log" if is_log else "linear")
+    share = 0.0 if name in SCHEDULES else USUAL
+    average = positions(column.step, column.value, np.ones(len(column)), share, (Scale(), scale))
+    return None if average is None else scale.inverses(average)
 
 
 def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:

@@ -47,10 +47,6 @@ class GaussianMixture:
         posterior_means = self.means + torch.einsum("kde,bke->bkd", self.axes, shrunk)
         return torch.einsum("bk,bkd->bd", logits.softmax(dim=1), posterior_means).to(x.dtype)
 
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return log p_sigma(x) of the mixture convolved with N(0, sigma^2 I). (B, d) -> (B,)."""
-        return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).logsumexp(dim=1)
-
     def component(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the component that most likely drew each point at its noise level. x (B, d), sigma (B,) -> (B,)."""
         return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).argmax(dim=1)

@@ -18,11 +18,6 @@ def score_from_denoised(denoised: Tensor, x_t: Tensor, t: Tensor, path: Gaussian
     return (like(path.s(t), x_t) * denoised - x_t) / like(path.sigma(t), x_t).square()
 
 
-def denoised_from_score(score: Tensor, x_t: Tensor, t: Tensor, path: GaussianPath) -> Tensor:
-    """Return E[x_0 | x_t] = (x_t + sigma^2 grad log p_t(x_t)) / s."""
-    return (x_t + like(path.sigma(t), x_t).square() * score) / like(path.s(t), x_t)
-
-
 def velocity_from_score(score: Tensor, x_t: Tensor, t: Tensor, path: GaussianPath) -> Tensor:
     """Return dx_t/dt = (s'/s) x_t - sigma^2 (sigma'/sigma - s'/s) grad log p_t(x_t) (seed section 1.1)."""
     ds_over_s = like(path.ds(t) / path.s(t), x_t)
@@ -34,13 +29,6 @@ def velocity_from_denoised(denoised: Tensor, x_t: Tensor, t: Tensor, path: Gauss
     """Return dx_t/dt = s' E[x_0 | x_t] + sigma' E[eps | x_t]; the same as from the score, finite at s = 0."""
     eps = (x_t - like(path.s(t), x_t) * denoised) / like(path.sigma(t), x_t)
     return path.conditional_velocity(denoised, eps, t)
-
-
-def denoised_from_velocity(dxdt: Tensor, x_t: Tensor, t: Tensor, path: GaussianPath) -> Tensor:
-    """Invert `velocity_from_denoised`: E[x_0 | x_t] = (v - (sigma'/sigma) x_t) / (s' - s sigma'/sigma)."""
-    dsigma_over_sigma = path.dsigma(t) / path.sigma(t)
-    divisor = path.ds(t) - path.s(t) * dsigma_over_sigma
-    return (dxdt - like(dsigma_over_sigma, x_t) * x_t) / like(divisor, x_t)
 
 
 def velocity(denoiser: Denoiser, path: GaussianPath) -> Velocity:

@@ -3,14 +3,15 @@
 Lu & Song 2024, "Simplifying, stabilizing and scaling continuous-time consistency models", algorithm 1; seed section 5.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench import anatomy
 from cmbench.config import LogDeviation, LogMean, Positive
-from cmbench.contracts import Terms
+from cmbench.contracts import Anatomy, Terms
 from cmbench.equations import tangent, timesteps, weighting
 from cmbench.equations.gaussian_path import like
 from cmbench.equations.tangent import STEP, Method, Normalisation
@@ -46,6 +47,8 @@ class Config(Warmup):
     reduction: Literal["mean", "sum"] = Field("mean", description="over the elements of a sample: mean or sum")
 
 
+Point = tuple[Tensor, Tensor, Tensor]  # x_t (B, ...), t (B,) and dx_t/dt (B, ...)
+
 # What `cmbench ablate --drop` understands: each stabilisation, and the overrides that take it away.
 SWITCHES = {
     "identity_time": ("path.c_noise=log",),
@@ -59,28 +62,59 @@ SWITCHES = {
 }
 
 
-def log_weight(config: Config) -> LogWeight | None:
-    """Return w_phi, where the recipe wants it learned."""
-    return LogWeight() if config.weighting == "adaptive" else None
-
-
-def check(kind: str, model: Model) -> None:
-    """Refuse parameterisations of which F is not TrigFlow's up to sign.
+class Scm(nn.Module):
+    """Algorithm 1 but for the velocity, which `point` gives. Built as an `Objective`.
 
     Raises:
-        UsageError: f is not the identity at zero, or the scalings are linear.
+        UsageError: a parameterisation of which F is not TrigFlow's up to sign: f is not the identity at zero, or the
+            scalings are linear.
     """
-    p = model.parameterisation
-    if p.epsilon:
-        raise UsageError(f"path.boundary: found 'sigma_min', allowed for objective '{kind}': zero")
-    if p.scalings == "linear":
-        raise UsageError(f"path.scalings: found 'linear', allowed for objective '{kind}': trigflow or edm")
 
+    paths = ("trigflow",)
+    sampler = "consistency"
+    switches = SWITCHES
 
-def time(config: Config, model: Model, x_0: Tensor, random: StepRandom) -> Tensor:
-    """Draw t = arctan(e^tau / sigma_data), tau ~ N(P_mean, P_std^2). (B,)."""
-    generator = random.generator("time")
-    return model.time(timesteps.log_normal(len(x_0), config.P_mean, config.P_std, generator, x_0.device))
+    def __init__(self, config: Config, model: Model, teacher: Any, steps: int) -> None:
+        super().__init__()
+        p, kind = model.parameterisation, type(self).__module__.rpartition(".")[2]
+        if p.epsilon:
+            raise UsageError(f"path.boundary: found 'sigma_min', allowed for objective '{kind}': zero")
+        if p.scalings == "linear":
+            raise UsageError(f"path.scalings: found 'linear', allowed for objective '{kind}': trigflow or edm")
+        self.config = config
+        self.w_phi = LogWeight() if config.weighting == "adaptive" else None
+        self.forwards = {"student": 3.0, "tangent": tangent.FORWARDS[config.tangent_method]}
+        self.path, self.sigma_min, self.sigma_max = model.path, model.sigma_min, model.sigma_max
+
+    def point(self, model: Model, x_0: Tensor, labels: Tensor | None, random: StepRandom) -> Point:
+        """Return x_t (B, ...), t (B,) and the velocity dx_t/dt (B, ...)."""
+        raise NotImplementedError
+
+    def time(self, model: Model, x_0: Tensor, random: StepRandom) -> Tensor:
+        """Draw t = arctan(e^tau / sigma_data), tau ~ N(P_mean, P_std^2). (B,)."""
+        cfg, generator = self.config, random.generator("time")
+        return model.time(timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, generator, x_0.device))
+
+    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
+        """Return the loss of a batch x_0 (B, ...) at `step`."""
+        cfg = self.config
+        x_t, t, v = self.point(model, x_0, labels, random)
+        r = timesteps.warm_up(step, cfg.tangent_warmup)
+        with random.dropout():
+            F, g = F_and_g(cfg, model, x_t, t, v, labels, r)
+        return terms(cfg, self.w_phi, F, g, t, model.sigma_data, r)
+
+    def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
+        """Return the parts of df/dt for some samples x_0 (b, ...) of the batch."""
+        how = (self.config.tangent_method, self.config.tangent_step)
+        return anatomy.of_f(model, *self.point(model, x_0, labels, random), labels, random, *how)
+
+    def after_step(self, model: Model, step: int) -> None:
+        """The target is the student itself: nothing to move."""
+
+    def profile_edges(self, bins: int) -> Tensor:
+        """Return bins + 1 times, evenly spaced in log(sigma_data tan t)."""
+        return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))
 
 
 def F_and_g(  # noqa: N802
@@ -128,8 +162,3 @@ def terms(
         weight = prior * (torch.cos(t).to(loss.dtype) if config.weighting == "cosine" else 1.0)
         total = (weight * loss).mean()
     return Terms(total, t, loss.detach(), weight, raw, {"r": r})
-
-
-def forwards(config: Config) -> dict[str, float]:
-    """Return the forward-equivalents of one image: student with backward, and its tangent."""
-    return {"student": 3.0, "tangent": tangent.FORWARDS[config.tangent_method]}

@@ -8,60 +8,30 @@ L = E[ e^w_phi(t) / D ||F_theta(x_t / sigma_data, t) - F_minus - g||^2 - w_phi(t
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cmbench import anatomy
-from cmbench.contracts import Anatomy, Teacher, Terms
-from cmbench.equations import pf_ode, timesteps
+from cmbench.contracts import Teacher
+from cmbench.equations import pf_ode
 from cmbench.model import Model
-from cmbench.objectives import _scm
 from cmbench.objectives._scm import Config as Config
+from cmbench.objectives._scm import Point, Scm
 from cmbench.randomness import StepRandom
 
 
-class Objective(nn.Module):
+class Objective(Scm):
     """sCD on TrigFlow: the velocity is the teacher's, whatever path the teacher was trained on."""
 
-    paths = ("trigflow",)
     teacher = "denoiser"
-    sampler = "consistency"
-    switches = _scm.SWITCHES
 
     def __init__(self, config: Config, model: Model, teacher: Teacher, steps: int) -> None:
-        super().__init__()
-        _scm.check("scd", model)
+        super().__init__(config, model, teacher, steps)
         self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
-        self.config, self.w_phi = config, _scm.log_weight(config)
-        self.forwards = {**_scm.forwards(config), "teacher": 1.0}
-        self.path, self.sigma_min, self.sigma_max = model.path, model.sigma_min, model.sigma_max
-
-    def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
-        """Return the loss of a batch x_0 (B, ...) at `step`."""
-        cfg = self.config
-        x_t, t, v = self._point(model, x_0, labels, random)
-        r = timesteps.warm_up(step, cfg.tangent_warmup)
-        with random.dropout():
-            F, g = _scm.F_and_g(cfg, model, x_t, t, v, labels, r)
-        return _scm.terms(cfg, self.w_phi, F, g, t, model.sigma_data, r)
-
-    def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
-        """Return the parts of df/dt for some samples x_0 (b, ...) of the batch."""
-        how = (self.config.tangent_method, self.config.tangent_step)
-        return anatomy.of_f(model, *self._point(model, x_0, labels, random), labels, random, *how)
-
-    def after_step(self, model: Model, step: int) -> None:
-        """The target is the student itself: nothing to move."""
-
-    def profile_edges(self, bins: int) -> Tensor:
-        """Return bins + 1 times, evenly spaced in log(sigma_data tan t)."""
-        return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))
+        self.forwards["teacher"] = 1.0
 
     @torch.no_grad()
-    def _point(
-        self, model: Model, x_0: Tensor, labels: Tensor | None, random: StepRandom
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def point(self, model: Model, x_0: Tensor, labels: Tensor | None, random: StepRandom) -> Point:
         """Return x_t, t and the teacher's velocity. The labels are the student's, if it takes any."""
-        t = _scm.time(self.config, model, x_0, random)
+        t = self.time(model, x_0, random)
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         v = pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)
         return x_t, t, v(x_t, t)

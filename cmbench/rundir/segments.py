@@ -52,11 +52,6 @@ def that_count(rows: Iterable[Row]) -> list[Row]:
     return kept
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a log that count, in order."""
-    return that_count(Tail(path).read())
-
-
 def newest(path: Path, end: int | None = None) -> Iterator[Row]:
     """Yield the rows that count, the newest first; of those in the first `end` bytes alone, if it is given."""
     for rows in backward(path, end):

@@ -80,7 +80,7 @@ def _is_axis(edges: Sequence[float]) -> bool:
 def _line(edges: Sequence[float], bins: Floats, x_scale: Scale, look: Look) -> Line:
     """Return a line through the middles of the bins that have a sample: curricula leave some without."""
     places = x_scale.forward(edges)
-    middles = np.array([x_scale.inverse(float(place)) for place in (places[1:] + places[:-1]) / 2])
+    middles = x_scale.inverses((places[1:] + places[:-1]) / 2)
     order = np.argsort(middles)
     there = order[np.isfinite(bins[order])]
     colour, dash, label = look

@@ -61,6 +61,10 @@ class Scale:
             return math.copysign(math.inf, position)
         return position
 
+    def inverses(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the value at each position, of their shape (n,)."""
+        return np.array([self.inverse(float(position)) for position in positions])
+
 
 def usual(values: NDArray[np.float64]) -> Kind:
     """Return the axis to begin with: log for values, (n,), that are positive and far apart."""

@@ -15,7 +15,7 @@ from cmbench.rundir.files import write_atomically
 from cmbench.text import plain
 from cmbench.views.axes import Scale
 from cmbench.views.lines import DASHES, GREY, Band, Line, line_colours
-from cmbench.views.smoothing import average, width_in_rows
+from cmbench.views.smoothing import positions
 from cmbench.words.numbers import number
 
 if TYPE_CHECKING:
@@ -171,11 +171,10 @@ def _set_scale(axes: "Axes", drawing: Drawing) -> None:
 def _draw(axes: "Axes", line: Line, drawing: Drawing) -> None:
     colours = list(line_colours("light", dark=False).values())
     colour = "0.6" if line.colour == GREY else colours[line.colour % len(colours)]
-    values, is_averaged = line.mean, line.smooth and width_in_rows(line.count, drawing.strength) > 0
-    if is_averaged:
-        smooth = average(line.x, drawing.scale.forward(line.mean), line.count, drawing.strength)
-        values = np.array([drawing.scale.inverse(float(position)) for position in smooth])
-    if is_averaged or (line.low < line.high).any():
+    strength = drawing.strength if line.smooth else 0.0
+    average = positions(line.x, line.mean, line.count, strength, (drawing.x_scale, drawing.scale))
+    values = line.mean if average is None else drawing.scale.inverses(average)
+    if average is not None or (line.low < line.high).any():
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     marker = "o" if len(line.x) == 1 else None
     axes.plot(

@@ -11,6 +11,7 @@ leaves the range of the rows in its window.
 import numpy as np
 
 from cmbench.rundir.columns import Floats
+from cmbench.views.axes import Scale
 
 SMOOTHINGS = (0.0, 0.005, 0.02, 0.08)  # standard deviations of the window, in shares of the rows
 USUAL = 0.02
@@ -46,6 +47,24 @@ def average(x: Floats, values: Floats, count: Floats, share: float) -> Floats:
         smooth = np.interp(x - x[0], at, smooth)
     found[there] = size * smooth
     return found
+
+
+def positions(x: Floats, values: Floats, count: Floats, share: float, axes: tuple[Scale, Scale]) -> Floats | None:
+    """Return places on the vertical axis of the average as charts draw it, (n,): on a log axis, of logarithms.
+
+    Args:
+        x: places, ascending, (n,).
+        values: (n,).
+        count: rows behind each value, (n,).
+        share: as `average` takes it; 0 for none.
+        axes: the horizontal and the vertical.
+
+    Returns:
+        None: the rows are too few for an average, or none is wanted.
+    """
+    if not width_in_rows(count, share):
+        return None
+    return average(axes[0].forward(x), axes[1].forward(values), count, share)
 
 
 def width_in_rows(count: Floats, share: float) -> int:

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 from compared_runs import CREATED, compared_run
+from fake_runs import read_rows
 
 from cmbench.rundir import columns
 from cmbench.rundir import log as log_module
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log
-from cmbench.rundir.segments import read_rows
 
 
 def test_columns_are_the_rows(tmp_path, monkeypatch):

@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from fake_runs import read_rows
 
 from cmbench.rundir import figures
 from cmbench.rundir.files import to_json
 from cmbench.rundir.log import Log
-from cmbench.rundir.segments import read_rows
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import orjson
 import pytest
+from fake_runs import read_rows
 
 from cmbench.rundir.log import Log, Tail
-from cmbench.rundir.segments import read_rows
 
 
 def steps(rows: list[dict]) -> list[int]:

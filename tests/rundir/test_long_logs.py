@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from fake_runs import read_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from cmbench.rundir import log
 from cmbench.rundir import settings as run_settings
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log, Tail, last_segment
-from cmbench.rundir.segments import backward, first, newest, read_rows
+from cmbench.rundir.segments import backward, first, newest
 from cmbench.rundir.summary import Summary
 
 STEPS = st.integers(0, 12)

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from fake_runs import read_rows
 
 from cmbench.rundir import curve as curve_module
 from cmbench.rundir import log as log_module
@@ -10,7 +11,6 @@ from cmbench.rundir import series
 from cmbench.rundir.curve import Curve
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.series import Series
 
 

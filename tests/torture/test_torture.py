@@ -19,6 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.trains
 def test_nothing_is_lost():
     done = run("--short")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import waiting
 from PIL import Image
 from safetensors.numpy import save_file
 from textual.app import App
 from textual.pilot import Pilot
+from tui_host import shown
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log
@@ -100,12 +100,6 @@ def drive(app: App, steps: Callable, size: tuple[int, int] = (160, 45)) -> None:
     asyncio.run(session())
 
 
-async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    await waiting.soon(condition, lambda: screen_text(pilot))
-    await pilot.pause()
-
-
 def pictures(pilot: Pilot) -> list[Picture]:
     """The pictures that can be seen."""
     return [p for p in pilot.app.screen.query(Picture) if p.display and p.parent.display and p.size.height > 1]
@@ -128,4 +122,4 @@ def colours(pilot: Pilot) -> list[tuple[int, int, int]]:
 
 def screen_text(pilot: Pilot) -> str:
     """All that stands on the screen."""
-    return "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
+    return shown(pilot.app)

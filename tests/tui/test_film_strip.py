@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from rich.style import Style
 from safetensors.numpy import load_file, save_file
-from snapshot_runs import SIGMAS, SnapshotsApp, add_answers, captions, drive, make_run, pictures, screen_text, until
+from snapshot_runs import SIGMAS, SnapshotsApp, add_answers, captions, drive, make_run, pictures, screen_text
+from tui_host import until
 
 from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.colours import DARK, LIGHT

@@ -8,7 +8,7 @@ from tui_host import SIZES, shown, until
 
 from cmbench.tui.screens.dashboard import DashboardScreen
 from cmbench.tui.screens.journal import JournalScreen
-from cmbench.tui.widgets.log_lines import LogLines
+from cmbench.tui.widgets.line import LogLines
 
 at_both_sizes = pytest.mark.parametrize("size", SIZES)
 WORDS = " ".join(f"word{i}" for i in range(60))

@@ -1,6 +1,6 @@
 import pytest
 
-from cmbench.tui.widgets.slider import slider
+from cmbench.tui.screens._snapshot_view import slider
 
 
 @pytest.mark.parametrize(("position", "count", "column"), [(0, 5, 1), (4, 5, 18), (0, 1, 1), (2, 5, 9)])

@@ -13,9 +13,8 @@ from snapshot_runs import (
     make_run,
     pictures,
     screen_text,
-    until,
 )
-from tui_host import comes_to_rest
+from tui_host import comes_to_rest, until
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Log

@@ -10,7 +10,7 @@ import torch
 
 from cmbench.contracts import Data, HasSummary, KnowsShape, has
 from cmbench.engine import build, environment, fingerprint, trainer
-from cmbench.engine.doctor import compiled, cost, ddp, machine, network, noise, probe, tangent
+from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError, naming
@@ -74,7 +74,7 @@ def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
             told = f"{missing}; noise of shape {list(shape)} takes their place"
-            return noise.like(shape, classes, recipe.path.sigma_data, device), Check("data", level, told)
+            return probe.noise(shape, classes, recipe.path.sigma_data, device), Check("data", level, told)
 
 
 def _oddities(built: Trainer) -> list[Check]:

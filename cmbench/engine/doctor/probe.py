@@ -13,10 +13,12 @@ from cmbench.engine.trainer import Trainer
 from cmbench.equations import tangent
 from cmbench.equations.gaussian_path import GaussianPath, like
 from cmbench.equations.tangent import Method
+from cmbench.finite import Finite
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 BINS = 8
+_STAND_INS = 256  # samples that stand in for data, in training and held out
 _SAMPLES = 32  # in all bins together, of a network up to ...
 _SMALL = 5_000_000  # parameters; beyond that one a bin, where float64 on the CPU would take minutes
 
@@ -125,3 +127,12 @@ def value_and_derivative(
         x_t, at.t, like(own, v) * v, own, at.labels, r, method=method or method_of(built), h=h
     )
     return F.detach(), dF.detach() * like(unit / own, dF)
+
+
+def noise(shape: tuple[int, ...], classes: int, sigma_data: float, device: torch.device) -> Finite:
+    """Return a stand-in for data whose files are not here: samples N(0, sigma_data^2) of `shape`, labels in turn."""
+    generator = torch.Generator().manual_seed(0)
+    train, test = sigma_data * torch.randn(2, _STAND_INS, *shape, generator=generator)
+    labels = torch.arange(_STAND_INS) % classes
+    labels[-1] = classes - 1  # however many there are, Finite counts them by the highest
+    return Finite(train, labels, test, labels, device)

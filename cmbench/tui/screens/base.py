@@ -10,6 +10,8 @@ from textual import work
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
+from cmbench.tui.widgets.chart_grid import ChartGrid
+
 if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
 
@@ -126,3 +128,32 @@ class ReadingScreen(BenchScreen):
         if not self.is_attached or self not in self.app.screen_stack:
             raise asyncio.CancelledError
         return found
+
+
+class ChartsScreen(ReadingScreen):
+    """A screen with a grid of charts, `charts`, a page of them at a time."""
+
+    charts: ChartGrid
+
+    def show_charts(self) -> None:
+        """Draw the charts of this page."""
+        raise NotImplementedError
+
+    def action_axis(self) -> None:
+        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
+        self.charts.next_axis()
+        self.show_charts()
+        self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
+
+    def action_page(self, step: int) -> None:
+        """Show other metrics; where there is room for one chart alone, the next one."""
+        alone = self.has_class("-narrow") or self.has_class("enlarged")
+        if alone and self.charts.next_chart(step):
+            return
+        self.charts.page += step
+        self.show_charts()
+        self.charts.turn_to(step)
+
+    def action_enlarge(self) -> None:
+        """Give the focused chart the whole room, or give it back."""
+        self.toggle_class("enlarged")

@@ -16,7 +16,7 @@ from cmbench.comparison.compare import letter
 from cmbench.rundir import floors
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.profile_lines import overlays
-from cmbench.tui.screens.base import ReadingScreen
+from cmbench.tui.screens.base import ChartsScreen
 from cmbench.tui.text import cell
 from cmbench.tui.widgets.chart_grid import ChartGrid
 from cmbench.tui.widgets.key_bar import KeyBar
@@ -30,7 +30,7 @@ _CHARTS = 4
 _MARKS = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}  # of lines in the legend
 
 
-class CompareScreen(ReadingScreen):
+class CompareScreen(ChartsScreen):
     """Several runs at once."""
 
     BINDINGS = [
@@ -87,7 +87,7 @@ class CompareScreen(ReadingScreen):
     def show(self) -> None:
         """Draw what changed."""
         self._show_legend()
-        self._show_charts()
+        self.show_charts()
         self._show_keys()
         self._show_summary()
 
@@ -104,7 +104,8 @@ class CompareScreen(ReadingScreen):
             rows.append([(f" {_letter(i)} {mark} ", f"line-{colour}"), *header])
         self.query_one("#legend", Lines).show(rows)
 
-    def _show_charts(self) -> None:
+    def show_charts(self) -> None:
+        """Draw the charts of this page, a line a run in each."""
         keys = sorted({key for view in self.views for key in view.keys})
         start = min(view.x_start(self.charts.axis) for view in self.views)
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
@@ -136,7 +137,7 @@ class CompareScreen(ReadingScreen):
             self.notify("no two of these runs differ in their seed alone", severity="warning")
             return
         self.has_bands = not self.has_bands
-        self._show_charts()
+        self.show_charts()
 
     def _lines_each(self, keys: Sequence[str]) -> list[Line]:
         return [
@@ -198,25 +199,6 @@ class CompareScreen(ReadingScreen):
             table.add_row(*map(cell, row))
         table.move_cursor(row=place.row, column=place.column)
         self._shown[selector] = content
-
-    def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
-        self.charts.next_axis()
-        self._show_charts()
-        self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
-
-    def action_page(self, step: int) -> None:
-        """Show other metrics; where there is room for one chart alone, the next one."""
-        alone = self.has_class("-narrow") or self.has_class("enlarged")
-        if alone and self.charts.next_chart(step):
-            return
-        self.charts.page += step
-        self._show_charts()
-        self.charts.turn_to(step)
-
-    def action_enlarge(self) -> None:
-        """Give the focused chart the whole room, or give it back."""
-        self.toggle_class("enlarged")
 
     def action_tables(self) -> None:
         """Go to the tables, where there is no room for both in place of the charts, or to the charts again."""

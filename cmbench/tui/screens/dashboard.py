@@ -15,6 +15,7 @@ from cmbench.rundir import parents
 from cmbench.rundir.layout import RunDir
 from cmbench.tui.screens import _forking as forking
 from cmbench.tui.screens._run import RunScreen
+from cmbench.tui.screens.base import ChartsScreen
 from cmbench.tui.system import Load, System, load_line, load_rows
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_grid import ChartGrid
@@ -30,10 +31,9 @@ from cmbench.words.numbers import number
 
 _SYSTEM_EVERY = 2.0  # seconds
 _LINES = 100  # of the journal or the console: more than any screen has
-_WATERFALLS = 4  # quantities that are offered here; the profile has them all
 
 
-class DashboardScreen(RunScreen):
+class DashboardScreen(ChartsScreen, RunScreen):
     """What a run does, live."""
 
     BINDINGS = [
@@ -134,7 +134,7 @@ class DashboardScreen(RunScreen):
             return
         was_over, self._is_over = self._is_over, self.view.is_over
         if changed & {"rows", "recipe"} or was_over != self._is_over or self.has_class("waiting"):
-            self._show_charts()
+            self.show_charts()
             self._show_waterfall()
         self._show_header()
         if changed & {"rows", "console"}:
@@ -152,7 +152,8 @@ class DashboardScreen(RunScreen):
             return report.pinned_first(quantities.charts(self.view.keys), self.bench.kept.charts.pins)
         return report.found_by(self.view.keys, self.pattern)
 
-    def _show_charts(self) -> None:
+    def show_charts(self) -> None:
+        """Draw the charts of this page."""
         names, axis = self.names(), self.charts.axis
         end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
         waits = report.first_row(self.view)
@@ -186,11 +187,11 @@ class DashboardScreen(RunScreen):
         self.bench.kept.keep_charts(pins=tuple(pin for pin in pins if pin not in keys) or ())
         if not set(keys) & set(pins):
             self.bench.kept.keep_charts(pins=(*pins, keys[0]))
-        self._show_charts()
+        self.show_charts()
 
     def _show_waterfall(self) -> None:
         waterfall, rows = self.query_one(Waterfall), self.view.series.profiles.rows
-        known = quantities.over_time(key for key in list(rows) if rows.get(key))[:_WATERFALLS]
+        known = quantities.over_time(key for key in list(rows) if rows.get(key))
         self.set_class(not known and self.view.is_over, "no-waterfall")
         if not known:
             return
@@ -230,15 +231,6 @@ class DashboardScreen(RunScreen):
         journal.frame_title = "console" if self.shows_console else "journal"
         journal.show(report.lines_of(self.view, self.shows_console, _LINES))
 
-    def action_page(self, step: int) -> None:
-        """Show other metrics; where there is room for one chart alone, the next one."""
-        alone = self.has_class("-narrow") or self.has_class("enlarged")
-        if alone and self.charts.next_chart(step):
-            return
-        self.charts.page += step
-        self._show_charts()
-        self.charts.turn_to(step)
-
     def action_focus_chart(self, index: int) -> None:
         """Go to a chart by its number."""
         if index < len(self.charts.charts):
@@ -252,7 +244,7 @@ class DashboardScreen(RunScreen):
 
             self.app.push_screen(SpikeScreen(self.view, row))
         else:
-            self.toggle_class("enlarged")
+            super().action_enlarge()
 
     @work
     async def action_fork(self) -> None:
@@ -273,12 +265,6 @@ class DashboardScreen(RunScreen):
             return False
         return True
 
-    def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
-        self.charts.next_axis()
-        self._show_charts()
-        self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
-
     def action_filter(self) -> None:
         """Ask for names of metrics."""
         self.query_one(MetricFilter).open()
@@ -289,7 +275,7 @@ class DashboardScreen(RunScreen):
         if event.pattern is not None:
             self.pattern, self.charts.page = event.pattern, 0
             self.bench.kept.keep_charts(pattern=event.pattern)
-            self._show_charts()
+            self.show_charts()
             self._show_header()
 
     def action_waterfall(self) -> None:

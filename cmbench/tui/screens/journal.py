@@ -8,8 +8,7 @@ from textual.binding import Binding
 from cmbench.rundir.series import JOURNAL
 from cmbench.tui.screens.base import ReadingScreen
 from cmbench.tui.widgets.key_bar import KeyBar
-from cmbench.tui.widgets.line import Lines
-from cmbench.tui.widgets.log_lines import LogLines
+from cmbench.tui.widgets.line import Lines, LogLines
 from cmbench.views import report
 from cmbench.views.run import RunView
 

@@ -13,14 +13,13 @@ from textual.widgets import OptionList, Static
 
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.snapshots import Album, AlbumReader, has_any
-from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted
+from cmbench.tui.screens._snapshot_view import SnapshotView, Wanted, slider
 from cmbench.tui.screens.base import ReadingScreen, close_help
 from cmbench.tui.text import content
 from cmbench.tui.widgets.drawing import Points
 from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.picture_row import PictureRows, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
-from cmbench.tui.widgets.slider import slider
 from cmbench.tui.widgets.step_list import StepList
 from cmbench.words.signs import short
 

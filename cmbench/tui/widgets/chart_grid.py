@@ -12,13 +12,12 @@ from cmbench.tui.kept import Kept
 from cmbench.tui.profile_lines import Overlay
 from cmbench.tui.widgets.chart import Chart
 from cmbench.tui.widgets.chart_window import Smoothing, XAxis
-from cmbench.views.axes import Scale
+from cmbench.views.axes import OF_RUNS, Scale
+from cmbench.views.lines import Band, Line, Mark
 from cmbench.views.report import scale_of
 
 if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
-from cmbench.views.axes import OF_RUNS
-from cmbench.views.lines import Band, Line, Mark
 
 _WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
 _COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least

@@ -9,7 +9,7 @@ import numpy as np
 from cmbench.tui.canvas import Floats, Mask
 from cmbench.views.axes import KINDS, Scale, Ticks, grown, limits
 from cmbench.views.lines import Line
-from cmbench.views.smoothing import SMOOTHINGS, USUAL, average, width_in_rows
+from cmbench.views.smoothing import SMOOTHINGS, USUAL, positions, width_in_rows
 from cmbench.words.numbers import number
 
 _CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
@@ -210,9 +210,8 @@ class Window:
 
     def average(self, line: Line) -> Floats | None:
         """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
-        if not self.is_averaged(line):
-            return None
-        return average(self.x.scale.forward(line.x), self.scale.forward(line.mean), line.count, self.strength)
+        strength = self.strength if line.smooth else 0.0
+        return positions(line.x, line.mean, line.count, strength, (self.x.scale, self.scale))
 
     def positions(self, line: Line) -> Positions:
         """Return a line as positions."""

@@ -60,3 +60,24 @@ class Lines(GridWidget):
                 grid.write(x, y, shown, 1 + pens.index(pen) if pen else 0)
                 x += len(shown)
         return grid, [Style.null(), *(self.style(pen) for pen in pens)]
+
+
+class LogLines(Lines):
+    """The newest rows, or those that somebody went back to, which stay in sight when others come."""
+
+    top: int | None = None  # the first row in sight; None: the newest are
+
+    def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
+        """Return the rows in sight, and say how many are below."""
+        rows = self.rows_at(width)
+        last = max(0, len(rows) - height)
+        top = last if self.top is None else min(self.top, last)
+        self.frame_note = f"{last - top} more below" if top < last else ""
+        return self.written(rows[top : top + height], width, height)
+
+    def go(self, lines: int) -> None:
+        """Go back or on; from the newest row on follow what comes."""
+        last = max(0, len(self.rows_at(self.inner_width)) - self.inner_height)
+        top = max(0, (last if self.top is None else min(self.top, last)) + lines)
+        self.top = top if top < last else None
+        self.repaint()
