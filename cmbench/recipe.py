@@ -4,7 +4,6 @@ The tables of components ([data], [network], [objective]) are checked by their o
 (`engine.build`); all others stand in `cmbench.tables`.
 """
 
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -200,8 +199,17 @@ def _chain(path: Path) -> list[_File]:
         if parent is None:
             return chain
         if not isinstance(parent, str):
-            raise UsageError(f"{path}: extends: found {shown(parent)}, allowed: the path of a recipe")
-        path = path.parent / parent
+            raise UsageError(f"{path}: extends: found {shown(parent)}, allowed: the path or name of a recipe")
+        path = _parent(path.parent, parent)
+
+
+def _parent(folder: Path, name: str) -> Path:
+    """Return the file that `extends` names: beside the recipe, or else among those that came with the package."""
+    with suppress(OSError, ValueError):
+        for path in (folder / name, folder / f"{name}.toml", _shipped() / name, _shipped() / f"{name}.toml"):
+            if path.exists():
+                return path
+    return folder / name
 
 
 def _resolved(path: Path, by: str) -> Path:
@@ -362,8 +370,12 @@ def find(name: str) -> Path:
 
 
 def available() -> list[Path]:
-    """List the recipes of ./recipes, or else those that came with the package: beside it, or as data of it."""
-    shipped = Path(sysconfig.get_path("data")) / "share" / "cmbench" / "recipes"
-    folders = (Path("recipes"), PACKAGE.parent / "recipes", shipped)
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return sorted(folder.glob("*.toml"))
+    """List the recipes of ./recipes and those that came with the package; of two with one name, the former."""
+    found = {path.name: path for folder in (_shipped(), Path("recipes")) for path in folder.glob("*.toml")}
+    return [found[name] for name in sorted(found)]
+
+
+def _shipped() -> Path:
+    """Return the folder of the recipes that came with the package: inside it, or in a clone beside it."""
+    inside = PACKAGE / "recipes"
+    return inside if inside.is_dir() else PACKAGE.parent / "recipes"

@@ -213,6 +213,28 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path, monkeypatch):
         recipes.find("rnig")
 
 
+def test_recipes_that_came_with_cmbench_are_there_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = recipes.available()
+    assert "ct_edm_ring" in [path.stem for path in shipped]
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "ct_edm_ring.toml").write_text(TINY)
+    assert [path.stem for path in recipes.available()] == [path.stem for path in shipped]
+    assert recipes.find("ct_edm_ring") == Path("recipes/ct_edm_ring.toml")  # one's own comes first
+
+
+@pytest.mark.parametrize("name", ["ct_edm_ring", "ct_edm_ring.toml", "common/ring", "common/ring.toml"])
+def test_a_recipe_extends_one_that_came_with_cmbench(name, tmp_path):
+    """So a copy of a shipped recipe works in any folder. A file beside the recipe comes first."""
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'extends = "{name}"\nname = "mine"\n[objective]\nkind = "ct"\n')
+    assert load(mine).data == {"kind": "mixtures", "name": "ring"}
+    beside = tmp_path / name
+    beside.parent.mkdir(exist_ok=True)
+    beside.write_text(TINY)
+    assert load(mine).network["width"] == 16
+
+
 def test_a_recipe_is_frozen(tiny):
     recipe = load(tiny)
     with pytest.raises(ValueError, match="frozen"):

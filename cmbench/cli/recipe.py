@@ -25,7 +25,7 @@ def _help(context: typer.Context) -> None:
 
 @app.command("list")
 def list_recipes(json: Json = False) -> None:
-    """List the recipes in ./recipes, or those that came with cmbench."""
+    """List the recipes in ./recipes and those that came with cmbench."""
     found = []
     for path in recipes.available():
         try:
@@ -35,9 +35,6 @@ def list_recipes(json: Json = False) -> None:
     if json:
         _screen.data({"schema": 1, "recipes": found})
     else:
-        if not found:
-            _screen.line("no recipes: none in ./recipes, and none came with cmbench", err=True)
-            return
         keys = ["name", "objective", "data", "network", "steps"]
         table(keys, [[str(about[key]) for key in keys] for about in found])
 

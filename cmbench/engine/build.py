@@ -285,7 +285,7 @@ def _line(key: str, value: object, documented: type[config.Config]) -> str:
     """Return `key = value  # meaning`."""
     written = f"{key} = {_inline(value)}"
     field = documented.model_fields.get(key)
-    return f"{written:<32}# {field.description}" if field and field.description else written
+    return f"{written:<30}  # {field.description}" if field and field.description else written
 
 
 def _inline(value: object) -> str:

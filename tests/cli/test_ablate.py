@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_runs import read_rows
 from tiny import TINY, set_options
 from waiting import until
 
@@ -20,7 +21,6 @@ from cmbench.engine import runner
 from cmbench.errors import DivergedError
 from cmbench.rundir import status
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 STEPS = 60

@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
+from fake_runs import read_rows
 
 from cmbench.cli import _alert
 from cmbench.engine import machine
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 from cmbench.views.run import RunView
 

@@ -233,7 +233,7 @@ FILES = {
     "binary": (bytes(range(256)), ["bad.toml", "cannot be read"]),
     "extends what is not there": (b'extends = "nowhere.toml"', ["nowhere.toml", "bad.toml", "No such file"]),
     "extends a folder": (b'extends = "."', ["bad.toml", "cannot be read"]),
-    "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path of a recipe"]),
+    "extends a number": (b"extends = 5", ["bad.toml", "extends", "5", "path or name of a recipe"]),
     "extends itself": (b'extends = "bad.toml"', ["bad.toml", "extends"]),
     "extends a device": (b'extends = "/dev/zero"', ["/dev/zero", "bad.toml", "not a regular file"]),
     "extends a name that is too long": (b'extends = "' + b"a" * 300 + b'"', ["aaa…aaa", "bad.toml", "too long"]),

@@ -10,6 +10,7 @@ import orjson
 import pytest
 import torch
 from conftest import process_put_back
+from fake_runs import read_rows
 from PIL import Image
 from tiny import TINY
 
@@ -18,7 +19,6 @@ from cmbench.engine import runner
 from cmbench.rundir import checkpoints, fingerprints, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 PICTURES = (
     TINY.replace('kind = "mixtures"\nname = "ring"', 'kind = "images"\nname = "folder"\nroot = "pictures"\nsize = 8')

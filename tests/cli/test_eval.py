@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from fake_runs import read_rows
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 from tiny import DISTILL
@@ -21,7 +22,6 @@ from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.features.classifier import Classifier
 from cmbench.measures import MEASURES, OF_SAMPLES
 from cmbench.rundir import floors
-from cmbench.rundir.segments import read_rows
 
 FEW = ["--n", "32", "--repeats", "2"]
 MOONS = "data={kind='points', name='moons', size=200}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from fake_runs import read_rows
 from tiny import TINY, set_options
 from waiting import PATIENCE, until
 
@@ -22,7 +23,6 @@ from cmbench.engine import checkpoint, runner
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, write_atomically
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 COMMAND = [sys.executable, "-m", "cmbench"]

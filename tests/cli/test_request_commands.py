@@ -5,13 +5,13 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.engine import checkpoint, runner
 from cmbench.engine.runner import Runner
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json
-from cmbench.rundir.segments import read_rows
 
 LONG = ["train.steps=100000000", "log.every=1000", "profile.every=0", "snapshot.every=0", "evaluate.every=0"]
 LONG += ["checkpoint.every=0", "network.width=4"]

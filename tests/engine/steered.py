@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.engine import checkpoint, runner
@@ -12,7 +13,6 @@ from cmbench.engine.runner import Runner
 from cmbench.rundir import control
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.log import Row
-from cmbench.rundir.segments import read_rows
 
 CLOCK = {"time", "train_s", "images_per_s", "segment"}
 Requests = dict[int, list[tuple[str, dict]]]  # step -> action, settings

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_runs import read_rows
 from steered import asked, create, finish, killed
 
 from cmbench.engine import clock, runner
@@ -14,7 +15,6 @@ from cmbench.rundir import checkpoints, columns, status
 from cmbench.rundir.checkpoints import sealed
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.series import Series
 
 pytestmark = pytest.mark.usefixtures("put_back")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fake_runs import read_rows
 from tiny import DISTILL, TEACHER
 
 from cmbench import consent
 from cmbench.engine import compute, loop, runner, trainer, weights
 from cmbench.engine.compute import Compute
-from cmbench.rundir.segments import read_rows
 
 CPU = torch.device("cpu")
 IMAGES = 12 * 8

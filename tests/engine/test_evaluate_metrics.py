@@ -1,6 +1,7 @@
 """[evaluate] metrics: the rows that a run writes on its schedule, its floors, and what is best by them."""
 
 import pytest
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.engine import runner, trainer
@@ -8,7 +9,6 @@ from cmbench.engine.judge import labels_as_data
 from cmbench.measures import OF_SAMPLES, row_key
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CLOCK = {"time", "train_s", "images_per_s", "segment"}

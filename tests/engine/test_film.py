@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fake_runs import read_rows
 from torch import nn
 
 from cmbench import consent
@@ -12,7 +13,6 @@ from cmbench.engine import film, loop, runner, trainer
 from cmbench.engine.consistency import Starts
 from cmbench.equations.oracle import FinitePoints, GaussianMixture, flow
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.snapshots import AlbumReader
 from cmbench.tui.widgets.film import load_film, load_plane
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.data import mixtures
@@ -12,7 +13,6 @@ from cmbench.errors import UsageError
 from cmbench.finite import Finite
 from cmbench.rundir import fingerprints
 from cmbench.rundir.files import read_json
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CPU = torch.device("cpu")

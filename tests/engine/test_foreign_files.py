@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from fake_runs import read_rows
 from steered import after, asked, assert_same_end, create, finish, killed
 
 from cmbench.engine import checkpoint, runner
@@ -10,7 +11,6 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir import control
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 

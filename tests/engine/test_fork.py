@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import torch
+from fake_runs import read_rows
 from killed import KilledError, Killer
 from test_resume import create, finish, stop_after
 
@@ -14,7 +15,6 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.rundir import leftovers, parents, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CLOCK = {"time", "train_s", "images_per_s", "segment"}

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from fake_runs import read_rows
 from steered import after, answers, asked, assert_same_end, create, finish, killed, timeless
 
 from cmbench.cli import _train
@@ -15,7 +16,6 @@ from cmbench.errors import STOPPED, DivergedError, StoppedError
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 pytestmark = pytest.mark.usefixtures("put_back")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_runs import read_rows
 
 from cmbench.contracts import Terms
 from cmbench.engine import checkpoint, loop, trainer
@@ -12,7 +13,6 @@ from cmbench.engine.trainer import Trainer
 from cmbench.objectives import ct
 from cmbench.rundir import status
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 SILENT = ["log.every=100", "profile.every=0", "snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]

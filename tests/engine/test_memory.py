@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.engine import checkpoint, memory, runner
 from cmbench.engine.memory import LackError
 from cmbench.rundir import status
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CPU_SAYS = (

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from fake_runs import read_rows
 from steered import after, assert_same_end, create, finish, killed, timeless
 
 from cmbench.engine import checkpoint, recorder, runner
@@ -12,7 +13,6 @@ from cmbench.rundir import status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from fake_runs import read_rows
 from steered import after, answers, asked, assert_same_end, create, finish, killed
 from waiting import until
 
@@ -13,7 +14,6 @@ from cmbench.errors import STOPPED
 from cmbench.rundir import control, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 QUIET = ["snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]

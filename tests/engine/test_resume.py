@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_runs import read_rows
 from tiny import DISTILL
 
 from cmbench import consent
@@ -17,7 +18,6 @@ from cmbench.rundir import status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir, machine, steps_of_checkpoints
 from cmbench.rundir.log import Log
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.summary import Summary
 
 pytestmark = pytest.mark.usefixtures("put_back")

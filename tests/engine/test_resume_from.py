@@ -1,13 +1,13 @@
 """A run taken up from an earlier checkpoint by choice: the line that it leaves is kept apart and never comes back."""
 
 import pytest
+from fake_runs import read_rows
 from steered import answers, asked, assert_same_end, create, finish, killed
 
 from cmbench.engine import checkpoint, runner
 from cmbench.errors import DivergedError, NotFoundError
 from cmbench.rundir import checkpoints, status
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.snapshots import FIXED
 from cmbench.words.journal import event_line
 

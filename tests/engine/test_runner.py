@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fake_runs import read_rows
 from killed import KilledError, Killer
 
 from cmbench import consent
@@ -17,7 +18,6 @@ from cmbench.errors import STOPPED, NotFoundError, UsageError
 from cmbench.rundir import control, layout, leftovers, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 

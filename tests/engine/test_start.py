@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from fake_runs import read_rows
 from tiny import DISTILL, TEACHER, set_options
 
 from cmbench import consent
@@ -13,7 +14,6 @@ from cmbench.errors import NotFoundError, UsageError
 from cmbench.model import Model
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 from cmbench.rundir.select import all_runs
 
 CPU = torch.device("cpu")

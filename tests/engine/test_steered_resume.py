@@ -3,12 +3,12 @@
 import shutil
 
 import pytest
+from fake_runs import read_rows
 from steered import answers, asked, assert_same_end, create, finish, killed
 
 from cmbench.engine import checkpoint, runner
 from cmbench.errors import DivergedError, UsageError
 from cmbench.rundir.layout import steps_of_checkpoints
-from cmbench.rundir.segments import read_rows
 
 pytestmark = pytest.mark.usefixtures("put_back")
 BASE = ["checkpoint.every=5", "snapshot.every=0", "evaluate.every=0", "log.every=1", "train.steps=14"]

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from fake_runs import read_rows
 
 from cmbench import consent
 from cmbench.engine import runner
 from cmbench.engine.watch import SpikeWatch
-from cmbench.rundir.segments import read_rows
 
 LEVELS = np.array([3.0, 1.0, 0.2, 40.0])
 
