@@ -1,0 +1,190 @@
+"""README and pages: each command and block of code in them runs, each link leads somewhere, the site builds.
+
+Commands of a page run in their order in one empty folder, with short trainings in place of long ones. `...` stands for
+output that was left out, RUN for the newest run.
+"""
+
+import importlib.metadata
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli
+import typer
+
+from cmbench import recipe as recipes
+from cmbench.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import reference  # noqa: E402
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|href)=\"([^\"#]+)")
+SHORT = [
+    *("train.steps=4", "train.batch_size=8", "log.every=1", "profile.every=2", "evaluate.every=2", "evaluate.n=8"),
+    *("evaluate.true_error_n=2", "snapshot.n=4", "checkpoint.every=2", "optimizer.warmup=0", "train.device=cpu"),
+]
+FEWER = {  # options that make a command as short, for those that take none
+    "eval": ("--n", "40", "--repeats", "2"),
+    "sample": ("--n", "4"),
+    "ablate": ("--seeds", "1"),
+    "classifier": ("--train-steps", "2"),
+}
+OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
+NEVER_ENDS = {"serve"}
+CONFLICT, FAILED = 5, 1
+# Other programs that pages may name; of make, the targets are looked up.
+OTHERS = {
+    "bash",
+    "cat",
+    "cd",
+    "cp",
+    "git",
+    "jq",
+    "kill",
+    "ls",
+    "python3",
+    "ssh",
+    "tmux",
+    "torchrun",
+    ".venv/bin/python",
+}
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the blocks of code of a page in one language."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, named, text in found if named == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each line that begins with a prompt; a backslash at its end takes the next line too."""
+    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    return [
+        words for line in lines for part in re.split(r"\s(?:&&|\||;)\s", line) if (words := shlex.split(part, True))
+    ]
+
+
+def all_pages(function):
+    return pytest.mark.parametrize("page", PAGES, ids=page_name)(function)
+
+
+def in_short(words: list[str]) -> list[str]:
+    """Return the arguments of a command with a short training, and with a run where one is meant."""
+    words = ["@latest" if word in ("RUN", "A", "B") else word for word in words]
+    if words[0] in ("run", "ablate") and "--list" not in words and "--help" not in words:
+        pairs = [word for setting in SHORT for word in ("--set", setting)]
+        words = [*words, *pairs, *(["--foreground"] if words[0] == "run" else [])]
+        words = [word for word in words if word not in ("--detach", "-d")]
+    return words + [part for part in FEWER.get(words[0], ()) if "--list" not in words and "--help" not in words]
+
+
+def needs_pictures(words: list[str]) -> bool:
+    """Whether a command would fetch pictures."""
+    return any(word.endswith(("_cifar10", "_mnist")) for word in words)
+
+
+@pytest.mark.trains
+@all_pages
+def test_the_commands_of_a_page_run(page, cmbench, home):
+    (home / "tiny.toml").unlink()
+    for text in blocks(page, "toml"):
+        if name := re.search(r'^name = "(\w+)"', text, re.MULTILINE):
+            (home / f"{name[1]}.toml").write_text(text, encoding="utf-8")
+    for words in commands(page):
+        if words[0] == "make":
+            targets = [word for word in words[1:] if "=" not in word]
+            assert all(
+                re.search(f"^[a-z -]*\\b{t}\\b[a-z -]*:", (ROOT / "Makefile").read_text(), re.M) for t in targets
+            )
+        elif words[0] != "cmbench":
+            assert words[0] in OTHERS, words
+        elif words[1] in NEVER_ENDS or needs_pictures(words):
+            command = typer.main.get_command(app).commands[words[1]]
+            command.make_context(words[1], list(words[2:])).close()
+        else:
+            done = cmbench(*in_short(words[1:]))
+            allowed = {
+                0,
+                *([CONFLICT] if words[1] in OF_A_LIVE_RUN else []),
+                *([FAILED] if "--fail-if" in words else []),
+            }
+            assert done.code in allowed, (words, done)
+
+
+@pytest.mark.trains
+@all_pages
+def test_the_python_of_a_page_runs(page, home, put_back):
+    for text in blocks(page, "python"):
+        fewer = ", ".join(repr(setting) for setting in SHORT[1:])
+        text = re.sub(r'\["train\.steps=\d+"\]', f'["train.steps=4", {fewer}]', text)
+        exec(compile(text, page_name(page), "exec"), {"__name__": "__main__"})
+
+
+@all_pages
+def test_the_toml_of_a_page_is_a_recipe_or_settings(page, tmp_path):
+    for text in blocks(page, "toml"):
+        tables = tomli.loads(text)
+        if "name" in tables or "extends" in tables:
+            (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+            recipes.load(tmp_path / "mine.toml")
+
+
+@all_pages
+def test_every_block_says_what_it_is(page):
+    """So that none escapes the tests above."""
+    known = {"console", "python", "toml", "text", "json"}
+    assert {named for _, named, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= known
+
+
+@all_pages
+def test_links_lead_somewhere(page):
+    for found in LINK.findall(re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)):
+        target = found[0] or found[1]
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_fits_on_a_few_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_every_page_has_its_place_in_the_site():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    missing = [page for page in (ROOT / "docs").rglob("*.md") if str(page.relative_to(ROOT / "docs")) not in site]
+    assert missing == []
+
+
+def pinned(package: str) -> bool:
+    """Whether the tested version of a package is here: others word a help or a schema in their own way."""
+    return f"{package}=={importlib.metadata.version(package)}" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.skipif(not (pinned("typer") and pinned("pydantic")), reason="other versions than the tested ones")
+@pytest.mark.parametrize("name", ["recipes.md", "commands.md"])
+def test_reference_pages_are_what_the_code_says(name):
+    """`make docs` writes them."""
+    assert (reference.PAGES / name).read_text(encoding="utf-8") == reference.pages()[name]
+
+
+@pytest.mark.skipif(not pinned("zensical"), reason="another version than the tested one")
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for line, value in (("docs_dir: docs", ROOT / "docs"), ("site_dir: site", tmp_path / "site")):
+        config = config.replace(line, f"{line.split(':')[0]}: {value}")
+    (tmp_path / "mkdocs.yml").write_text(config.replace("paths: [.]", f"paths: [{ROOT}]"), encoding="utf-8")
+    build = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "quickstart" / "index.html").exists()
