@@ -1,7 +1,7 @@
-"""`python -m cmbench`, and by its path every process that cmbench starts of itself.
+"""`python -m cmbench`; cmbench also starts its own processes by this file's path.
 
-Python puts the working directory, or the folder of this file, in front of its own library: a random.py there, of
-whatever run or download, would be taken for the library's. So these go before anything is imported.
+Python puts the working directory, or the folder of this file, in front of its own library. A random.py there, from any
+run or download, would hide the library's. So these folders leave the path before anything is imported.
 """
 
 import os
@@ -11,7 +11,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
 
 
 def _leave_out(*folders: str) -> None:
-    """Take folders from the path's beginning, where Python and empty parts of PYTHONPATH put them by themselves."""
+    """Remove folders from the start of the path, where Python and empty parts of PYTHONPATH put them."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     front = slice(0, 1 + len(given))
     sys.path[front] = [entry for entry in sys.path[front] if (entry in given and entry) or entry not in folders]
@@ -20,12 +20,12 @@ def _leave_out(*folders: str) -> None:
 def _working_directory() -> str:
     try:
         return os.getcwd()  # noqa: PTH109
-    except FileNotFoundError:  # removed meanwhile
+    except FileNotFoundError:  # it was removed
         return ""
 
 
 _leave_out("", _working_directory(), os.path.join(_ROOT, "cmbench"))  # noqa: PTH118
-if not __package__:  # by its path: this cmbench, and no other
+if not __package__:  # started by its path: import this cmbench and no other
     sys.path.insert(0, _ROOT)
     import cmbench  # noqa: F401
 

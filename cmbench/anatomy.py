@@ -1,4 +1,4 @@
-"""The tangent taken apart: which term of df/dt is large, and at which times (seed section 5.1)."""
+"""The tangent taken apart: which term of df/dt is large, and at which times (Lu & Song 2024, section 4.1)."""
 
 import math
 
@@ -25,7 +25,7 @@ def of_f(
     method: Method = "dual",
     h: float = tangent.STEP,
 ) -> Anatomy:
-    """Return the norms of the terms of df/dt along dxdt, per sample.
+    """Return the norms of the terms of df/dt along dxdt for each sample.
 
     With f = c_skip x_t + c_out F(c_in x_t, c_noise):
         stable      c_skip' x_t + c_skip dx/dt + c_out' F; on TrigFlow -cos(t)(sigma_data F - dx/dt) - sin(t) x_t
@@ -39,9 +39,9 @@ def of_f(
         t: (b,).
         dxdt: (b, ...), the velocity that the objective follows.
         labels: (b,) or None.
-        random: of the step; both derivatives see its dropout mask, and other randomness is left alone.
-        method: how the derivatives are taken; see `equations.tangent`.
-        h: step of finite differences.
+        random: of the step; both derivatives use its dropout mask, and no other randomness changes.
+        method: how to take the derivatives; see `equations.tangent`.
+        h: the step of finite differences.
     """
     p = model.parameterisation
     scalings, rates, dc_noise = p.of_f(t), p.d_of_f(t), p.dc_noise(t)
@@ -64,12 +64,12 @@ def of_f(
 
 
 def factors(model: Model, dc_noise: Tensor, dF: Tensor) -> dict[str, Tensor]:
-    """Return the norms whose product is that of dF/dt through c_noise (seed section 5.1), (b,) each.
+    """Return the norms whose product is that of dF/dt through c_noise (Lu & Song 2024, eq. 7), (b,) each.
 
         dc_noise_dt  |c_noise'(t)|
-        demb_dc      ||d emb / d c_noise||, where the network says which modules its embeddings are; of two times, both
-                     of which move with t, that of the two embeddings side by side
-        dF_demb      ||dF/dt through c_noise|| over the two others: the network's gain on the embedding
+        demb_dc      ||d emb / d c_noise||, if the network exposes its embeddings; for two times, which both move with
+                     t, the norm of the two embeddings concatenated
+        dF_demb      ||dF/dt through c_noise|| over the product of the others: the network's gain on the embedding
 
     Args:
         model: the model.

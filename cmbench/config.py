@@ -1,4 +1,4 @@
-"""The one shape of every settings table: frozen, strict, no unknown key, each field with a line of documentation."""
+"""The base of every settings table: frozen, strict, without unknown keys, each field with a line of documentation."""
 
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -13,7 +13,7 @@ from cmbench.text import shown, shown_key
 class Config(BaseModel):
     """A checked table of a recipe. `kind` names the component that it configures and is checked elsewhere.
 
-    `idle` names keys that do nothing beside certain values of another key: {"k": ("adjustment", ("constant",))}.
+    `idle` lists keys that have no effect for certain values of another key: {"k": ("adjustment", ("constant",))}.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -27,48 +27,48 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-# TOML has arrays only; a frozen table holds tuples.
+# TOML has only arrays; a frozen table holds tuples.
 Floats = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
-# Whole numbers end where no machine follows, in one line instead of an allocator's or a float's complaint.
+# Limits that no machine exceeds, so that the user sees one line instead of an error from an allocator or a float.
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
 Count = Annotated[int, Field(ge=0, le=10**12)]  # of steps: 0 means never or at once
 Samples = Annotated[int, Field(ge=1, le=10**7)]
 SamplesOrNone = Annotated[int, Field(ge=0, le=10**7)]
 Channels = Annotated[int, Field(ge=1, le=2**16)]  # of a layer, pixels of a picture, heads
 Layers = Annotated[int, Field(ge=1, le=1000)]
-# Points of a grid of noise levels; float32 tells more of them apart no longer.
+# Points of a grid of noise levels; float32 cannot tell more of them apart.
 GridPoints = Annotated[int, Field(ge=1, le=10**5)]
 SamplerSteps = Annotated[tuple[GridPoints, ...], BeforeValidator(_as_tuple)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-# Beyond these the squares of noise levels, and the powers of the Karras grid, leave the floats.
+# Beyond this the squares of noise levels, and the powers of the Karras grid, overflow.
 NoiseLevel = Annotated[float, Field(gt=0, le=1e9)]
-# Mean and standard deviation of a log noise level, whose draws stay within the floats.
+# Mean and standard deviation of a log noise level, such that draws do not overflow.
 LogMean = Annotated[float, Field(ge=-21, le=21)]
 LogDeviation = Annotated[float, Field(gt=0, le=10)]
 Curvature = Annotated[float, Field(ge=0.1, le=1000)]
 
 
-STEERABLE: dict[str, Any] = {"steerable": True}  # as json_schema_extra of a key: it may change while a run trains
+STEERABLE: dict[str, Any] = {"steerable": True}  # json_schema_extra of keys that may change during training
 
 
 def steerable(config: type[Config]) -> list[str]:
-    """List the keys of a table that may change while a run trains."""
+    """List the keys of a table that may change during training."""
     return [key for key, field in config.model_fields.items() if field.json_schema_extra == STEERABLE]
 
 
 def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: str = "") -> AnyConfig:
-    """Turn a table into its `config`.
+    """Check a table and return it as a `config`.
 
     Args:
         config: the model to fill.
         table: keys and values as read from TOML.
         where: the file (or other origin) that the message names.
-        prefix: the table's name, put before each key.
+        prefix: the table's name, which the message puts before each key.
 
     Raises:
         UsageError: one line with the file, the key, what was found and what is allowed.
@@ -82,12 +82,12 @@ def check(config: type[AnyConfig], table: dict[str, Any], where: str, prefix: st
 
 
 def refuse_idle(config: Config, table: str, spared: Collection[str] = ()) -> None:
-    """Refuse a key that is set to something and does nothing; at its default it is not set, but written out.
+    """Refuse a key that has no effect but a value other than its default. (Defaults may be written out.)
 
     Args:
         config: the table, checked.
         table: its name.
-        spared: `table.key` of keys that may do nothing, or beside whose values others may.
+        spared: `table.key` of keys to let pass, either those without effect or those that take the effect away.
 
     Raises:
         UsageError: one line with the key, what was found and what is allowed.
@@ -103,7 +103,7 @@ def refuse_idle(config: Config, table: str, spared: Collection[str] = ()) -> Non
 
 
 def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
-    """Say what is wrong with one key, e.g. `path.sigma_min: found -1, allowed: greater than 0`."""
+    """Return what is wrong with one key, e.g. `path.sigma_min: found -1, allowed: greater than 0`."""
     key = shown_key(part for part in (*prefix.split("."), *problem["loc"]) if part != "")
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
@@ -115,7 +115,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         return f"{key}.{message}" if key else message  # our own validators begin with the key
     expected = problem["msg"].removeprefix("Input should be ")
-    if expected == problem["msg"]:  # worded for programmers: "String should match pattern ..."
+    if expected == problem["msg"]:  # written for programmers: "String should match pattern ..."
         table, field = _table_of(config, problem["loc"]), str(problem["loc"][-1])
         expected = table.model_fields[field].description or expected
     hint = ""

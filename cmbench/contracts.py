@@ -1,9 +1,9 @@
-"""What the engine asks of objectives, networks, data sets, evaluations and teachers: the contracts of plug-ins.
+"""The contracts of plug-ins: what the engine expects of objectives, networks, data sets, evaluations and teachers.
 
-A recipe names a class by its file (`kind = "ct"`) or by its module (`kind = "mine:Objective"`). Each class stands next
-to its `Config`, a `cmbench.config.Config`, which the recipe's table is checked against. Nobody inherits from these
-protocols: a class that has their members is one. What a class may have beside them is a protocol of its own, such as
-`HasOracle`, for which the engine asks by `has`.
+A recipe names a class by its file (`kind = "ct"`) or by its module (`kind = "mine:Objective"`). Each class is defined
+next to its `Config`, a `cmbench.config.Config`, against which the recipe's table is checked. Do not inherit from these
+protocols: a class that has their members satisfies them. Optional members are protocols of their own, such as
+`HasOracle`; the engine looks for them with `has`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ P = TypeVar("P")
 
 
 def has(thing: object, protocol: type[P]) -> TypeGuard[P]:
-    """Return whether an object, or a class, has the members of a protocol, through __getattr__ too.
+    """Return whether an object, or a class, has the members of a protocol, including those from __getattr__.
 
-    `isinstance` has looked at them so up to Python 3.11, and looks past __getattr__ since.
+    Up to Python 3.11 `isinstance` did the same; since then it ignores __getattr__.
     """
     members = {*vars(protocol), *getattr(protocol, "__annotations__", {})}
     return all(hasattr(thing, name) for name in members if not name.startswith("_"))
@@ -40,9 +40,9 @@ class Teacher(Protocol):
 class Network(Protocol):
     """The raw network F_theta, an nn.Module, built as `Network(config, shape, classes, times)`.
 
-    `shape` is that of one sample; `classes` is 0 without labels; `times` is given where it is 2, for a network that is
-    told t and t - r. The embedding of the first time is best the attribute `time`, of the others `more_times`: those of
-    `cmbench.layers.embedding` tell their derivative, which the anatomy of the tangent shows.
+    `shape` is the shape of one sample; `classes` is 0 without labels. `times` is passed only if it is 2: the network
+    then gets t and t - r. Preferably name the embedding of the first time `time` and those of the others `more_times`.
+    The embeddings of `cmbench.layers.embedding` know their derivative, which the anatomy of the tangent shows.
     """
 
     def __call__(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -51,18 +51,20 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Terms:
-    """One batch's loss, and per sample what the time profile shows.
+    """The loss of one batch, and the values per sample that the time profile shows.
+
+    `contracts.weighted(...)` builds it and detaches loss, weight, tangent_norm and per_sample.
 
     Attributes:
-        total: the scalar to minimise, with gradient; mean over the batch of weight * loss where nothing else is said.
+        total: the scalar to minimise, with gradient; by default the mean over the batch of weight * loss.
         t: the times, (B,).
         loss: the unweighted loss, (B,), detached.
         weight: the weight, (B,), detached.
-        tangent_norm: the norm of the tangent, (B,), detached; None where the objective has no tangent.
-        scalars: what else the objective knows of this step, e.g. the curriculum's N and mu.
+        tangent_norm: the norm of the tangent, (B,), detached; None if the objective has no tangent.
+        scalars: other numbers of this step, e.g. the curriculum's N and mu.
         r: the other ends of the intervals, (B,), for objectives of two times.
-        per_sample: what else is worth a look over time, by name, (B,) each, detached. The time profile shows it under
-            that name; `OF_SAMPLES` of `cmbench.quantities` may give it a title, and say that it is signed.
+        per_sample: other values to show over time, by name, (B,) each, detached. The time profile shows each under its
+            name; `OF_SAMPLES` of `cmbench.quantities` may give it a title and mark it as signed.
     """
 
     total: Tensor
@@ -84,7 +86,7 @@ def weighted(
     r: Tensor | None = None,
     per_sample: dict[str, Tensor] | None = None,
 ) -> Terms:
-    """Return the terms of mean(weight * loss). loss (B,) carries the gradient, the others none."""
+    """Return the terms of mean(weight * loss). Only loss (B,) carries a gradient."""
     norm = None if tangent_norm is None else tangent_norm.detach()
     weight = weight.to(loss.dtype)
     told = {name: value.detach() for name, value in (per_sample or {}).items()}
@@ -107,18 +109,25 @@ class Anatomy:
 class Objective(Protocol):
     """A loss of consistency models, an nn.Module, built as `Objective(config, model, teacher, steps)`.
 
-    Its parameters, if it has any, are trained beside the network's. It composes equations and never inherits from
-    another objective. All that it draws comes from `random`; all that it needs at a step is in its state.
+    Its parameters, if it has any, are trained together with the network's. It composes equations and never inherits
+    from another objective. Everything random comes from `random`; everything it needs at a step is in its state.
+
+    `model.time(noise_level)` gives the path's time in the right precision, `model.time_type(x_0)` the dtype of times.
+    Draw times with `random.generator("any name")` and noise with `random.noise(x_0)`.
 
     Attributes:
-        paths: kinds of path that it is defined on, of "edm", "vp", "trigflow" and "linear".
+        paths: the kinds of path that it supports, of "edm", "vp", "trigflow" and "linear".
         teacher: what [teacher] must be: "none"; "denoiser"; "optional", a denoiser or none; or "consistency", a
             trained consistency model.
         sampler: "consistency", few steps of f; "ode", Heun steps of D; or "average_velocity", steps of u from t to r,
-            which is asked for as model.F(x_t, t, labels, r).
-        forwards: forward passes that one image costs, by who makes them; a backward pass counts as two, and each pass
-            takes the whole batch.
-        config: its settings; others take their place when a setting is changed while the run trains.
+            where u is model.F(x_t, t, labels, r). Every sampler starts at t(sigma_max), not at t = 1. For n steps
+            "consistency" takes the noise levels of `equations.sampling.consistency_sigmas`, "average_velocity" those
+            of `even_sigmas` there, "ode" those of `equations.timesteps.karras_grid`. path.sigma_mid, if set, is the
+            second of two consistency steps.
+        forwards: the forward passes that `loss` makes per image, each over the whole batch, by name. The names are
+            free, only the sum counts: 3 for a pass with its backward, 1 for a pass without gradient. Two names have a
+            meaning: "teacher" passes count at the teacher's own cost; "tangent" says that `loss` differentiates F.
+        config: its settings; they are replaced when a setting is changed during training.
     """
 
     paths: Sequence[str]
@@ -130,102 +139,108 @@ class Objective(Protocol):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) with labels (B,) or None; `step` counts from 0.
 
-        Each pass stands in a `with random.dropout():` of its own, so that all have one mask.
+        Each pass runs in its own `with random.dropout():`, so that all passes share one mask.
         """
 
     def after_step(self, model: Model, step: int) -> None:
-        """Move the target, where there is one, after the optimiser's step."""
+        """Move the target, if there is one, after the optimiser's step."""
 
     def profile_edges(self, bins: int) -> Tensor:
-        """Return bins + 1 ascending times on the model's path that split the sampler's own variable evenly."""
+        """Return bins + 1 ascending times on the model's path, evenly spaced in the variable that t is drawn in."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """As of nn.Module, which it is."""
+        """As in nn.Module, which it is."""
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """As of nn.Module."""
+        """As in nn.Module."""
 
     def state_dict(self) -> dict[str, Any]:
-        """As of nn.Module."""
+        """As in nn.Module."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """As of nn.Module."""
+        """As in nn.Module."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As of nn.Module."""
+        """As in nn.Module."""
 
 
 class HasAnatomy(Protocol):
-    """An objective that can take its tangent apart."""
+    """An objective that can take its tangent apart.
+
+    For an objective without `anatomy`, `profile.anatomy_every` does nothing.
+    """
 
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
         """Return the parts of the tangent for some samples x_0 (b, ...) of a batch."""
 
 
 class HasSwitches(Protocol):
-    """An objective's class whose parts `cmbench ablate` can take away: name -> overrides `table.key=value`."""
+    """An objective class with parts that `cmbench ablate` can switch off: name -> overrides `table.key=value`."""
 
     switches: Mapping[str, Sequence[str]]
 
 
 class HasTimes(Protocol):
-    """An objective's class whose network takes so many times: 2, or 1 as without it."""
+    """An objective class that states the number of times its network takes: 2, or 1, the default.
+
+    A network of two times gets (c_noise(t), t - r). r = t asks for the velocity at t itself; r = None means r = 0.
+    """
 
     times: int
 
 
 class HasLowest(Protocol):
-    """An objective's class that does not train down to path.sigma_min."""
+    """An objective class that does not train down to path.sigma_min."""
 
     @staticmethod
     def sigma_lowest(config: Any) -> float:
-        """Return the lowest noise level that it trains."""
+        """The lowest noise level that it trains."""
 
 
 class Data(Protocol):
     """A data set, built as `Data(config, device)`.
 
     Attributes:
-        shape: of one sample.
-        classes: number of labels.
+        shape: the shape of one sample.
+        classes: the number of labels.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, e.g. (1, 28, 28) or (2,)."""
+        """The shape of one sample, e.g. (1, 28, 28) or (2,)."""
 
     @property
     def classes(self) -> int:
-        """How many labels there are: 0 to classes - 1."""
+        """The number of labels, which are 0 to classes - 1."""
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return x_0 (n, *shape) float32 and labels (n,) int64, a function of random's seed and step."""
+        """Return x_0 (n, *shape) float32 and labels (n,) int64, which depend only on random's seed and step."""
 
     def held_out(self, n: int) -> Tensor:
-        """Return up to n samples that training never sees; of a distribution, a fixed draw."""
+        """Return up to n samples that training never sees; for a distribution, a fixed draw."""
 
     def train_sample(self, n: int) -> Tensor:
-        """Return up to n training samples; of a distribution, another fixed draw."""
+        """Return up to n training samples; for a distribution, another fixed draw."""
 
 
 class HasOracle(Protocol):
     """Data whose denoiser has a closed form."""
 
     def oracle(self) -> Teacher:
-        """Return the denoiser of what is trained on."""
+        """Return the exact denoiser of the training data."""
 
 
 class Drawn(Protocol):
-    """Data of which independent samples can be drawn; of others `batch` draws them."""
+    """Data that can draw independent samples; for other data `batch` draws them."""
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return n draws of what is trained on, and labels, by a generator of the CPU, as a perfect sampler would."""
+        """Return n draws from the training distribution with labels, by a CPU generator: those of a perfect sampler."""
 
 
 class HasHeldOutLabels(Protocol):
-    """Data whose held-out samples have labels, for figures of each class."""
+    """Data whose held-out samples have labels, for figures per class."""
 
     def held_out_labels(self, n: int) -> Tensor:
         """Return the labels of held_out(n), (n,)."""
@@ -238,38 +253,38 @@ class HasNames(Protocol):
 
 
 class HasCounts(Protocol):
-    """Data that know how many training samples each class has, in the order of the labels."""
+    """Data that know the number of training samples of each class, in the order of the labels."""
 
     counts: Sequence[int]
 
 
 class HasSizes(Protocol):
-    """A finite set that tells how many samples it has for training, and how many held out."""
+    """A finite set that knows how many samples it has for training and how many are held out."""
 
     count_and_held_out: tuple[int, int]
 
 
 class HasSummary(Protocol):
-    """Data that say in a line what was found, for the journal."""
+    """Data that sum up in one line what was found, for the journal."""
 
     summary: str
 
 
 class HasContent(Protocol):
-    """Data with a text that is another where the samples or labels are others; of others some samples tell."""
+    """Data with a text that changes with the samples or labels; other data are told apart by some samples."""
 
     content: str
 
 
 class KnowsShape(Protocol):
-    """A data set's class that knows shape and classes without reading or fetching a file."""
+    """A data set class that knows shape and classes without reading or fetching a file."""
 
     def __call__(self, config: Any, device: torch.device) -> Data:
         """Build the data set."""
 
     @staticmethod
     def shape_and_classes(config: Any) -> tuple[tuple[int, ...], int]:
-        """Return both."""
+        """The shape of one sample and the number of labels."""
 
 
 class Located(Protocol):
@@ -280,7 +295,7 @@ class Located(Protocol):
 
 
 class Evaluation(Protocol):
-    """A measure of samples: a function of the name of its file."""
+    """A measure of samples: a function named like its file."""
 
     def __call__(self, x: Tensor, y: Tensor) -> float:
-        """Return the figure of samples x (n, ...) beside real ones y (m, ...), or of features of both."""
+        """Return the figure of samples x (n, ...) against real samples y (m, ...), or of the features of both."""

@@ -1,4 +1,4 @@
-"""A finite data set in memory, drawn without replacement in an order that depends on (seed, step) alone."""
+"""A finite data set in memory, drawn without replacement in an order that depends only on (seed, step)."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from cmbench.equations.oracle import FinitePoints
 from cmbench.randomness import StepRandom
 
-_KEEP_ON_DEVICE = 4 * 2**30  # bytes; larger sets stay in host memory and travel batch by batch
+_KEEP_ON_DEVICE = 4 * 2**30  # bytes; larger sets stay in host memory and move batch by batch
 
 
 class Finite:
@@ -19,7 +19,7 @@ class Finite:
         train_labels: (M,).
         test: (M', *shape), never trained on.
         test_labels: (M',).
-        device: where batches are wanted.
+        device: the device of the batches.
         horizontal_flip: mirror each drawn picture with probability one half.
     """
 
@@ -53,7 +53,7 @@ class Finite:
         return x_0, self.train_labels[index].to(self.device)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return n training samples drawn anew, each at random from all, with labels: what a perfect sampler draws."""
+        """Return n training samples with labels, drawn independently, as a perfect sampler would draw them."""
         index = torch.randint(len(self.train), (n,), generator=generator).to(self.train.device)
         return as_float(self.train[index].to(self.device)), self.train_labels[index].to(self.device)
 
@@ -62,7 +62,7 @@ class Finite:
         return as_float(self.test[:n].to(self.device))
 
     def held_out_labels(self, n: int) -> Tensor:
-        """Return the labels of what `held_out` returns, (n,)."""
+        """Return the labels of the samples of `held_out`, (n,)."""
         return self.test_labels[:n].to(self.device)
 
     def train_sample(self, n: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""The measures by name: what their rows are called, which way is better. Imports no torch, so that recipes, which list
-them, and views, which show them, may know them.
+"""The measures by name: the names of their rows, and which way is better. Imports no torch, so that recipes and views
+may use it.
 
-A name is that of a file of `cmbench.evaluation`. A figure of samples is a row `<key>_<sampler steps>step` of
+A name is that of a file in `cmbench.evaluation`. A figure of samples has the key `<key>_<sampler steps>step` in
 metrics.jsonl, such as sw_1step.
 """
 
@@ -15,15 +15,15 @@ Better = Literal["lower", "higher", ""]
 
 
 class Measure(NamedTuple):
-    """What there is to know of a measure without computing it.
+    """The properties of a measure.
 
     Attributes:
-        key: begins the names of its rows.
-        better: "" where neither is: such a figure is read beside its floor.
+        key: the start of its rows' names.
+        better: which way is better; "" if neither is, and the figure is compared with its floor.
         against: the real samples that it compares with.
-        samples: the fewest of which it is a number.
-        real: the fewest real samples with which it is one.
-        version: another one for a measure whose figures change, so that cached ones are not taken for it.
+        samples: the fewest samples for which it is defined.
+        real: the fewest real samples for which it is defined.
+        version: changes when the measure's figures change, so that cached figures are not reused.
     """
 
     key: str
@@ -50,16 +50,16 @@ OF_FUNCTIONS = {
     "self_consistency": Measure("self_error", "lower", version=3),
 }
 MEASURES = {**OF_SAMPLES, **OF_FUNCTIONS}
-PARTIAL = "_trained"  # ends the key of a mean over fewer noise levels than other runs have: those that are trained
+PARTIAL = "_trained"  # ends the key of a mean over the trained noise levels only, if those are fewer than in other runs
 
 
 class Floor(NamedTuple):
-    """What a perfect sampler shows by a measure.
+    """The figure of a perfect sampler by a measure.
 
     Attributes:
-        value: the mean over several draws of real samples in the place of samples.
-        spread: their standard deviation; None where there was one draw, as of runs of earlier versions.
-        draws: how many; None where that is not known.
+        value: the mean over several draws of real samples, used as samples.
+        spread: their standard deviation; None if there was one draw, as in runs of earlier versions.
+        draws: the number of draws; None if unknown.
     """
 
     value: float
@@ -67,14 +67,14 @@ class Floor(NamedTuple):
     draws: int | None = None
 
     def edge(self, way: Better) -> float:
-        """Return where the band ends on the side of the worse."""
+        """Return the end of the band on the worse side."""
         return self.value + (-1 if way == "higher" else 1) * (self.spread or 0.0)
 
     def holds(self, value: float | None, way: Better) -> bool:
-        """Return whether a figure is not to be told from a perfect sampler's: at the band's edge, or beyond it.
+        """Return whether a figure is indistinguishable from a perfect sampler's: at the band's edge or better.
 
-        No figure is better than a perfect sampler: what lies beyond is chance, or a measure's blind side. Where neither
-        way is better, it has to lie in the band.
+        No sampler is better than a perfect one: a better figure is chance, or a weakness of the measure. If neither way
+        is better, the figure must lie in the band.
         """
         if value is None or not math.isfinite(value):
             return False
@@ -84,7 +84,7 @@ class Floor(NamedTuple):
 
 
 def too_few(name: str, samples: int, real: int) -> str:
-    """Return why a measure of samples is no number of so few; empty where it is one."""
+    """Return why a measure is not defined for so few samples; empty if it is defined."""
     measure = OF_SAMPLES[name]
     for least, found, what in ((measure.samples, samples, "samples"), (measure.real, real, "real samples")):
         if found < least:
@@ -96,31 +96,31 @@ _STEPS = re.compile(r"_([0-9]{1,6})step$")
 
 
 def row_key(name: str, steps: int) -> str:
-    """Return what the figure of a measure of samples is called in a row, e.g. fd_1step."""
+    """Return the row key of a measure of samples, e.g. fd_1step."""
     return f"{OF_SAMPLES[name].key}_{steps}step"
 
 
 @lru_cache(maxsize=4096)
 def better(key: str) -> Better:
-    """Return which way is better for a row's key, e.g. "lower" for sw_1step; "" for what measures no quality."""
+    """Return which way is better for a row's key, e.g. "lower" for sw_1step; "" if it measures no quality."""
     return next((measure.better for measure in MEASURES.values() if measure.key == measure_of(key)), "")
 
 
 def measure_of(key: str) -> str:
-    """Return the key of the measure whose row this is, e.g. sw for sw_1step."""
+    """Return the measure's key in a row's key, e.g. sw for sw_1step."""
     return _STEPS.sub("", key).removesuffix(PARTIAL)
 
 
 def sampler_steps(key: str) -> int | None:
-    """Return the number of sampler steps in a row's key, e.g. 2 for sw_2step; None without any."""
+    """Return the number of sampler steps in a row's key, e.g. 2 for sw_2step; None if there is none."""
     found = _STEPS.search(key)
     return int(found[1]) if found else None
 
 
 def quality_keys(keys: Iterable[str]) -> list[str]:
-    """Return the keys that tell a run's quality, fewest sampler steps first.
+    """Return the keys that show a run's quality, fewest sampler steps first.
 
-    They are those of one measure of samples, the first of OF_SAMPLES that is among them and has a better way.
+    They belong to one measure of samples: the first of OF_SAMPLES that is present and has a better direction.
     """
     there = [key for key in keys if _STEPS.search(key)]
     for measure in OF_SAMPLES.values():

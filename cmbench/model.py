@@ -1,4 +1,4 @@
-"""A network on a path: the consistency function f_theta and the denoiser D_theta made from one F_theta."""
+"""A network on a path: one F_theta gives the consistency function f_theta and the denoiser D_theta."""
 
 from contextlib import AbstractContextManager
 
@@ -17,21 +17,21 @@ class Model(nn.Module):
     """F_theta with the parameterisations of its path.
 
     Every method takes x_t (B, ...), t (B,), labels (B,) or None, on the model's own path, and returns (B, ...) in the
-    type of x_t. F_theta alone runs in the chosen precision; times and scalings stay in the type of t.
+    dtype of x_t. Only F_theta runs in the chosen precision; times and scalings stay in the dtype of t.
 
     Args:
         F_theta: the raw network.
         shape: the shape of one sample, e.g. (1, 8, 8) or (2,).
         path: the path of x_t and t.
         sigma_data: standard deviation of the data.
-        sigma_min: lowest noise level; f is the identity there, unless `boundary` is "zero".
-        sigma_max: noise level at which sampling starts.
+        sigma_min: the lowest noise level; f is the identity there, unless `boundary_at` is "zero".
+        sigma_max: the noise level at which sampling starts.
         precision: "float32" or "bfloat16" (autocast).
         scalings: as in `equations.boundary`.
-        noise: likewise.
+        noise: as in `equations.boundary`.
         boundary_at: "sigma_min" or "zero", the noise level at which f is the identity.
-        times: 2 for a network of two times (t, t - r), which f then calls with r = 0.
-        time_dtype: of the times that `time` returns.
+        times: 2 for a network of two times (t, t - r), which f calls with r = 0.
+        time_dtype: the dtype of the times that `time` returns.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Model(nn.Module):
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return D_theta(x_t, t), the estimate of E[x_0 | x_t].
 
-        Of a network of two times it is made of the velocity at t itself, the average one over no time at all: with that
-        from t to 0, as in f, it would be the end of the trajectory instead.
+        For a network of two times it uses r = t, the velocity at t itself. With r = 0, as in f, it would give the end
+        of the trajectory instead.
         """
         return self._combined(self.parameterisation.of_D(t), x_t, t, labels, t if self.times == 2 else None)
 
     def F(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:  # noqa: N802
-        """Return the raw output F_theta(c_in x_t, c_noise). r (B,) is the second time of a network of two, or 0."""
+        """Return the raw output F_theta(c_in x_t, c_noise). r (B,), for a network of two times; None: 0."""
         return self._F(self.parameterisation.c_in(t), x_t, t, labels, r)
 
     def F_and_derivative(  # noqa: N802
@@ -84,17 +84,17 @@ class Model(nn.Module):
         method: Method = "dual",
         h: float = tangent.STEP,
     ) -> tuple[Tensor, Tensor]:
-        """Return F, recorded, and its derivative along (dx, dt), not recorded.
+        """Return F, recorded for backward, and its derivative along (dx, dt), not recorded.
 
         Args:
             x_t: (B, ...).
             t: (B,).
             dx: (B, ...), the derivative of x_t.
-            dt: (B,), the derivative of t; r stays where it is.
+            dt: (B,), the derivative of t; r stays constant.
             labels: (B,) or None.
-            r: (B,) or None, the second time of a network of two.
-            method: how the derivative is taken; see `equations.tangent`.
-            h: step of the central difference, in units of (dx, dt).
+            r: (B,) or None, for a network of two times.
+            method: how to take the derivative; see `equations.tangent`.
+            h: the step of the central difference, in units of (dx, dt).
         """
         p = self.parameterisation
         c_in, dc_in = like(p.c_in(t), x_t), like(p.dc_in(t) * dt, x_t)
@@ -108,15 +108,15 @@ class Model(nn.Module):
         return self._recorded(F).to(x_t.dtype), dF.to(x_t.dtype)
 
     def time_type(self, x: Tensor) -> torch.dtype:
-        """Return the type of times beside data x: that of the recipe, or that of x where it is finer."""
+        """Return the dtype of times for data x: that of the recipe, or that of x if it is finer."""
         return torch.promote_types(self.time_dtype, x.dtype)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """Return the path's time of a noise level, in the precision of times. (B,)."""
+        """Return the path's time for a noise level, in the precision of times. (B,)."""
         return self.path.t_of_noise_level(sigma.to(torch.promote_types(self.time_dtype, sigma.dtype)))
 
     def on_edm_path(self) -> "OnEDMPath":
-        """Return the same functions of x_0 + sigma eps and sigma, whatever the model's own path."""
+        """Return f and D as functions of x_0 + sigma eps and sigma, whatever the model's own path."""
         return OnEDMPath(self)
 
     def _combined(

@@ -1,7 +1,7 @@
-"""What rows and profiles hold, by name: one table for charts, profiles, reports and comparisons. Imports no torch.
+"""The quantities in rows and profiles, by name, for charts, profiles, reports and comparisons. Imports no torch.
 
-A quantity that is in no table is shown too, after those that are, under its own name. What `cmbench.measures` knows of
-figures of quality, such as sw_1step, stands there.
+A quantity in no table is also shown, after the others, under its own name. Figures of quality, such as sw_1step, are
+described in `cmbench.measures`.
 """
 
 import re
@@ -12,12 +12,13 @@ from cmbench.measures import quality_keys, sampler_steps
 
 
 class Quantity(NamedTuple):
-    """What there is to know of a quantity beside its values.
+    """The properties of a quantity.
 
     Attributes:
-        title: what charts call it; empty for its own name.
-        is_scheduled: a recipe lays it down for a step, and nothing measures it: never averaged, no sign of learning.
-        is_signed: 0 lies within its values, as differences have it.
+        title: its title in charts; empty for its own name.
+        is_scheduled: the recipe sets it for each step, nothing measures it. It is never averaged, and no sign of
+            learning.
+        is_signed: its values lie on both sides of 0, like differences.
     """
 
     title: str = ""
@@ -70,17 +71,17 @@ OF_TIMES = {
     "batch_share": Quantity("share of the batch"),
     "consistency_debt": Quantity("added to the error by each bin", is_signed=True),
 }
-# What objectives tell of each sample by `Terms.per_sample`: after those, under names that none of them has. A name that
-# is in neither table is shown too, under itself.
+# The values of `Terms.per_sample`, shown after OF_TIMES under names that OF_TIMES lacks. A name in neither table is
+# shown as it is.
 OF_SAMPLES: dict[str, Quantity] = {}
-COUNTS = frozenset({"count", "anatomy_count"})  # of samples in a bin: what the others are means over
+COUNTS = frozenset({"count", "anatomy_count"})  # numbers of samples in a bin, over which the others are means
 SCHEDULES = frozenset(name for name, quantity in OF_STEPS.items() if quantity.is_scheduled)
 _OF_GPU = {"use": "in use", "memory_gib": "memory, GiB", "temperature_c": "temperature, °C", "power_w": "power, W"}
 _GPU = re.compile(rf"machine_gpu([0-9]+)_({'|'.join(_OF_GPU)})")
 
 
 def title(name: str) -> str:
-    """Return what charts call a quantity, e.g. "tangent norm"; its own name where no table has another."""
+    """Return the title of a quantity in charts, e.g. "tangent norm"; by default its own name."""
     if gpu := _GPU.fullmatch(name):
         return f"GPU {gpu[1]} {_OF_GPU[gpu[2]]}"
     found = OF_STEPS.get(name) or OF_TIMES.get(name) or OF_SAMPLES.get(name)
@@ -88,12 +89,12 @@ def title(name: str) -> str:
 
 
 def is_signed(name: str) -> bool:
-    """Return whether 0 lies within the values of a quantity over time, which no logarithm shows then."""
+    """Return whether a quantity over time takes both signs, so that no logarithm can show it."""
     return (OF_TIMES.get(name) or OF_SAMPLES.get(name) or Quantity()).is_signed
 
 
 def title_of(names: Sequence[str]) -> str:
-    """Return what a chart of several is called: figures of quality by their measure and their sampler's steps."""
+    """Return the title of a chart of some quantities; figures of quality by measure and sampler steps."""
     if not names:
         return ""
     if names[0] not in quality_keys(names):
@@ -103,7 +104,7 @@ def title_of(names: Sequence[str]) -> str:
 
 
 def charts(names: Sequence[str]) -> list[list[str]]:
-    """Return the quantities of each chart: those of the table in its order, then the rest, one a chart."""
+    """Return the quantities of each chart: those of the table in its order, then the rest, one per chart."""
     there, quality = set(names), quality_keys(names)
     groups = [quality if name == QUALITY else [name] for name in OF_STEPS if name == QUALITY or name in there]
     found = [group for group in groups if group]
@@ -112,6 +113,6 @@ def charts(names: Sequence[str]) -> list[list[str]]:
 
 
 def over_time(names: Iterable[str]) -> list[str]:
-    """Return what has been recorded over time, without its counts: of the table in its order, then the rest."""
+    """Return the quantities recorded over time, without counts: those of the table in its order, then the rest."""
     there, known = dict.fromkeys(names), {**OF_TIMES, **OF_SAMPLES}
     return [name for name in known if name in there] + [n for n in there if n not in known and n not in COUNTS]

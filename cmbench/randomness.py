@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, step, stream): nothing about random state is ever saved."""
+"""Randomness as a function of (seed, step, stream), so that no random state needs saving."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ import torch
 
 @dataclass(frozen=True)
 class StepRandom:
-    """The random numbers of one optimiser step. Equal fields give equal numbers, on any run and after any resume."""
+    """The random numbers of one optimiser step. Equal fields give equal numbers, in any run and after any resume."""
 
     device: torch.device
     seed: int
     step: int
 
     def stream_seed(self, stream: str) -> int:
-        """Return 63 well-mixed bits for a named stream (numpy's SeedSequence)."""
+        """Return 63 well-mixed bits for a named stream, by numpy's SeedSequence."""
         entropy = (self.seed, self.step, crc32(stream.encode()))
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
@@ -27,15 +27,15 @@ class StepRandom:
         return torch.Generator(self.device).manual_seed(self.stream_seed(stream))
 
     def noise(self, like: torch.Tensor, stream: str = "noise") -> torch.Tensor:
-        """Draw eps ~ N(0, I) in the shape and type of `like`, (B, ...)."""
+        """Draw eps ~ N(0, I) in the shape and dtype of `like`, (B, ...)."""
         return torch.randn(like.shape, dtype=like.dtype, device=self.device, generator=self.generator(stream))
 
     @contextmanager
     def dropout(self) -> Iterator[None]:
-        """Within this block every forward pass of equal shape draws the step's one dropout mask.
+        """Within this block every forward pass of equal shape draws the same dropout mask, that of the step.
 
-        Dropout draws from the device's default generator; it is seeded here and put back afterwards, on CPU
-        and GPU alike (openai/consistency_models restores the CPU generator alone, so its masks differ on GPU).
+        Dropout draws from the device's default generator. This seeds that generator and restores it afterwards, on CPU
+        and GPU. (openai/consistency_models restores only the CPU generator, so its masks differ on a GPU.)
         """
         with forked_seed(self.stream_seed("dropout"), self.device):
             yield
@@ -45,7 +45,7 @@ class StepRandom:
 def forked_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed the default generators of the CPU and of a GPU inside the block and restore them after it.
 
-    torch.manual_seed would also queue the seed for every GPU not yet in use, with a stack trace: .1 ms a call.
+    torch.manual_seed would also queue the seed for every unused GPU, with a stack trace, which takes .1 ms per call.
     """
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":

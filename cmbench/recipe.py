@@ -1,7 +1,7 @@
 """Recipes: TOML files as checked tables, with `extends` and overrides. Imports no torch, so that views may use it.
 
 The tables of components ([data], [network], [objective]) are checked by their own `Config` when the engine is built
-(`engine.build`); all others stand in `cmbench.tables`.
+(`engine.build`); all others are defined in `cmbench.tables`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,9 +39,9 @@ COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"} 
 
 Tables = dict[str, Any]
 LARGEST = 2**20  # bytes of a recipe's file
-_DEEPEST = 16  # tables and arrays in each other; every component's own keys lie far above
-_LONGEST = 16  # recipes that extend each other
-_INTEGERS = range(-(2**63), 2**63)  # what TOML promises, and what JSON's writer takes
+_DEEPEST = 16  # levels of nested tables and arrays, far more than any component needs
+_LONGEST = 16  # recipes in a chain of `extends`
+_INTEGERS = range(-(2**63), 2**63)  # the range that TOML guarantees and the JSON writer accepts
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
@@ -68,7 +68,7 @@ class Recipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _no_empty_start(cls, given: object) -> object:
-        """Let --set start.run= take first weights away."""
+        """Let --set start.run= remove the table [start]."""
         if isinstance(given, dict) and isinstance(given.get("start"), dict) and given["start"].get("run") == "":
             return {key: value for key, value in given.items() if key != "start"}
         return given
@@ -91,20 +91,20 @@ class Recipe(Config):
 
 @cache
 def component_names(folder: str) -> list[str]:
-    """List the components of a folder of the package; the file name is the name, an underscore hides it."""
+    """List the components of a folder of the package by file name, except those with a leading underscore."""
     return sorted(p.stem for p in (PACKAGE / folder).glob("*.py") if not p.stem.startswith("_"))
 
 
 @dataclass(frozen=True)
 class Given:
-    """A recipe that was read once and checked: what a command passes to the trainer.
+    """A recipe, read once and checked, as a command passes it to the trainer.
 
     Attributes:
-        recipe: checked, but for its components, which `engine.build` checks.
-        path: of its file.
-        overrides: `table.key=value` that were laid over it.
-        files: all that it was read from, as named and where links lead.
-        text: of its file.
+        recipe: checked, except its components, which `engine.build` checks.
+        path: the path of its file.
+        overrides: the overrides `table.key=value` that were applied.
+        files: all files that were read, as named and with links resolved.
+        text: the text of its file.
     """
 
     recipe: Recipe
@@ -115,15 +115,15 @@ class Given:
 
     @property
     def where(self) -> str:
-        """What messages name."""
+        """The name of the recipe in messages."""
         return str(self.path)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Given:
-    """Read a recipe with what it extends and the overrides `table.key=value`.
+    """Read a recipe, the recipes that it extends and the overrides `table.key=value`.
 
     Raises:
-        UsageError: the file cannot be read, is not TOML, or holds something that is not allowed.
+        UsageError: a file cannot be read, is not TOML, or has something that is not allowed.
     """
     chain, tables = _chain(path), Tables()
     for file in reversed(chain):
@@ -133,25 +133,25 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Given:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of a file alone. Raises as `read`."""
+    """Return only the recipe of `read`. Raises as `read` does."""
     return read(path, overrides).recipe
 
 
 def check_tables(tables: Tables, where: str) -> Recipe:
-    """Check plain tables; `where` is what messages name.
+    """Check plain tables; messages name `where`.
 
     Raises:
-        UsageError: they hold something that is not allowed.
+        UsageError: the tables have something that is not allowed.
     """
     _refuse_absurd(tables, where)
     return check(Recipe, tables, where)
 
 
 def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
-    """Turn overrides `table.key=value` into tables, unchecked; `option` is what messages call one.
+    """Turn overrides `table.key=value` into tables, unchecked; messages name `option`.
 
     Raises:
-        UsageError: there is no key or no value, or one that no recipe can have.
+        UsageError: a key or value is missing, or is one that no recipe can have.
     """
     given: Tables = {}
     for override in overrides:
@@ -160,7 +160,7 @@ def parse_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
 
 
 def flat_overrides(overrides: Sequence[str], option: str = "--set") -> Tables:
-    """Turn overrides `table.key=value` into {"table.key": value}, unchecked. Raises as `parse_overrides`."""
+    """Turn overrides `table.key=value` into {"table.key": value}, unchecked. Raises as `parse_overrides` does."""
     return _flat_given(parse_overrides(overrides, option))
 
 
@@ -174,7 +174,7 @@ def _flat_given(tables: Tables, prefix: str = "") -> Tables:
 
 
 class _File(NamedTuple):
-    """One file of a recipe: as named, where links lead, what stands in it, its own tables."""
+    """One file of a recipe: its path as named, its path with links resolved, its text, its own tables."""
 
     named: Path
     path: Path
@@ -183,7 +183,7 @@ class _File(NamedTuple):
 
 
 def _chain(path: Path) -> list[_File]:
-    """Return a recipe's file, then that which it extends, and so on."""
+    """Return a recipe's file, then the file that it extends, and so on."""
     chain: list[_File] = []
     while True:
         by = f" (extended by {chain[-1].path})" if chain else ""
@@ -204,7 +204,7 @@ def _chain(path: Path) -> list[_File]:
 
 
 def _parent(folder: Path, name: str) -> Path:
-    """Return the file that `extends` names: beside the recipe, or else among those that came with the package."""
+    """Return the file that `extends` names: next to the recipe, or else among the recipes of the package."""
     with suppress(OSError, ValueError):
         for path in (folder / name, folder / f"{name}.toml", _shipped() / name, _shipped() / f"{name}.toml"):
             if path.exists():
@@ -215,16 +215,16 @@ def _parent(folder: Path, name: str) -> Path:
 def _resolved(path: Path, by: str) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a loop of links, a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # the name is too long, a loop of links or has a zero byte
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{shown(str(path), 200)}: cannot be read: {reason}{by}") from None
 
 
 def source(path: Path, by: str = "") -> str:
-    """Return the text of a recipe's file; `by` is what messages add.
+    """Return the text of a recipe's file; messages end with `by`.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         return regular.read(path, LARGEST, links=True).decode()
@@ -235,10 +235,10 @@ def source(path: Path, by: str = "") -> str:
 
 
 def parsed(text: str, where: str) -> Tables:
-    """Return the tables of TOML, unchecked but for their depth and the size of their integers.
+    """Return the tables of TOML, unchecked except for their depth and the size of their integers.
 
     Raises:
-        UsageError: it is none, or some of it would be stumbled over; `where` is what the message names.
+        UsageError: the text is not TOML, or is nested too deep or has too large integers. The message names `where`.
     """
     try:
         tables = tomli.loads(text)
@@ -251,14 +251,14 @@ def parsed(text: str, where: str) -> Tables:
 
 
 def _absurd(error: Exception) -> str:
-    """Say what of valid TOML cannot even be read: Python ends at some depth, and at integers of 4,300 digits."""
+    """Return why valid TOML cannot be read: Python limits the depth, and integers to 4,300 digits."""
     if isinstance(error, RecursionError):
         return f"found tables or arrays nested without end, allowed: {_DEEPEST} levels"
     return "found an integer of thousands of digits, allowed: 64 bits"
 
 
 def _refuse_absurd(tables: Tables, where: str) -> None:
-    """Refuse what checks, messages or writers would stumble over: their recursion ends, and their integers do."""
+    """Refuse depths and integers that checks, messages or writers cannot handle."""
     for key, value in _leaves(tables, where):
         if isinstance(value, int) and value not in _INTEGERS:
             allowed = f"64 bits, {_INTEGERS[0]} to {_INTEGERS[-1]}"
@@ -266,7 +266,7 @@ def _refuse_absurd(tables: Tables, where: str) -> None:
 
 
 def _leaves(tables: Tables, where: str) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Return every value that is no table and no array, with its key; those must not lie too deep in each other."""
+    """Return every value that is no table and no array, with its key. Refuse tables and arrays nested too deep."""
     leaves: list[tuple[tuple[str | int, ...], Any]] = []
     left: list[tuple[tuple[str | int, ...], Any]] = [((), tables)]
     while left:
@@ -283,7 +283,7 @@ def _leaves(tables: Tables, where: str) -> list[tuple[tuple[str | int, ...], Any
 
 
 def merged(base: Tables, over: Tables) -> Tables:
-    """Lay one set of tables over another. A component of another kind replaces the whole table below it."""
+    """Merge tables, with `over` winning. A component of another kind replaces the whole table of `base`."""
     laid = dict(base)
     for key, value in over.items():
         below = laid.get(key)
@@ -295,7 +295,7 @@ def merged(base: Tables, over: Tables) -> Tables:
 
 
 def _other_path(table: str, below: Tables, over: Tables) -> bool:
-    """Return whether `over` names another path, which comes with scalings, c_noise and boundary of its own."""
+    """Return whether `over` names another path, which has its own scalings, c_noise and boundary."""
     return table == "path" and over.get("kind", below.get("kind")) != below.get("kind")
 
 
@@ -304,12 +304,12 @@ def _without_scalings(path: Tables) -> Tables:
 
 
 def _other_component(table: str, below: Tables, over: Tables) -> bool:
-    """Return whether `over` names a component with keys of its own, other than the one below."""
+    """Return whether `over` names another component, which has its own keys."""
     return table in (*COMPONENTS, "teacher") and "kind" in below and over.get("kind", below["kind"]) != below["kind"]
 
 
 def _parse_override(override: str, option: str) -> Tables:
-    """Turn `a.b=c` into {"a": {"b": c}}; c is TOML, or a plain string where it is not."""
+    """Turn `a.b=c` into {"a": {"b": c}}; c is read as TOML, or else as a plain string."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or "\n" in override:
@@ -329,7 +329,7 @@ MISSING = object()  # stands for the value of a key that a recipe does not have
 
 
 def flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `table.key` and value of every key."""
+    """Yield `table.key` and the value of every key."""
     for key, value in tables.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -338,7 +338,7 @@ def flat(tables: Tables, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
-    """Return the keys in which recipes differ, each with the value in every recipe, MISSING where it has none."""
+    """Return the keys in which recipes differ, each with its value in every recipe, or MISSING."""
     return differing([dict(flat(recipe.tables())) for recipe in recipes])
 
 
@@ -358,9 +358,9 @@ def find(name: str) -> Path:
     """Return the file of a recipe given by path or by bare name.
 
     Raises:
-        UsageError: there is none; the message names the nearest.
+        UsageError: there is no such recipe; the message names the nearest.
     """
-    with suppress(OSError):  # a name that is too long for any file
+    with suppress(OSError):  # the name is too long for a file
         if (path := Path(name)).is_file():
             return path
     known = {p.stem: p for p in available()}
@@ -370,12 +370,12 @@ def find(name: str) -> Path:
 
 
 def available() -> list[Path]:
-    """List the recipes of ./recipes and those that came with the package; of two with one name, the former."""
+    """List the recipes of ./recipes and of the package; of two with the same name, that of ./recipes."""
     found = {path.name: path for folder in (_shipped(), Path("recipes")) for path in folder.glob("*.toml")}
     return [found[name] for name in sorted(found)]
 
 
 def _shipped() -> Path:
-    """Return the folder of the recipes that came with the package: inside it, or in a clone beside it."""
+    """Return the folder of the package's recipes: inside the package, or next to it in a clone."""
     inside = PACKAGE / "recipes"
     return inside if inside.is_dir() else PACKAGE.parent / "recipes"

@@ -1,4 +1,4 @@
-"""The tables of a recipe that are no components: frozen, strict, one line of documentation for each key."""
+"""The tables of a recipe that are not components: frozen, strict, with one line of documentation per key."""
 
 import re
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ from cmbench.config import (
 from cmbench.errors import nearest
 from cmbench.measures import OF_SAMPLES, row_key
 
-_FLOAT32 = 3.4028234663852886e38  # the largest; torch refuses a factor beyond it
+_FLOAT32 = 3.4028234663852886e38  # the largest float32; torch refuses larger factors
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,4})?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
@@ -33,7 +33,7 @@ def is_own_class(kind: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", kind) is not None
 
 
-# What each path is trained with, unless the recipe says otherwise: scalings, c_noise, boundary.
+# The defaults of each path: scalings, c_noise, boundary.
 _OF_PATH = {
     "edm": ("edm", "log", "sigma_min"),
     "vp": ("edm", "log", "zero"),
@@ -43,7 +43,7 @@ _OF_PATH = {
 
 
 class PathTable(Config):
-    """[path]: the probability path, its range in EDM noise levels whatever the path, and how F_theta makes f and D."""
+    """[path]: the probability path, its range in EDM noise levels for any path, and how F_theta gives f and D."""
 
     kind: Literal["edm", "vp", "trigflow", "linear"] = Field("edm", description="edm, vp, trigflow or linear")
     sigma_data: NoiseLevel = Field(0.5, description="standard deviation of the data")
@@ -67,7 +67,7 @@ class PathTable(Config):
     def _fill_in_by_path(cls, given: object) -> object:
         kind = given.get("kind", "edm") if isinstance(given, dict) else None
         if not isinstance(given, dict) or not isinstance(kind, str) or kind not in _OF_PATH:
-            return given  # the field says what is wrong
+            return given  # the field's own check reports the error
         scalings, c_noise, boundary = _OF_PATH[kind]
         return {"scalings": scalings, "boundary": boundary, "c_noise": c_noise, **given}
 
@@ -104,14 +104,14 @@ class Teacher(Config):
 
 
 class Start(Config):
-    """[start]: the first weights, from the checkpoint of a run. Without this table they are drawn from the seed."""
+    """[start]: the initial weights, from the checkpoint of a run. Without this table the seed gives them."""
 
     run: str = Field(min_length=1, description="a path, a prefix, @latest or @latest:PREFIX; '' takes the table away")
     ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
 
 
 class Warmup(Config):
-    """What [objective] may have for the tangent's warm-up. Here, where no torch is needed, for views steer it."""
+    """The tangent's warm-up in [objective]. It is defined here, without torch, because views steer it."""
 
     tangent_warmup: Count = Field(
         10_000, description="steps over which r grows from 0 to 1; 0: r = 1 at once", json_schema_extra=STEERABLE
@@ -148,7 +148,7 @@ class Optimizer(Config):
 
 
 class Ema(Config):
-    """[ema]: averages of the weights for sampling; the target's average belongs to the objective."""
+    """[ema]: averages of the weights for sampling. (The objective keeps the target's average.)"""
 
     profile: Literal["constant", "power"] = Field("constant", description="constant decay, or EDM2's power function")
     lengths: Floats = Field(
@@ -207,7 +207,7 @@ class Snapshot(Config):
 
 
 class Evaluate(Config):
-    """[evaluate]: measures of samples beside held-out data; distance to the true consistency function."""
+    """[evaluate]: measures of samples against held-out data, and the distance to the true consistency function."""
 
     every: Count = Field(500, description="steps between evaluations; 0: never", json_schema_extra=STEERABLE)
     metrics: Strings = Field(

@@ -1,4 +1,4 @@
-"""Checks of plug-ins: `check_objective(Objective)` in a test of one's own tries what the engine relies on."""
+"""Checks of plug-ins: call `check_objective(Objective, config)` in your own test to check what the engine relies on."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cmbench.randomness import StepRandom, forked_seed
 
 _STEP, _STEPS, _B, _SHAPE = 30, 100, 64, (3,)
 _SIGMA_DATA, _SIGMA_MIN, _SIGMA_MAX = 0.5, 0.002, 80.0
-# scalings, c_noise and boundary, as the recipes have them
+# scalings, c_noise and boundary as in the recipes
 _CUSTOM: dict[str, tuple[Any, Any, str]] = {
     "edm": ("edm", "log", "sigma_min"),
     "vp": ("edm", "log", "zero"),
@@ -25,24 +25,24 @@ _CUSTOM: dict[str, tuple[Any, Any, str]] = {
 
 
 def check_objective(objective: type[Any], config: Any, path: str | None = None) -> None:
-    """Raise AssertionError, which says what is wrong, unless an objective does what the engine relies on.
+    """Check that an objective does what the engine relies on; otherwise raise AssertionError, which says what is wrong.
 
-    It is tried on a small perceptron with dropout, in float64, with labels, and with a teacher where it takes one: the
-    closed-form denoiser of N(0, sigma_data^2), or a model where it wants a consistency model.
+    The check runs a small perceptron with dropout, in float64, with labels. If the objective takes a teacher, that is
+    the closed-form denoiser of N(0, sigma_data^2), or a model if it needs a consistency model.
 
     - It has the members of `cmbench.contracts.Objective`.
-    - What it draws follows from `random` alone, and it leaves torch's own generators as they were.
-    - Every pass of a step draws one dropout mask.
+    - Its random numbers depend only on `random`, and it leaves torch's own generators unchanged.
+    - All passes of a step draw the same dropout mask.
     - Only `Terms.total` carries a gradient, which reaches every parameter of the network; the rest has shape (B,).
     - In float64 the loss is float64.
-    - A sample that is not finite shows in its own loss alone: the loss of a batch is that of its slices together.
+    - A non-finite sample affects only its own loss: the loss of a batch is that of its slices together.
     - The times are on the model's path, and within `profile_edges`, which ascend.
-    - Built anew from its state, it goes on identically.
+    - Rebuilt from its state, it continues identically.
 
     Args:
         objective: the class.
         config: its settings.
-        path: "edm", "vp", "trigflow" or "linear"; else the first that it is defined on.
+        path: "edm", "vp", "trigflow" or "linear"; by default the first of the objective's paths.
     """
     with forked_seed(0):
         tried = _Tried(objective, config, path or objective.paths[0])
@@ -57,7 +57,7 @@ class _Tried:
     path: str
 
     def build(self, dropout: float = 0.0) -> tuple[Any, Model]:
-        """Return the objective, and its model, always of the same weights."""
+        """Return the objective and its model, always with the same weights."""
         model = self._model(dropout)
         teacher = None
         if self.cls.teacher == "consistency":
@@ -65,7 +65,7 @@ class _Tried:
         elif self.cls.teacher != "none":
             teacher = _Gaussian()
         made = self.cls(self.config, model, teacher, _STEPS)
-        for part in made.children():  # as the network is; the objective's own buffers stay as they are
+        for part in made.children():  # like the network; the objective's own buffers keep their dtype
             part.double()
         return made, model.train()
 
@@ -121,16 +121,16 @@ def _is_an_objective(tried: _Tried) -> None:
     assert all(cost >= 0 for cost in made.forwards.values()), (
         f"forwards: found {dict(made.forwards)}, allowed: 0 or more"
     )
-    assert isinstance(made, nn.Module), "it is no nn.Module"
+    assert isinstance(made, nn.Module), "it is not an nn.Module"
 
 
 def _draws_from_random_alone(tried: _Tried) -> None:
     made, model = tried.build(dropout=0.5)
     before = torch.get_rng_state()
     first = _terms(made, model).total.item()
-    assert torch.equal(torch.get_rng_state(), before), "it leaves torch's generator in another state"
+    assert torch.equal(torch.get_rng_state(), before), "it leaves torch's generator changed"
     torch.manual_seed(99)
-    assert _terms(made, model).total.item() == first, "with equal `random` its loss is another"
+    assert _terms(made, model).total.item() == first, "with equal `random` its loss differs"
     for other in (_random(seed=1), _random(step=_STEP + 1)):
         assert _terms(made, model, other).total.item() != first, "with another seed or step its loss is the same"
 
@@ -155,7 +155,7 @@ def _only_the_total_has_a_gradient(tried: _Tried) -> None:
     terms = _terms(made, model)
     assert terms.total.shape == (), f"total has shape {tuple(terms.total.shape)}, allowed: ()"
     assert bool(torch.isfinite(terms.total)), "total is not finite"
-    assert terms.total.dtype == torch.float64, f"of float64 samples total is {terms.total.dtype}"
+    assert terms.total.dtype == torch.float64, f"for float64 samples total is {terms.total.dtype}"
     for name, value in _of_samples(terms):
         assert value.shape == (_B,), f"{name} has shape {tuple(value.shape)}, allowed: ({_B},)"
         assert not value.requires_grad, f"{name} carries a gradient"
@@ -171,8 +171,8 @@ def _samples_are_apart(tried: _Tried) -> None:
     x_0[7, 1] = torch.nan
     terms = made.loss(model, x_0, labels, _STEP, _random())
     found = terms.loss.isnan().nonzero().flatten().tolist()
-    assert found == [7], f"of sample 7 that is not a number, the losses of {found} are none"
-    assert bool(terms.total.isnan()), "a sample that is not a number does not show in total"
+    assert found == [7], f"with nan in sample 7 alone, the losses of {found} are nan"
+    assert bool(terms.total.isnan()), "a sample with nan does not show in total"
 
 
 def _times_are_profiled(tried: _Tried) -> None:
@@ -205,8 +205,8 @@ def _goes_on_from_its_state(tried: _Tried) -> None:
     train(made, model, range(14, 17))
     train(again, copy, range(14, 17))
     alike = zip((*model.parameters(), *made.parameters()), (*copy.parameters(), *again.parameters()), strict=True)
-    assert all(torch.equal(a, b) for a, b in alike), "built anew from its state it goes on in another way"
-    assert _terms(made, model).scalars == _terms(again, copy).scalars, "built anew, its scalars are others"
+    assert all(torch.equal(a, b) for a, b in alike), "rebuilt from its state it continues differently"
+    assert _terms(made, model).scalars == _terms(again, copy).scalars, "rebuilt from its state its scalars differ"
 
 
 _CHECKS: list[Callable[[_Tried], None]] = [

@@ -110,7 +110,7 @@ BROKEN = {
     Masking: "does not show in total",
     Float32: "total is torch.float32",
     Descending: "do not ascend",
-    Remembering: "its loss is another",
+    Remembering: "its loss differs",
 }
 
 

@@ -1,4 +1,4 @@
-"""Former place of `cmbench.finite`, which data sets of users may still import."""
+"""Former place of `cmbench.finite`, which user-defined data sets may still import from here."""
 
 from cmbench.finite import Finite as Finite
 from cmbench.finite import as_float as as_float

@@ -1,4 +1,4 @@
-"""Pictures: MNIST, Fashion-MNIST, CIFAR-10 through torchvision, or a folder with one sub-folder a class."""
+"""Pictures: MNIST, Fashion-MNIST, CIFAR-10 through torchvision, or a folder with one sub-folder per class."""
 
 import os
 from collections import Counter
@@ -30,9 +30,9 @@ _TORCHVISION = {
     "cifar10": (datasets.CIFAR10, "cifar-10-python.tar.gz"),
 }
 _SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-_NAMED = 4  # files that cannot be read, in a message
-_ENOUGH = 20  # such files, from which no more are looked for
-_LONGEST = 12  # classes, each with its count, in a summary
+_NAMED = 4  # unreadable files that a message names
+_ENOUGH = 20  # unreadable files after which the search stops
+_LONGEST = 12  # most classes that a summary lists with their counts
 
 
 class Config(BaseConfig):
@@ -51,9 +51,9 @@ class Config(BaseConfig):
     horizontal_flip: bool = Field(False, description="mirror each picture with probability one half")
 
     def located(self, base: Path) -> "Config":
-        """Return the settings of a run: its root does not depend on where a command is given.
+        """Return the settings for a run, with a root that does not depend on the working directory.
 
-        A cache of fetched files stays below a home that is named as such, for each user has one.
+        The root of fetched files keeps its ~, as each user has a home.
         """
         given = Path(self.root)
         if self.name != "folder" and self.root.startswith("~"):
@@ -65,10 +65,10 @@ class Data(Finite):
     """Pictures (1 or 3, H, W) with class labels; torchvision's test split is held out.
 
     Attributes:
-        names: of a folder's classes, in the order of their labels; none of others.
-        counts: of the pictures of each of them.
-        summary: what was found, in a line.
-        content: what tells the files from others.
+        names: the names of a folder's classes, in the order of their labels; empty for other sets.
+        counts: the number of pictures of each of these classes.
+        summary: what was found, in one line.
+        content: a digest of the files.
 
     Raises:
         UsageError: the files are missing and cannot be fetched, cannot be read, or do not fit into memory.
@@ -79,7 +79,7 @@ class Data(Finite):
 
     @staticmethod
     def shape_and_classes(config: Config) -> tuple[tuple[int, ...], int]:
-        """Return the shape of a sample and the number of labels, 1 for a folder that is missing."""
+        """Return the shape of a sample and the number of labels, which is 1 for a missing folder."""
         if config.name != "folder":
             return _SHAPES[config.name], 10
         try:
@@ -125,7 +125,7 @@ def _channels_first(pictures: object) -> Tensor:
 
 
 def _listed(config: Config, root: Path) -> Listing:
-    """List a folder, and refuse what is none of pictures with a sub-folder a class."""
+    """List a folder; refuse it unless it has one sub-folder of pictures per class."""
     try:
         found = listing.listing(root, config.reader)
     except OSError as error:
@@ -142,7 +142,7 @@ def _listed(config: Config, root: Path) -> Listing:
 
 
 def _folder(config: Config, found: Listing) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Counter[str]]:
-    """Decode a folder into the places that its pictures take, so that they are in memory once."""
+    """Decode each picture of a folder straight into its final place, so that it is in memory only once."""
     M, shape = len(found.files), (3, config.size, config.size)
     wanted, free = M * 3 * config.size**2, psutil.virtual_memory().available
     if wanted > free:
@@ -160,10 +160,10 @@ def _folder(config: Config, found: Listing) -> tuple[tuple[Tensor, Tensor, Tenso
 
 
 def _decode_into(pictures: Tensor, place: Tensor, config: Config, found: Listing) -> Counter[str]:
-    """Fill in pictures (M, 3, H, W), the i-th file at place[i], and return how many were found to be what.
+    """Fill in pictures (M, 3, H, W), the i-th file at place[i], and count their peculiarities.
 
     Raises:
-        UsageError: some cannot be read; the message names them.
+        UsageError: some pictures cannot be read; the message names them.
     """
     crop = v2.Compose([v2.Resize(config.size), v2.CenterCrop(config.size), v2.PILToTensor()])
     marks: Counter[str] = Counter()
@@ -193,7 +193,7 @@ def _decode_into(pictures: Tensor, place: Tensor, config: Config, found: Listing
 
 
 def shown_name(line: str) -> str:
-    """Return a line with a file's name as a message shows it."""
+    """Return a line with a file name in printable form, for messages."""
     return line if line.isprintable() else shown(line, 200)
 
 

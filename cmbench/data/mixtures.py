@@ -23,7 +23,7 @@ class Config(BaseConfig):
 
 
 class Data:
-    """Endless draws of a mixture; the label is the component."""
+    """Endless draws from a mixture; the label is the component."""
 
     shape = (2,)
 
@@ -38,7 +38,7 @@ class Data:
         return x_0.float(), labels
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return n fresh points (n, 2) and their components (n,): what a perfect sampler draws."""
+        """Return n fresh points (n, 2) and their components (n,), as a perfect sampler would draw them."""
         x_0, labels = self.mixture.sample(n, generator)
         return x_0.float().to(self.device), labels.to(self.device)
 
@@ -47,7 +47,7 @@ class Data:
         return self._fixed(n, seed=1)[0]
 
     def held_out_labels(self, n: int) -> Tensor:
-        """Return the components of what `held_out` returns, (n,)."""
+        """Return the components of the points of `held_out`, (n,)."""
         return self._fixed(n, seed=1)[1]
 
     def train_sample(self, n: int) -> Tensor:

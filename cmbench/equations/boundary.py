@@ -1,12 +1,12 @@
-"""Parameterisations: how one raw network F_theta makes the denoiser D and the consistency function f on a path.
+"""Parameterisations: how one raw network F_theta gives the denoiser D and the consistency function f on a path.
 
     D or f (x_t, t) = c_skip(t) x_t + c_out(t) F_theta(c_in(t) x_t, c_noise(t))
 
-On the EDM path these are the published scalings; on any other path the same functions in that path's scale and clock,
-so that one network is the same denoiser on all of them. With n = sigma(t) / s(t) the noise level:
+On the EDM path these are the published scalings. Any other path has the same functions in its own scale and clock, so
+one network is the same denoiser on all paths. With the noise level n = sigma(t) / s(t):
 
     edm        c_in = 1 / sqrt(n^2 + sigma_data^2), c_skip = sigma_data^2 c_in^2, c_out = sigma_data n c_in
-    trigflow   the same with F = v / sigma_data, that is c_out < 0 (Lu & Song 2024, section 3; seed section 5.1)
+    trigflow   the same with F = v / sigma_data, that is c_out < 0 (Lu & Song 2024, section 3)
     linear     F = v of the straight path: c_in = c_skip = 1 / (1 + n), c_out = -n / (1 + n) (Lipman et al. 2023)
 """
 
@@ -23,7 +23,7 @@ NoiseName = Literal["identity", "angle", "log", "log_1000"]
 
 
 class Scalings(NamedTuple):
-    """Three coefficients, each (B,): they multiply x_t of the path itself, F_theta, and x_t before F_theta sees it."""
+    """Three coefficients, each (B,): the factors of x_t, of F_theta, and of x_t as the input of F_theta."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -38,10 +38,10 @@ class Parameterisation:
         path: the path of x_t and t.
         sigma_data: standard deviation of the data.
         scalings: "edm", "trigflow" or "linear".
-        epsilon: the noise level at which f is the identity; above 0 the numerators of f's scalings are shifted by it,
-            and of the denominators that of c_skip alone (Song et al. 2023, appendix C).
-        noise: what the network is told of the time: "identity" (t of the path), "angle" (arctan n / sigma_data, which
-            is TrigFlow's t), "log" (ln(n) / 4, Karras et al. 2022, table 1), "log_1000" (1000 times that, as
+        epsilon: the noise level at which f is the identity. Above 0 it shifts the numerators of f's scalings and the
+            denominator of c_skip, but not that of c_out (Song et al. 2023, appendix C).
+        noise: the time input of the network: "identity" (t of the path), "angle" (arctan n / sigma_data, which is
+            TrigFlow's t), "log" (ln(n) / 4, Karras et al. 2022, table 1), "log_1000" (1000 times that, as in
             openai/consistency_models).
     """
 
@@ -52,17 +52,17 @@ class Parameterisation:
     noise: NoiseName = "log"
 
     def __post_init__(self) -> None:
-        """Refuse what no paper defines."""
+        """Refuse combinations that no paper defines."""
         if self.scalings == "linear" and self.epsilon:
             raise ValueError("linear scalings have no shifted form: f is the identity at 0 alone")
 
     @property
     def sign(self) -> float:
-        """Return the sign of c_out."""
+        """The sign of c_out."""
         return 1.0 if self.scalings == "edm" else -1.0
 
     def c_in(self, t: Tensor) -> Tensor:
-        """Return c_in: with it the network's input has unit variance (edm, trigflow)."""
+        """Return c_in, which gives the network's input unit variance (edm, trigflow)."""
         s, sigma = self.path.s(t), self.path.sigma(t)
         if self.scalings == "linear":
             return 1 / (s + sigma)
@@ -76,17 +76,17 @@ class Parameterisation:
         return -self.c_in(t).pow(3) * (sigma * dsigma + self.sigma_data**2 * s * ds)
 
     def of_D(self, t: Tensor) -> Scalings:  # noqa: N802
-        """Return the scalings of the denoiser D, the identity at noise level 0."""
+        """Return the scalings of the denoiser D, which is the identity at noise level 0."""
         s, sigma, c_in = self.path.s(t), self.path.sigma(t), self.c_in(t)
         if self.scalings == "linear":
             return Scalings(c_in, -sigma * c_in, c_in)
         return Scalings(self.sigma_data**2 * s * c_in.square(), self.sign * self.sigma_data * sigma * c_in, c_in)
 
     def of_f(self, t: Tensor) -> Scalings:
-        """Return the scalings of the consistency function f: x_t / s(t) at noise level epsilon.
+        """Return the scalings of the consistency function f, which is x_t / s(t) at noise level epsilon.
 
-        Exactly so on the EDM path, whose time is the noise level. On the others a time is rounded: at that of epsilon
-        s c_skip is 1 to a rounding, 6e-8 in float32 and 1.1e-16 in float64, and c_out 0 to 1e-8 and 2e-17.
+        This is exact on the EDM path, whose time is the noise level. On other paths the time of epsilon is rounded:
+        s c_skip is 1 to within 6e-8 in float32 and 1.1e-16 in float64, and c_out is 0 to within 1e-8 and 2e-17.
         """
         if not self.epsilon:
             return self.of_D(t)
@@ -96,7 +96,7 @@ class Parameterisation:
         return Scalings(c_skip / s, self.sign * self.sigma_data * shifted * s * c_in, c_in)
 
     def d_of_f(self, t: Tensor) -> Scalings:
-        """Return the derivatives in t of what `of_f` returns."""
+        """Return the derivatives in t of the scalings of f."""
         s, sigma, ds, dsigma = self.path.s(t), self.path.sigma(t), self.path.ds(t), self.path.dsigma(t)
         c, dc = self.c_in(t), self.dc_in(t)
         if self.scalings == "linear":
@@ -115,7 +115,7 @@ class Parameterisation:
         )
 
     def c_noise(self, t: Tensor) -> Tensor:
-        """Return what the network is told of the time."""
+        """Return the time input of the network."""
         if self.noise == "identity":
             return t
         if self.noise == "angle":
@@ -134,6 +134,6 @@ class Parameterisation:
 
 
 def combined(scalings: Scalings, x_t: Tensor, F: Tensor) -> Tensor:
-    """Return c_skip x_t + c_out F in the type of x_t. (B, ...)."""
+    """Return c_skip x_t + c_out F in the dtype of x_t. (B, ...)."""
     c_skip, c_out = (like(c, x_t) for c in scalings[:2])
     return c_skip * x_t + c_out * F.to(x_t.dtype)

@@ -15,12 +15,12 @@ from cmbench.errors import UsageError
 Distance = Callable[[Tensor, Tensor], Tensor]
 DistanceName = Literal["l2", "norm", "pseudo_huber", "lpips"]
 
-_LARGEST_C = 1e18  # whose square is a float32
+_LARGEST_C = 1e18  # its square still fits a float32
 _LPIPS_SIZE = 224  # smaller pictures are enlarged to this, as in Song et al. 2023, app. C
 
 
 def l2(x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean of squares over all elements, as released with consistency models (Song et al. 2023)."""
+    """Return the mean square over all elements, as in the released code of Song et al. 2023."""
     return (x - y).square().flatten(1).mean(dim=1)
 
 
@@ -32,7 +32,7 @@ def norm(x: Tensor, y: Tensor) -> Tensor:
 def pseudo_huber(x: Tensor, y: Tensor, c: float) -> Tensor:
     """Return sqrt(||x - y||^2 + c^2) - c over the whole vector (Song & Dhariwal 2023, section 3.3)."""
     square = (x - y).square().flatten(1).sum(dim=1)
-    return square / (torch.sqrt(square + c**2) + c)  # the same number, without the cancellation near zero
+    return square / (torch.sqrt(square + c**2) + c)  # the same number without cancellation near zero
 
 
 def pseudo_huber_c(dimensions: int) -> float:
@@ -43,10 +43,10 @@ def pseudo_huber_c(dimensions: int) -> float:
 class LPIPS:
     """Learned perceptual distance on VGG features (Zhang et al. 2018), by the torchmetrics package.
 
-    Pictures (B, 1 or 3, H, W) in [-1, 1]; those below 224 pixels are enlarged to it.
+    It takes pictures (B, 1 or 3, H, W) in [-1, 1] and enlarges smaller ones to 224 pixels.
 
     Raises:
-        UsageError: the package or the weights of its VGG trunk are not here.
+        UsageError: the package or its VGG weights are missing.
     """
 
     def __init__(self) -> None:
@@ -79,11 +79,11 @@ class LPIPS:
 
 
 def named(kind: DistanceName, shape: tuple[int, ...], huber_c: float) -> Distance:
-    """Return the distance that a recipe names, for samples of `shape`; a huber_c of 0 means the published one.
+    """Return the distance that a recipe names, for samples of `shape`; a huber_c of 0 means the published value.
 
     Raises:
-        UsageError: the square of huber_c is no float32, or lpips is asked for data that are not pictures of one or
-            three colours.
+        UsageError: the square of huber_c exceeds float32, or the data for lpips are not pictures of one or three
+            colours.
     """
     if kind in ("l2", "norm"):
         return l2 if kind == "l2" else norm

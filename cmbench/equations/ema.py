@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights: theta_minus <- mu theta_minus + (1 - mu) theta (seed section 2.1)."""
+"""Exponential moving averages of weights: theta_minus <- mu theta_minus + (1 - mu) theta (Song et al. 2023, alg. 2)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Follower:
-    """An average of a model's weights. Lists their tensors once, for walking through modules costs more than the mean.
+    """A running average of a model's weights. It lists the tensors once: walking the modules costs more than averaging.
 
     Args:
-        average: a copy of the model; it is changed in place.
-        model: what it follows.
+        average: a copy of the model, changed in place.
+        model: the model to follow.
     """
 
     def __init__(self, average: nn.Module, model: nn.Module) -> None:
@@ -31,7 +31,7 @@ def power_gamma(sigma_rel: float) -> float:
 
     Solves sigma_rel = (gamma + 1)^(1/2) (gamma + 2)^(-1) (gamma + 3)^(-1/2); sigma_rel in (0, .28).
     """
-    from scipy.optimize import brentq  # here, for most runs do without it and it takes a while to import
+    from scipy.optimize import brentq  # here because it is slow to import and most runs do not need it
 
     return float(brentq(lambda g: (g + 1) ** 0.5 / (g + 2) / (g + 3) ** 0.5 - sigma_rel, 0.0, 1e9))
 

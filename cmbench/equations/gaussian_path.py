@@ -1,7 +1,7 @@
-"""Gaussian probability paths x_t = s(t) x_0 + sigma(t) eps, eps ~ N(0, I) (seed section 1.1).
+"""Gaussian probability paths x_t = s(t) x_0 + sigma(t) eps, eps ~ N(0, I) (Karras et al. 2022, appendix B).
 
 Every path is the EDM path up to scale and clock: x_t / s(t) = x_0 + n(t) eps with the noise level
-n(t) = sigma(t) / s(t). One denoiser, one oracle and one set of tests therefore serve all of them.
+n(t) = sigma(t) / s(t). So one denoiser, one oracle and one set of tests serve all paths.
 Times are tensors (B,), data are (B, ...).
 """
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def like(t: Tensor, x: Tensor) -> Tensor:
-    """View t (B,) as (B, 1, ..., 1) in the type of x, so that it multiplies x (B, ...)."""
+    """View t (B,) as (B, 1, ..., 1) in the dtype of x, to multiply x (B, ...). A boolean mask becomes a float."""
     return t.reshape(-1, *([1] * (x.ndim - 1))).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class GaussianPath(ABC):
-    """A path by its scale s(t), noise sigma(t), their derivatives, and the time of a noise level."""
+    """A path, defined by its scale s(t), noise sigma(t), their derivatives, and the time of a noise level."""
 
     @property
     def largest_noise_level(self) -> float:
@@ -62,7 +62,7 @@ class GaussianPath(ABC):
 
 @dataclass(frozen=True)
 class EDM(GaussianPath):
-    """Variance exploding: s = 1, sigma = t (Karras et al. 2022; seed section 2.1)."""
+    """Variance exploding: s = 1, sigma = t (Karras et al. 2022, table 1)."""
 
     def s(self, t: Tensor) -> Tensor:
         """Return 1."""
@@ -135,7 +135,7 @@ class VP(GaussianPath):
 
 @dataclass(frozen=True)
 class TrigFlow(GaussianPath):
-    """s = cos t, sigma = sigma_data sin t, t in [0, pi/2] (Lu & Song 2024, section 3; seed section 5.1)."""
+    """s = cos t, sigma = sigma_data sin t, t in [0, pi/2] (Lu & Song 2024, section 3)."""
 
     sigma_data: float = 0.5
 

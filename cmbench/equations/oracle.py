@@ -1,8 +1,8 @@
 """Closed-form denoisers E[x_0 | x] of the EDM path, and the exact flow of their PF-ODE.
 
-Other paths are reached by the change of scale and clock (`pf_ode.velocity`). An oracle is a teacher without error:
-`oracle.denoise(x, sigma)` takes x (B, ...) and sigma (B,) and returns E[x_0 | x] (B, ...). Labels (B,), where given,
-condition on the mixture's component or on the points that carry the label.
+`pf_ode.velocity` takes them to other paths by a change of scale and clock. An oracle is a teacher without error:
+`oracle.denoise(x, sigma)` takes x (B, ...) and sigma (B,) and returns E[x_0 | x] (B, ...). Labels (B,), if given,
+condition on the mixture's component or on the points with that label.
 """
 
 from collections.abc import Sequence
@@ -48,11 +48,11 @@ class GaussianMixture:
         return torch.einsum("bk,bkd->bd", logits.softmax(dim=1), posterior_means).to(x.dtype)
 
     def component(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the component that most likely drew each point at its noise level. x (B, d), sigma (B,) -> (B,)."""
+        """Return the most likely component of each point at its noise level. x (B, d), sigma (B,) -> (B,)."""
         return self._log_joint(self._in_axes(x), sigma.double()[:, None, None].square()).argmax(dim=1)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n points (n, d) and the components (n,) that they came from, on the generator's device."""
+        """Draw n points (n, d) and their components (n,), on the generator's device."""
         device = generator.device
         u = torch.rand(n, dtype=torch.float64, generator=generator, device=device)
         k = torch.searchsorted(self.cumulative.to(device), u).clamp_max(len(self.weights) - 1)
@@ -73,12 +73,12 @@ class GaussianMixture:
 class FinitePoints:
     """p(x_0) uniform over a finite data set: E[x_0 | x] is a softmax over the points.
 
-    Points are visited in chunks with a running maximum, so that 60,000 pictures fit. Squared distances are taken in
-    float64: at sigma = .002 the logits divide them by 8e-6.
+    It visits the points in chunks with a running maximum, so that 60,000 pictures fit in memory. Squared distances are
+    float64, for at sigma = .002 the logits divide them by 8e-6.
 
     Args:
         points: (M, ...).
-        labels: (M,), wanted only for conditional denoising.
+        labels: (M,), needed only for conditional denoising.
     """
 
     def __init__(self, points: Tensor, labels: Tensor | None = None) -> None:
@@ -103,7 +103,7 @@ class FinitePoints:
             if labels is not None:
                 logits = self._only(logits, labels, start)
             new_top = torch.maximum(top, logits.amax(dim=1, keepdim=True))
-            safe_top = new_top.nan_to_num(neginf=0.0)  # a chunk may hold no point of the label
+            safe_top = new_top.nan_to_num(neginf=0.0)  # a chunk may have no point with the label
             rescale, weights = (top - safe_top).exp(), (logits - safe_top).exp()
             total = total * rescale + weights.sum(dim=1, keepdim=True)
             mean = mean * rescale + weights @ points
@@ -111,9 +111,9 @@ class FinitePoints:
         return (mean / total).to(x.dtype).view_as(x)
 
     def _only(self, logits: Tensor, labels: Tensor, start: int) -> Tensor:
-        """Mask the points of a chunk that carry another label."""
+        """Mask the points of a chunk with another label."""
         if self.labels is None:
-            raise ValueError("the points carry no labels")
+            raise ValueError("the points have no labels")
         here = self.labels[start : start + logits.shape[1]]
         return logits.masked_fill(here != labels[:, None], -torch.inf)
 
@@ -134,25 +134,25 @@ def flow_through(
 ) -> Tensor:
     """Return the points of the exact PF-ODE trajectories of x at some noise levels, by scipy's DOP853 in u = log sigma.
 
-    In u the ODE dx/dsigma = (x - D) / sigma reads dx/du = x - D(x, e^u), which has no singularity.
+    In u the ODE dx/dsigma = (x - D) / sigma becomes dx/du = x - D(x, e^u), which has no singularity.
 
     Args:
         denoiser: D of the EDM path, evaluated in float64.
         x: (B, ...) at noise level `sigma_from`.
         sigma_from: in (0, inf).
-        sigmas: (n,), in (0, inf), one after the other up or down from `sigma_from`; (n, B, ...) is returned.
+        sigmas: (n,), in (0, inf), ascending or descending from `sigma_from`; the result is (n, B, ...).
         rtol: relative and absolute tolerance of the integrator.
 
     Raises:
         ArithmeticError: the integrator gave up, or the denoiser is not finite.
     """
-    from scipy.integrate import solve_ivp  # here, for training does without it and it takes a while to import
+    from scipy.integrate import solve_ivp  # here because it is slow to import and training does not need it
 
     def dxdu(u: float, y: np.ndarray) -> np.ndarray:
         points = torch.from_numpy(y).to(x.device).view(x.shape)
         sigma = points.new_full((len(x),), float(np.exp(u)))
         slope = (points - denoiser(points, sigma)).flatten().cpu().numpy()
-        if not np.isfinite(slope).all():  # scipy would look for a shorter step for ever
+        if not np.isfinite(slope).all():  # otherwise scipy would shorten its step for ever
             raise ArithmeticError(f"the PF-ODE could not be integrated: not finite at noise level {np.exp(u):.3g}")
         return slope
 

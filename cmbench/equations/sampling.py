@@ -12,7 +12,7 @@ from cmbench.equations.timesteps import karras_grid
 
 
 def consistency_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
-    """Return the noise levels of a `steps`-step sampler: the Karras grid from sigma_max, without sigma_min."""
+    """Return the noise levels of a sampler of n = `steps` steps: the Karras grid from sigma_max, without sigma_min."""
     return karras_grid(steps + 1, sigma_min, sigma_max).flip(0)[:-1].tolist()
 
 
@@ -24,14 +24,14 @@ def multistep_consistency(
     sigma_min: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Sample by f, then by noising and f again, once for each further sigma (Song et al. 2023, alg. 1).
+    """Sample with f, then add noise and apply f again for each further sigma (Song et al. 2023, alg. 1).
 
     Args:
         f: the consistency function.
         noise: eps ~ N(0, I), (B, ...); the first point is sigmas[0] * eps.
         sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
         sigma_min: the noise level at which f is the identity; may be 0.
-        generator: draws the noise of the further steps, on its own device, which need not be that of f.
+        generator: draws the noise of the further steps on its own device, which may differ from that of f.
     """
     x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
     for sigma in sigmas[1:]:
@@ -43,12 +43,12 @@ def multistep_consistency(
 
 @torch.no_grad()
 def heun_ode(denoiser: pf_ode.Denoiser, noise: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Integrate the PF-ODE down the noise levels by Heun steps and end with D (Karras et al. 2022, alg. 1).
+    """Integrate the PF-ODE down the noise levels with Heun steps, then apply D (Karras et al. 2022, alg. 1).
 
     Args:
         denoiser: D of the EDM path.
         noise: eps ~ N(0, I), (B, ...).
-        sigmas: descending noise levels; the last step, to zero, is Euler's, which is D itself.
+        sigmas: descending noise levels; the last step, to zero, is an Euler step, which equals D.
     """
     v = pf_ode.velocity(denoiser, EDM())
     x = sigmas[0] * noise
@@ -58,7 +58,7 @@ def heun_ode(denoiser: pf_ode.Denoiser, noise: Tensor, sigmas: Sequence[float]) 
 
 
 def even_sigmas(steps: int, sigma_max: float, path: GaussianPath) -> list[float]:
-    """Return the noise levels of `steps` times, evenly spaced from that of sigma_max down to zero, without zero."""
+    """Return the noise levels of `steps` times, evenly spaced from t(sigma_max) down to zero, without zero."""
     start = path.t_of_noise_level(torch.tensor(sigma_max, dtype=torch.float64))
     return path.noise_level(start * torch.arange(steps, 0, -1, dtype=torch.float64) / steps).tolist()
 

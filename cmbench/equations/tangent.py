@@ -1,4 +1,4 @@
-"""Tangents: derivatives along a trajectory, their parts, and how they are tamed.
+"""Tangents: derivatives along a trajectory, their parts and their normalisation.
 
 Shapes: f, F, x_t, dxdt, tangent (B, ...); t, r (B,).
 """
@@ -18,12 +18,12 @@ from cmbench.forward_mode import dual
 Method = Literal["dual", "jvp", "finite_difference"]
 Normalisation = Literal["l2", "rms", "clip", "none"]
 Network = Callable[..., Tensor]
-FORWARDS = {"dual": 1.0, "jvp": 2.0, "finite_difference": 2.0}  # of one image, beside the recorded pass
-STEP = 3e-3  # of the central difference: best in float32 (error 2e-4 of the derivative)
+FORWARDS = {"dual": 1.0, "jvp": 2.0, "finite_difference": 2.0}  # per image, besides the recorded pass
+STEP = 3e-3  # of the central difference: best in float32 (relative error 2e-4)
 
 
 def finite_difference(f_t: Tensor, f_r: Tensor, t: Tensor, r: Tensor) -> Tensor:
-    """Return (f(x_t, t) - f(x_r, r)) / (t - r), the tangent that a discrete objective already holds. (B, ...)."""
+    """Return (f(x_t, t) - f(x_r, r)) / (t - r), the tangent of a discrete objective. (B, ...)."""
     return (f_t - f_r) / like(t - r, f_t)
 
 
@@ -44,22 +44,22 @@ def value_and_derivative(
     Args:
         network: differentiable in the arguments that have a tangent.
         primals: its arguments.
-        tangents: their derivatives, None for an argument that stays.
-        method: "dual", one pass that records the value and not the derivative (`forward_mode.dual`); "jvp", a pass of
-            torch.func.jvp without gradient, then a plain one; "finite_difference", two passes without gradient at
-            plus and minus h, then a plain one. Under every one of them dropout draws one mask.
+        tangents: their derivatives, None for a constant argument.
+        method: "dual", one pass that records the value but not the derivative (`forward_mode.dual`); "jvp", a pass of
+            torch.func.jvp without gradient, then a plain pass; "finite_difference", two passes without gradient at
+            plus and minus h, then a plain pass. With each method all passes share one dropout mask.
         h: the step of the difference, in units of the tangents.
 
     Raises:
-        NoDerivativeError: the network has no derivative by this method.
+        NoDerivativeError: this method cannot differentiate the network.
     """
     if method == "dual":
         return dual.value_and_derivative(network, primals, tangents)
     derivative = _by_jvp if method == "jvp" else _by_difference
     devices = [p.device for p in primals if p is not None and p.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices), torch.no_grad():  # the plain pass below draws the same masks again
+    with torch.random.fork_rng(devices), torch.no_grad():  # so the plain pass below draws the same masks
         dF = derivative(network, primals, tangents, h, devices)
-    torch.clear_autocast_cache()  # older torch keeps the weights cast above, without graph (pytorch#158232)
+    torch.clear_autocast_cache()  # older torch keeps the weights cast above without a graph (pytorch#158232)
     return network(*primals), dF
 
 
@@ -79,12 +79,12 @@ def _by_jvp(
         return network(*whole)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch compiles its own rules by a deprecated torch.jit
+        warnings.simplefilter("ignore", FutureWarning)  # torch compiles its own rules with its deprecated torch.jit
         try:
             return jvp(function, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
         except torch.OutOfMemoryError:
             raise
-        except (NotImplementedError, RuntimeError) as error:  # as of group norms under bfloat16 on a CPU
+        except (NotImplementedError, RuntimeError) as error:  # e.g. from group norms in bfloat16 on a CPU
             why = " ".join(str(error).split())
             raise NoDerivativeError(
                 f'no derivative by torch.func.jvp: {why}; allowed: objective.tangent_method = "dual" or '
@@ -111,9 +111,9 @@ def _moved(primal: Tensor | None, tangent: Tensor | None, by: float) -> Tensor |
 
 
 def trigflow_stable(F: Tensor, x_t: Tensor, dxdt: Tensor, t: Tensor, sigma_data: float, r: float = 1.0) -> Tensor:
-    """Return -cos^2(t) (sigma_data F - dx/dt) - r cos(t) sin(t) x_t: the part of g without derivative of the network.
+    """Return -cos^2(t) (sigma_data F - dx/dt) - r cos(t) sin(t) x_t: the part of g without the network's derivative.
 
-    At r = 1 this is cos(t) times the stable part of df/dt (seed section 5.1; Lu & Song 2024, eq. 6). F is TrigFlow's.
+    At r = 1 this is cos(t) times the stable part of df/dt (Lu & Song 2024, eq. 6). F is TrigFlow's.
     """
     cos, sin = (like(c, x_t) for c in (torch.cos(t), torch.sin(t)))
     return -cos.square() * (sigma_data * F - dxdt) - r * cos * sin * x_t
@@ -122,21 +122,21 @@ def trigflow_stable(F: Tensor, x_t: Tensor, dxdt: Tensor, t: Tensor, sigma_data:
 def trigflow(
     F: Tensor, cos_sin_dF: Tensor, x_t: Tensor, dxdt: Tensor, t: Tensor, sigma_data: float, r: float
 ) -> Tensor:
-    """Return the tangent g of sCM, cos(t) df/dt at r = 1 (Lu & Song 2024, algorithm 1; seed section 5.4).
+    """Return the tangent g of sCM, cos(t) df/dt at r = 1 (Lu & Song 2024, algorithm 1).
 
-    g = -cos^2(t) (sigma_data F - dx/dt) - r cos(t) sin(t) (x_t + sigma_data dF/dt). The warm-up r in [0, 1] is on the
-    whole second term, as in algorithm 1. `cos_sin_dF` is cos(t) sin(t) dF/dt.
+    g = -cos^2(t) (sigma_data F - dx/dt) - r cos(t) sin(t) (x_t + sigma_data dF/dt). The warm-up r in [0, 1]
+    multiplies the whole second term, as in algorithm 1. `cos_sin_dF` is cos(t) sin(t) dF/dt.
     """
     return trigflow_stable(F, x_t, dxdt, t, sigma_data, r) - r * sigma_data * cos_sin_dF
 
 
 def normalised(g: Tensor, how: Normalisation, c: float) -> Tensor:
-    """Return the tangent tamed: g / (||g|| + c), or clipped to [-1, 1] (Lu & Song 2024, section 4.2; seed section 5.4).
+    """Return the normalised tangent: g / (||g|| + c), or g clipped to [-1, 1] (Lu & Song 2024, section 4.2).
 
     Args:
         g: (B, ...).
-        how: "l2", the paper's norm over the whole sample; "rms", the norm over sqrt(D), as sCM-mnist and FastGen, a
-            step sqrt(D) larger and another meaning of c; "clip"; "none".
+        how: "l2", the paper's norm over the whole sample; "rms", that norm over sqrt(D), as in sCM-mnist and FastGen,
+            which makes the step sqrt(D) larger and changes the meaning of c; "clip"; "none".
         c: positive, .1 in the paper.
     """
     if how == "clip":

@@ -1,7 +1,7 @@
 """Noise levels and times: the Karras grid, the curricula of consistency models, the proposals of t, and t -> r.
 
-Grids ascend as in the papers of consistency models, sigma_1 = sigma_min < ... < sigma_N = sigma_max; EDM's code
-and openai/consistency_models index the same values downwards.
+Grids ascend, as in the papers on consistency models: sigma_1 = sigma_min < ... < sigma_N = sigma_max. EDM's code and
+openai/consistency_models index the same values downwards.
 """
 
 import math
@@ -26,9 +26,9 @@ def karras_grid(
 
 
 def N_of_k(k: int, K: int, s_0: int, s_1: int) -> int:  # noqa: N802
-    """Return the number of grid points at step k of K: s_0 at first, s_1 + 1 at last (Song et al. 2023, app. C).
+    """Return the number of grid points at step k of K, from s_0 to s_1 + 1 (Song et al. 2023, app. C).
 
-    N(k) = ceil(sqrt(k / K ((s_1 + 1)^2 - s_0^2) + s_0^2) - 1) + 1, in integers: a rounded root may be one too high.
+    N(k) = ceil(sqrt(k / K ((s_1 + 1)^2 - s_0^2) + s_0^2) - 1) + 1, in integers, as a rounded root may be one too high.
     """
     under_root = -(-(k * ((s_1 + 1) ** 2 - s_0**2) + K * s_0**2) // K)  # rounded up, as the root will be
     return math.isqrt(under_root - 1) + 1
@@ -37,7 +37,7 @@ def N_of_k(k: int, K: int, s_0: int, s_1: int) -> int:  # noqa: N802
 def mu_of_k(N: int, s_0: int, mu_0: float) -> float:
     """Return the target's EMA decay mu(k) = exp(s_0 log(mu_0) / N(k)) (Song et al. 2023, app. C).
 
-    openai/consistency_models divides by N(k) - 1 instead; the paper's form stands here.
+    This is the paper's form; openai/consistency_models divides by N(k) - 1 instead.
     """
     return math.exp(s_0 * math.log(mu_0) / N)
 
@@ -50,7 +50,7 @@ def log_normal(n: int, P_mean: float, P_std: float, generator: torch.Generator, 
 def N_doubling(k: int, K: int, s_0: int, s_1: int) -> int:  # noqa: N802
     """Return iCT's number of grid points min(s_0 2^floor(k / K'), s_1) + 1 (Song & Dhariwal 2023, section 3.4).
 
-    K' = floor(K / (log2 floor(s_1 / s_0) + 1)), so that every doubling lasts as long as the others.
+    K' = floor(K / (log2 floor(s_1 / s_0) + 1)), so that all doublings last equally long.
     """
     K_prime = max(1, int(K / (math.log2(s_1 // s_0) + 1)))
     return min(s_0 * 2 ** min(k // K_prime, 60), s_1) + 1
@@ -66,7 +66,7 @@ def discretised_log_normal(grid: Tensor, P_mean: float, P_std: float) -> Tensor:
 
 
 def ect_stage(k: int, K: int, stages: int) -> int:
-    """Return the stage of step k of K, from 0 to stages - 1, all of one length (Geng et al. 2024, section 4)."""
+    """Return the stage of step k of K, from 0 to stages - 1, all equally long (Geng et al. 2024, section 4)."""
     return min(stages - 1, k * stages // K)
 
 
@@ -80,7 +80,7 @@ def ect_r(t: Tensor, stage: int, q: float, k: float, b: float, adjustment: Adjus
 
 
 def shortest_interval(dtype: torch.dtype) -> float:
-    """Return the least (t - r) / t that times of a type tell apart: eight of its steps, so that t - r is known to 10%.
+    """Return the least (t - r) / t that a dtype resolves: eight of its steps, so that t - r is accurate to 10%.
 
     At half a step r = t (1 - (t - r) / t) is rounded to t, and 1 / (t - r) is infinite.
     """
@@ -88,7 +88,7 @@ def shortest_interval(dtype: torch.dtype) -> float:
 
 
 def warm_up(k: int, H: int) -> float:
-    """Return sCM's r = min(1, k / H), 1 for H = 0 (Lu & Song 2024, algorithm 1; seed section 5.4)."""
+    """Return sCM's r = min(1, k / H), 1 for H = 0 (Lu & Song 2024, algorithm 1)."""
     return min(1.0, k / H) if H else 1.0
 
 
@@ -100,9 +100,9 @@ def log_edges(bins: int, sigma_min: float, sigma_max: float) -> Tensor:
 def truncated_student_t(points: int, nu: float, scale: float, low: float, high: float) -> Tensor:
     """Return `points` quantiles, evenly spaced in probability, of log t = scale T_nu truncated to [log low, log high].
 
-    The proposal of truncated consistency training (Lee et al. 2024): heavy tails, most mass at the lower end.
+    This is the proposal of truncated consistency training (Lee et al. 2024): heavy tails, most mass at the lower end.
     """
-    from scipy import stats  # here, for most runs do without it and it takes a while to import
+    from scipy import stats  # here because it is slow to import and most runs do not need it
 
     law = stats.t(nu)
     ends = law.cdf(np.log([low, high]) / scale)

@@ -12,7 +12,7 @@ PairWeighting = Literal["uniform", "edm", "inverse_interval"]
 
 
 def uniform(sigma: Tensor) -> Tensor:
-    """Return 1: what consistency models were released with (Song et al. 2023)."""
+    """Return 1, as in the released code of Song et al. 2023."""
     return torch.ones_like(sigma)
 
 
@@ -22,7 +22,7 @@ def edm(sigma: Tensor, sigma_data: float) -> Tensor:
 
 
 def velocity(t: Tensor, path: GaussianPath) -> Tensor:
-    """Return (s' - s sigma' / sigma)^2, with which the error of D becomes that of dx/dt (flow matching). (B,)."""
+    """Return (s' - s sigma' / sigma)^2, which turns the error of D into that of dx/dt (flow matching). (B,)."""
     return (path.ds(t) - path.s(t) * path.dsigma(t) / path.sigma(t)).square()
 
 

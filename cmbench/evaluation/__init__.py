@@ -1,5 +1,5 @@
-"""Measures, one a file; the file name is the name, and `cmbench.measures` says what is known of each.
+"""Measures, one per file and named like it; `cmbench.measures` describes each.
 
-A measure of samples is a function of the file's name: (x, y) -> float, of samples x (n, ...) and real data y (m, ...),
-or of features of both. It is nan where there are too few of them. Measures of the consistency function are classes.
+A measure of samples is a function named like its file: (x, y) -> float, of samples x (n, ...) and real data y (m, ...),
+or of features of both. It is nan if there are too few samples. Measures of the consistency function are classes.
 """

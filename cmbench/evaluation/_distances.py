@@ -1,4 +1,4 @@
-"""Euclidean distances between two sets of samples, a part at a time; neighbours among them."""
+"""Euclidean distances between two sets of samples, a part at a time, and nearest neighbours."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ _AT_ONCE = 2**24  # distances in memory: 128 MiB of float64
 
 
 def distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """Yield the distances of some x (n, ...) after others to all of y (m, ...), (b, m), in float64.
+    """Yield the distances of x (n, ...), b at a time, to all of y (m, ...), (b, m), in float64.
 
-    They come from a matrix product: one of zero may be 1e-8 of the data's size.
+    They come from a matrix product, so a zero distance may become 1e-8 of the data's size.
     """
     x, y = x.flatten(1).double(), y.flatten(1).double()
     for part in x.split(max(1, _AT_ONCE // len(y))):

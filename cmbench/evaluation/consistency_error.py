@@ -1,4 +1,4 @@
-"""The distance of a model to the true consistency function, where a closed-form denoiser tells what that is."""
+"""The distance of a model to the true consistency function, for data with a closed-form denoiser."""
 
 from collections.abc import Callable
 
@@ -8,20 +8,20 @@ from torch import Tensor
 from cmbench.equations.oracle import flow_through
 
 _RTOL = 1e-6  # of the flows: far below the error of any network
-_ZERO = 1e-4  # noise level from which the denoiser itself goes on to zero
+_ZERO = 1e-4  # noise level from which the denoiser itself takes the last step to zero
 
 
 class TrueConsistencyError:
     """||f_theta(x_t, t) - Phi_{t -> 0}(x_t)|| on exact trajectories, which are integrated once.
 
-    One trajectory serves all noise levels, for the points that it passes at a level are distributed as the noisy data
-    of that level, and they share one end.
+    One set of trajectories serves all noise levels: its points at a level are distributed like the noisy data of that
+    level, and the ends are the same.
 
     Args:
         denoise: D of the EDM path, (x, sigma) -> E[x_0 | x].
-        x_0: (n, ...), data from which the trajectories start by noising.
-        sigmas: (m,), descending noise levels at which f is asked.
-        epsilon: noise level at which f is the identity, the end of the trajectories; 0 is taken as the limit.
+        x_0: (n, ...), data; the trajectories start at these with noise.
+        sigmas: (m,), descending noise levels at which f is evaluated.
+        epsilon: the noise level at which f is the identity, where the trajectories end; 0 means the limit.
         generator: draws the noise, on the CPU.
     """
 
@@ -41,7 +41,7 @@ class TrueConsistencyError:
         self.end = (last if epsilon else denoise(last, last.new_full((len(last),), end))).to(x_0.dtype)
 
     def of(self, f: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-        """Return the mean of the norm of the error at each noise level. f is a function of the EDM path, (x, sigma)."""
+        """Return the mean norm of the error at each noise level. f is a function of the EDM path, (x, sigma)."""
         return self.each(f).mean(dim=1).tolist()
 
     @torch.no_grad()

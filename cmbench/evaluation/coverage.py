@@ -1,4 +1,4 @@
-"""Coverage: how many of the real neighbourhoods hold a sample (Naeem et al. 2020)."""
+"""Coverage: how many real neighbourhoods contain a sample (Naeem et al. 2020)."""
 
 import math
 
@@ -10,7 +10,7 @@ from cmbench.evaluation._distances import nearest, radii
 def coverage(x: Tensor, y: Tensor, k: int = 5) -> float:
     """Return the share of real k-neighbour balls with a sample in them (equation 5). Higher is better.
 
-    For samples of the real distribution and n = m about 1 - 2^-k, .97; it grows with n (equation 9).
+    For samples of the real distribution and n = m it is about 1 - 2^-k = .97; it grows with n (equation 9).
 
     Args:
         x: (n, ...) samples or their features, flattened.

@@ -8,9 +8,9 @@ from cmbench.evaluation._distances import distances, radii
 
 
 def density(x: Tensor, y: Tensor, k: int = 5) -> float:
-    """Return the mean number of real k-neighbour balls around a sample, over k (equation 4). Higher is better.
+    """Return the mean number of real k-neighbour balls around a sample, divided by k (equation 4). Higher is better.
 
-    About 1 for samples of the real distribution, whatever it is; more for samples that keep to where data are dense.
+    It is about 1 for samples of the real distribution, whatever that is, and more if samples stay where data are dense.
 
     Args:
         x: (n, ...) samples or their features, flattened.

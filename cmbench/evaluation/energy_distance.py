@@ -8,8 +8,8 @@ from cmbench.evaluation._distances import distances
 def energy_distance(x: Tensor, y: Tensor) -> float:
     """Return sqrt(2 E|X - Y| - E|X - X'| - E|Y - Y'|) of the two empirical distributions. Lower is better.
 
-    Pairs of a sample with itself count, so that it is never below zero, and above zero for two sets of one
-    distribution; on the line it is scipy.stats.energy_distance.
+    Pairs of a sample with itself count. So it is never below zero, and above zero for two sets of one distribution. In
+    one dimension it equals scipy.stats.energy_distance.
 
     Args:
         x: (n, ...) samples, flattened.

@@ -1,4 +1,4 @@
-"""The Fréchet distance between the Gaussians of the same moments (Dowson & Landau 1982; Heusel et al. 2017)."""
+"""The Fréchet distance between Gaussians with the moments of two sets (Dowson & Landau 1982; Heusel et al. 2017)."""
 
 import math
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Return |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)), the square, as FID is reported. Lower is better.
+    """Return |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)), the square, like FID. Lower is better.
 
-    tr (C_x C_y)^(1/2) is the sum of the roots of the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2), which
-    needs no complex root and stands covariances without full rank, those of fewer samples than dimensions.
+    tr (C_x C_y)^(1/2) is the sum of the roots of the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2). This needs
+    no complex root, and works without full rank, as for fewer samples than dimensions.
 
     Args:
         x: (n, ...) samples or their features, flattened.

@@ -8,7 +8,7 @@ from cmbench.evaluation.precision import precision
 def recall(x: Tensor, y: Tensor, k: int = 3) -> float:
     """Return the share of real data within the k-neighbour ball of a sample (equation 2). Higher is better.
 
-    The balls shrink as samples get more: only figures of the same n compare.
+    The balls shrink as n grows, so compare only figures of the same n.
 
     Args:
         x: (n, ...) samples or their features, flattened; n > k, or nan is returned.

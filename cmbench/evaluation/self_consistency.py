@@ -1,4 +1,4 @@
-"""How far a consistency function is from being constant on the trajectories that it was distilled from."""
+"""How much a consistency function varies along the trajectories that it was distilled from."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,12 +13,12 @@ _RTOL = 1e-5  # of the flows: above the rounding of a float32 teacher, below the
 class SelfConsistencyError:
     """||f_theta(x_t, t) - f_theta(x_s, s)|| for neighbouring points of a trajectory of the teacher's PF-ODE.
 
-    Consistency is f(x_t, t) = f(x_s, s) there (Song et al. 2023, definition 1). Unlike the distance to the end of the
-    trajectory it tells at which times f moves; the sum over all pairs is no less than that distance.
+    Consistency means f(x_t, t) = f(x_s, s) there (Song et al. 2023, definition 1). Unlike the distance to the end of
+    the trajectory, it shows at which times f changes. The sum over all pairs is at least that distance.
 
     Args:
-        denoise: the teacher's D of the EDM path, (x, sigma) -> E[x_0 | x], in the type of x.
-        x_0: (n, ...), data from which the trajectories start by noising.
+        denoise: the teacher's D of the EDM path, (x, sigma) -> E[x_0 | x], in the dtype of x.
+        x_0: (n, ...), data; the trajectories start at these with noise.
         sigmas: (m,), descending noise levels, m > 1.
         generator: draws the noise, on the CPU.
     """
@@ -39,6 +39,6 @@ class SelfConsistencyError:
 
     @torch.no_grad()
     def each(self, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Return the change of f from each noise level to the next, (m - 1, n). f is of the EDM path, (x, sigma)."""
+        """Return the change of f from each noise level to the next, (m - 1, n), for f on the EDM path, (x, sigma)."""
         ends = [f(x, x.new_full((len(x),), sigma)) for x, sigma in zip(self.x, self.sigmas, strict=True)]
         return torch.stack(ends).diff(dim=0).flatten(2).norm(dim=2)

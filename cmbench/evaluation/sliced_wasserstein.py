@@ -7,8 +7,8 @@ from torch import Tensor
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 512, seed: int = 0) -> float:
     """Return the root mean square over random directions of the 2-Wasserstein distance of the projections.
 
-    Exact for each direction, also for sets of unequal size: both quantile functions are steps, and their squared
-    difference is integrated over the union of the steps.
+    Each direction is exact, also for sets of unequal size: both quantile functions are step functions, and their
+    squared difference is integrated over the union of the steps.
 
     Args:
         x: (n, ...) samples, flattened.

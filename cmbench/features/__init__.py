@@ -1,1 +1,1 @@
-"""Networks whose features measures of samples may compare in the place of pixels."""
+"""Networks whose features measures of samples may compare instead of pixels."""

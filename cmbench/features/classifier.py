@@ -1,4 +1,4 @@
-"""A classifier in a safetensors file, whose features measures may compare."""
+"""A classifier in a safetensors file; measures may compare its features."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class About(Config):
 
 
 class Classifier(nn.Module):
-    """Layers of torch.nn, one after the other; the output of the last are logits, that of an earlier one the features.
+    """A sequence of torch.nn layers. The last gives the logits, an earlier one the features.
 
     The file holds the tensors of a torch.nn.Sequential ("0.weight", "0.bias", ...) and `About` in its metadata.
     """
@@ -50,7 +50,7 @@ class Classifier(nn.Module):
         return torch.cat([self.net[: self.about.features](part).flatten(1) for part in x.split(_AT_ONCE)])
 
     def to_safetensors(self) -> bytes:
-        """Return the content of its file."""
+        """Return the classifier as the bytes of its file."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.net.state_dict().items()}
         return save(tensors, {"classifier": self.about.model_dump_json()})
 
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         """Read a classifier.
 
         Raises:
-            UsageError: the file cannot be read, or is none of a classifier.
+            UsageError: the file cannot be read, or holds no classifier.
         """
         try:
             with safe_open(path, framework="pt") as file:

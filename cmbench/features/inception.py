@@ -12,19 +12,19 @@ _FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 class Inception:
-    """The 2,048 features of TensorFlow's FID network, of pictures (n, 1 or 3, H, W) in [-1, 1].
+    """The 2,048 features of TensorFlow's FID network, for pictures (n, 1 or 3, H, W) in [-1, 1].
 
-    Pictures are rounded to 256 levels and enlarged to 299 pixels by the package, as in the original.
+    Pictures are rounded to 256 levels; the package enlarges them to 299 pixels, as in the original.
 
     Raises:
-        UsageError: the samples are no pictures, or the package or its weights cannot be had.
+        UsageError: the samples are not pictures, or the package or its weights are missing.
     """
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise UsageError(
                 f"--features: found 'inception' for samples of shape {list(shape)}, allowed for them: pixels "
-                "(it looks at pictures of one or three colours)"
+                "(it takes pictures of one or three colours)"
             )
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

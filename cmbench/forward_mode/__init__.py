@@ -1,1 +1,1 @@
-"""A value and its derivative along a direction in one pass, of which the value alone is recorded for backward."""
+"""A value and its derivative along a direction in one pass; only the value is recorded for backward."""

@@ -1,4 +1,4 @@
-"""A call of a torch function on dual tensors, as the rules of cmbench.forward_mode.dual get it."""
+"""A call of a torch function on dual tensors: the input of the rules of cmbench.forward_mode.dual."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ Function = Callable[..., Any]
 
 
 class Call(NamedTuple):
-    """A call of a torch function; keywords are constants."""
+    """A call of a torch function; its keywords are constants."""
 
     function: Function
     primals: list[Any]
@@ -15,11 +15,11 @@ class Call(NamedTuple):
     keywords: dict[str, Any]
 
     def of(self, *primals: Any) -> Any:
-        """Return the same function of other arguments, with the same keywords."""
+        """Call the same function on other arguments, with the same keywords."""
         return self.function(*primals, **self.keywords)
 
     def arguments(self, **defaults: Any) -> tuple[Any, ...]:
-        """Return the primals by the function's signature, given as name=default in its order."""
+        """Return the primals in the order of the function's signature, which is given as name=default."""
         return tuple({**defaults, **dict(zip(defaults, self.primals, strict=False)), **self.keywords}.values())
 
     def constant_from(self, position: int) -> bool:

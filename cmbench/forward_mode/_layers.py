@@ -10,11 +10,11 @@ from cmbench.forward_mode._call import Call
 
 aten = torch.ops.aten
 
-_QUERIES = 256  # queries whose attention weights are held at a time
+_QUERIES = 256  # queries whose attention weights are in memory at a time
 
 
 def softmax(call: Call, y: Tensor) -> Any:
-    """t_y = y (t - sum y t): symmetric, so that the backward kernel gives it."""
+    """t_y = y (t - sum y t). This is symmetric, so the backward kernel computes it."""
     _, dim, *_ = call.arguments(input=None, dim=None)
     return NotImplemented if dim is None else aten._softmax_backward_data(call.tangents[0].to(y.dtype), y, dim, y.dtype)
 
@@ -26,7 +26,7 @@ def log_softmax(call: Call, y: Tensor) -> Any:
 
 
 def group_norm(call: Call) -> Any:
-    """y = w x^ + b. The derivative of x^ is symmetric: the backward kernel without w gives it from the statistics."""
+    """y = w x^ + b. The derivative of x^ is symmetric, so the backward kernel without w computes it."""
     if not call.constant_from(1):
         return NotImplemented
     x, groups, weight, bias, eps, *_ = call.arguments(input=None, num_groups=1, weight=None, bias=None, eps=1e-5)
@@ -46,7 +46,7 @@ def group_norm(call: Call) -> Any:
 
 
 def layer_norm(call: Call) -> Any:
-    """As the group norm."""
+    """As for the group norm."""
     if not call.constant_from(1):
         return NotImplemented
     x, shape, weight, bias, eps, *_ = call.arguments(input=None, normalized_shape=(), weight=None, bias=None, eps=1e-5)
@@ -65,7 +65,7 @@ def layer_norm(call: Call) -> Any:
 
 
 def _needs_no_cast_or_copy(x: Tensor, *affine: Tensor | None) -> bool:
-    """Whether torch hands a normalisation's arguments to its kernel as they are."""
+    """Whether torch passes a normalisation's arguments to its kernel unchanged."""
     whole = all(a is None or a.is_contiguous() for a in (x, *affine))
     return whole and not torch.is_autocast_enabled(x.device.type)
 
@@ -82,7 +82,7 @@ def rms_norm(call: Call, y: Tensor) -> Any:
 
 
 def attention(call: Call) -> Any:
-    """Scaled dot product attention by whatever kernel torch chooses, with its tangent."""
+    """Scaled dot product attention with any kernel that torch chooses, and its tangent."""
     q, k, v, mask, dropout_p, causal, scale, grouped = call.arguments(
         query=None, key=None, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     )
@@ -108,7 +108,7 @@ def _attention_tangent(
 ) -> Tensor:
     """y = p v with p = softmax(q k): t_y = (p t_s) v - (sum p t_s) y + p t_v (Lu & Song 2024, appendix F).
 
-    k (..., channels, keys). By blocks of queries, so that the memory is linear in the length.
+    k (..., channels, keys). It works in blocks of queries, so that the memory is linear in the length.
     """
     blocks = []
     for first in range(0, q.shape[-2], _QUERIES):
@@ -123,11 +123,11 @@ def _attention_weights(s: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.softmax(s, -1)
     s = s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask
-    return torch._safe_softmax(s, -1)  # zero, as in torch's attention, where a query sees nothing
+    return torch._safe_softmax(s, -1)  # zero if a query sees nothing, as in torch's attention
 
 
 def dropout(call: Call) -> Any:
-    """One mask for both, drawn as the dropout of ones: by the random numbers of a plain call."""
+    """Use one mask for both. It is the dropout of ones, which draws the random numbers of a plain call."""
     if "train" in call.keywords:  # torch.dropout's own name for it
         return NotImplemented
     x, p, training = call.arguments(input=None, p=0.5, training=True)

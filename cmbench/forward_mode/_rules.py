@@ -1,9 +1,9 @@
-"""The derivative of each torch function along tangents: the tables that cmbench.forward_mode.dual goes by.
+"""The derivative of each torch function along tangents: the tables of cmbench.forward_mode.dual.
 
 A call f(a, b, ...) arrives as a `Call` with `primals` [a, b, ...] and `tangents` [da, db, ...], None for a constant.
-A rule gets the call's value as well and returns its tangent, None if that is constant, NotImplemented for arguments
-that it does not cover; it runs without recording. The rules of `RULES_WITH_VALUE` return value and tangent, and
-decide themselves what is recorded.
+A rule gets the call and its value, and returns the tangent: None if it is constant, NotImplemented for arguments that
+the rule does not cover. It runs without recording. The rules of `RULES_WITH_VALUE` return the value and the tangent,
+and decide themselves what is recorded.
 """
 
 import math
@@ -59,7 +59,7 @@ def _elementwise(derivative: Callable[..., Tensor]) -> Rule:
 
 
 def linear(call: Call, y: Any) -> Any:
-    """Linear in the first argument, whatever the others: reshape, mean, x[...]."""
+    """Linear in the first argument, whatever the others are: reshape, mean, x[...]."""
     return None if call.tangents[0] is None else call.of(call.tangents[0], *call.primals[1:])
 
 
@@ -70,7 +70,7 @@ def _linear_in_list(call: Call, y: Any) -> Any:
 
 
 def _multilinear(call: Call, y: Any) -> Any:
-    """The product rule, for what is linear in each tensor on its own: x @ y, einsum."""
+    """The product rule, for functions linear in each tensor: x @ y, einsum."""
     primals = call.primals
     terms = [call.of(*primals[:i], t, *primals[i + 1 :]) for i, t in enumerate(call.tangents) if t is not None]
     return sum(terms[1:], terms[0])
@@ -159,7 +159,7 @@ def _product_and_sum(call: Call, y: Tensor) -> Any:
 
 
 def _where(call: Call, y: Tensor) -> Any:
-    """Linear in what is chosen from, which the method and the function take in another order."""
+    """Linear in the two choices, whose order differs between the method and the function."""
 
     def tangent(x: Any, t: Tensor | None) -> Any:
         if t is not None or not isinstance(x, Tensor):
@@ -175,7 +175,7 @@ def _masked_fill(call: Call, y: Tensor) -> Any:
 
 
 def _view(call: Call, y: Tensor) -> Any:
-    """A tangent may lie otherwise in memory than its primal: where that has a view, it may need a copy."""
+    """The tangent may have another memory layout than its primal, so it may need a copy instead of a view."""
     if call.keywords or isinstance(call.primals[1], torch.dtype):
         return NotImplemented
     return None if call.tangents[0] is None else call.tangents[0].reshape(y.shape)
@@ -248,6 +248,6 @@ CONSTANT = """size dim ndimension numel nelement stride storage_offset element_s
 
 
 def functions(name: str) -> list[Function]:
-    """Return the functions, methods and operators of torch that go by a name of the tables."""
+    """Return torch's functions, methods and operators with a name from the tables."""
     found = (getattr(place, name, None) for place in (torch, Tensor, nn.functional))
     return [function for function in found if callable(function)]

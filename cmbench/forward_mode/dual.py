@@ -1,9 +1,9 @@
-"""A value recorded for backward with its derivative along a tangent beside it, in one pass through any torch module.
+"""A value, recorded for backward, and its derivative along a tangent, in one pass through any torch module.
 
 Consistency objectives in continuous time need F_theta with its graph and dF_theta/dt without one (Lu & Song 2024,
-section 3); torch.func.jvp records both or neither. Here each tensor on the way is a `Dual`: a primal with its graph,
-and a tangent that lives as long as Python holds the dual. Most functions have a rule for the tangent (`_rules`);
-any other is differentiated on its own by torch.autograd.forward_ad.
+section 3), but torch.func.jvp records both or neither. Here each tensor on the way is a `Dual`: a primal with its
+graph, and a tangent that lives as long as Python holds the dual. Most functions have a rule for the tangent
+(`_rules`). Any other call is differentiated by torch.autograd.forward_ad.
 """
 
 import re
@@ -32,7 +32,7 @@ def value_and_derivative(
 
     Args:
         function: a torch module or a function of tensors; it runs once.
-        primals: its arguments, tensors and whatever else it takes.
+        primals: its arguments, tensors or others.
         tangents: for each argument a tensor of its shape and dtype, or None for a constant, e.g. labels.
 
     Returns:
@@ -41,7 +41,7 @@ def value_and_derivative(
     Raises:
         ValueError: a tangent does not fit its argument.
         NotImplementedError: the function changes a tensor in place, or calls something without a derivative in
-            forward mode. The message names it and the way out.
+            forward mode. The message names the call and the way out.
     """
     result = function(*(_paired(x, t) for x, t in zip(primals, tangents, strict=True)))
     if type(result) is Dual:
@@ -91,7 +91,7 @@ class Dual(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Refuse what comes past `__torch_function__`: there are no numbers below."""
+        """Refuse calls that bypass `__torch_function__`: the wrapper itself holds no numbers."""
         raise _refusal(_name(function), _BELOW)
 
 
@@ -117,7 +117,7 @@ def _with_derivative(function: Function, args: tuple[Any, ...], keywords: dict[s
 
 
 def _unusual(keywords: dict[str, Any]) -> bool:
-    """Whether keywords hold duals, or a tensor to write to: beyond the rules."""
+    """Whether the keywords hold duals or a tensor to write to, which the rules do not cover."""
     return keywords.get("out") is not None or any(
         type(value) is Dual or (isinstance(value, (list, tuple)) and any(type(x) is Dual for x in value))
         for value in keywords.values()
@@ -125,7 +125,7 @@ def _unusual(keywords: dict[str, Any]) -> bool:
 
 
 def _split(args: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Return the primals and the tangents of arguments, lists and tuples of duals among them."""
+    """Return the primals and the tangents of arguments, which may be lists and tuples of duals."""
     primals, tangents = [], []
     for arg in args:
         kind, primal, tangent = type(arg), arg, None
@@ -156,14 +156,14 @@ def _joined(value: Any, tangent: Any) -> Any:
 
 
 def _forward_mode(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Differentiate one call by torch's forward mode, and say so the first time."""
+    """Differentiate one call by torch's forward mode, and warn the first time."""
     name = _name(function)
     if _IN_PLACE.fullmatch(name) or keywords.get("out") is not None:
         raise _refusal(name, "changes a tensor in place")
     if name in _REFUSED:
         raise _refusal(name, _REFUSED[name])
     _load_decompositions()
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):  # other attentions have no derivative in forward mode
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):  # other attention kernels have no forward mode
         args, keywords = tree_map(_made_dual, (args, keywords))
         try:
             result = tree_map(_unpacked, function(*args, **keywords))
@@ -189,13 +189,13 @@ def _unpacked(leaf: Any) -> Any:
 
 @cache
 def _load_decompositions() -> None:
-    """Load what torch loads at its first make_dual; torch 2.15 warns there of its own torch.jit."""
+    """Load now what torch loads at its first make_dual, where torch 2.15 warns about its own torch.jit."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore")
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
-_told: set[str] = set()  # names of functions that a warning was given for
+_told: set[str] = set()  # names of functions already warned about
 
 
 def _tell(name: str) -> None:
@@ -214,9 +214,9 @@ def _refusal(name: str, why: str, allowed: str = '"jvp" or "finite_difference"')
 
 
 def _refuse_autograd_function() -> None:
-    """Raise where a torch.autograd.Function runs, whose own backward would not be asked.
+    """Raise within a torch.autograd.Function, whose own backward would be ignored.
 
-    torch calls it past `__torch_function__`, with forward differentiation off, as else in inference mode only.
+    torch calls it past `__torch_function__` with forward differentiation off, which otherwise only inference mode does.
     """
     if torch.is_inference_mode_enabled():
         return
@@ -226,7 +226,7 @@ def _refuse_autograd_function() -> None:
     where = "the function"
     if frame:
         code = frame.f_code
-        name = getattr(code, "co_qualname", code.co_name)  # with the class from Python 3.11 on
+        name = getattr(code, "co_qualname", code.co_name)  # includes the class from Python 3.11 on
         where = f"{name} ({code.co_filename}:{code.co_firstlineno})"
     raise _refusal(where, "is or calls a torch.autograd.Function")
 
@@ -242,7 +242,7 @@ def _with_value(rule: Rule) -> RuleWithValue:
     def both(call: Call) -> Any:
         value = call.function(*call.primals, **call.keywords)
         recorded = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # a seventh of the time of torch.no_grad, which counts at every call
+        torch._C._set_grad_enabled(False)  # seven times faster than torch.no_grad, which matters at every call
         try:
             tangent = rule(call, value)
         finally:

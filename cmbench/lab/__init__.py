@@ -1,4 +1,4 @@
-"""One claim of the theory a file: what it says, how it is measured on a problem with a closed form, what came out."""
+"""One claim of the theory per file: its statement, and its measurement on a problem with a closed form."""
 
 from cmbench.lab._claims import Claim as Claim
 from cmbench.lab._claims import all_claims as all_claims

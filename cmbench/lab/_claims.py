@@ -1,4 +1,4 @@
-"""The claims of the folder: the file name is the name. Their texts are read without torch, which `measure` imports."""
+"""The claims of this folder, each named like its file. Only `measure` imports torch, reading the texts does not."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim by its name, the article's section, the statement, and the problem on which it is measured."""
+    """A claim: its name, its number in the order of the theory, its statement, and the problem that measures it."""
 
     name: str
     section: str
@@ -22,16 +22,16 @@ class Claim:
 
 
 def all_claims() -> list[Claim]:
-    """Return every claim, in the order of the article's sections."""
+    """Return every claim, in the order of the theory."""
     found = [_read(path) for path in sorted(FOLDER.glob("[!_]*.py"))]
     return sorted(found, key=lambda claim: [int(number) for number in claim.section.split(".")])
 
 
 def chosen(names: list[str]) -> list[Claim]:
-    """Return the claims of these names, each once, in the order of the article; "all" stands for every one.
+    """Return the claims of these names, each once, in the order of the theory; "all" means all claims.
 
     Raises:
-        UsageError: there is no such claim.
+        UsageError: a name is unknown.
     """
     every = all_claims()
     known = [claim.name for claim in every]

@@ -1,4 +1,4 @@
-"""What measuring a claim came to: numbers against numbers, a verdict, a chart. Knows no torch."""
+"""The result of measuring a claim: measured and expected numbers, a verdict, a chart. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ Verdict = Literal["holds", "holds in part", "fails"]
 
 @dataclass(frozen=True)
 class Measure:
-    """One number against what theory says.
+    """A measured number and the one that theory expects.
 
     Attributes:
         what: what was measured, in a few words.
-        measured: by the package's own equations.
-        expected: by a closed form, quadrature or another derivation of its own, or a bound.
-        tolerance: how far the measured number may lie on the wrong side, absolute.
-        relation: whether it should equal what is expected, or be bounded by it.
+        measured: the number by the package's own equations.
+        expected: the number by a closed form, quadrature or another independent derivation; or a bound.
+        tolerance: how far the measured number may be off on the wrong side, absolute.
+        relation: whether the measured number should equal the expected one, or be bounded by it.
     """
 
     what: str
@@ -28,14 +28,14 @@ class Measure:
 
     @property
     def holds(self) -> bool:
-        """Whether the number is within its tolerance; one that is not finite is not."""
+        """Whether the number is finite and within its tolerance."""
         beyond = self.measured - self.expected
         return {"=": abs(beyond), "<=": beyond, ">=": -beyond}[self.relation] <= self.tolerance
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of one curve of a chart; `joined` by a line or not."""
+    """The points of one curve of a chart; `joined` says whether a line joins them."""
 
     label: str
     x: Sequence[float]
@@ -45,7 +45,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over one pair of axes, with the labels of the axes and whether they are logarithmic."""
+    """Curves over one pair of axes, with the axes' labels and scales (linear or logarithmic)."""
 
     title: str
     x: str
@@ -57,13 +57,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came out.
+    """The result of measuring a claim.
 
     Attributes:
-        measures: all of them have to hold.
-        chart: what to look at.
-        note: what does hold, where the statement holds in part; what else is worth knowing, where it holds.
-        in_part: whether the measures show that the statement of the article holds only as the note says.
+        measures: all of them must hold.
+        chart: the chart of the claim.
+        note: what does hold, if the statement holds only in part; otherwise what else is worth knowing.
+        in_part: whether the measures show that the statement holds only as the note says.
     """
 
     measures: Sequence[Measure]
@@ -73,7 +73,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict; a measure beyond its tolerance outweighs everything."""
+        """The verdict; if any measure is beyond its tolerance, the claim fails."""
         if not all(measure.holds for measure in self.measures):
             return "fails"
         return "holds in part" if self.in_part else "holds"

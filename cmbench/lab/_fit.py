@@ -1,4 +1,4 @@
-"""Orders of convergence and limits, from values at a row of steps."""
+"""Orders of convergence and limits, from values at several step sizes."""
 
 from collections.abc import Sequence
 
@@ -20,5 +20,5 @@ def limit(steps: Sequence[float], values: Sequence[float]) -> float:
 
 
 def guide(label: str, steps: Sequence[float], errors: Sequence[float], p: float) -> Curve:
-    """Return a line of slope p through the last point, to hold against a curve on logarithmic axes."""
+    """Return a line of slope p through the last point, to compare with a curve on logarithmic axes."""
     return Curve(label, list(steps), [errors[-1] * (step / steps[-1]) ** p for step in steps])

@@ -1,9 +1,9 @@
-"""The problem of most claims: p(x_0) = .3 N(-.6, .15^2) + .7 N(.4, .25^2) on the line, everything in closed form.
+"""The problem of most claims: p(x_0) = .3 N(-.6, .15^2) + .7 N(.4, .25^2) in one dimension, all in closed form.
 
-Written with torch's elementary functions alone, apart from `cmbench.equations`, so that it can judge them. Noise levels
-n are those of the EDM path, x = x_0 + n eps; x and n broadcast, in float64. In one dimension the PF-ODE is the
-monotone transport between the laws at two noise levels, so its flow is Q_to(C_n(x)) with the distribution functions C
-and their inverses Q.
+It uses only torch's elementary functions, not `cmbench.equations`, so that it can judge those. Noise levels n are those
+of the EDM path, x = x_0 + n eps; x and n broadcast, in float64. In one dimension the PF-ODE is the monotone transport
+between the distributions at two noise levels. So its flow is Q_to(C_n(x)), with the distribution functions C and
+their inverses Q.
 """
 
 import math
@@ -20,7 +20,7 @@ SIGMA_DATA = 0.5  # of the parameterisations; the deviation of the data is .51
 
 
 def oracle() -> GaussianMixture:
-    """Return the package's oracle of the same law."""
+    """Return the package's oracle of the same distribution."""
     return GaussianMixture(WEIGHTS, MEANS[:, None], DEVIATIONS.square()[:, None, None])
 
 
@@ -76,7 +76,7 @@ def posterior_variance(x: Tensor, n: Tensor) -> Tensor:
 def transport(x: Tensor, n: Tensor, to: Tensor) -> Tensor:
     """Return the PF-ODE's flow of x from noise level n to noise level `to` (0 allowed), by bisection.
 
-    One step of Newton's method on top carries the derivatives in x and n.
+    A final step of Newton's method gives the result its derivatives in x and n.
     """
     level, to = distribution(x, n), to.expand_as(x).detach()
     root = _inverse(level.detach(), to)

@@ -1,4 +1,4 @@
-"""A network of three numbers in float64, the objectives' noise as given, and gradients by quadrature."""
+"""A network of three numbers in float64, objectives with given noise, and their gradients."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ WEIGHTS = (0.7, 1.3, 0.4)
 
 
 class Tanh(nn.Module):
-    """F_theta(x, c_noise) = a tanh(b x + c c_noise), smooth and of no special form."""
+    """F_theta(x, c_noise) = a tanh(b x + c c_noise), smooth and without special form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def model(
 
 @dataclass(frozen=True)
 class GivenNoise(StepRandom):
-    """The randomness of a step with eps as given, (B, ...)."""
+    """The randomness of a step with a given eps, (B, ...)."""
 
     eps: Tensor
 
@@ -58,7 +58,7 @@ def given(eps: Tensor) -> GivenNoise:
 
 
 def gradient(terms: Terms, *modules: nn.Module) -> Tensor:
-    """Return the gradient of a loss in all parameters, in one vector; zero where it does not depend on one."""
+    """Return the gradient of a loss in all parameters, in one vector; zero for those it does not depend on."""
     parameters = [p for module in modules for p in module.parameters()]
     grads = torch.autograd.grad(terms.total, parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([grad.flatten() for grad in grads])

@@ -1,4 +1,4 @@
-"""Section 5.4: the learned weight of every time, and what it balances."""
+"""The learned weight of every time, and what it balances (Lu & Song 2024, section 4.2)."""
 
 import math
 
@@ -29,7 +29,7 @@ LEVELS = (0.05, 0.15, 0.5, 1.5, 5.0)
 
 
 def measure(samples: int = 50_000, draws: int = 25_000) -> Finding:
-    """Measure with so many samples for w_phi and so many draws at each noise level."""
+    """Measure with `samples` samples for w_phi and `draws` draws at each noise level."""
     t = TrigFlow(0.5).t_of_noise_level(torch.tensor(LEVELS, dtype=torch.float64))
     loss = 0.25 * torch.cos(t).square()
     losses, gradients = zip(*(_at(level, draws) for level in LEVELS), strict=True)
@@ -66,9 +66,9 @@ def measure(samples: int = 50_000, draws: int = 25_000) -> Finding:
         Curve("w_phi", every.tolist(), w_phi(every).tolist(), joined=False),
     ]
     note = (
-        "The loss is balanced. The gradient at the network's output is not: its rms goes from loss^1/2 to "
-        "loss^-1/2, as uneven as before in the other direction. (e^w = loss^-1/2 would make it even; tangent "
-        "normalisation makes loss even.)"
+        "The loss is balanced. The gradient at the network's output is not: its rms changes from loss^1/2 to "
+        "loss^-1/2, as uneven as before but in the other direction. (e^w = loss^-1/2 would make it even; tangent "
+        "normalisation makes the loss even.)"
     )
     return Finding(measures, Chart("the learned weight", "t", "w", curves), note, in_part=True)
 
@@ -119,7 +119,7 @@ def _best_weight(losses: Tensor) -> float:
 
 
 def _learned(samples: int) -> LogWeight:
-    """Return w_phi of the package, by gradients of the objective's own total on one batch of the proposal."""
+    """Return the package's w_phi, learned by gradients of the objective's total on one batch of the proposal."""
     with forked_seed(3):
         objective, model = _objective("adaptive")
     assert objective.w_phi is not None

@@ -1,4 +1,4 @@
-"""Section 3.3: what the losses and gradients of distillation and training share as the step shrinks."""
+"""How the losses and gradients of distillation and training agree as the step shrinks (Song et al. 2023, theorem 2)."""
 
 import torch
 from scipy.integrate import quad
@@ -20,7 +20,7 @@ STEPS = (0.08, 0.04, 0.02, 0.01, 0.005)  # relative to t
 
 
 def measure(nodes: int = 64) -> Finding:
-    """Measure with so many nodes for each of data and noise."""
+    """Measure with `nodes` quadrature nodes for the data and for the noise."""
     own, other = ([_both(step, nodes, moved) for step in STEPS] for moved in (False, True))
     losses = {name: [abs(pair[i][0]) for pair in own] for i, name in enumerate(("CD", "CT"))}
     excess = [
@@ -50,9 +50,9 @@ def measure(nodes: int = 64) -> Finding:
         log_y=True,
     )
     note = (
-        "The difference is O(step^2), as stated. But with theta- = theta the losses are O(step^2) themselves and "
-        "L_CT keeps E[(df/dx)^2 Var(dx_t/dt | x_t)] step^2 more, at every step: the losses do not agree. The "
-        "gradients do, to a relative gap of first order."
+        "The difference is O(step^2), as stated. But with theta- = theta the losses are O(step^2) themselves, and "
+        "L_CT is larger by E[(df/dx)^2 Var(dx_t/dt | x_t)] step^2 at every step. So the losses do not agree. The "
+        "gradients do, with a relative gap of first order."
     )
     return Finding(measures, chart, note, in_part=True)
 
@@ -62,8 +62,8 @@ def _both(step: float, nodes: int, moved: bool) -> list[tuple[float, Tensor]]:
 
     Args:
         step: relative to t.
-        nodes: of the quadrature; its weights enter by the distance, of which the objectives take the mean.
-        moved: whether the target has other weights than the student.
+        nodes: of the quadrature; its weights enter through the distance, whose mean the objectives take.
+        moved: whether the target's weights differ from the student's.
     """
     x_0, eps, weight = _mixture.pairs(nodes)
     found = []

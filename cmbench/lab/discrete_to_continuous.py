@@ -1,4 +1,4 @@
-"""Section 4.1: the gradient of the discrete loss over the step, and that of the continuous objective."""
+"""The gradient of the discrete loss over the step, and that of the continuous objective (Lu & Song 2024, eq. 3)."""
 
 import torch
 
@@ -33,12 +33,12 @@ def measure() -> Finding:
         curves.append(Curve(f"{name}", STEPS, gaps))
     curves.append(_fit.guide("slope 1", STEPS, curves[-1].y, 1))
     chart = Chart("gap to the continuous gradient", "step", "relative gap", curves, log_x=True, log_y=True)
-    note = "True up to the factor 2 of the square, which the article drops between two lines and any weight w absorbs."
+    note = "True up to the factor 2 of the square, which Lu & Song 2024, eq. 3, leave out and any weight w absorbs."
     return Finding(measures, chart, note, in_part=True)
 
 
 def _continuous(teacher: Teacher | None) -> torch.Tensor:
-    """Return the gradient of E[f^T df/dt] at noise level e^0 = 1, by the conditional velocity or the teacher's."""
+    """Return the gradient of E[f^T df/dt] at noise level e^0 = 1, with the conditional velocity or the teacher's."""
     x_0, eps = _mixture.sample(2000, seed=6)
     model = _toy.model(_toy.Tanh(), EDM(), _mixture.SIGMA_DATA)
     objective = continuous.Objective(continuous.Config(P_mean=0, P_std=1e-30), model, teacher, 1)
@@ -46,7 +46,7 @@ def _continuous(teacher: Teacher | None) -> torch.Tensor:
 
 
 def _discrete(kind: str, step: float) -> torch.Tensor:
-    """Return the gradient of the discrete loss over the step, by the weighting 1 / (t - r) of the objectives."""
+    """Return the gradient of the discrete loss over the step, using the objectives' weighting 1 / (t - r)."""
     x_0, eps = _mixture.sample(2000, seed=6)
     model = _toy.model(_toy.Tanh(), EDM(), _mixture.SIGMA_DATA)
     if kind == "CT":

@@ -1,4 +1,4 @@
-"""Sections 4 and 4.3: the error of the target, of one step and of a trained student."""
+"""The error of the target, of one step and of a trained student (Song et al. 2023, theorem 1)."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ GRIDS = (65, 129, 257, 513)
 
 
 def measure(grids: Sequence[int] = GRIDS) -> Finding:
-    """Measure one step on every path, and whole grids of so many points."""
+    """Measure one step on every path, and whole grids with these numbers of points."""
     measures = []
     for solver, p in (("euler", 2), ("heun", 3)):
         orders = [
@@ -55,8 +55,8 @@ def measure(grids: Sequence[int] = GRIDS) -> Finding:
         log_y=True,
     )
     note = (
-        "True of one step. A student trained on the whole grid composes its steps, has no loss left, and is off by "
-        "one order more: O(1/N) for Euler, O(1/N^2) for Heun."
+        "True of one step. A student trained on the whole grid composes its steps, has no loss left, and has an "
+        "error one order larger: O(1/N) for Euler, O(1/N^2) for Heun."
     )
     return Finding(measures, chart, note, in_part=True)
 
@@ -73,7 +73,7 @@ def _one_step(solver: str, kind: str, step: float) -> float:
 
 
 def _whole_grid(solver: str, N: int) -> float:
-    """Return the error of stepping down a whole grid, which is what a student without loss computes."""
+    """Return the error of stepping down a whole grid, as a student with zero loss does."""
     grid = timesteps.karras_grid(N, 0.002, 80.0)
     x = start = _mixture.quantiles(80.0)
     v = pf_ode.velocity(_mixture.oracle().denoise, EDM())

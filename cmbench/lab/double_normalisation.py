@@ -1,4 +1,4 @@
-"""Section 5.3: adaptive double normalisation against the plain adaptive norm."""
+"""Adaptive double normalisation against the plain adaptive norm (Lu & Song 2024, section 4.1)."""
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ def measure() -> Finding:
     ]
     chart = Chart("growing weights of scale and shift", "gain", "root mean square", curves, log_x=True, log_y=True)
     note = (
-        "The value is bounded by 2 whatever the embedding. Its derivative is not where s or b vanish: pnorm is as "
-        "steep as 1 / sqrt(eps) = 10,000 there, so they should start at unit size."
+        "The value is bounded by 2 whatever the embedding. Its derivative is not bounded where s or b vanish: pnorm "
+        "is as steep as 1 / sqrt(eps) = 10,000 there, so s and b should start at unit size."
     )
     return Finding(measures, chart, note, in_part=True)
 
@@ -87,9 +87,9 @@ def _furthest() -> float:
 
 @torch.no_grad()
 def _unet_gap(double_norm: bool) -> float:
-    """Return the largest gap of x + silu(y), on paper, to a residual block of which the last convolution is identity.
+    """Return the largest gap of x + silu(y), on paper, to a residual block whose last convolution is the identity.
 
-    h = conv(silu(norm(x))) is the block's own; norm(h) is over groups of eight channels.
+    h = conv(silu(norm(x))) is taken from the block; norm(h) is over groups of eight channels.
     """
     with forked_seed(1):
         block = unet.Block(64, 64, 32, 0.0, 0, double_norm).double()
@@ -102,7 +102,7 @@ def _unet_gap(double_norm: bool) -> float:
 
 @torch.no_grad()
 def _dit_gap(double_norm: bool) -> float:
-    """Return the largest gap of x + y, on paper, to a block of which the gates are 0 and 1 and the mlp is identity."""
+    """Return the largest gap of x + y, on paper, to a block whose gates are 0 and 1 and whose mlp is the identity."""
     with forked_seed(1):
         block = dit.Block(64, 2, 64, 0.0, double_norm).double()
         x, emb = torch.randn(5, 16, 64, dtype=torch.float64), torch.randn(5, 64, dtype=torch.float64)

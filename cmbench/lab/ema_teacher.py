@@ -1,4 +1,4 @@
-"""Section 2.2: what a target that follows the weights slowly gains, and what it costs."""
+"""The gain and the cost of a target that follows the weights slowly (Song et al. 2023, section 4)."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ MUS = (0.0, 0.5, 0.9, 0.95, 0.99)
 
 
 def measure(chains: int = 20_000, steps: int = 1500) -> Finding:
-    """Measure variance and lag of so many chains after so many steps."""
+    """Measure variance and lag of `chains` chains after `steps` steps."""
     theta, targets = _run(chains, steps)
     variances, lags = (
         [function(target) for target in targets]
@@ -50,7 +50,7 @@ def measure(chains: int = 20_000, steps: int = 1500) -> Finding:
 
 
 def _run(chains: int, steps: int) -> tuple[Tensor, list[Tensor]]:
-    """Return theta and the target of every mu, (chains,) each, by the package's average."""
+    """Return theta and the target of every mu, (chains,) each, averaged by the package."""
     generator = torch.Generator().manual_seed(11)
     theta = nn.ParameterList([torch.zeros(chains, dtype=torch.float64)])
     targets = [nn.ParameterList([torch.zeros(chains, dtype=torch.float64)]) for _ in MUS]

@@ -1,4 +1,4 @@
-"""Section 3.2: consistency training's second point as a step of the ODE."""
+"""The second point of consistency training as a step of the ODE (Song et al. 2023, section 5)."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Section 5.2, technique B: the derivative of a time embedding and its scale."""
+"""The derivative of a time embedding and its scale (Lu & Song 2024, section 4.1)."""
 
 import math
 
@@ -18,7 +18,7 @@ SCALES = (0.02, 0.1, 0.5, 2.0, 16.0)
 
 
 def measure() -> Finding:
-    """Measure derivatives by forward mode, and the scale at which both embeddings are equally steep."""
+    """Measure derivatives in forward mode, and the scale at which both embeddings are equally steep."""
     c = torch.linspace(0, math.pi / 2, 201, dtype=torch.float64)
     fourier = [_norm(_fourier(4096, s), c) for s in SCALES]
     turns = [_norm(_fourier(4096, s), c, twice=True) for s in SCALES]
@@ -47,7 +47,7 @@ def measure() -> Finding:
             1e-6,
         ),
         Measure(
-            "Fourier scale of equal steepness, the article's .02 within a factor of 2.5", equal, 0.05, relation="<="
+            "Fourier scale of equal steepness, Lu & Song's .02 to within a factor of 2.5", equal, 0.05, relation="<="
         ),
         Measure("the same, from below", equal, 0.02, relation=">="),
     ]
@@ -55,7 +55,7 @@ def measure() -> Finding:
     curves = [Curve("Fourier", SCALES, fourier), Curve("positional", SCALES, flat)]
     chart = Chart("steepness of 4,096 channels", "Fourier scale s", "||d emb / dc||", curves, log_x=True, log_y=True)
     note = (
-        f"Proportional to s. By root mean square a positional embedding amounts to s = {equal:.3f}, twice what is said."
+        f"Proportional to s. By root mean square a positional embedding amounts to s = {equal:.3f}, twice Lu & Song's."
     )
     return Finding(measures, chart, note, in_part=True)
 

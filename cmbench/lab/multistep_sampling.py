@@ -1,4 +1,4 @@
-"""Section 1: one step or several, with an exact and with imperfect consistency functions."""
+"""One step or several, with exact and imperfect consistency functions (Song et al. 2023, algorithm 1)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ SETTING = (
 )
 MEAN, DEVIATION, SIGMA_MIN, SIGMA_MAX = 0.3, 0.5, 0.1, 80.0
 STEPS = (1, 2, 4, 8, 16)
-# (a, b): f stretches by 1 + a sigma^2 / (sigma^2 + 16) too much and shifts by b
+# (a, b): f stretches too much, by 1 + a sigma^2 / (sigma^2 + 16), and shifts by b
 ERRORS = {"exact": (0.0, 0.0), "wrong at high noise": (0.2, 0.0), "wrong everywhere": (0.0, 0.03)}
 TARGET = (MEAN, (DEVIATION**2 + SIGMA_MIN**2) ** 0.5)  # mean and deviation at sigma_min
 
 
 def measure(samples: int = 200_000) -> Finding:
-    """Measure mean and deviation of so many samples, and their Wasserstein distance to the data."""
+    """Measure the mean and deviation of `samples` samples, and their Wasserstein distance to the data."""
     scores: list[float] = []
     distances: dict[str, list[float]] = {}
     for name, (a, b) in ERRORS.items():
@@ -47,7 +47,7 @@ def measure(samples: int = 200_000) -> Finding:
     chart = Chart("more steps", "steps", "Wasserstein distance to the data", curves, log_x=True, log_y=True)
     note = (
         "One step is enough for an exact f. More steps help against errors at high noise levels, which the last "
-        "level leaves behind; an error made at every level adds up instead, and more steps make it worse."
+        "level leaves behind. But an error at every level adds up, and more steps make it worse."
     )
     return Finding(measures, chart, note, in_part=True)
 
@@ -59,7 +59,7 @@ def _levels(steps: int) -> list[float]:
 
 
 def _off_grid() -> float:
-    """Return the largest relative gap of the package's noise levels, or infinity where their number is wrong."""
+    """Return the largest relative gap of the package's noise levels, or infinity if their number is wrong."""
     pairs = [(sampling.consistency_sigmas(steps, SIGMA_MIN, SIGMA_MAX), _levels(steps)) for steps in STEPS]
     if any(len(found) != len(levels) for found, levels in pairs):
         return math.inf
@@ -80,7 +80,7 @@ def _f(a: float, b: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _drawn(a: float, b: float, sigmas: Sequence[float], samples: int) -> tuple[float, float]:
-    """Return mean and deviation of samples of the package's sampler."""
+    """Return the mean and deviation of samples from the package's sampler."""
     generator = torch.Generator().manual_seed(12)
     noise = torch.randn(samples, 1, dtype=torch.float64, generator=generator)
     x = sampling.multistep_consistency(_f(a, b), noise, sigmas, SIGMA_MIN, generator)
@@ -88,7 +88,7 @@ def _drawn(a: float, b: float, sigmas: Sequence[float], samples: int) -> tuple[f
 
 
 def _on_paper(a: float, b: float, sigmas: Sequence[float]) -> tuple[float, float]:
-    """Return mean and deviation by recursion: f is linear, so that all laws on the way are Gaussian."""
+    """Return mean and deviation by recursion: f is linear, so all distributions on the way are Gaussian."""
     mean, variance = 0.0, sigmas[0] ** 2
     for i, sigma in enumerate(sigmas):
         if i:

@@ -1,4 +1,4 @@
-"""Section 5.4: the inner product with a stopped tangent, and the square of a residual."""
+"""The inner product with a stopped tangent, and the square of a residual (Lu & Song 2024, section 4.2)."""
 
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ SETTING = (
 )
 Form = Literal["inner_product", "residual_square"]
 FORMS: tuple[Form, ...] = ("inner_product", "residual_square")
-D, PAIRS = 3, 4000  # more than one coordinate, so that norms over a sample and means over it show
+D, PAIRS = 3, 4000  # several coordinates, so that norms over a sample and means over it differ
 A, B, W = 0.3, -0.8, 0.7  # the weights of F and of w
 C = 0.1  # of g / (||g|| + c)
 
@@ -71,10 +71,10 @@ class _Linear(nn.Module):
 
 
 def _by_package(name: str, form: Form) -> tuple[Terms, Tensor, Tensor, Tensor]:
-    """Return the terms and gradient of an objective in a form, and the x_0 and eps (PAIRS, D) it was given."""
+    """Return the terms and gradient of an objective in one form, and its x_0 and eps (PAIRS, D)."""
     x_0, eps = (part.view(PAIRS, D) for part in _mixture.sample(PAIRS * D, seed=7))
     model = _toy.model(_Affine(), TrigFlow(0.5), 0.5, scalings="trigflow", noise="identity", D=D)
-    w_phi: Any = _Linear()  # in the place of a LogWeight
+    w_phi: Any = _Linear()  # replaces a LogWeight
     if name == "raw":
         raw = continuous.Objective(continuous.Config(form=form), model, None, 1)
         terms = raw.loss(model, x_0, None, 0, _toy.given(eps))
@@ -113,5 +113,5 @@ def _sct_on_paper(x_0: Tensor, eps: Tensor, t: Tensor) -> tuple[dict[Form, Tenso
     G = g / (g.square().sum(dim=1, keepdim=True).sqrt() + C)
     weighted = w.exp() / D * G.square().sum(dim=1)
     gradient = [(-2 * w.exp() / D * (part * G).sum(dim=1)).mean() for part in (2 * x_t, t)]
-    loss = (weighted - w).mean()  # of both forms: the inner product keeps the value for w_phi's sake
+    loss = (weighted - w).mean()  # of both forms: the inner product keeps the value for w_phi
     return {"inner_product": loss, "residual_square": loss}, torch.stack([*gradient, (t[:, 0] * (weighted - 1)).mean()])

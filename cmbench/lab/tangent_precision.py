@@ -1,4 +1,7 @@
-"""Section 5.4: the derivative taken along cos t sin t (dx/dt, 1), or along (dx/dt, 1) and multiplied afterwards."""
+"""The derivative along cos t sin t (dx/dt, 1), or along (dx/dt, 1) and multiplied afterwards.
+
+Lu & Song 2024, section 5.1, rearrange it in the first way.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -23,10 +26,10 @@ CLAIM = "the rearranged derivative is an equivalent, numerically friendlier form
 SETTING = "a seeded perceptron of 2x64 on TrigFlow, c_noise = t, 64 points at each of 33 noise levels from .002 to 80"
 PATH = TrigFlow(_mixture.SIGMA_DATA)  # sigma_data = .5
 LEVELS, PAIRS = 33, 64
-TENSORS = ("g", "stable part", "spatial part", "temporal part")  # the parts are cos t times those of section 5.1
+TENSORS = ("g", "stable part", "spatial part", "temporal part")  # the parts are cos t times those of df/dt
 Form = Literal["naive", "rearranged"]
 FORMS: tuple[Form, ...] = ("naive", "rearranged")
-KINDS = {  # what the numbers, the network and the times are
+KINDS = {  # precision of the numbers, the network and the times
     "float64": (torch.float64, "float32", torch.float64),
     "float32": (torch.float32, "float32", torch.float32),
     "float32, t in float64": (torch.float32, "float32", torch.float64),
@@ -47,7 +50,7 @@ class _Points:
 
 
 def measure() -> Finding:
-    """Measure the errors of g and of its parts at each noise level against differences in float64."""
+    """Measure the errors of g and of its parts at each noise level, against finite differences in float64."""
     p, network = _points(), _network()
     expected = torch.stack([_by_differences(network, p), *_parts_by_differences(network, p)])
     error = {
@@ -75,11 +78,11 @@ def measure() -> Finding:
     ]
     chart = Chart("where precision is lost", "noise level", "relative error", curves, log_x=True, log_y=True)
     note = (
-        "Equivalent, and in float32 and bfloat16 no more accurate, in g or in a part of it: floating point does not "
-        "mind a factor. What changes is the range: the pass holds derivatives 1 / (cos t sin t) smaller, 250 times at "
-        "sigma = .002, which float16 needs. float32 loses digits at large t, in cos t of a rounded t, a factor of "
-        "every part. bfloat16 loses them everywhere, in the network; the temporal part, the smallest, loses the most. "
-        "What g loses is F's rounding in the stable part at small t, and the spatial part's at large t."
+        "Equivalent, but in float32 and bfloat16 no more accurate, neither g nor any part of it: floating point does "
+        "not mind a factor. What changes is the range: derivatives in the pass are smaller by the factor cos t sin t, "
+        "1/250 at sigma = .002, which float16 needs. float32 loses digits at large t, in cos t of a rounded t, a "
+        "factor of every part. bfloat16 loses them everywhere, in the network; the temporal part, the smallest, loses "
+        "the most. The error of g is that of F in the stable part at small t, and that of the spatial part at large t."
     )
     return Finding(measures, chart, note, in_part=True)
 
@@ -89,7 +92,7 @@ def _at_most(what: str, values: Tensor, bound: float) -> Measure:
 
 
 def _alike(error: dict[tuple[Form, str], Tensor]) -> Iterator[Measure]:
-    """Measure what one form loses over what the other does."""
+    """Compare the errors of the two forms."""
     for kind in ("float32", "bfloat16"):
         ratios = (error["naive", kind] / error["rearranged", kind]).median(dim=1).values
         for name, ratio in zip(TENSORS, ratios.tolist(), strict=True):
@@ -98,7 +101,7 @@ def _alike(error: dict[tuple[Form, str], Tensor]) -> Iterator[Measure]:
 
 
 def _in_float32(error: dict[str, Tensor], p: _Points) -> Iterator[Measure]:
-    """Measure that only a rounded t costs more than roundings of numbers do, and that every part loses by it."""
+    """Measure that only rounding t costs more than rounding numbers does, and that this affects every part."""
     low, high = error["float32"][:, p.sigma < 1], error["float32"][:, p.sigma >= 1]
     rounding = 2**-24
     of_cos = rounding * (p.t[-1] * torch.tan(p.t[-1])).item()  # relative, for one rounding of t
@@ -114,7 +117,7 @@ def _in_float32(error: dict[str, Tensor], p: _Points) -> Iterator[Measure]:
 
 
 def _in_bfloat16(error: Tensor, expected: Tensor) -> Iterator[Measure]:
-    """Measure what each part loses, and which part's loss is that of g."""
+    """Measure the error of each part, and which part's error dominates g."""
     for name, values, bound in zip(TENSORS, error, (1, 1, 2, 8), strict=True):
         yield _at_most(f"bfloat16, {name}: largest relative error over one rounding, 2^-8", values * 2**8, bound)
     stable, spatial = (error * _rms(expected))[1:3]
@@ -124,7 +127,7 @@ def _in_bfloat16(error: Tensor, expected: Tensor) -> Iterator[Measure]:
 
 
 def _range(network: nn.Module, p: _Points) -> Measure:
-    """Measure the derivatives of F that the pass holds at the lowest noise level, in both forms."""
+    """Measure the largest derivatives of F in the pass at the lowest noise level, in both forms."""
     model, lowest = _model(network, "float64"), slice(0, PAIRS)
     x_t, t, v = p.x_t[lowest], p.t[lowest], p.v[lowest]
     naive, rearranged = (
@@ -153,7 +156,7 @@ def _points() -> _Points:
 
 
 def _network() -> nn.Module:
-    """Return the perceptron in float64; its last layer, zero at first, gets weights."""
+    """Return the perceptron in float64, with random weights in its last layer, which starts at zero."""
     with forked_seed(2):
         network = mlp.Network(mlp.Config(width=64, depth=2), (1,), 0)
         nn.init.normal_(network.output.weight, std=0.125)
@@ -177,7 +180,7 @@ def _g(network: nn.Module, form: Form, kind: str, p: _Points) -> Tensor:
 
 @torch.no_grad()
 def _parts(network: nn.Module, form: Form, kind: str, p: _Points) -> Tensor:
-    """Return the parts of the same g, (3, 2112) in float64: F moves along x_t alone, then along t alone."""
+    """Return the parts of the same g, (3, 2112) in float64, from derivatives along x_t alone and along t alone."""
     dtype, _, time_dtype = KINDS[kind]
     model, x_t, v, t = _model(network, kind), p.x_t.to(dtype), p.v.to(dtype), p.t.to(time_dtype)
     one, cos_sin = torch.ones_like(t), torch.cos(t) * torch.sin(t)

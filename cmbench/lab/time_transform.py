@@ -1,4 +1,4 @@
-"""Section 5.2, technique A: the derivative of what the network is told of the time."""
+"""The derivative of the network's time input (Lu & Song 2024, section 4.1)."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ PATH = TrigFlow(0.5)
 
 
 def measure() -> Finding:
-    """Measure c_noise' of both transforms, alone and with the factors it meets in the tangent."""
+    """Measure c_noise' of both transforms, alone and with its factors in the tangent."""
     sigma = torch.logspace(-2.69897, 1.90309, 401, dtype=torch.float64)
     t = PATH.t_of_noise_level(sigma)
     identity, log = (_derivative(kind, t) for kind in ("identity", "log"))
@@ -48,8 +48,8 @@ def measure() -> Finding:
     curves = [Curve(name, sigma[::8].tolist(), values[::8].tolist()) for name, values in shown.items()]
     chart = Chart("c_noise'", "noise level", "c_noise'(t)", curves, log_x=True, log_y=True)
     note = (
-        "Of the two ends only t -> pi/2 matters in df/dt, where sin t stands before it; in sCM's g, which has cos t "
-        "sin t there, the log transform is bounded too, by 1/4."
+        "Of the two ends only t -> pi/2 matters in df/dt, where c_noise' has the factor sin t. In sCM's g it has the "
+        "factor cos t sin t, so the log transform is bounded too, by 1/4."
     )
     return Finding(measures, chart, note)
 

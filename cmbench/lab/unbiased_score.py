@@ -1,4 +1,4 @@
-"""Section 3.1: the conditional score as an estimate of the marginal score."""
+"""The conditional score as an estimate of the marginal score (Song et al. 2023, lemma 1)."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ TESTS = {
 
 
 def measure(draws: int = 200_000) -> Finding:
-    """Measure with so many draws for each path and noise level."""
+    """Measure with `draws` draws for each path and noise level."""
     gaps, scores = [], []
     for path in _paths():
         for level in LEVELS:
@@ -52,13 +52,13 @@ def _paths() -> list[GaussianPath]:
 
 
 def _marginal(path: GaussianPath, x_t: Tensor, t: Tensor) -> Tensor:
-    """Return the package's score: of the oracle's denoiser, on the path. (B, 1)."""
+    """Return the package's score on the path, from the oracle's denoiser. (B, 1)."""
     denoised = _mixture.oracle().denoise(x_t / path.s(t)[:, None], path.noise_level(t))
     return pf_ode.score_from_denoised(denoised, x_t, t, path)
 
 
 def _quadrature_gap(path: GaussianPath, level: float) -> float:
-    """Return the largest gap over nine points x_t, relative to the root mean square of the score, 1 / sigma or less."""
+    """Return the largest gap over nine points x_t, relative to the score's root mean square, which is <= 1 / sigma."""
     x = _mixture.quantiles(level, 9)
     t = path.t_of_noise_level(torch.full((9,), level, dtype=torch.float64))
     s = path.s(t)[0].item()

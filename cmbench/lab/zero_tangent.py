@@ -1,4 +1,4 @@
-"""Section 4.2: the exact consistency function is stationary."""
+"""The exact consistency function is constant along a trajectory (Song et al. 2023, definition 1)."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ POINTS = 1000
 
 
 def measure(batches: int = 20) -> Finding:
-    """Measure with so many batches of 1,000 pairs for the data's own velocity."""
+    """Measure with `batches` batches of 1,000 pairs for the data's own velocity."""
     oracle = _mixture.oracle()
     by_flow = {kind: _loss(kind, oracle, seed=0) for kind in KINDS}
     by_data = {kind: _loss(kind, None, seed=0) for kind in KINDS}
@@ -34,15 +34,15 @@ def measure(batches: int = 20) -> Finding:
         Measure("noise level 1: rms of f - x_0, at least that of x_0 - E[x_0 | x_t]", apart, least, relation=">="),
     ]
     note = (
-        "Zero along the PF-ODE on every path. Along a pair's own x_0 and eps, as in training without teacher, "
-        "single tangents are not zero, their mean is. And f is the end of the trajectory through x_t, not the "
+        "Zero along the PF-ODE on every path. Along a pair's own x_0 and eps, as in training without a teacher, "
+        "single tangents are not zero, but their mean is. And f is the end of the trajectory through x_t, not the "
         "pair's x_0."
     )
     return Finding(measures, _chart(by_flow["trigflow"][0], by_data["trigflow"][0]), note, in_part=True)
 
 
 class _Perturbed(nn.Module):
-    """F* plus three directions of weight zero, in which there are gradients."""
+    """F* plus three directions with zero weights, which give it gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def _rms(terms: Terms) -> float:
 
 
 def _distance_to_data() -> tuple[float, float]:
-    """Return the root mean squares of f(x_t) - x_0 and of x_0 - E[x_0 | x_t], nearest of all functions of x_t."""
+    """Return the root mean squares of f(x_t) - x_0 and of x_0 - E[x_0 | x_t], the least of any function of x_t."""
     x_0, eps, weight = _mixture.pairs(16)
     x_t, t = x_0 + eps, torch.ones(len(x_0), dtype=torch.float64)
     f = _toy.model(_mixture.ExactF(), EDM(), _mixture.SIGMA_DATA)(x_t, t)

@@ -1,1 +1,1 @@
-"""Parts that networks are built of: attention, embeddings of times, norms, the learned weight of a time."""
+"""Building blocks of networks: attention, time embeddings, norms, the learned weight over time."""

@@ -1,4 +1,4 @@
-"""Softmax attention that has a forward derivative, the same gradients everywhere and memory linear in the length."""
+"""Softmax attention with a forward derivative, reproducible gradients and memory linear in the length."""
 
 import torch
 from torch import Tensor
@@ -7,30 +7,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-_AT_ONCE = 1024  # tokens up to which the whole matrix of scores is kept for the backward pass
-_QUERIES = 256  # queries of a block beyond that; at 4096 tokens a block's scores fill what 1024 tokens fill at once
+_AT_ONCE = 1024  # most tokens for which the backward pass keeps the whole matrix of scores
+_QUERIES = 256  # queries of a block beyond that; at 4096 tokens a block's scores take the memory of 1024 tokens at once
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return softmax(q k^T / sqrt(d)) v. q, k, v (B, heads, N, d) -> (B, heads, N, d).
 
-    Beyond 1024 tokens the scores are computed for one block of queries after the other, and once more in the backward
-    pass instead of being kept (Rabe & Staats 2021, here over queries alone). Only a forward derivative that is to be
-    differentiated backward in turn keeps them at any length; one taken without gradients does not.
+    Beyond 1024 tokens it computes the scores block by block of queries, and again in the backward pass instead of
+    keeping them (Rabe & Staats 2021, here over queries only). A forward derivative that is itself differentiated
+    backward keeps the scores at any length; one taken without gradients does not.
     """
     if q.shape[2] <= _AT_ONCE:
         return _plain(q, k, v)
-    # Without gradients there is nothing to recompute for. And recomputing would miss what a forward derivative has
-    # recorded for a later backward pass.
+    # Without gradients nothing needs recomputing. And recomputing would lose what a forward derivative has recorded for
+    # a later backward pass.
     again = torch.is_grad_enabled() and all(unpack_dual(x).tangent is None for x in (q, k, v))
     return torch.cat([_recomputed(b, k, v) if again else _plain(b, k, v) for b in q.split(_QUERIES, dim=2)], dim=2)
 
 
 def _recomputed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return checkpoint(_plain, q, k, v, use_reentrant=False, preserve_rng_state=False)  # there is nothing random in it
+    return checkpoint(_plain, q, k, v, use_reentrant=False, preserve_rng_state=False)  # _plain draws nothing random
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # The fused kernels have no forward derivative, and their gradients are not reproducible on every GPU.
+    # Fused kernels have no forward derivative, and their gradients are not reproducible on every GPU.
     with sdpa_kernel(SDPBackend.MATH):
         return scaled_dot_product_attention(q, k, v)

@@ -1,4 +1,4 @@
-"""Embeddings of a time c_noise (B,) -> (B, channels), in float32 at least, whatever the network's precision."""
+"""Embeddings of a time c_noise (B,) -> (B, channels), at least in float32 whatever the network's precision."""
 
 import math
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ class Positional(nn.Module):
 
 
 class Fourier(nn.Module):
-    """Sines and cosines at random frequencies N(0, scale^2), drawn once and kept with the weights.
+    """Sines and cosines at random frequencies N(0, scale^2), drawn once and saved with the weights.
 
-    emb(c) = sin(2 pi scale omega c + phi) of seed section 5.2; Song et al. 2021 use scale 16, a positional embedding
-    amounts to about .02.
+    emb(c) = sin(2 pi scale omega c + phi) (Lu & Song 2024, section 4.1). Song et al. 2021 use scale 16; a positional
+    embedding corresponds to a scale of about .02.
     """
 
     frequencies: Tensor
@@ -52,7 +52,7 @@ class Fourier(nn.Module):
 
 
 def _cos_and_sin(c: Tensor, frequencies: Tensor, turn: float) -> Tensor:
-    """Large angles need the digits of a float64 time; what follows the embedding needs its own dtype back."""
+    """Take the angles in the dtype of c, as large ones need a float64 time; return the dtype of the frequencies."""
     angle = turn * c.to(torch.promote_types(c.dtype, torch.float32))[:, None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=1).to(frequencies.dtype)
 
@@ -64,10 +64,10 @@ def time_embedding(kind: TimeEmbedding, channels: int, scale: float) -> Position
 
 
 def more_times(times: int, kind: TimeEmbedding, channels: int, scale: float, width: int) -> nn.ModuleList:
-    """Return what takes the times after the first: for each an embedding and a first linear layer of its own.
+    """Return the layers for the times after the first: for each an embedding and a first linear layer.
 
-    Their outputs (B, width) are added to that of the first time (Geng et al. 2025, section 4.1, who condition on t
-    and t - r; their table 1c compares the pairs).
+    Their outputs (B, width) are added to that of the first time. (Geng et al. 2025, section 4.1, condition on t and
+    t - r; their table 1c compares the choices.)
     """
     return nn.ModuleList(
         nn.Sequential(time_embedding(kind, channels, scale), nn.Linear(channels, width)) for _ in range(times - 1)
@@ -75,9 +75,9 @@ def more_times(times: int, kind: TimeEmbedding, channels: int, scale: float, wid
 
 
 def embeddings_of(network: nn.Module) -> list[Any]:
-    """Return the embedding of each time, as far as a network says which they are and how steep.
+    """Return the embedding of each time, as far as the network exposes them and their steepness.
 
-    They are `time` and the first of each of `more_times`, where they have a derivative_norm().
+    They are `time` and the first layer of each of `more_times`, if they have a derivative_norm().
     """
     more = getattr(network, "more_times", None)
     found = [getattr(network, "time", None), *(layers[0] for layers in more or ())]
@@ -85,7 +85,7 @@ def embeddings_of(network: nn.Module) -> list[Any]:
 
 
 def add_times(h: Tensor, others: Sequence[Tensor], layers: nn.ModuleList) -> Tensor:
-    """Return h (B, width) of the first time plus what `more_times` gives for each of the others, (B,) apiece."""
+    """Return h (B, width) of the first time plus the output of `more_times` for each other time, (B,) each."""
     for c, layer in zip(others, layers, strict=True):
         h = h + layer(c)
     return h

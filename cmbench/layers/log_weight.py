@@ -1,4 +1,4 @@
-"""w_phi(t), the logarithm of the weight that continuous-time objectives learn beside F_theta."""
+"""w_phi(t), the logarithm of the weight that continuous-time objectives learn together with F_theta."""
 
 from torch import Tensor, nn
 
@@ -6,11 +6,11 @@ from cmbench.layers.embedding import Positional
 
 
 class LogWeight(nn.Module):
-    """One linear layer on a positional embedding of t, zero at first, so that every weight starts at one.
+    """One linear layer on a positional embedding of t. It starts at zero, so every weight starts at one.
 
-    The loss e^w / D ||.||^2 - w has its optimum where the weighted loss is the same at every time (Lu & Song 2024,
-    section 4.2; Karras et al. 2024, section 2.3 and equation 21). `optimizer.weight_decay` draws w away from
-    it, to zero.
+    At the optimum of the loss e^w / D ||.||^2 - w the weighted loss is the same at every time (Lu & Song 2024,
+    section 4.2; Karras et al. 2024, section 2.3 and equation 21). `optimizer.weight_decay` pulls w away from the
+    optimum, to zero.
 
     Args:
         channels: size of the embedding, even.

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 
 def pnorm(a: Tensor, eps: float = 1e-8) -> Tensor:
-    """Return a / sqrt(mean over channels of a^2 + eps), in float32 at least. (B, C, ...) -> the same shape.
+    """Return a / sqrt(mean over channels of a^2 + eps), at least in float32. (B, C, ...) -> the same shape.
 
-    Pixel normalisation (Karras et al. 2018, section 4.2; eps is theirs). The result has unit root mean square and
-    does not depend on the scale of a, as long as that is large against sqrt(eps).
+    This is pixel normalisation (Karras et al. 2018, section 4.2; eps is theirs). The result has unit root mean square.
+    It does not depend on the scale of a, if that is large against sqrt(eps).
     """
     a = a.to(torch.promote_types(a.dtype, torch.float32))  # a mean of squares loses too much in bfloat16
     return a * (a.square().mean(dim=1, keepdim=True) + eps).rsqrt()
@@ -18,14 +18,14 @@ class ScaleShift(nn.Linear):
     """The linear layer from the embedding to s and b.
 
     Single: s = 1 + W_s emb + c_s, b = W_b emb + c_b, the adaptive (group or layer) normalisation of Dhariwal & Nichol
-    2021, section 3, and Peebles & Xie 2023, section 3.2. Double: pnorm(s) and pnorm(b) in their place, so that no
-    weight can make either large: adaptive double normalisation (Lu & Song 2024, section 4.1; seed section 5.3).
+    2021, section 3, and Peebles & Xie 2023, section 3.2. Double: pnorm(s) and pnorm(b) instead, so that no weight can
+    make them large. This is adaptive double normalisation (Lu & Song 2024, section 4.1).
 
     Args:
         embedded: length of the embedding.
         channels: length of s and of b.
-        double_norm: whether s and b are normalised.
-        constant: whether s and b start without dependence on the embedding (AdaLN-Zero).
+        double_norm: whether to normalise s and b.
+        constant: whether s and b initially ignore the embedding (AdaLN-Zero).
     """
 
     def __init__(self, embedded: int, channels: int, double_norm: bool, constant: bool = False) -> None:
@@ -37,9 +37,9 @@ class ScaleShift(nn.Linear):
             nn.init.zeros_(self.bias)
         if double_norm:
             # The derivative of pnorm is 1 / rms(a), up to 1 / sqrt(eps) = 10,000 where a vanishes, and pnorm(b) has
-            # unit size however small b is. So both start at unit size and the embedding moves them by a part of that:
-            # s from ones, hence pnorm(s) near 1 as in the single form, and b from numbers drawn once. Public code
-            # starts b at W_b emb alone, where a small embedding is enough for a large derivative.
+            # unit size however small b is. So both start at unit size, and the embedding moves them by a part of that.
+            # s starts at ones, so pnorm(s) is near 1 as in the single form; b starts at random numbers. Public code
+            # starts b at W_b emb alone, where even a small embedding gives a large derivative.
             nn.init.normal_(self.bias[channels:])
 
     def pair(self, emb: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Former place of `cmbench.model`, which classes of users may still import."""
+"""Former place of `cmbench.model`, which user-defined classes may still import from here."""
 
 from cmbench.model import Model as Model
 from cmbench.model import OnEDMPath as OnEDMPath

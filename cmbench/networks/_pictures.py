@@ -1,13 +1,13 @@
-"""What every network for pictures asks of its data."""
+"""The check of the data that every network for pictures makes."""
 
 from cmbench.errors import UsageError
 
 
 def square_pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return colours and size of samples of `shape` for the network `kind`.
+    """Return the colours and the size of samples of `shape`, for the network `kind`.
 
     Raises:
-        UsageError: the data are no pictures, or not square ones.
+        UsageError: the data are not pictures, or the pictures are not square.
     """
     if len(shape) != 3:
         raise UsageError(f"network.kind: found '{kind}' for data of shape {list(shape)}, allowed for points: 'mlp'")

@@ -1,4 +1,4 @@
-"""The smallest network there is, where no network is wanted: for looking at an objective's schedules."""
+"""A minimal network for when no real one is needed: to look at an objective's schedules."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ class Config(BaseConfig):
 
 
 class Network(nn.Module):
-    """F_theta = a x + b c_noise with a = b = 0 at first, as a network whose last layer starts at zero."""
+    """F_theta = a x + b c_noise with a = b = 0 at first, like a network whose last layer starts at zero."""
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A transformer for pictures, DiT: patches as tokens, blocks conditioned by their norms (Peebles & Xie 2023)."""
+"""DiT, a transformer for pictures: patches as tokens, blocks conditioned through their norms (Peebles & Xie 2023)."""
 
 import torch
 from pydantic import Field, model_validator
@@ -39,7 +39,7 @@ class Network(nn.Module):
     """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by the patch.
 
     Raises:
-        UsageError: the data are no square pictures, or the patch does not divide them.
+        UsageError: the data are not square pictures, or the patch does not divide their size.
     """
 
     positions: Tensor
@@ -82,9 +82,9 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """x + gate attention(norm(x)), then x + gate mlp(norm(x)), both norms conditioned (see ScaleShift).
+    """x + gate attention(norm(x)), then x + gate mlp(norm(x)), with both norms conditioned (see ScaleShift).
 
-    AdaLN-Zero (Peebles & Xie 2023, section 3.2): the gates are zero at initialisation, and the block the identity.
+    AdaLN-Zero (Peebles & Xie 2023, section 3.2): the gates start at zero, so the block starts as the identity.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, double_norm: bool = False) -> None:
@@ -113,10 +113,10 @@ class Block(nn.Module):
 
 
 def position_embedding(side: int, width: int) -> Tensor:
-    """Return the fixed embedding (side^2, width) of the tokens' rows, then of their columns.
+    """Return the fixed embedding (side^2, width) of the tokens' rows and then of their columns.
 
-    Each is sines and cosines of its number at width / 4 geometric frequencies from 1 to 1/10000 (Vaswani et al. 2017,
-    section 3.5, in two dimensions as Peebles & Xie 2023, section 3.2).
+    Each is sines and cosines of the row or column number at width / 4 geometric frequencies from 1 to 1/10000 (Vaswani
+    et al. 2017, section 3.5, in two dimensions as in Peebles & Xie 2023, section 3.2).
     """
     frequencies = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

@@ -25,8 +25,8 @@ class Config(BaseConfig):
 class Network(nn.Module):
     """F_theta(x, c_noise, labels) for x (B, d).
 
-    x and the embedding of each time enter by linear layers of their own, which are added: side by side in one vector,
-    the embedding drowns x.
+    x and the embedding of each time pass through their own linear layers, whose outputs are added. Concatenated, the
+    embedding would drown out x.
 
     Raises:
         UsageError: the data are not points.
@@ -59,6 +59,6 @@ class Network(nn.Module):
             h = h + self.label(labels)
         h = self.dropout(silu(h))
         for layer in self.hidden:
-            h = layer(h)  # on a line of its own: the tangent beside the h before is freed here, not after silu
+            h = layer(h)  # on its own line, which frees the tangent of the previous h before silu
             h = self.dropout(silu(h))
         return self.output(h)

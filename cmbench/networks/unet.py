@@ -1,6 +1,6 @@
-"""A U-Net for pictures of 8x8 to 64x64: residual blocks conditioned by their norms, attention where asked.
+"""A U-Net for pictures of 8x8 to 64x64: residual blocks conditioned through their norms, with optional attention.
 
-The blocks follow the DDPM++ family that EDM and consistency models trained (Song et al. 2021; Karras et al. 2022).
+The blocks follow the DDPM++ networks of EDM and consistency models (Song et al. 2021; Karras et al. 2022).
 """
 
 import torch
@@ -47,11 +47,11 @@ class Config(BaseConfig):
 
 
 class Network(nn.Module):
-    """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by 2 once for each level after the first.
+    """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by 2 once per level after the first.
 
     Raises:
-        UsageError: the data are no pictures, cannot be halved that often, or attention is asked at a size that
-            never occurs.
+        UsageError: the data are not pictures, cannot be halved that often, or `attention` names a size that never
+            occurs.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
@@ -115,7 +115,7 @@ class Block(nn.Module):
     """x + conv(dropout(silu(norm(conv(silu(norm(x))))))), then attention.
 
     The second norm is conditioned: y = norm(x) * s(t) + b(t), or with `double_norm` y = norm(x) * pnorm(s(t)) +
-    pnorm(b(t)); see ScaleShift. At initialisation a block is its skip connection: the identity where c_in = c_out.
+    pnorm(b(t)); see ScaleShift. A block starts as its skip connection, which is the identity if c_in = c_out.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + proj(softmax(q k / sqrt(d)) v) over the pixels. The identity at initialisation."""
+    """x + proj(softmax(q k / sqrt(d)) v) over the pixels. It starts as the identity."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the size by a strided convolution."""
+    """Halve the size with a strided convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, C, H, W) -> (B, C, 2H, 2W)."""
         B, C, H, W = x.shape
-        doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # reproducible backwards on a GPU
+        doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # its backward pass is reproducible on a GPU
         return self.conv(doubled.reshape(B, C, 2 * H, 2 * W))
 
 

@@ -1,6 +1,6 @@
-"""What objectives share that compare f at two times of a trajectory, lambda(t, r) d(f(x_t, t), f(x_r, r)).
+"""The common parts of objectives that compare f at two times of a trajectory, lambda(t, r) d(f(x_t, t), f(x_r, r)).
 
-Their settings, the two passes, and the terms of the loss (Song et al. 2023, algorithms 2 and 3).
+They are the settings, the two passes, and the terms of the loss (Song et al. 2023, algorithms 2 and 3).
 """
 
 from typing import Annotated
@@ -26,7 +26,7 @@ Weighting = Annotated[
 
 
 class Pair(BaseConfig):
-    """lambda(t, r) d(f(x_t, t), f(x_r, r)); the defaults are those of consistency models as first published."""
+    """lambda(t, r) d(f(x_t, t), f(x_r, r)); the defaults are those of Song et al. 2023."""
 
     idle = {"huber_c": ("distance", ("l2", "norm", "lpips"))}  # noqa: RUF012
 
@@ -36,7 +36,7 @@ class Pair(BaseConfig):
 
 
 class Curriculum(Pair):
-    """The Karras grid of such pairs, which grows from the first step to the last."""
+    """Pairs on the Karras grid, which grows from the first step to the last."""
 
     s_0: GridPoints
     s_1: GridPoints
@@ -55,9 +55,9 @@ Point = tuple[Tensor, Tensor]  # x (B, ...) and its time (B,)
 def both(
     model: nn.Module, target: nn.Module, at_t: Point, at_r: Point, labels: Tensor | None, random: StepRandom
 ) -> tuple[Tensor, Tensor]:
-    """Return f_theta(x_t, t), recorded, and f_theta-(x_r, r), each (B, ...), by one dropout mask.
+    """Return f_theta(x_t, t), recorded, and f_theta-(x_r, r), each (B, ...), with one dropout mask.
 
-    The target first: what it takes in passing is gone before the student's pass is recorded.
+    The target runs first, so that its memory is free before the student's pass is recorded.
     """
     with random.dropout(), torch.no_grad():
         f_r = target(*at_r, labels)
@@ -77,13 +77,13 @@ def terms(
     """Return lambda(t, r) d(f_t, f_r), whose tangent is (f_t - f_r) / (t - r).
 
     Args:
-        config: of the objective.
+        config: the objective's settings.
         d: the distance.
         f: f_t and f_r, (B, ...).
         times: t and r, (B,), r < t.
         sigma_data: standard deviation of the data.
-        scalars: for metrics.jsonl.
-        per_sample: for profiles.jsonl, (B,) each.
+        scalars: further numbers for metrics.jsonl.
+        per_sample: further values for profiles.jsonl, (B,) each.
     """
     (f_t, f_r), (t, r) = f, times
     return weighted(

@@ -1,6 +1,6 @@
-"""What sCT and sCD share: the settings of every stabilisation, and the lines of algorithm 1 that follow the velocity.
+"""The common parts of sCT and sCD: the settings of every stabilisation, and algorithm 1 except for the velocity.
 
-Lu & Song 2024, "Simplifying, stabilizing and scaling continuous-time consistency models", algorithm 1; seed section 5.
+Lu & Song 2024, "Simplifying, stabilizing and scaling continuous-time consistency models", algorithm 1.
 """
 
 from typing import Any, Literal
@@ -49,7 +49,7 @@ class Config(Warmup):
 
 Point = tuple[Tensor, Tensor, Tensor]  # x_t (B, ...), t (B,) and dx_t/dt (B, ...)
 
-# What `cmbench ablate --drop` understands: each stabilisation, and the overrides that take it away.
+# The stabilisations that `cmbench ablate --drop` knows, with the overrides that switch each off.
 SWITCHES = {
     "identity_time": ("path.c_noise=log",),
     "low_frequency": ("network.embedding=fourier", "network.embedding_scale=16.0"),
@@ -63,11 +63,10 @@ SWITCHES = {
 
 
 class Scm(nn.Module):
-    """Algorithm 1 but for the velocity, which `point` gives. Built as an `Objective`.
+    """Algorithm 1, with the velocity from `point`. Built as an `Objective`.
 
     Raises:
-        UsageError: a parameterisation of which F is not TrigFlow's up to sign: f is not the identity at zero, or the
-            scalings are linear.
+        UsageError: F is not TrigFlow's up to its sign: f is not the identity at zero, or the scalings are linear.
     """
 
     paths = ("trigflow",)
@@ -120,10 +119,10 @@ class Scm(nn.Module):
 def F_and_g(  # noqa: N802
     config: Config, model: Model, x_t: Tensor, t: Tensor, dxdt: Tensor, labels: Tensor | None, r: float
 ) -> tuple[Tensor, Tensor]:
-    """Return F_theta(x_t / sigma_data, t) of TrigFlow, recorded, and the tangent g, before normalisation.
+    """Return F_theta(x_t / sigma_data, t) of TrigFlow, recorded, and the tangent g before normalisation.
 
-    The paper's text gives the tangents (cos sin v, cos sin sigma_data) for cos sin dF/dt; theirs is sigma_data times
-    that. Here they are (cos sin v / sigma_data, cos sin), as algorithm 1 needs them.
+    For cos sin dF/dt section 5.1 of the paper gives the tangents (cos sin v, cos sin sigma_data), which are too large
+    by the factor sigma_data. Here they are (cos sin v / sigma_data, cos sin), as algorithm 1 needs them.
     """
     cos_sin = torch.cos(t) * torch.sin(t)
     inside = config.tangent == "rearranged"
@@ -140,15 +139,15 @@ def F_and_g(  # noqa: N802
 def terms(
     config: Config, w_phi: nn.Module | None, F: Tensor, g: Tensor, t: Tensor, sigma_data: float, r: float
 ) -> Terms:
-    """Return e^w / D ||F - F_minus - g||^2 - w with the tangent normalised. `tangent_norm` is that of the raw g.
+    """Return e^w / D ||F - F_minus - g||^2 - w with the tangent normalised. `tangent_norm` is the norm of the raw g.
 
-    With normalisation the value of the loss is nearly constant, for ||g|| / (||g|| + c) is nearly one: watch the norm.
+    With normalisation the loss is nearly constant, as ||g|| / (||g|| + c) is nearly one. Watch the norm instead.
     """
     raw = tangent.norm(g)
     g = tangent.normalised(g, config.tangent_normalisation, config.tangent_c)
     D = F[0].numel() if config.reduction == "mean" else 1
     loss = (F - F.detach() - g).square().flatten(1).sum(dim=1) / D
-    if config.form == "inner_product":  # the same gradient in theta; the value is kept for w_phi alone
+    if config.form == "inner_product":  # the same gradient in theta; w_phi needs the value
         product = (g * F).flatten(1).sum(dim=1) / D
         loss = loss.detach() - 2 * (product - product.detach())
     prior = torch.ones_like(t)

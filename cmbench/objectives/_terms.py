@@ -1,4 +1,4 @@
-"""Former place of `cmbench.contracts`, which objectives of users may still import."""
+"""Former place of `cmbench.contracts`, which user-defined objectives may still import from here."""
 
 from cmbench.contracts import Anatomy as Anatomy
 from cmbench.contracts import Teacher as Teacher

@@ -41,7 +41,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.forwards = {"student": 3.0, "target": 1.0, "teacher": {"euler": 1.0, "heun": 2.0}[config.solver]}
-        self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
+        self.denoise = teacher.denoise  # only the method: the teacher is not part of this module's state
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
         self.target = copy.deepcopy(model).requires_grad_(False) if config.mu else None
@@ -60,7 +60,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _teacher_step(self, model: Model, x_t: Tensor, t: Tensor, r: Tensor, labels: Tensor | None) -> Tensor:
-        """Follow the teacher's PF-ODE from t to r by one step. The labels are the student's, if it takes any."""
+        """Follow the teacher's PF-ODE from t to r in one step. The labels are the student's, if it takes any."""
         v = pf_ode.velocity(lambda x, sigma: self.denoise(x, sigma, labels), model.path)
         return pf_ode.SOLVERS[self.config.solver](v, x_t, t, r)
 

@@ -1,7 +1,9 @@
-"""The raw continuous-time objective on any path: known to be unstable, here so that one can watch why (seed section 4).
+"""The raw continuous-time objective on any path (Lu & Song 2024, eq. 3; on the EDM path Song et al. 2023, theorem 6).
+
+It is known to be unstable, and is here to show why.
 
 L = E[ w(t) f_theta(x_t, t)^T df_theta-/dt ],   df/dt = grad_x f dx_t/dt + d_t f,   theta- = sg theta
-dx_t/dt is the conditional velocity (training), or the teacher's (distillation, where the recipe has a [teacher])
+dx_t/dt is the conditional velocity (training), or the teacher's (distillation, if the recipe has a [teacher])
 """
 
 from typing import Literal
@@ -91,7 +93,7 @@ class Objective(nn.Module):
         """Return x_t, t and the velocity dx_t/dt."""
         cfg = self.config
         sigma = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device)
-        t = model.time(sigma.clamp_min(model.parameterisation.epsilon))  # below it f is not defined
+        t = model.time(sigma.clamp_min(model.parameterisation.epsilon))  # f is not defined below epsilon
         eps = random.noise(x_0)
         x_t = model.path.x_t(x_0, eps, t)
         if (denoise := self.denoise) is None:

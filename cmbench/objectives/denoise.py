@@ -1,4 +1,4 @@
-"""Denoising score matching: trains the teachers of distillation (Karras et al. 2022, table 1).
+"""Denoising score matching, which trains the teachers of distillation (Karras et al. 2022, table 1).
 
 L = E[ lambda(sigma) / D ||D_theta(x_t, t) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2), t the path's time of sigma
 """
@@ -29,8 +29,8 @@ class Config(BaseConfig):
 class Objective(nn.Module):
     """The denoising objective on any path, lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 by default.
 
-    On TrigFlow that is ||sigma_data F - v||^2 / sigma_data^2 (Lu & Song 2024, eq. 4). "velocity" is the square of the
-    error of dx/dt, on the linear path the loss of flow matching (Lipman et al. 2023).
+    On TrigFlow this is ||sigma_data F - v||^2 / sigma_data^2 (Lu & Song 2024, eq. 4). "velocity" is the squared error
+    of dx/dt; on the linear path that is the loss of flow matching (Lipman et al. 2023).
     """
 
     paths = ("edm", "vp", "trigflow", "linear")

@@ -1,4 +1,4 @@
-"""Easy consistency tuning: continuous times whose interval tightens in stages (Geng et al. 2024).
+"""Easy consistency tuning: continuous times with an interval that shrinks in stages (Geng et al. 2024).
 
 L = E[ w d( f_theta(x_0 + t eps, t),  sg f_theta(x_0 + r eps, r) ) ],   log t ~ N(P_mean, P_std^2)
 r = max(0, t (1 - n(t) / q^(stage + 1))); at r = 0 the target is x_0, which is diffusion training
@@ -40,9 +40,9 @@ class Config(Pair):
 class Objective(nn.Module):
     """Easy consistency tuning on the EDM path.
 
-    With path.boundary = "zero" f is the identity at 0, as in the paper. With "sigma_min" r ends there: at r = epsilon
-    the target is x_r itself, by the boundary condition; times below 2 epsilon are raised to it.
-    The authors' code trains with "zero" and samples with scalings that "sigma_min" would give; here both are one.
+    With path.boundary = "zero" f is the identity at 0, as in the paper. With "sigma_min" r is at least epsilon, where
+    the target is x_r itself by the boundary condition. Times below 2 epsilon are raised to 2 epsilon.
+    The authors' code trains with "zero" but samples with the scalings of "sigma_min"; here both use the same scalings.
     """
 
     paths = ("edm",)
@@ -83,7 +83,7 @@ class Objective(nn.Module):
         return timesteps.log_edges(bins, self.sigma_min, self.sigma_max)
 
     def stage(self, step: int) -> int:
-        """Return the stage of a step, from 0."""
+        """Return the stage of a step, counted from 0."""
         return timesteps.ect_stage(step, self.K, self.config.stages)
 
     def r(self, t: Tensor, step: int) -> Tensor:
@@ -92,7 +92,7 @@ class Objective(nn.Module):
         return timesteps.ect_r(t, self.stage(step), cfg.q, cfg.k, cfg.b, cfg.adjustment)
 
     def _check_interval(self, dtype: torch.dtype) -> None:
-        """Refuse a last stage whose interval t / q^(stage + 1), that of large t, is lost in times of a type."""
+        """Refuse a last stage whose interval at large t, t / q^(stage + 1), is below the resolution of a dtype."""
         cfg, powers, most = self.config, self.stage(self.K - 1) + 1, 1 / timesteps.shortest_interval(dtype)
         if powers * math.log(cfg.q) > math.log(most):
             raise UsageError(

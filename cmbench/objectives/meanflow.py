@@ -38,10 +38,10 @@ class Config(BaseConfig):
 class Objective(nn.Module):
     """MeanFlow on the linear path; f(z_t, t) = z_t - t u(z_t, 0, t).
 
-    The paper's ImageNet runs have r = t for three quarters of the batch, its CIFAR-10 runs for one quarter; the two
-    public codes differ likewise. `share_apart` is one minus that share. The weight's p and c are 1 and .01 in the code
-    for ImageNet, .75 and .001 in that for CIFAR-10. At p = 1 and small c the weight falls as fast as the square grows:
-    it seeks the mode of the velocity and not its mean, which shows in few dimensions.
+    The paper has r = t for three quarters of the batch on ImageNet, and for one quarter on CIFAR-10; so do the two
+    public codes. `share_apart` is one minus that share. The weight's p and c are 1 and .01 in the code for ImageNet,
+    and .75 and .001 in the code for CIFAR-10. At p = 1 and small c the weight falls as fast as the square grows. The
+    loss then seeks the mode of the velocity instead of its mean, which shows in few dimensions.
     """
 
     paths = ("linear",)
@@ -76,9 +76,10 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def anatomy(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Anatomy:
-        """Return the parts of the error u - v + (t - r) du/dt for some samples: stable u - v, spatial, temporal.
+        """Return the parts of the error u - v + (t - r) du/dt for some samples: stable (u - v), spatial, temporal.
 
-        The factors of the last are those of d_t u, without t - r; t moves c_noise = t and t - r alike, at rate 1.
+        The factors of the temporal part are those of d_t u, without t - r. As t moves, c_noise = t and t - r both move
+        at rate 1.
         """
         z_t, t, r, v = self._point(model, x_0, random)
         how = (self.config.tangent_method, self.config.tangent_step)
@@ -104,7 +105,7 @@ class Objective(nn.Module):
         return self.path.t_of_noise_level(timesteps.log_edges(bins, self.sigma_min, self.sigma_max))
 
     def _point(self, model: Model, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return z_t, t, r and v. logit t is log(t / (1 - t)), the log of the noise level."""
+        """Return z_t, t, r and v. logit t = log(t / (1 - t)) is the log of the noise level."""
         cfg, n = self.config, len(x_0)
         draws = timesteps.log_normal(2 * n, cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).view(2, n)
         t, r = model.time(draws.amax(dim=0)), model.time(draws.amin(dim=0))

@@ -1,4 +1,4 @@
-"""Stabilised continuous-time consistency distillation, sCD (Lu & Song 2024, algorithm 1; seed sections 5.1 to 5.4).
+"""Stabilised continuous-time consistency distillation, sCD (Lu & Song 2024, algorithm 1).
 
 x_t = cos t x_0 + sin t z,  v = sigma_data F_pre(x_t / sigma_data, t),  tau ~ N(P_mean, P_std^2)
 t = arctan(e^tau / sigma_data)
@@ -25,7 +25,7 @@ class Objective(Scm):
 
     def __init__(self, config: Config, model: Model, teacher: Teacher, steps: int) -> None:
         super().__init__(config, model, teacher, steps)
-        self.denoise = teacher.denoise  # the method alone: the teacher is no part of this module's state
+        self.denoise = teacher.denoise  # only the method: the teacher is not part of this module's state
         self.forwards["teacher"] = 1.0
 
     @torch.no_grad()

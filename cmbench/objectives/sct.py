@@ -1,4 +1,4 @@
-"""Stabilised continuous-time consistency training, sCT (Lu & Song 2024, algorithm 1; seed sections 5.1 to 5.4).
+"""Stabilised continuous-time consistency training, sCT (Lu & Song 2024, algorithm 1).
 
 x_t = cos t x_0 + sin t z,  v = cos t z - sin t x_0,  tau ~ N(P_mean, P_std^2),  t = arctan(e^tau / sigma_data)
 g = -cos^2 t (sigma_data F_minus - v) - r cos t sin t (x_t + sigma_data dF_minus/dt),  r = min(1, k / H)
@@ -16,7 +16,7 @@ from cmbench.randomness import StepRandom
 
 
 class Objective(Scm):
-    """sCT on TrigFlow: the velocity is that of the noise and data at hand."""
+    """sCT on TrigFlow: the velocity is that of the drawn noise and data."""
 
     teacher = "none"
 

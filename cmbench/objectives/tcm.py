@@ -1,6 +1,6 @@
 """Truncated consistency training, second stage: all capacity for t >= t' (Lee et al. 2024).
 
-f_theta is trained for t >= t' alone; below, a frozen consistency model of the first stage stands in for it.
+f_theta is trained only for t >= t'. Below t' a frozen consistency model, the first stage, replaces it.
 L = w_b E[ w d( f_theta(x_t', t'),  f_stage1(x_t', t') ) ]  on a share of the batch at the boundary t'
   +     E[ w d( f_theta(x_t, t),  sg (f_theta(x_r, r) if r >= t' else f_stage1(x_r, r)) ) ]
 log t = scale T_nu truncated to [log t', log sigma_max],  r = t (1 - (1 - ratio) (1 + k sigmoid(-b t)))
@@ -39,7 +39,7 @@ class Config(Pair):
 class Objective(nn.Module):
     """Truncated consistency training on the EDM path; the teacher is the first stage, a consistency model.
 
-    Samples are drawn by the student alone, so no noise level below t' can be asked of it.
+    Only the student draws samples, so the sampler must not ask for noise levels below t'.
     """
 
     proposal: Tensor
@@ -62,7 +62,7 @@ class Objective(nn.Module):
                 f"{str(model.time_dtype).removeprefix('torch.')} still tells t from r (path.time_precision)"
             )
         self.config = config
-        self.stage_1 = lambda x, sigma, labels: teacher(x, sigma, labels)  # no part of this module's state
+        self.stage_1 = lambda x, sigma, labels: teacher(x, sigma, labels)  # not part of this module's state
         self.sigma_max = model.sigma_max
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
         proposal = timesteps.truncated_student_t(_QUANTILES, config.nu, config.scale, config.t_prime, model.sigma_max)
@@ -70,7 +70,7 @@ class Objective(nn.Module):
 
     @staticmethod
     def sigma_lowest(config: Config) -> float:
-        """Return the lowest noise level that is trained, t'."""
+        """The lowest noise level that is trained, t'."""
         return config.t_prime
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
@@ -93,8 +93,8 @@ class Objective(nn.Module):
 
         loss = self.distance(f_t, f_r)
         share = at_boundary.to(loss).mean()
-        rest = (1 - share).clamp_min(1 / len(loss))  # a share may be rounded to all of a batch, or to none of it
-        w = weighting.of_pair(cfg.weighting, t, below, model.sigma_data)  # of the boundary too, or it would be drowned
+        rest = (1 - share).clamp_min(1 / len(loss))  # rounding may make share 0 or 1
+        w = weighting.of_pair(cfg.weighting, t, below, model.sigma_data)  # at the boundary too, or it would not count
         weight = w * torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / len(loss)), 1 / rest)
         slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, below)))
         return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach(), r=r)
@@ -107,7 +107,7 @@ class Objective(nn.Module):
         return timesteps.log_edges(bins, self.config.t_prime, self.sigma_max)
 
     def _times(self, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return t (B,), and which of them are the boundary's: the first of the batch."""
+        """Return t (B,) and a mask of the boundary's samples, which are the first of the batch."""
         u = torch.rand(len(x_0), generator=random.generator("time"), device=x_0.device)
         at_boundary = torch.arange(len(x_0), device=x_0.device) < round(self.config.boundary_share * len(x_0))
         t = timesteps.of_quantiles(self.proposal, u)

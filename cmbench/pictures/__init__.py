@@ -1,1 +1,1 @@
-"""Picture files: which a folder holds, and how each is read."""
+"""Picture files: which ones a folder has, and how to read them."""

@@ -1,14 +1,14 @@
-"""One picture of a file as upright RGB of 8 bits a channel, whatever mode, depth and orientation it has.
+"""The picture of a file as upright RGB with 8 bits per channel, whatever its mode, depth and orientation.
 
     grey, palette, CMYK, YCbCr, HSV   as Pillow converts them; LAB through littleCMS, to sRGB
-    16 bits a channel                 0 to 65535 becomes 0 to 255; a 32-bit integer counts as one of 16 bits
+    16 bits per channel               0 to 65535 becomes 0 to 255; a 32-bit integer is read as 16 bits
     floats                            0 to 1 becomes 0 to 255
     alpha, transparent colours        over white or black, or refused
     EXIF's orientation                applied, 1 to 8
     several frames                    the first
     colour profiles                   not applied
 
-Integers and floats beyond their range, other modes, and more pixels than Pillow takes for sane are refused.
+Values out of range, other modes, and more pixels than Pillow accepts are refused.
 """
 
 import warnings
@@ -25,7 +25,7 @@ _ORIENTATION = 0x0112  # of EXIF
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 _PLAIN = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
-# By content, whatever a file is called. Formats that start programs, such as EPS, are not among them.
+# Recognised by content, not by name. Formats that start programs, such as EPS, are left out.
 _FORMATS = [
     "AVIF",
     "BMP",
@@ -47,19 +47,19 @@ _FORMATS = [
 
 
 class RefusedError(Exception):
-    """A picture that cannot be read, or whose numbers have no known meaning; the message says why."""
+    """A picture that cannot be read, or whose values have no known meaning; the message says why."""
 
 
 def read(path: Path, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str]]:
-    """Return the picture of a file in mode RGB, and what was found and changed in it.
+    """Return the picture of a file in mode RGB, and its peculiarities that were changed.
 
-    That is any of "rotated", "grey", "transparent", "16-bit", "float", "animated" and the names of unusual modes.
+    These are any of "rotated", "grey", "transparent", "16-bit", "float", "animated" and the names of unusual modes.
 
     Raises:
-        RefusedError: the file is damaged or truncated, too large, or not to be read by the rules above.
+        RefusedError: the file is damaged, truncated or too large, or the rules above do not cover it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of EXIF that is broken, say
+        warnings.simplefilter("ignore")  # e.g. about broken EXIF
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with regular.opened(path, links=True) as file, Image.open(file, formats=_formats()) as image:
@@ -68,15 +68,15 @@ def read(path: Path, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise RefusedError(f"absurdly large: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
-        except Exception as error:  # decoders raise what they like at files that are damaged
+        except Exception as error:  # decoders raise all kinds of errors at damaged files
             raise RefusedError(_reason(error, path)) from None
 
 
 def as_torchvision(path: Path) -> tuple[Image.Image, frozenset[str]]:
-    """Return the picture as ImageFolder reads it: as it lies, without alpha, 16 bits cut off at 255.
+    """Return the picture as ImageFolder reads it: as stored, without alpha, 16 bits cut off at 255.
 
     Raises:
-        RefusedError: as `read`.
+        RefusedError: as in `read`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,9 +88,9 @@ def as_torchvision(path: Path) -> tuple[Image.Image, frozenset[str]]:
 
 
 def upright_rgb(image: Image.Image, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str]]:
-    """Return an open picture as `read` does. Raises RefusedError, and what Pillow raises at damage."""
+    """Return an open picture as `read` does. Raises RefusedError, and Pillow's errors at damage."""
     found = {"rotated"} if image.getexif().get(_ORIENTATION, 1) in range(2, 9) else set()
-    if image.format != "MPO" and getattr(image, "is_animated", False):  # a camera's second picture is a thumbnail
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO's second picture is a thumbnail
         found.add("animated")
         image.seek(0)
     image.load()
@@ -117,7 +117,7 @@ def upright_rgb(image: Image.Image, alpha: Alpha = "white") -> tuple[Image.Image
 
 
 def refuse_absurd_shape(image: Image.Image, size: int) -> None:
-    """Refuse a picture so long and thin that, with its shorter side of `size` pixels, it would fill the memory."""
+    """Refuse a picture so long and thin that it would fill the memory when its shorter side has `size` pixels."""
     width, height = image.size
     if size * max(image.size) // min(image.size) * size > (Image.MAX_IMAGE_PIXELS or 2**31):
         raise RefusedError(f"absurdly long: {width}x{height} pixels")
@@ -160,13 +160,13 @@ def _of_lab(image: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # it is where the picture is not changed in its place
+    assert converted is not None  # None is returned only for a picture changed in place
     return converted
 
 
 def _over(image: Image.Image, alpha: Alpha) -> tuple[Image.Image, bool]:
-    """Lay a picture over the colour that shows through it; return whether any does."""
-    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)  # from colours multiplied by alpha
+    """Lay a picture over the colour that shows through it; return also whether any shows through."""
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)  # undoes colours premultiplied by alpha
     rgba = image.convert(straight).convert("RGBA")
     lowest, _ = rgba.getchannel("A").getextrema()
     if lowest == 255:

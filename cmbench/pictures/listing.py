@@ -1,7 +1,7 @@
-"""The files of a data set: which there are, what they are labelled, and what tells them from others. No torch.
+"""The files of a data set: their list, their labels, and a digest that identifies them. Imports no torch.
 
-Below the root of a folder each sub-folder is a class, in natural order (2 before 10), and all pictures in it, at any
-depth, are its own. Hidden folders and files are left out, as are files of unknown kinds, which are counted.
+Each sub-folder of the root is a class, in natural order (2 before 10). All pictures in it, at any depth, belong to the
+class. Hidden folders and files are skipped, and so are files of unknown kinds, which are counted.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 from cmbench import regular
 
-Reader = str  # "cmbench" or "torchvision", whose rules runs of earlier versions followed
+Reader = str  # "cmbench", or "torchvision", which has the rules of earlier versions
 
 OF_TORCHVISION = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _MORE = (
@@ -35,10 +35,10 @@ _MORE = (
     ".tga",
 )
 KINDS = (*OF_TORCHVISION, *_MORE)
-ROOT = "~/.cache/cmbench"  # of what is fetched, where none is given
-_HIDDEN = ("__MACOSX",)  # beside what begins with a dot
-_HASHED = 256 * 2**20  # bytes of content that a digest looks at
-_FETCHED = {  # what torchvision reads, below the root
+ROOT = "~/.cache/cmbench"  # default root of fetched files
+_HIDDEN = ("__MACOSX",)  # besides names that begin with a dot
+_HASHED = 256 * 2**20  # bytes of content that a digest reads
+_FETCHED = {  # the files that torchvision reads, below the root
     "mnist": [
         f"MNIST/raw/{part}-ubyte"
         for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -50,14 +50,14 @@ _FETCHED["fashion_mnist"] = [file.replace("MNIST", "FashionMNIST", 1) for file i
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a root.
+    """The classes and pictures below a root.
 
     Attributes:
         root: the folder.
-        names: of the classes, in the order of their labels.
-        files: of the pictures, class by class.
-        labels: of each file.
-        skipped: how many files were left out, by kind: ".txt", "hidden", "beside the classes".
+        names: the names of the classes, in the order of their labels.
+        files: the paths of the pictures, class by class.
+        labels: the label of each file.
+        skipped: the number of skipped files by kind: ".txt", "hidden", "beside the classes".
     """
 
     root: Path
@@ -68,18 +68,18 @@ class Listing:
 
     @property
     def texts(self) -> list[str]:
-        """Return the names as text that any file takes: what is none in them becomes �."""
+        """The names as valid text: undecodable bytes become �."""
         return [os.fsencode(name).decode(errors="replace") for name in self.names]
 
     @property
     def counts(self) -> list[int]:
-        """Return how many pictures each class has."""
+        """The number of pictures of each class."""
         found = Counter(self.labels)
         return [found[label] for label in range(len(self.names))]
 
 
 def listing(root: Path, reader: Reader = "cmbench") -> Listing:
-    """List a folder with one sub-folder a class.
+    """List a folder with one sub-folder per class.
 
     Raises:
         OSError: the root, or a folder in it, cannot be read.
@@ -111,7 +111,7 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is none of the user's pictures: a cache, a thumbnail, a version control's."""
+    """Return whether a file or folder is hidden, such as a cache, a thumbnail or version control files."""
     return name.startswith(".") or name in _HIDDEN
 
 
@@ -120,7 +120,7 @@ def _kind(name: str) -> str:
 
 
 def _walk(folder: Path, hidden: bool) -> Iterator[Path]:
-    """Yield the files of a folder and of those in it, in the order of their names; each folder once, whatever links."""
+    """Yield the files of a folder and its sub-folders, sorted by name; each folder once, even through links."""
     seen: set[tuple[int, int]] = set()
     found: list[tuple[str, list[str]]] = []
 
@@ -140,16 +140,16 @@ def _walk(folder: Path, hidden: bool) -> Iterator[Path]:
 
 
 def digest(root: Path, files: Sequence[Path]) -> str:
-    """Return what tells files from others: their names below the root, their sizes, and what stands in them.
+    """Return a digest of files: of their names below the root, their sizes and their content.
 
-    The content of all files is looked at where they have up to 256 MiB; of larger sets the size of every file, and the
-    content of files evenly spaced among them, as many as have 256 MiB. Where the root lies, and times, do not count.
+    Of sets up to 256 MiB it reads all content. Of larger sets it reads about 256 MiB, from evenly spaced files, and the
+    size of every file. The place of the root and the times of files do not matter.
 
     Raises:
         OSError: a file is not there or cannot be read.
     """
     found = hashlib.blake2b(digest_size=16)
-    sizes = [os.stat(path).st_size for path in files]  # noqa: PTH116 - a third of the time, of a million files
+    sizes = [os.stat(path).st_size for path in files]  # noqa: PTH116 - three times faster, for a million files
     for path, size in zip(files, sizes, strict=True):
         name = os.fsencode(path.relative_to(root))
         found.update(b"%d %d " % (len(name), size) + name)
@@ -163,7 +163,7 @@ def digest(root: Path, files: Sequence[Path]) -> str:
 
 
 def looked_into(sizes: Sequence[int]) -> Iterable[int]:
-    """Return the indices of files with about as many bytes as are hashed, evenly spaced."""
+    """Return the indices of the files whose content is read, evenly spaced."""
     total = sum(sizes)
     if total <= _HASHED:
         return range(len(sizes))
@@ -173,7 +173,7 @@ def looked_into(sizes: Sequence[int]) -> Iterable[int]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at files tells: their digest and, where each is a picture, their number and the classes."""
+    """The digest of files and, if each is a picture, their number and the classes."""
 
     content: str
     pictures: int | None = None
@@ -181,7 +181,7 @@ class Found:
 
 
 def look(table: Mapping[str, Any]) -> Found | None:
-    """Look at the files that a recipe's [data] names; None where they are missing, or it names none."""
+    """Look at the files that a recipe's [data] names; None if they are missing, or if it names none."""
     if table.get("kind") != "images":
         return None
     root = Path(str(table.get("root", ""))).expanduser()
@@ -196,6 +196,6 @@ def look(table: Mapping[str, Any]) -> Found | None:
 
 
 def fetched(name: str, root: Path) -> list[Path]:
-    """Return the files of one of torchvision's sets, or none where one is missing."""
+    """Return the files of one of torchvision's sets, or an empty list if one is missing."""
     files = [root / file for file in _FETCHED.get(name, [])]
     return files if all(file.is_file() for file in files) else []

@@ -156,7 +156,10 @@ def test_heun_on_the_karras_grid_has_the_published_errors_on_a_gaussian(N, error
 
 @pytest.mark.parametrize("straight", [EDM(), Linear()])
 def test_one_euler_step_with_the_conditional_score_stays_on_the_same_noise(straight):
-    """Seed section 3.2: the step from x_0 + t_n eps with score -(x_t - s x_0) / sigma^2 ends at x_0 + t_{n-1} eps."""
+    """The step from x_0 + t_n eps with score -(x_t - s x_0) / sigma^2 ends at x_0 + t_{n-1} eps.
+
+    Song et al. 2023, section 5.
+    """
     g = torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 4, 3, dtype=torch.float64, generator=g)
     t, r = torch.tensor([0.9, 0.5, 0.3, 0.1]).double(), torch.tensor([0.6, 0.4, 0.002, 0.01]).double()

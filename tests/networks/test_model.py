@@ -81,7 +81,7 @@ def test_f_and_the_denoiser_hold_the_same_network(sigma_data):
 
 
 def test_trigflow_s_f_is_that_of_the_edm_denoiser():
-    """cos t x_t - sigma_d sin t F(x_t / sigma_d), the seed's section 5.1, with F's sign turned, is D."""
+    """cos t x_t - sigma_d sin t F(x_t / sigma_d), Lu & Song 2024, section 3, with F's sign turned, is D."""
     path, t = TrigFlow(0.5), torch.tensor([0.01, 0.3, 0.9, 1.2, 1.56], dtype=torch.float64)
     F = torch.sin(3 * X / 0.5) + 0.4 * torch.cos((0.5 * t.tan()).log() / 4)[:, None]
     expected = t.cos()[:, None] * X + 0.5 * t.sin()[:, None] * F

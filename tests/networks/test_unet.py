@@ -162,7 +162,7 @@ def test_attention_and_block_are_the_identity_at_first():
 
 
 def test_block_scales_and_shifts_by_the_embedding_after_its_norm():
-    """Seed section 5.3: y = norm(x) s(t) + b(t), here with s = 1 + what the embedding gives."""
+    """Dhariwal & Nichol 2021, section 3: y = norm(x) s(t) + b(t), here with s = 1 + what the embedding gives."""
     block = randomise(Block(8, 16, embedded=5, dropout=0.0, heads=0))
     x, emb = pictures(2, 8, 4), torch.randn(2, 5, generator=torch.Generator().manual_seed(2))
     h = block.conv_0(silu(group_norm(x, 1, block.norm_0.weight, block.norm_0.bias)))
@@ -173,7 +173,7 @@ def test_block_scales_and_shifts_by_the_embedding_after_its_norm():
 
 
 def test_double_block_scales_and_shifts_by_vectors_of_unit_size():
-    """Seed section 5.3: y = norm(x) pnorm(s(t)) + pnorm(b(t))."""
+    """Lu & Song 2024, section 4.1: y = norm(x) pnorm(s(t)) + pnorm(b(t))."""
     block = randomise(Block(8, 16, embedded=5, dropout=0.0, heads=0, double_norm=True))
     x, emb = pictures(2, 8, 4), torch.randn(2, 5, generator=torch.Generator().manual_seed(2))
     h = block.conv_0(silu(group_norm(x, 1, block.norm_0.weight, block.norm_0.bias)))

@@ -88,7 +88,7 @@ def test_the_terms_add_up_to_df_dt_and_each_is_its_own_derivative(path, random, 
 
 
 def test_on_trigflow_the_stable_term_is_the_paper_s(random, capture):
-    """-cos t (sigma_data F - dx/dt) - sin t x_t; the others are -sin t sigma_data dF/dt (seed section 5.1)."""
+    """-cos t (sigma_data F - dx/dt) - sin t x_t; the others are -sin t sigma_data dF/dt (Lu & Song 2024, eq. 6)."""
     model, (x_t, t, v) = model_on("trigflow", toy.Tiny(*toy.WEIGHTS)), points("trigflow")
     anatomy.of_f(model, x_t, t, v, None, random)
     F, cos, sin = toy.F(toy.leaf().detach(), x_t / 0.5, t), toy.column(torch.cos(t)), toy.column(torch.sin(t))

@@ -128,7 +128,7 @@ def test_finite_difference_is_central_with_the_step_of_the_recipe(on, random, x_
 @pytest.mark.parametrize("path", CUSTOM)
 @pytest.mark.parametrize("weighting", ["uniform", "edm", "inverse_sigma"])
 def test_both_forms_have_one_gradient(on, random, x_0, path, weighting):
-    """Seed section 5.4. What tells them apart is the second derivative, in a weight that f is linear in."""
+    """Lu & Song 2024, section 4.2. What tells them apart is the second derivative, in a weight that f is linear in."""
     model, gradients, bends = on(path, *CUSTOM[path]), [], []
     for form in ("inner_product", "residual_square"):
         total = build(model, form=form, weighting=weighting).loss(model, x_0, None, 0, random).total

@@ -1,4 +1,7 @@
-"""Seed section 3.3: with an exact teacher and Euler steps, training without it has the same gradient in the limit."""
+"""With an exact teacher and Euler steps, training without it has the same gradient in the limit.
+
+Song et al. 2023, theorem 2.
+"""
 
 from contextlib import nullcontext
 from types import SimpleNamespace

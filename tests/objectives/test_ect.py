@@ -175,7 +175,7 @@ def test_lpips_is_refused_for_points(tiny_model):
 
 
 def test_gradient_tends_to_the_continuous_one_stage_by_stage(tiny_model, random, x_0):
-    """Seed section 4.1, at times of the whole proposal; t - r = t / 2^(stage + 1) halves from stage to stage."""
+    """Lu & Song 2024, eq. 3, at times of the whole proposal; t - r = t / 2^(stage + 1) halves from stage to stage."""
     model, law = tiny_model(*toy.WEIGHTS, boundary_at="zero"), {"P_mean": 0.0, "P_std": 0.5}
     exact = continuous.Objective(continuous.Config(reduction="mean", **law), model, None, 1)
     (limit,) = torch.autograd.grad(exact.loss(model, x_0, None, 0, random).total, model.F_theta.weights)

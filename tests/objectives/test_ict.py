@@ -116,7 +116,7 @@ def test_lpips_is_refused_for_points(tiny_model):
 
 @pytest.mark.parametrize("t", [0.3, 2.0])
 def test_gradient_over_the_interval_tends_to_the_continuous_one(tiny_model, random, x_0, t):
-    """Seed section 4.1: of d = 1/D ||.||^2 and lambda = 1 / (t - r), twice that of f^T df/dt / D, to first order."""
+    """Lu & Song 2024, eq. 3: of d = 1/D ||.||^2 and lambda = 1 / (t - r), twice that of f^T df/dt / D, to 1st order."""
     model = tiny_model(*toy.WEIGHTS)
     exact = continuous.Objective(
         continuous.Config(P_mean=math.log(t), P_std=1e-30, reduction="mean"), model, None, 1
