@@ -1,1 +1,1 @@
-"""The dashboard: Textual screens over run directories. Reads rundir and recipe, imports no torch."""
+"""The dashboard: Textual screens that show run directories. It reads rundir and recipe and never imports torch."""

@@ -1,4 +1,4 @@
-"""The application: what all screens share."""
+"""The application, which all screens share."""
 
 import asyncio
 import contextlib
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from cmbench.tui.screens.runs import RunsScreen
 
 
-class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below, and can be given to another action
+class CmbenchApp(App[None], inherit_bindings=False):  # every key is listed below and can be reassigned
     """Screens over run directories. It reads them, leaves requests in them, and never trains.
 
     Args:
-        runs_dir: where runs are.
-        runs: none: the browser; one: its dashboard; several: their comparison.
-        settings: the user's, of names that exist.
-        pixels: how the terminal takes pictures: kitty, sixel, or empty for half blocks.
-        kept: the view as it was left; None: as it is at first, and of this session alone.
-        start: a trainer that starts: its run's dashboard, once it has accepted.
+        runs_dir: the folder of the runs.
+        runs: without runs the browser opens, with one run its dashboard, with several their comparison.
+        settings: the user's settings; the names in them exist.
+        pixels: how pictures are sent to the terminal: kitty, sixel, or empty for half blocks.
+        kept: the view as the user left it. None: the default view, not saved after this session.
+        start: a trainer that is starting; once it accepts, its run's dashboard opens.
 
     Attributes:
-        refusal: what the trainer said no with.
-        is_cancelled: whether the user wants it no more.
+        refusal: the error with which the trainer refused to start.
+        is_cancelled: whether the user cancelled the start.
     """
 
     CSS_PATH = Path(__file__).with_name("cmbench.tcss")
@@ -67,7 +67,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
             tooltip="all actions by name",
             id="app.palette",
             show=False,
-            priority=True,  # from an input line too
+            priority=True,  # works in an input line too
         ),
     ]
 
@@ -97,13 +97,13 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.set_keymap(self.settings.keys)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Return the colours of lines where a theme has none."""
+        """Return the colours of lines for themes that define none."""
         return line_colours(DARK, dark=True)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Return what changes every line that is drawn.
+        """Return the filters that every drawn line passes through.
 
-        Textual's greys would be black on black where the colours are the terminal's own.
+        Textual's conversion to greys is left out: with the terminal's own colours it would give black on black.
         """
         return [*(each for each in super().get_line_filters() if not isinstance(each, Monochrome)), *self._last_filters]
 
@@ -133,7 +133,7 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.push_screen(DashboardScreen(run))
 
     def started(self, run: RunDir) -> None:
-        """Show the dashboard of the run whose trainer has accepted, unless nobody wants it any more."""
+        """Show the dashboard of the run whose trainer has accepted, unless the user cancelled the start."""
         if self.is_cancelled:
             return
         from cmbench.tui.screens.dashboard import DashboardScreen
@@ -145,21 +145,21 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.switch_screen(DashboardScreen(run))
 
     def refuse(self, error: RefusedError) -> None:
-        """End, for there is no trainer; whoever opened the application says why."""
+        """Exit, because there is no trainer. The caller of the application reports the reason."""
         if not self.is_cancelled:
             self.refusal = error
             self.exit()
 
     def compare_runs(self, runs: Sequence[RunDir]) -> None:
-        """Show runs beside each other."""
+        """Compare runs side by side."""
         from cmbench.tui.screens.compare import CompareScreen
 
         self.push_screen(CompareScreen(runs))
 
     async def action_back(self) -> None:
-        """Leave what lies on top: the help, a filter, an enlarged chart; else the screen, for the one before.
+        """Close the help, a filter or an enlarged chart if one is open; otherwise return to the previous screen.
 
-        Below all lies the browser.
+        The browser is below all other screens.
         """
         screen = self.screen
         if close_help(screen) or (isinstance(screen, CanStepBack) and screen.step_back()):
@@ -170,14 +170,14 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
             self.switch_screen(_browser()(self.runs_dir))
 
     async def action_interrupt(self) -> None:
-        """Leave; a trainer that still starts is not wanted then."""
+        """Exit, and cancel a trainer that is still starting."""
         if self._start is not None and not self._start.is_answered:
             self.is_cancelled = True
             await asyncio.to_thread(self._start.cancel)
         await self.action_quit()
 
     def action_help(self) -> None:
-        """Show or hide the keys of what has the focus."""
+        """Show or hide the keys of the focused widget."""
         if not close_help(self.screen):
             self.action_show_help_panel()
 
@@ -186,36 +186,36 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is named below
         self.search_themes()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Yield what the palette lists: the actions that have keys, and what Textual can do beside them."""
+        """Yield the commands of the palette: the actions that have keys, then Textual's own commands."""
         own = list(palette.commands(self, screen))
         names = {command.title for command in own}
         return [*own, *(command for command in super().get_system_commands(screen) if command.title not in names)]
 
     def get_key_display(self, binding: Binding) -> str:
-        """Return a key as it is shown: by its name where the terminal does not have its sign."""
+        """Return how a key is displayed: by its name where the terminal cannot show its symbol."""
         shown, key = super().get_key_display(binding), binding.parse_key()[1]
         sign = format_key(key)
         return shown if binding.key_display or sign.isascii() or not self.ascii else shown.replace(sign, key)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Send what Textual wants to show in fewer bytes; see `output`."""
+        """Send Textual's updates in fewer bytes; see `output`."""
         super()._display(screen, lean(renderable) if isinstance(renderable, CompositorUpdate) else renderable)
 
     def _leave(self, number: int) -> None:
-        """End at once; where the terminal has gone, without a farewell to it."""
+        """Exit. If the terminal is gone and the regular exit hangs, end the process after one second."""
         self.exit(return_code=128 + number)
         timer = threading.Timer(1.0, os._exit, [128 + number])
-        timer.daemon = True  # nobody waits for it where the farewell succeeds
+        timer.daemon = True  # does not delay the exit if the regular one succeeds
         timer.start()
 
     def _look_for_terminal(self) -> None:
-        """End where the terminal has gone without a signal: with SIGHUP ignored nothing else would say so."""
+        """Exit if the terminal is gone. If SIGHUP is ignored, nothing else reports that."""
         if not self.is_headless and self.is_web is False and not _terminal_is_there():
             os._exit(128 + signal.SIGHUP)
 
 
 def _browser() -> "type[RunsScreen]":
-    """Return the screen of all runs, which is imported where it is first wanted: a run's own screens come up sooner."""
+    """Return the screen of all runs. It is imported on first use, so that a run's own screens open sooner."""
     from cmbench.tui.screens.runs import RunsScreen
 
     return RunsScreen
@@ -228,13 +228,13 @@ def _speaks_unicode() -> bool:
 
 
 def _has_colours(app: App[None]) -> bool:
-    """Whether 256 colours or more can be shown, and are wanted."""
+    """Whether the terminal shows at least 256 colours and the user wants colours."""
     return app.console.color_system in ("truecolor", "256") and "NO_COLOR" not in os.environ
 
 
 def _terminal_is_there() -> bool:
     try:
-        with open(os.ctermid(), "rb", buffering=0) as terminal:  # noqa: PTH123 - a device, not a path of ours
+        with open(os.ctermid(), "rb", buffering=0) as terminal:  # noqa: PTH123 - a device, not one of our paths
             os.tcgetpgrp(terminal.fileno())
     except OSError:
         return False

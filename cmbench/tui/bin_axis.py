@@ -1,4 +1,4 @@
-"""The axis of a profile, which counts bins: round times on it, and in which column of cells each of them lies."""
+"""The axis of a profile, which counts bins: round times on it, and the column of cells for each of them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from cmbench.views.axes import Scale, ticks
 from cmbench.words.numbers import number
 
-ROOM = 9  # columns for a label and what keeps it apart from the next
-_PARTS = 128  # of a part of the axis that is zoomed into
-_OF_ONE_DIGIT = 3  # tiers of `_ever_less_round`: powers of ten, 2 and 5 times those, other digits
+ROOM = 9  # columns for a label and the gap to the next
+_PARTS = 128  # into which a zoomed part of the axis is divided
+_OF_ONE_DIGIT = 3  # tiers of `_ever_less_round`: powers of ten, their multiples by 2 and 5, other digits
 _FEW = 3  # labels
 _CLOSER = 0.75
 
 
 def ticks_of(edges: Sequence[float]) -> Callable[[float, float, int], list[tuple[float, str]]]:
-    """Return what gives round values between two places of an axis of bins, at most so many, and their labels."""
+    """Return a function that yields round values and their labels between two places, at most so many of them."""
 
     def between(low: float, high: float, most: int) -> list[tuple[float, str]]:
         last = len(edges) - 1
@@ -32,13 +32,13 @@ def ticks_of(edges: Sequence[float]) -> Callable[[float, float, int], list[tuple
 
 
 def labels(edges: Sequence[float], name: Callable[[int], str], bins: int, columns: int) -> list[tuple[int, str]]:
-    """Return labels for so many bins in so many columns, each with the column that shows its place.
+    """Return labels of an axis of bins, each with the column that shows its place.
 
     Args:
-        edges: values between the bins; where these are not known, some edges are named by their number.
-        name: of an edge, by its number.
-        bins: how many there are.
-        columns: of cells, the first for the first bin.
+        edges: values between the bins; if they are unknown, some edges are labelled with `name`.
+        name: returns the name of an edge, given its number.
+        bins: number of bins.
+        columns: number of columns of cells; the first one shows the first bin.
     """
     found = places_between(edges, max(2, columns // ROOM)) if len(edges) == bins + 1 else []
     if not found:
@@ -47,7 +47,7 @@ def labels(edges: Sequence[float], name: Callable[[int], str], bins: int, column
 
 
 def column_of(place: float, bins: int, columns: int) -> int:
-    """Return the column for a place on an axis of bins: one of those of the bin that it lies in."""
+    """Return the column for a place on an axis of bins: a column of the bin that contains the place."""
     firsts = np.arange(columns) * bins // columns  # the first bin of each column
     last = int(np.searchsorted(firsts, math.floor(place), side="right")) - 1
     first = int(np.searchsorted(firsts, firsts[last]))
@@ -55,11 +55,11 @@ def column_of(place: float, bins: int, columns: int) -> int:
 
 
 def places_between(edges: Sequence[float], most: int) -> list[tuple[float, str]]:
-    """Return at most `most` round values on an axis that counts bins, spread over it: their places, and labels.
+    """Return places and labels of at most `most` round values, spread over an axis that counts bins.
 
     Args:
-        edges: ascending values between the bins, (bins + 1,): those at the places 0, 1, ... of the axis.
-        most: labels.
+        edges: ascending values between the bins, (bins + 1,), at the places 0, 1, ... of the axis.
+        most: largest number of labels.
     """
     return list(_places_between(tuple(edges), most))
 
@@ -69,7 +69,7 @@ def _places_between(edges: tuple[float, ...], most: int) -> tuple[tuple[float, s
     at = np.array(edges, np.float64)
     if most < 1 or len(at) < 2 or not np.isfinite(at).all() or not (np.diff(at) > 0).all():
         return ()
-    for scale in (Scale(), Scale("log")):  # where the bins are even on it, its ticks are
+    for scale in (Scale(), Scale("log")):  # if the bins are even on a scale, use its ticks
         own = scale.forward(at)
         if np.isfinite(own).all() and np.allclose(np.diff(own), (own[-1] - own[0]) / (len(own) - 1), rtol=1e-3):
             ends, last = (float(own[0]), float(own[-1])), len(own) - 1
@@ -78,9 +78,10 @@ def _places_between(edges: tuple[float, ...], most: int) -> tuple[tuple[float, s
 
 
 def _spread(at: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
-    """Return round values, the roundest first, wherever a `most`-th part of the axis on each side is still free.
+    """Return round values, each with at least a `most`-th part of the axis free on either side.
 
-    Powers of ten may stand closer, and values of two digits and more are wanted where there would be few labels.
+    Rounder values are placed first. Powers of ten may be closer together. Values of two digits and more are used only
+    where there would be few labels.
     """
     found = list[tuple[float, str]]()
     for tier, values in enumerate(_ever_less_round(float(at[0]), float(at[-1]))):
@@ -97,7 +98,10 @@ def _spread(at: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
 
 
 def _ever_less_round(low: float, high: float) -> Iterator[NDArray[np.float64]]:
-    """Yield values between two, of either sign: zero and powers of ten, 2 and 5 times those, one digit, two, three."""
+    """Yield tiers of values in a range: zero and powers of ten; 2 and 5 times those; one, two, three digits.
+
+    Values may have either sign.
+    """
     top = math.floor(math.log10(max(abs(low), abs(high))))
     bottom = math.floor(math.log10(low)) if low > 0 else top - 4
     powers = range(max(bottom, top - 12), top + 1)

@@ -1,4 +1,4 @@
-"""Lines as braille: two by four dots a cell, rastered by numpy. Rows of dots count from the top."""
+"""Lines as braille: two by four dots per cell, rastered by numpy. Rows of dots count from the top."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], np.uin
 
 @dataclass(frozen=True)
 class Columns:
-    """A line in columns of dots: the interval of positions that it takes in each, nan where it has none.
+    """A line in columns of dots: the interval of positions that it covers in each, nan where it is absent.
 
     Attributes:
         low: (width,), lower end.
@@ -33,8 +33,8 @@ def columns(x: Floats, low: Floats, high: Floats, gap: Mask, ends: tuple[float, 
         low: lower end at each x, (n,); nan where there is no value.
         high: upper end, (n,).
         gap: (n,), whether the line is broken at a point.
-        ends: what the first and the last column stand for.
-        width: columns.
+        ends: the x of the first and of the last column.
+        width: number of columns.
     """
     empty = Columns(np.full(width, np.nan), np.full(width, np.nan))
     span = ends[1] - ends[0]
@@ -42,7 +42,7 @@ def columns(x: Floats, low: Floats, high: Floats, gap: Mask, ends: tuple[float, 
         return empty
     place = (x - ends[0]) / span * (width - 1)
     first, last = np.searchsorted(place, [-0.5, width - 0.5])
-    first, last = max(0, first - 1), min(len(x), last + 1)  # a neighbour on each side: lines go on beyond the edge
+    first, last = max(0, first - 1), min(len(x), last + 1)  # a neighbour on each side: lines continue beyond the edge
     place, low, high, gap = place[first:last], low[first:last], high[first:last], gap[first:last]
     there = ~(np.isnan(low) | np.isnan(high))
     breaks = np.cumsum(gap.astype(np.int64))[there]
@@ -70,7 +70,7 @@ def _bridge(
     starts: NDArray[np.int64],
     breaks: NDArray[np.int64],
 ) -> None:
-    """Draw straight lines over empty columns, from the last point before them to the first after them."""
+    """Draw straight lines across empty columns, from the last point before them to the first one after them."""
     firsts, lasts = starts[1:], starts[1:] - 1
     for a, b in zip(lasts, firsts, strict=True):
         if column[b] - column[a] < 2 or breaks[a] != breaks[b]:
@@ -82,25 +82,25 @@ def _bridge(
 
 
 def _touch(least: Floats, most: Floats) -> None:
-    """Lengthen intervals upwards and downwards to the middle between neighbours that do not overlap."""
+    """Where neighbouring intervals do not overlap, lengthen both to the middle between them."""
     left, right = slice(None, -1), slice(1, None)
     up = np.flatnonzero(most[left] < least[right])
     down = np.flatnonzero(least[left] > most[right])
-    rise = most[up] / 2 + least[up + 1] / 2  # not the half of a sum, which may be beyond all floats
+    rise = most[up] / 2 + least[up + 1] / 2  # halves first: the sum may overflow
     fall = least[down] / 2 + most[down + 1] / 2
     most[up], least[up + 1] = np.fmax(most[up], rise), np.fmin(least[up + 1], rise)
     least[down], most[down + 1] = np.fmin(least[down], fall), np.fmax(most[down + 1], fall)
 
 
 def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid", coarse: bool = False) -> Mask:
-    """Return the dots (4 rows, width) that a line lights between two positions; nothing beyond them.
+    """Return the dots (4 rows, width) that a line lights between two positions; none beyond them.
 
     Args:
-        line: positions.
+        line: the line's intervals of positions.
         ends: positions of the lowest and the highest row of dots.
-        rows: rows of cells.
-        dash: a name of DASHES.
-        coarse: let a dash count cells and not dots, for characters that do not show half a cell.
+        rows: number of rows of cells.
+        dash: a key of DASHES.
+        coarse: let dashes count cells instead of dots, for characters that cannot show half a cell.
     """
     height = 4 * rows
     scale = (height - 1) / (ends[1] - ends[0])
@@ -114,7 +114,7 @@ def dots(line: Columns, ends: tuple[float, float], rows: int, dash: str = "solid
 
 
 def _gathered(line: Columns, starts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Give each column of a dash what the gap after it would hide: a spike of one column is seen in dashes too."""
+    """Add to each column of a dash what the gap after it hides. So dashes show narrow spikes too."""
     low, high = np.full(len(line.low), np.nan), np.full(len(line.low), np.nan)
     low[starts] = np.fmin.reduceat(line.low, starts)
     high[starts] = np.fmax.reduceat(line.high, starts)
@@ -129,11 +129,11 @@ def cells(mask: Mask) -> NDArray[np.uint16]:
 
 
 def layered(masks: Sequence[Mask]) -> tuple[NDArray[np.uint16], NDArray[np.int16]]:
-    """Lay lines over each other, later ones on top: a cell belongs to one line alone, so that colours do not mix.
+    """Lay lines over each other, later ones on top. Each cell belongs to one line, so that colours do not mix.
 
     Returns:
-        codes: (rows, columns), braille offsets, 0 where there is nothing.
-        owner: (rows, columns), the number of the line, -1 where there is none.
+        codes: (rows, columns), braille offsets, 0 in empty cells.
+        owner: (rows, columns), the number of the line, -1 in empty cells.
     """
     codes = cells(masks[0])
     owner = np.where(codes > 0, 0, -1).astype(np.int16)
@@ -147,7 +147,7 @@ _ASCII = {0b0000: " ", 0b0001: "'", 0b0010: "-", 0b0100: "-", 0b1000: ".", 0b001
 
 
 def characters(codes: NDArray[np.uint16], ascii_only: bool = False) -> NDArray[np.str_]:
-    """Return the characters (rows, columns) of braille offsets; with `ascii_only` of their heights in the cell."""
+    """Return the characters (rows, columns) for braille offsets; with `ascii_only`, for the dots' heights in a cell."""
     if not ascii_only:
         offsets = np.where(codes > 0, 0x2800 + codes.astype(np.uint32), ord(" ")).astype(np.uint32)
         return offsets.view("U1").reshape(codes.shape)

@@ -1,4 +1,4 @@
-"""Colours: themes, and maps from numbers to colours. Those of lines are with the lines."""
+"""Colours: themes, and maps from numbers to colours. The colours of lines are in `views.lines`."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from textual.theme import BUILTIN_THEMES, Theme
 
 from cmbench.views.lines import line_colours
 
-LEVELS = 24  # shades of a map: more would only cost bytes
+LEVELS = 24  # shades of a map; more would only cost bytes
 
 # The ends and middles of viridis and cividis (van der Walt & Smith 2015; Nuñez et al. 2018) and of ColorBrewer's RdBu.
 _SEQUENTIAL = {
@@ -23,7 +23,7 @@ DARK, LIGHT, ANSI = "textual-dark", "textual-light", "ansi-dark"
 
 
 def themes() -> list[Theme]:
-    """Return every theme with the colours of the lines: Textual's own, and one of blue and yellow alone."""
+    """Return every theme with the colours of lines: Textual's own themes, and one in blue and yellow only."""
     own = Theme(
         name=COLOUR_BLIND,
         primary="#56b4e9",
@@ -47,7 +47,7 @@ def _with_lines(theme: Theme) -> Theme:
 
 @cache
 def shades(theme: str, diverging: bool) -> tuple[Style, ...]:
-    """Return LEVELS styles of rising values; for diverging maps the middle is one."""
+    """Return LEVELS styles for rising values; on diverging maps the middle stands for a ratio of one."""
     colours = _DIVERGING if diverging else _SEQUENTIAL[theme == COLOUR_BLIND]
     gradient = Gradient.from_colors(*(Color.parse(colour) for colour in colours), quality=LEVELS)
     steps = [gradient.get_color(i / (LEVELS - 1)) for i in range(LEVELS)]
@@ -55,5 +55,5 @@ def shades(theme: str, diverging: bool) -> tuple[Style, ...]:
 
 
 def shade_characters(ascii_only: bool) -> str:
-    """Return the characters of rising values where there are no colours."""
+    """Return the characters for rising values on terminals without colours."""
     return _SHADES[ascii_only]

@@ -1,4 +1,4 @@
-"""The view as the user left it, kept between sessions in the user's state folder and never in a run."""
+"""The view as the user left it, saved between sessions in the user's state folder, never in a run."""
 
 import os
 import re
@@ -78,10 +78,10 @@ Part = TypeVar("Part", Charts, Runs)
 
 
 class Kept:
-    """What is kept; without a file, for as long as this session lasts. A damaged file, or part of it, is as none.
+    """The kept view. A damaged file, or a damaged part of one, counts as missing.
 
     Args:
-        path: of the file.
+        path: the file. None: the view is kept for this session only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -90,11 +90,11 @@ class Kept:
         self.runs = _part(Runs, tables.get("runs"))
 
     def keep_charts(self, **changes: Any) -> None:
-        """Keep how charts are shown from now on; keys as of `Charts`."""
+        """Keep changes to how charts are shown; the keys are those of `Charts`."""
         self.charts = self._changed(self.charts, changes)
 
     def keep_runs(self, **changes: Any) -> None:
-        """Keep how the table of runs is shown from now on; keys as of `Runs`."""
+        """Keep changes to how the table of runs is shown; the keys are those of `Runs`."""
         self.runs = self._changed(self.runs, changes)
 
     def _changed(self, part: Part, changes: dict[str, Any]) -> Part:
@@ -104,7 +104,7 @@ class Kept:
         return changed
 
     def _write(self, parts: dict[str, Config]) -> None:
-        """Write the file, if there is a place for it: a view that cannot be kept is no reason to stop."""
+        """Write the file if possible. A view that cannot be saved is no reason to stop."""
         assert self._path is not None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -115,7 +115,7 @@ class Kept:
 
 
 def path() -> Path | None:
-    """Return where the view is kept: cmbench/view.json in XDG_STATE_HOME or ~/.local/state; None without a home."""
+    """Return the view's file: cmbench/view.json in XDG_STATE_HOME or ~/.local/state; None without a home folder."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         return Path(f"{base}/cmbench/view.json").expanduser()

@@ -1,4 +1,4 @@
-"""Which keys actions have, and where two actions would fight for one."""
+"""The keys of actions, and conflicts where two actions would share a key."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, combinations
@@ -11,18 +11,18 @@ from textual.screen import ModalScreen
 
 from cmbench.errors import UsageError, nearest
 
-Actions = dict[str, frozenset[str]]  # the keys of each by default
+Actions = dict[str, frozenset[str]]  # the default keys of each action
 
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")  # in the order in which Textual names them
 _NAMES = {each.value.rpartition("+")[2] for each in Keys if each.value.isidentifier() or "+" in each.value}
 _NAMES |= {*FUNCTIONAL_KEYS.values(), *KEY_TO_UNICODE_NAME, *REPLACED_KEYS} - {*REPLACED_KEYS.values()}
-_ALLOWED = "a character (Q, not shift+q) or a name such as enter, f5 or question_mark, also behind ctrl+, alt+, shift+"
+_ALLOWED = "a character (Q, not shift+q) or a name such as enter, f5 or question_mark, also after ctrl+, alt+, shift+"
 
 
 def listening() -> Iterator[Actions]:
-    """Yield the actions that listen at once: for every widget of every screen, while it has the focus.
+    """Yield the actions that listen at the same time, for each widget of each screen while it has the focus.
 
-    A key goes to the widget first, then to its screen, then to the application; a question lets nothing through.
+    A key goes to the widget first, then to its screen, then to the application. A question passes no key on.
     """
     from cmbench.tui.app import CmbenchApp
     from cmbench.tui.screens import all_screens
@@ -34,24 +34,24 @@ def listening() -> Iterator[Actions]:
 
 
 def actions() -> set[str]:
-    """Return the names of all actions that keys can be given to."""
+    """Return the names of all actions whose keys can be set."""
     from cmbench.tui.app import CmbenchApp
 
     return set().union(*listening(), _of([CmbenchApp]))
 
 
 def check(given: Mapping[str, str], together: Iterable[Actions], where: str) -> None:
-    """Refuse a key that no keyboard has, and one that two actions would have at once: one could not be reached.
+    """Refuse unknown keys, and keys that two actions would share, since one of the two could not be reached.
 
-    Two that share a key by default may: the inner one is meant to come first there.
+    Two actions that share a key by default may keep it: there the inner one is meant to come first.
 
     Args:
-        given: keys by the name of an action, with commas between, as the user wrote them.
-        together: actions that listen at once, as `listening` yields them.
-        where: what messages name, the file.
+        given: the user's keys by action name, separated by commas.
+        together: actions that listen at the same time, as `listening` yields them.
+        where: the file, for messages.
 
     Raises:
-        UsageError: there is such a key; the line names it and its actions.
+        UsageError: a key is unknown or shared; the message names the key and its actions.
     """
     for name, text in given.items():
         for key in filter(None, map(str.strip, text.split(","))):
@@ -64,12 +64,12 @@ def check(given: Mapping[str, str], together: Iterable[Actions], where: str) -> 
             for key in sorted((now[first] & now[second]) - (defaults[first] & defaults[second])):
                 holders = " and for ".join(f"{n}{'' if own.get(n) else ' (its default)'}" for n in (first, second))
                 raise UsageError(
-                    f"{where}: keys: found '{key}' for {holders}, allowed: a key for each, for both are on one screen"
+                    f"{where}: keys: found '{key}' for {holders}, allowed: a key for each, since both are on one screen"
                 )
 
 
 def _of(holders: Iterable[type[DOMNode]]) -> Actions:
-    """Return the actions of classes, and of their bases in this package."""
+    """Return the actions of classes and of their base classes in this package."""
     bases = [base for holder in holders for base in holder.__mro__ if base.__module__.startswith("cmbench.")]
     found: dict[str, frozenset[str]] = {}
     for binding in chain.from_iterable(vars(base).get("BINDINGS", ()) for base in bases):
@@ -79,7 +79,7 @@ def _of(holders: Iterable[type[DOMNode]]) -> Actions:
 
 
 def _is_key(key: str) -> bool:
-    """Whether Textual may call a key so. With shift alone a letter is another character: Q."""
+    """Whether Textual knows a key by this name. A letter with shift alone is another character, such as Q."""
     if len(key) == 1:
         return True
     *modifiers, name = key.split("+")
@@ -92,7 +92,7 @@ def _is_key(key: str) -> bool:
 
 
 def _meant(key: str) -> str:
-    """Return a question after the key that may be meant by what is none, as `nearest` puts it."""
+    """Return a suggestion of the key that an unknown name may mean, as `nearest` words it."""
     *modifiers, name = key.lower().split("+")
     before = "".join(f"{each}+" for each in _MODIFIERS if each in modifiers)
     others = [f"{before}{each}" for each in (*sorted(_NAMES), name[:1])] + [f"{each}+{name}" for each in _MODIFIERS]
@@ -100,9 +100,9 @@ def _meant(key: str) -> str:
 
 
 def _keys(text: str) -> frozenset[str]:
-    """Return keys by the names that Textual gives them: "question_mark" for "?"."""
+    """Return keys by Textual's names for them, such as "question_mark" for "?"."""
     try:
         return frozenset(binding.key for binding in Binding.make_bindings([Binding(text, "")]))
-    except InvalidBinding:  # none, or nothing between two commas
+    except InvalidBinding:  # no key at all, or nothing between two commas
         parts = [part for part in text.split(",") if part.strip()]
         return _keys(",".join(parts)) if parts else frozenset()

@@ -1,7 +1,8 @@
-"""What goes to the terminal: fewer bytes for the same screen, and ASCII alone where there is no more.
+"""Output to the terminal: fewer bytes for the same screen, and ASCII only where the terminal has nothing else.
 
-Textual sends a changed region from its widget's left edge on, and ends every piece of text by a reset of all colours.
-Over a thin line most bytes are those. Here a region is cropped on both sides, and a colour is sent where it changes.
+Textual sends a changed region from its widget's left edge on, and resets all colours after every piece of text.
+On a slow line most bytes are of this kind. Here a region is cropped on both sides, and a colour is sent only where it
+changes.
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ _DEFAULT = ("39", "49")  # the terminal's own colours
 
 
 class _Codes(NamedTuple):
-    """What a style is to a terminal: attributes such as bold, foreground, background."""
+    """A style as terminal codes: attributes such as bold, foreground, background."""
 
     attributes: str
     foreground: str
@@ -46,15 +47,15 @@ class Ascii(LineFilter):
     """Shows every widget in ASCII: Textual's own borders and arrows, and names in any script."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Return a line with its signs replaced."""
+        """Return a line with its characters replaced by ASCII."""
         return [Segment(ascii_alone(text), style, control) for text, style, control in segments]
 
 
 class _LeanChops(ChopsUpdate):
-    """Spans of lines."""
+    """An update of spans of lines."""
 
     def render_segments(self, console: Console) -> str:
-        """Return what goes to the terminal."""
+        """Return the text and codes for the terminal."""
         pen, parts = _Pen(console), []
         for y, x1, x2 in self.spans:
             for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
@@ -67,10 +68,10 @@ class _LeanChops(ChopsUpdate):
 
 
 class _LeanLayout(LayoutUpdate):
-    """Whole lines."""
+    """An update of whole lines."""
 
     def render_segments(self, console: Console) -> str:
-        """Return what goes to the terminal."""
+        """Return the text and codes for the terminal."""
         pen, parts = _Pen(console), []
         for y, line in enumerate(self.strips, self.region.y):
             parts.append(Control.move_to(self.region.x, y).segment.text)
@@ -80,14 +81,14 @@ class _LeanLayout(LayoutUpdate):
 
 
 def _can_be_cut(strip: Strip, cell: int) -> bool:
-    """Whether what is left of a cell may stay as it is: no character lies across, and no picture begins there."""
+    """Whether a strip may be cut left of a cell: no character crosses the cut, and the strip has no picture."""
     if any(segment.control for segment in strip):
         return False
     return cell <= 0 or strip.text.startswith(strip.crop(0, cell).text)
 
 
 class _Pen:
-    """Writes text and remembers what the terminal's colours are."""
+    """Writes text and remembers the terminal's current colours."""
 
     def __init__(self, console: Console) -> None:
         self._system = _SYSTEMS.get(console.color_system or "", ColorSystem.TRUECOLOR)
@@ -97,7 +98,7 @@ class _Pen:
         """Return the pieces of text with the codes between them."""
         parts = []
         for text, style, control in segments:
-            if control or (style is not None and style.link):  # pictures in sixels are controls
+            if control or (style is not None and style.link):  # sixel pictures are control segments
                 rendered = style.render(text, color_system=self._system) if style else text
                 parts += [self.put_down(), rendered]
                 continue
@@ -107,7 +108,7 @@ class _Pen:
         return parts
 
     def put_down(self) -> str:
-        """Return what brings the terminal back to its own colours."""
+        """Return the code that restores the terminal's own colours."""
         changes = "" if self._now == _PLAIN else "\x1b[0m"
         self._now = _PLAIN
         return changes
@@ -118,7 +119,7 @@ class _Pen:
             return ""
         if now.attributes == wanted.attributes:
             codes = [new for new, old in zip(wanted[1:], now[1:], strict=True) if new != old]
-        else:  # attributes are taken off together alone
+        else:  # attributes can only be removed all together
             colours = [code for code, own in zip(wanted[1:], _DEFAULT, strict=True) if code != own]
             codes = ["0"] * bool(now.attributes) + [wanted.attributes] * bool(wanted.attributes)
             codes += colours if now.attributes else [c for c, old in zip(wanted[1:], now[1:], strict=True) if c != old]

@@ -1,4 +1,4 @@
-"""What the command palette lists: every action that has a key where the focus is, by its name."""
+"""The command palette's list: the name of every action that has a key at the current focus."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,7 +23,7 @@ def commands(app: App[Any], screen: Screen[Any]) -> Iterator[SystemCommand]:
 
 
 def _actions(screen: Screen[Any]) -> dict[tuple[DOMNode, str], list[Binding]]:
-    """Return the bindings of each action. Those without a name are Textual's own, such as to move in a line of text."""
+    """Return the bindings of each named action. Unnamed ones are Textual's own, such as moving in a line of text."""
     found: dict[tuple[DOMNode, str], list[Binding]] = {}
     for node, binding, is_enabled, _ in screen.active_bindings.values():
         if is_enabled and binding.id and binding.action != _ITSELF:

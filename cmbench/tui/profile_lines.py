@@ -1,4 +1,4 @@
-"""The newest profiles of several runs over one axis: the noise level, or the time where all runs have the same."""
+"""The newest profiles of several runs over one axis: the noise level, or the time if all runs share their times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ class Overlay:
     """A chart of one quantity over the noise level or t.
 
     Attributes:
-        title: what stands in the frame.
+        title: title in the frame.
         lines: one for each run that has a profile of the quantity.
-        x_scale: of the horizontal axis.
-        ends: of the same.
+        x_scale: scale of the horizontal axis.
+        ends: ends of the horizontal axis.
         note: the steps of the profiles.
     """
 
@@ -35,13 +35,13 @@ class Overlay:
 
     @property
     def scale(self) -> Scale:
-        """The vertical axis: log, unless there is a value that has no place on it."""
+        """Scale of the vertical axis: log, unless a value is zero or negative."""
         values = np.concatenate([line.mean for line in self.lines])
         return Scale("log" if (values[np.isfinite(values)] > 0).all() else "linear")
 
 
 def overlays(views: Sequence[RunView], looks: Sequence[Look]) -> list[Overlay]:
-    """Return a chart for each quantity that a run has profiles of; none where the runs have no axis in common."""
+    """Return a chart for each quantity that a run has profiles of; none if the runs share no axis."""
     name, x_scale, edges = _axis(views)
     if not edges:
         return []
@@ -63,7 +63,7 @@ def overlays(views: Sequence[RunView], looks: Sequence[Look]) -> list[Overlay]:
 
 
 def _axis(views: Sequence[RunView]) -> tuple[str, Scale, list[list[float]]]:
-    """Return what the axis is called, its scale and each run's edges on it; without edges where there is none."""
+    """Return the axis's name, its scale and each run's edges on it; no edges if the runs share no axis."""
     levels = [view.noise_levels for view in views]
     if all(map(_is_axis, levels)):
         return "sigma", Scale("log"), levels
@@ -78,7 +78,7 @@ def _is_axis(edges: Sequence[float]) -> bool:
 
 
 def _line(edges: Sequence[float], bins: Floats, x_scale: Scale, look: Look) -> Line:
-    """Return a line through the middles of the bins that have a sample: curricula leave some without."""
+    """Return a line through the middles of the bins that have a sample; curricula leave some bins empty."""
     places = x_scale.forward(edges)
     middles = x_scale.inverses((places[1:] + places[:-1]) / 2)
     order = np.argsort(middles)

@@ -1,4 +1,4 @@
-"""What the machine does, and in words: the GPUs by NVML where there are some, else processors and memory."""
+"""The load of the machine, as numbers and in words: GPUs by NVML if there are any, processors and memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Load:
     """One device.
 
     Attributes:
-        name: what it is called.
-        used: share of its time, 0 to 1; None where the device does not tell.
-        memory: bytes taken; None where the device does not tell.
-        memory_total: bytes there are.
-        more: what else is known, e.g. temperature and power.
+        name: name of the device.
+        used: share of time in use, 0 to 1; None where the device does not report it.
+        memory: bytes in use; None where the device does not report them.
+        memory_total: bytes in total.
+        more: other readings, e.g. temperature and power.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Load:
 
 
 class System:
-    """Asks for the load of the machine."""
+    """Reads the load of the machine."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -42,9 +42,9 @@ class System:
             pynvml.nvmlInit()
             self._nvml = pynvml
             self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        except Exception:  # no library, no driver, no device: each says so in its own way
+        except Exception:  # no library, no driver, no device: each raises its own error
             self._gpus = []
-        psutil.cpu_percent()  # the first answer is about nothing
+        psutil.cpu_percent()  # the first answer is meaningless
 
     def look(self) -> list[Load]:
         """Return the load of each GPU, and of the processors."""
@@ -69,7 +69,7 @@ class System:
         )
 
     def _asked(self, question: Callable[..., T], *arguments: Any) -> T | None:
-        """Return an answer of the driver; None where the device has none: a slice of one, a passive or lost one."""
+        """Return the driver's answer. None where the device has none: a slice of a GPU, a passive or a lost one."""
         try:
             return question(*arguments)
         except self._nvml.NVMLError:
@@ -77,7 +77,7 @@ class System:
 
 
 def load_line(loads: Sequence[Load]) -> str:
-    """Return use and memory in a few words, the GPUs taken together, for screens without room for `system`."""
+    """Return use and memory in a few words, all GPUs together, for screens without room for `system`."""
     gpus = [load for load in loads if load.name.startswith("GPU")]
     name = "GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
     others = [_in_words(load.name, [load]) for load in loads if load not in gpus]
@@ -96,7 +96,7 @@ def _gib(taken: int, total: int) -> str:
 
 
 def load_rows(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
-    """Return a bar of use and a bar of memory for each device, as far as it tells."""
+    """Return a bar of use and a bar of memory for each device, as far as the device reports them."""
     rows: list[Row] = []
     for load in loads:
         name = (f"{load.name:<6}", "strong")

@@ -1,4 +1,4 @@
-"""What the dashboard itself sends to the terminal."""
+"""How many bytes the dashboard itself sends to the terminal."""
 
 import math
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 from textual.app import App
 
-_LENGTH = 5.0  # seconds that the average remembers
+_LENGTH = 5.0  # time constant of the average, in seconds
 
 
 class Traffic:
@@ -17,7 +17,7 @@ class Traffic:
         self._last = (time.monotonic(), 0)
 
     def watch(self, app: App[Any]) -> None:
-        """Count what an app's driver writes from here on."""
+        """Count what an app's driver writes from now on."""
         driver = app._driver
         if driver is None:
             return
@@ -30,7 +30,7 @@ class Traffic:
         driver.write = counted  # type: ignore[method-assign]
 
     def rate(self) -> float:
-        """Return bytes a second over the last seconds, however often it is asked."""
+        """Return bytes per second over the last seconds. The result does not depend on how often it is called."""
         now, (then, before) = time.monotonic(), self._last
         passed = max(1e-3, now - then)
         kept = math.exp(-passed / _LENGTH)

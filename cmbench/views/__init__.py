@@ -1,1 +1,1 @@
-"""Runs and their curves as they are looked at: a reader, axes, averages, charts as files. No Textual."""
+"""Views of runs and their curves: a reader, axes, averages, charts as files. Does not use Textual."""

@@ -1,4 +1,4 @@
-"""Axes: scales, limits that rarely move, ticks, and the horizontal axes that curves of a run have."""
+"""Axes: scales, limits that rarely move, ticks, and the horizontal axes of a run's curves."""
 
 import math
 import time
@@ -15,9 +15,9 @@ from cmbench.words.times import EXACT, date, duration
 
 Kind = Literal["linear", "log", "symlog"]
 KINDS: tuple[Kind, ...] = ("linear", "log", "symlog")
-_FEW_DECADES = 2.5  # on a log axis: from here on the powers of ten are enough
-_WIDE = 30  # values that span more than this many times are seen better on a log axis
-_HUGE = 1e300  # ends beyond which differences are no floats any more
+_FEW_DECADES = 2.5  # on a log axis: from this many decades on, powers of ten are enough
+_WIDE = 30  # a log axis suits values whose largest is more than this many times the smallest
+_HUGE = 1e300  # beyond these ends, differences may overflow
 
 Ticks = Callable[[float, float, int], list[tuple[float, str]]]
 
@@ -33,7 +33,7 @@ class Scale:
     """A monotone map from values to positions on an axis.
 
     Attributes:
-        kind: linear, log (base 10, of positive values alone) or symlog.
+        kind: linear, log (base 10, positive values only) or symlog.
         linthresh: symlog is linear up to this size: sign(y) log10(1 + |y| / linthresh).
     """
 
@@ -41,7 +41,7 @@ class Scale:
     linthresh: float = 1.0
 
     def forward(self, y: ArrayLike) -> NDArray[np.float64]:
-        """Return positions; nan where the scale has none."""
+        """Return positions; nan for values that are not on the scale."""
         y = np.asarray(y, np.float64)
         if self.kind == "log":
             return np.log10(y, out=np.full(y.shape, np.nan), where=y > 0)
@@ -51,7 +51,7 @@ class Scale:
         return y
 
     def inverse(self, position: float) -> float:
-        """Return the value at a position; inf where it is beyond all floats."""
+        """Return the value at a position; inf where it overflows."""
         try:
             if self.kind == "log":
                 return 10.0**position
@@ -62,12 +62,12 @@ class Scale:
         return position
 
     def inverses(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the value at each position, of their shape (n,)."""
+        """Return the value at each position, (n,)."""
         return np.array([self.inverse(float(position)) for position in positions])
 
 
 def usual(values: NDArray[np.float64]) -> Kind:
-    """Return the axis to begin with: log for values, (n,), that are positive and far apart."""
+    """Return the default kind of axis for values, (n,): log if they are positive and far apart, else linear."""
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0:
         return "linear"
@@ -76,10 +76,10 @@ def usual(values: NDArray[np.float64]) -> Kind:
 
 
 def limits(low: float, high: float, before: tuple[float, float] | None, pad: float = 0.05) -> tuple[float, float]:
-    """Return the ends of an axis for data between `low` and `high`, positions both.
+    """Return the ends of an axis for data between the positions `low` and `high`.
 
-    The ends before are kept as long as they hold the data and these fill two fifths of them: an axis that moves with
-    every row costs a new picture each time, on the line and for the eye.
+    The ends `before` are kept as long as they contain the data and the data fill two fifths of them. An axis that
+    moves with every row would need a new picture each time, which costs bytes and is hard to read.
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         return before or (0.0, 1.0)
@@ -94,14 +94,14 @@ def limits(low: float, high: float, before: tuple[float, float] | None, pad: flo
 
 
 def grown(last: float, before: float | None, end: float | None) -> float:
-    """Return the right end of a growing axis: half as far again as the last value, once that reached the end before.
+    """Return the right end of a growing axis: 1.5 times the last value, once that value passes the end so far.
 
-    Each new end draws everything anew, so there are few of them.
+    Each new end redraws everything, so there are few of them.
 
     Args:
         last: the last value.
         before: the end so far.
-        end: where the axis will stop at last, if that is known: never shown beyond it, unless the data are.
+        end: the final end of the axis, if known. The axis never extends beyond it, unless the data do.
     """
     if end is None or last > end:
         end = math.inf
@@ -111,7 +111,7 @@ def grown(last: float, before: float | None, end: float | None) -> float:
 
 
 def ticks(low: float, high: float, scale: Scale, most: int) -> list[tuple[float, str]]:
-    """Return positions and labels of at most `most` round values between two positions, no label twice."""
+    """Return positions and labels of at most `most` round values between two positions, without repeated labels."""
     if most < 1 or not high > low:
         return []
     values = [] if scale.kind == "linear" else _decades(low, high, scale, most)
@@ -141,7 +141,7 @@ def _round_values(low: float, high: float, most: int) -> list[float]:
 
 
 def _within_decades(low: float, high: float, most: int) -> list[float]:
-    """Return 1, 2, 5 times the powers of ten in sight, or 1, 3; those alone, where so many have no room."""
+    """Return 1, 2, 5 times the powers of ten in sight; without room for these 1, 3 times, or the powers only."""
     exponents = range(math.floor(max(low, -300)), math.floor(min(high, 300)) + 1)
     for mantissas in ((1, 2, 5), (1, 3), (1,)):
         values = [float(f"{m}e{e}") for e in exponents for m in mantissas]
@@ -152,7 +152,7 @@ def _within_decades(low: float, high: float, most: int) -> list[float]:
 
 
 def _decades(low: float, high: float, scale: Scale, most: int) -> list[float]:
-    """Return the powers of ten in sight, of both signs and with zero on a symlog axis; every so-manyth of them."""
+    """Return the powers of ten in sight, thinned to fit; on a symlog axis of both signs and with zero."""
     is_log = scale.kind == "log"
     start = 0.0 if is_log else math.log10(scale.linthresh)
     bottom, top = (low, high) if is_log else (start, start + max(-low, high))
@@ -172,10 +172,10 @@ class Axis:
     """A horizontal axis.
 
     Attributes:
-        title: what it is called.
-        label: of a value on the axis, in few characters.
-        name: of one place, as exactly as it is known.
-        ticks: places and labels between two ends, at most so many, where labels alone would not do.
+        title: title of the axis.
+        label: returns a short label for a value on the axis.
+        name: returns the exact name of a place.
+        ticks: returns at most so many places and labels between two ends, for axes that need more than `label`.
     """
 
     title: str
@@ -185,12 +185,12 @@ class Axis:
 
 
 def dates(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """Return round moments between two, seconds since 1970, and their labels: a day is told with its first label."""
+    """Return round moments between two (seconds since 1970) and their labels; each day is named once, at the first."""
     span = high - low
     if not 0 < span < 1e11 or most < 1:
         return []
     every = next((s for s in _SPACINGS if span / s < most), 90 * _DAY * (1 + int(span / (90 * _DAY * most))))
-    shift = _offset(low)  # of the zone: days begin at midnight
+    shift = _offset(low)  # of the time zone, so that days begin at midnight
     at = -(-(low + shift) // every) * every - shift
     found, day = list[tuple[float, str]](), ""
     while at <= high:

@@ -1,4 +1,4 @@
-"""A chart as a file: a picture by matplotlib, or its numbers. Reports draw by the same settings."""
+"""A chart as a file: a picture by matplotlib, or its numbers. Reports use the same settings."""
 
 import csv
 import importlib.util
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".csv")
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "cmbench",  # the same bytes twice
-    "text.parse_math": False,  # a name with a dollar is a name
+    "svg.hashsalt": "cmbench",  # the same bytes every time
+    "text.parse_math": False,  # a dollar sign in a name is just a character
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -42,17 +42,17 @@ _STYLES = dict(zip(DASHES, ("solid", "dashed", "dotted"), strict=False))
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a chart shows.
+    """The content of a chart.
 
     Attributes:
-        title: of the chart.
-        x_title: of the horizontal axis.
-        lines: the last on top.
-        scale: of the vertical axis.
-        x_scale: of the horizontal axis.
-        x_ends: of what is in sight, values.
-        strength: of the average, as `average` takes it; 0 for none.
-        bands: shaded behind the lines.
+        title: title of the chart.
+        x_title: title of the horizontal axis.
+        lines: the lines, the last on top.
+        scale: scale of the vertical axis.
+        x_scale: scale of the horizontal axis.
+        x_ends: first and last x in sight, as values.
+        strength: strength of the average, as `average` takes it; 0 for none.
+        bands: bands shaded behind the lines.
     """
 
     title: str
@@ -66,10 +66,10 @@ class Drawing:
 
 
 def write(drawing: Drawing, path: Path) -> None:
-    """Write a chart to a file that is not there yet; its suffix says as what.
+    """Write a chart to a new file, in the format of its suffix.
 
     Raises:
-        UsageError: the suffix is none of SUFFIXES, the file is there, it cannot be written, or nothing can draw it.
+        UsageError: the suffix is not in SUFFIXES, the file exists or cannot be written, or matplotlib is missing.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -77,7 +77,7 @@ def write(drawing: Drawing, path: Path) -> None:
     with writing(path):
         is_there = path.exists() or path.is_symlink()
     if is_there:
-        raise UsageError(f"{path}: is there already, and is not replaced")
+        raise UsageError(f"{path}: already exists and is not replaced")
     if suffix != ".csv":
         check(str(path))
     content = to_csv(drawing) if suffix == ".csv" else saved(lambda: _figure(drawing), suffix == ".svg")
@@ -86,7 +86,7 @@ def write(drawing: Drawing, path: Path) -> None:
 
 
 def to_csv(drawing: Drawing) -> bytes:
-    """Return the rows in sight of every line, UTF-8: what is drawn, with how many rows each value stands for."""
+    """Return the drawn values of every line in sight as UTF-8 CSV, each with the number of rows behind it."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("chart", "line", safe(drawing.x_title), "mean", "low", "high", "rows", "all_finite"))
@@ -102,7 +102,7 @@ def to_csv(drawing: Drawing) -> bytes:
 
 
 def safe(value: Any) -> Any:
-    """Return numbers as they are, and text so that a spreadsheet takes it for text."""
+    """Return numbers as they are, and text in a form that spreadsheets do not read as a formula."""
     if isinstance(value, int | float):
         return value
     text = plain(value)
@@ -110,17 +110,17 @@ def safe(value: Any) -> Any:
 
 
 def check(option: str) -> None:
-    """Make sure that charts can be drawn.
+    """Check that charts can be drawn.
 
     Raises:
-        UsageError: matplotlib is not there.
+        UsageError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError(f"{option}: matplotlib is not installed (pip install 'cmbench[plots]')")
 
 
 def saved(figure: "Callable[[], Figure]", is_svg: bool) -> bytes:
-    """Return a figure, which is made by our settings, as an SVG or a PNG; the same bytes for the same figure."""
+    """Return a figure, made with SETTINGS, as SVG or PNG. The same figure gives the same bytes."""
     from matplotlib import rc_context
 
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -132,12 +132,12 @@ def saved(figure: "Callable[[], Figure]", is_svg: bool) -> bytes:
 
 
 def drawable(text: str) -> str:
-    """Return text in characters that every font has."""
+    """Return text with only characters that every font has."""
     return plain(text).replace("·", " ").encode("ascii", "replace").decode()
 
 
 def plain_ticks(axis: "Axis") -> None:
-    """Write numbers as text: matplotlib's own for log axes are formulas."""
+    """Label ticks with plain numbers; matplotlib's own labels of log axes are formulas."""
     axis.set_major_formatter(lambda value, _: number(value))
     axis.set_minor_formatter(lambda value, _: "")
 

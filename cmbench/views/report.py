@@ -1,4 +1,4 @@
-"""What there is to say of a run, as rows of parts: text and pen."""
+"""Texts about a run, as rows of parts: a text and its pen."""
 
 import re
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ from cmbench.words.times import coarse, moments
 Row = list[tuple[str, str]]  # parts: a text and its pen
 
 CHARTS = 6
-_PATTERN = 20  # columns of a regular expression
-_NARROW = 100  # columns from which on the steps stand in full, as the application's breakpoint
+_PATTERN = 20  # columns for a regular expression
+_NARROW = 100  # columns from which the steps are shown in full; the application's breakpoint
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
 def pinned_first(groups: Sequence[list[str]], pins: Sequence[str]) -> list[list[str]]:
-    """Return the metrics of each chart, those with a pinned metric first and in the order of the pins."""
+    """Return the metrics of each chart; charts with a pinned metric come first, in the order of the pins."""
     order = {key: place for place, key in enumerate(pins)}
     return sorted(groups, key=lambda group: min(order.get(key, len(order)) for key in group))
 
 
 def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
-    """Return the metrics, a chart each, whose name or title holds a regular expression; titles in any case."""
+    """Return the metrics, one per chart, whose name or title (in any case) matches a regular expression."""
     titled = {key: title_of(group) for group in charts(keys) for key in group}
     return [
         [key]
@@ -46,16 +46,16 @@ def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
 
 
 def scale_of(line: Line) -> Kind:
-    """Return the vertical axis to begin with."""
+    """Return the default kind of vertical axis."""
     return usual(line.mean)
 
 
 def first_row(view: RunView) -> str:
-    """Return when the first row of the metrics is to come; empty once one is there, or where that is not known."""
+    """Return when the first row of metrics is due; empty if there is a row already, or if that is unknown."""
     if view.series.metrics.curves or view.recipe is None:
         return ""
     if view.is_still and view.status.get("state") != "paused":
-        return "no rows: it ended before the first"
+        return "no rows: the run ended before the first"
     train, step = view.recipe.train, view.status.get("step") or 0
     every = in_force(list(view.series.journal.settings)).get("log.every", view.recipe.log.every)
     if not every:
@@ -64,7 +64,7 @@ def first_row(view: RunView) -> str:
 
 
 def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:
-    """Return the last values of a chart, and the best of a quality beside its floor."""
+    """Return the last values of a chart; for a quality also its best value and its floor."""
     last = view.last
     values = " ".join(_figure(view, key, last[key], ascii_only) for key in keys if key in last)
     gap = abs(last.get(keys[0], np.nan) - last.get(keys[1], np.nan)) if len(keys) > 1 else np.nan
@@ -79,22 +79,22 @@ def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str
 
 
 def _figure(view: RunView, key: str, value: float, ascii_only: bool) -> str:
-    """Return a figure, with a sign where it is within its floor."""
+    """Return a value as text, with a mark if it is within its floor."""
     return floors.marked(number(value), floors.is_within(view.floors, key, value), ascii_only)
 
 
 def header(
     view: RunView, rate: float | None, is_frozen: bool, ascii_only: bool, width: int | None = None, pattern: str = ""
 ) -> list[Row]:
-    """Return the line on top: what matters most comes first, for a narrow screen cuts off the end.
+    """Return the header line. The most important parts come first, because a narrow screen cuts off the end.
 
     Args:
         view: the run.
-        rate: what the dashboard itself sends, bytes a second.
-        is_frozen: whether it does not look at the run.
-        ascii_only: whether plain characters alone may be used.
-        width: columns there are; without it the name and the steps stand in full.
-        pattern: what the names of the metrics that are shown were looked for with; empty for the usual ones.
+        rate: bytes per second that the dashboard itself sends.
+        is_frozen: whether the dashboard has stopped reading the run.
+        ascii_only: whether to use ASCII only.
+        width: available columns; None shows the name and the steps in full.
+        pattern: the regular expression of the metric filter; empty without a filter.
     """
     now, live = view.status, not view.is_still
     state = now.get("state", "starting")
@@ -119,13 +119,13 @@ def header(
         row.append((f"  ckpt {number(now['checkpoint'])}", "muted"))
     if live and now.get("images_per_s"):
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
-    if rate is not None and live and not is_frozen:  # else nothing is sent, nor would this be to say so
+    if rate is not None and live and not is_frozen:  # otherwise nothing is sent, not even this line
         row.append((f"  {'' if is_narrow else 'screen '}{rate / 1000:.1f} kB/s", "muted"))
     return [row]
 
 
 def _cut(name: str, room: int, ascii_only: bool) -> str:
-    """Return a name in so many columns with its last four letters, by which runs of one recipe differ."""
+    """Cut a name to `room` columns, but keep its last four letters: runs of one recipe differ in these."""
     return name if len(name) <= room else f"{name[: room - 5]}{'~' if ascii_only else '…'}{name[-4:]}"
 
 
@@ -136,7 +136,7 @@ def _progress(step: int, of: int | None, is_narrow: bool) -> str:
 
 
 def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> list[Row]:
-    """Return each chart as a name, a value and a short curve, for screens that have room for one chart alone."""
+    """Return each chart as a name, a value and a short curve, for screens with room for only one chart."""
     rows: list[Row] = []
     for keys in charts[:CHARTS]:
         line = view.line(keys[0], "step")
@@ -153,14 +153,14 @@ def sparks(view: RunView, charts: Sequence[Sequence[str]], ascii_only: bool) -> 
 
 
 def lines_of(view: RunView, is_console: bool, most: int) -> list[Row]:
-    """Return the last lines of the journal, or of what the trainer printed."""
+    """Return the last lines of the journal, or of the trainer's output."""
     if is_console:
         return [[(line, "")] for line in view.console()[-most:]]
     return journal(list(view.series.journal.rows)[-most:])
 
 
 def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
-    """Return rows in so many columns: what is too long at the end of one goes on below, under its own beginning."""
+    """Wrap rows to `width` columns: if the last part is too long, it continues below, aligned with its start."""
     found: list[Row] = []
     for *before, (text, pen) in rows:
         indent = sum(len(part) for part, _ in before)
@@ -172,7 +172,7 @@ def wrapped(rows: Sequence[Row], width: int) -> list[Row]:
 
 
 def journal(rows: Sequence[JournalRow]) -> list[Row]:
-    """Return what happened, a line each, the newest last."""
+    """Return one line per journal row, the newest last."""
     stamps = moments([row.get("time") for row in rows])
     lines = [f"{row.get('step', '?')} {said(row)}" for row in rows]
     return [[(f"{s} ", "muted"), (t, _loudness(row))] for s, t, row in zip(stamps, lines, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""A run as the screens see it: read in a worker thread, a piece at a time."""
+"""A run as the screens see it, read in a worker thread, one piece at a time."""
 
 import socket
 import threading
@@ -26,25 +26,25 @@ from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
 from cmbench.views.lines import SIGNS, Band, Line, Mark
 
-_AT_ONCE = 0.75  # seconds of reading before what there is is shown
-_AT_FIRST = 0.2  # where nothing is shown yet
+_AT_ONCE = 0.75  # seconds of reading before the screen shows the result
+_AT_FIRST = 0.2  # the same while the screen shows nothing yet
 _TAIL = 1 << 14  # bytes of the console
-_CHECKPOINTS = 16  # marks at most, so that an axis stays an axis
+_CHECKPOINTS = 16  # largest number of marks, so that the axis stays readable
 
 
 @dataclass
 class RunView:
-    """One run: what stands in its files, as far as it is read and makes sense.
+    """One run: the content of its files, as far as they are read and valid.
 
-    Several screens may read on at once, each in a thread of its own, while the application draws.
+    Several screens may read at once, each in its own thread, while the application draws.
 
     Attributes:
         run: the run directory.
-        recipe: complete; None where it cannot be read.
-        meta: meta.json.
-        status: status.json with the state as it truly is; of a run whose folder is gone, the last that was read.
+        recipe: the complete recipe; None if it cannot be read.
+        meta: content of meta.json.
+        status: content of status.json with the true state; if the folder is gone, the last content read.
         series: curves, profiles and journal.
-        reference: the profile that later ones are compared with, by quantity its step and bins; empty for none.
+        reference: step and bins, by quantity, of the profile that later ones are compared with; empty for none.
     """
 
     run: RunDir
@@ -57,10 +57,10 @@ class RunView:
         """Begin with nothing read."""
         self.series = Series(self.run)
         self._stamps: dict[Path, tuple[int, int, int]] = {}
-        self._lock = threading.Lock()  # held for a piece at a time: whoever draws does not wait for a whole file
+        self._lock = threading.Lock()  # held for one piece at a time, so that drawing does not wait for a whole file
 
     def read(self) -> set[str]:
-        """Read on for a moment. Return what changed: "recipe", "status", "rows", "console"; empty for nothing."""
+        """Read for a moment. Return what changed: "recipe", "status", "rows", "console"; empty if nothing did."""
         changed = set()
         if self._is_new(self.run.meta) and (meta := read_json(self.run.meta)):
             self.meta = meta
@@ -89,7 +89,7 @@ class RunView:
             return self.series.read()
 
     def console(self) -> list[str]:
-        """Return the last lines that the trainer printed."""
+        """Return the last lines of the trainer's output."""
         try:
             with opened(self.run.console) as file:
                 size = file.seek(0, 2)
@@ -101,22 +101,22 @@ class RunView:
 
     @property
     def is_still(self) -> bool:
-        """Whether nothing moves: the run is paused, or over."""
+        """Whether the run is paused or over."""
         return self.status.get("state") not in ("starting", "running", "lost")
 
     @property
     def is_over(self) -> bool:
-        """Whether no more rows come, unless someone resumes the run."""
+        """Whether no more rows will come, unless the run is resumed."""
         return self.is_still and self.status.get("state") != "paused"
 
     @property
     def is_here(self) -> bool:
-        """Whether the trainer works on this machine."""
+        """Whether the trainer runs on this machine."""
         return self.status.get("host") == socket.gethostname()
 
     @property
     def keys(self) -> list[str]:
-        """Names of the curves, those of the machine last; runs of earlier versions have none of these."""
+        """Names of the curves, the machine's curves last; runs of earlier versions have no machine curves."""
         return [*sorted(self.series.metrics.curves), *sorted(self.series.machine.curves)]
 
     @property
@@ -126,18 +126,18 @@ class RunView:
 
     @property
     def noise_levels(self) -> list[float]:
-        """Noise levels at these times, where the run says them and a logarithmic axis has a place for each."""
+        """Noise levels at the times in `edges`; empty if the run does not record them or one is not positive."""
         levels = number_list(self.meta.get("profile_noise_levels"))
         return levels if all(level > 0 for level in levels) else []
 
     @property
     def alerts(self) -> int:
-        """Warnings and divergences in the journal."""
+        """Number of warnings, divergences and failures in the journal."""
         return sum(row.get("kind") in ("warning", "diverged", "failed") for row in list(self.series.journal.rows))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The keys of the recipe, those that were changed while the run trained with all their values."""
+        """The recipe's values by key; a key that was changed during training has all its values."""
         return with_settings(self.recipe, settings.course(list(self.series.journal.settings))) if self.recipe else {}
 
     @property
@@ -147,30 +147,30 @@ class RunView:
 
     @property
     def floors(self) -> Floors:
-        """What a perfect sampler would show, by measure."""
+        """The values that a perfect sampler would get, by measure."""
         return floors.of_meta(self.meta)
 
     def bands(self, keys: Sequence[str]) -> list[Band]:
-        """Return where figures of these metrics are not to be told from a perfect sampler's, without repetition."""
+        """Return the bands in which values of these metrics cannot be told from a perfect sampler's, each band once."""
         found = {floor for key in keys if (floor := floors.of_row(self.floors, key))}
         return [Band(floor.value - (floor.spread or 0.0), floor.value + (floor.spread or 0.0)) for floor in found]
 
     def best(self, key: str) -> tuple[float, int] | None:
-        """Return the best value of a quality and its step, if there is one."""
+        """Return the best value of a quality and its step, or None."""
         best = tables(self.status.get("best")).get(key, {})
         value, step = number_of(best.get("value")), whole(best.get("step"))
         return None if value is None or step is None else (value, step)
 
     def line(self, key: str, axis: str, colour: int = 0, dash: str = "solid", label: str = "") -> Line:
-        """Return a curve over one of `axes.OF_RUNS`: steps, images, seconds of training, moments or forward passes."""
+        """Return a curve over an axis of `axes.OF_RUNS`: steps, images, training seconds, moments or forward passes."""
         curve = self.series.metrics.curves.get(key) or self.series.machine.curves.get(key)
         empty = np.empty(0)
         if curve is None:
             return Line.of(label or key, empty, empty, colour, dash)
-        with self._lock:  # copies: a reader goes on in these arrays
+        with self._lock:  # copies, because reading goes on in these arrays
             points = curve.points()
             x = self._x(points, axis)
-            order = np.argsort(x, kind="stable") if axis == "wall" else slice(None)  # that clock may be set back
+            order = np.argsort(x, kind="stable") if axis == "wall" else slice(None)  # the wall clock may be set back
             low, high, mean, count = (
                 part[order].astype(np.float64) for part in (points.low, points.high, points.mean, points.count)
             )
@@ -178,7 +178,7 @@ class RunView:
             return Line(label or key, x[order], low, high, mean, count, bad, colour, dash, smooth)
 
     def x_end(self, axis: str) -> float | None:
-        """Return where the axis stops when the run is finished, if that is known; of one that is over, where it did."""
+        """Return where the axis will end when the run finishes, if known; for a run that is over, where it ended."""
         if self.is_over:
             return self.x_last(axis)
         of = self.status.get("of")
@@ -187,7 +187,7 @@ class RunView:
         return of * self._per_step(axis)
 
     def x_last(self, axis: str) -> float:
-        """Return where the last row lies on an axis."""
+        """Return the place of the last row on an axis."""
         steps, seconds, times = self._course()
         if axis in ("time", "wall"):
             known = seconds if axis == "time" else times
@@ -195,7 +195,7 @@ class RunView:
         return float(steps[-1]) * self._per_step(axis)
 
     def x_start(self, axis: str) -> float:
-        """Return where an axis begins: zero, or the moment when the run did."""
+        """Return where an axis begins: zero, or on the wall clock the moment when the run began."""
         if axis != "wall":
             return 0.0
         began, times = moment(self.meta.get("created")), self._course()[2]
@@ -203,7 +203,7 @@ class RunView:
         return min([*known, *([] if began is None else [began])], default=0.0)
 
     def spike_at(self, axis: str, low: float, high: float) -> Row | None:
-        """Return the newest row of the journal between two places of an axis that tells of a spike or a divergence."""
+        """Return the newest journal row about a spike or a divergence between two places of an axis."""
         course, found = self._course(), None
         for row in list(self.series.journal.rows):
             tells = row.get("kind") == "diverged" or (row.get("kind") == "warning" and "bins" in row)
@@ -212,7 +212,7 @@ class RunView:
         return found
 
     def step_at(self, axis: str, x: float) -> int:
-        """Return the step that stands at a place of an axis, as far as rows tell."""
+        """Return the step at a place of an axis, as far as the rows tell."""
         if axis in ("time", "wall"):
             steps, seconds, times = self._course()
             along = seconds if axis == "time" else times
@@ -222,7 +222,7 @@ class RunView:
         return round(x / self._per_step(axis))
 
     def marks(self, axis: str) -> list[Mark]:
-        """Return what the journal says happened, along an axis; what says most on top, and of many checkpoints some."""
+        """Return the journal's events as marks on an axis, the most important on top; many checkpoints are thinned."""
         rows = list(self.series.journal.rows)
         marks, course = [], self._course()
         for kind, sign in SIGNS.items():
@@ -240,7 +240,7 @@ class RunView:
         return points.step.astype(np.float64) * self._per_step(axis)
 
     def _x_of(self, row: dict[str, Any], axis: str, course: Sequence[np.ndarray[Any, Any]]) -> float:
-        """Return where a row of the journal stands; the seconds of training of one that does not say them, by steps."""
+        """Return the place of a journal row. If it lacks training seconds, they are interpolated from its step."""
         if axis == "wall":
             return moment(row.get("time")) or 0.0
         step = whole(row.get("step")) or 0
@@ -254,7 +254,7 @@ class RunView:
             return self.series.metrics.course()
 
     def _per_step(self, axis: str) -> float:
-        """Return how much of an axis a step is: itself, its images, or what they cost in forward passes."""
+        """Return how far one step goes on an axis: one step, its images, or the forward passes of these images."""
         images = self.recipe.train.batch_size if self.recipe else 1
         of_image = self.series.metrics.last.get("forwards_per_image", 1.0)
         return {"step": 1.0, "images": images, "forwards": images * of_image}[axis]
@@ -264,14 +264,14 @@ class RunView:
             stat = path.stat()
         except OSError:
             return False
-        stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino  # of a replaced folder all may be older
+        stamp = stat.st_mtime_ns, stat.st_size, stat.st_ino  # in a replaced folder all of these may be older
         changed = self._stamps.get(path) != stamp
         self._stamps[path] = stamp
         return changed
 
 
 def _thinned(rows: list[Row], most: int) -> list[Row]:
-    """Return every row, or every second, fourth and so on: those that are left out stay so when more come."""
+    """Return every row, or every second, fourth and so on. Rows left out stay left out when more come."""
     every = 1
     while len(rows) > most * every:
         every *= 2

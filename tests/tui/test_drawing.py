@@ -53,7 +53,7 @@ def test_what_cannot_be_read_is_one_line(png):
     assert load(png.with_name("gone.png"), None) == "gone.png is missing"
     for name, content in {"text.png": b"hello", "empty.png": b"", "gif.png": b"GIF89a" + bytes(20)}.items():
         png.with_name(name).write_bytes(content)
-        assert load(png.with_name(name), None) == f"{name} is no PNG"
+        assert load(png.with_name(name), None) == f"{name} is not a PNG"
     png.with_name("torn.png").write_bytes(whole[: len(whole) // 2])
     assert load(png.with_name("torn.png"), None).startswith("torn.png cannot be read: ")
 

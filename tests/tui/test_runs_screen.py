@@ -127,11 +127,11 @@ def test_enter_opens_the_run_under_the_cursor(runs, size):
 def test_marked_runs_are_compared(runs, size):
     async def steps(app, pilot):
         await pilot.press("C")
-        assert app.said[-1] == "0 of at least 2 runs marked: space marks"
+        assert app.said[-1] == "0 marked, at least 2 needed: space marks a run"
         await pilot.press("space")
         assert (cells(app, "e")["mark"], under_cursor(app)) == ("★", "d")
         await pilot.press("C")
-        assert app.said[-1] == "1 of at least 2 runs marked: space marks"
+        assert app.said[-1] == "1 marked, at least 2 needed: space marks a run"
         await pilot.press("j", "space", "space", "k", "space", "C")
         assert "2 marked" in shown(app)
 

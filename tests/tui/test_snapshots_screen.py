@@ -307,10 +307,10 @@ def test_missing_and_damaged_files_have_one_line_in_their_place(run):
     (run.snapshots / "00000150_4step.png").unlink()
 
     async def steps(pilot):
-        await until(pilot, lambda: "00000150_2step.png is no PNG" in screen_text(pilot))
+        await until(pilot, lambda: "00000150_2step.png is not a PNG" in screen_text(pilot))
         assert "00000150_4step.png is missing" in screen_text(pilot)
         add_picture(run, 150, 2)
-        await until(pilot, lambda: "is no PNG" not in screen_text(pilot))
+        await until(pilot, lambda: "is not a PNG" not in screen_text(pilot))
 
     drive(SnapshotsApp(run), steps)
 

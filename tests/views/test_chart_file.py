@@ -44,7 +44,7 @@ def test_pictures_are_written_on_every_axis(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("a.gif", "found '.gif', allowed: a name that ends in .png"), ("there.csv", "is there already")]
+    ("name", "says"), [("a.gif", "found '.gif', allowed: a name that ends in .png"), ("there.csv", "already exists")]
 )
 def test_what_cannot_be_written_is_refused_in_a_line(tmp_path, name, says):
     (tmp_path / "there.csv").write_text("mine")

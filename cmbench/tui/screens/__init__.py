@@ -1,4 +1,4 @@
-"""One screen a file."""
+"""The screens, one per file."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 
 def all_screens() -> dict[type[Screen[Any]], list[type[Widget]]]:
-    """Return the screens that keys can be given to, each with what has keys of its own and may have the focus there."""
+    """Return the screens whose keys can be set, each with its focusable widgets that have keys of their own."""
     from cmbench.tui.screens.compare import CompareScreen
     from cmbench.tui.screens.compare_report import CompareReportScreen
     from cmbench.tui.screens.confirm import Ask, Confirm, TypedConfirm

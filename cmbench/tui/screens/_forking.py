@@ -1,4 +1,4 @@
-"""A child of a run, asked for on a screen: from which checkpoint, with which settings."""
+"""Fork a child of a run from a screen: from which checkpoint and with which settings."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from cmbench.words.signs import short
 
 
 async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | None:
-    """Ask for settings and start a child; None where that is not wanted, or refused, which is said in a line.
+    """Ask for settings and start a child. None if the user cancels, or if it is refused, which a message reports.
 
-    What was typed stays to be mended where it is refused.
+    Refused settings stay in the input to be corrected.
 
     Args:
-        screen: that asks.
+        screen: the screen that asks.
         view: the run.
-        step: from whose last checkpoint on; None for the newest.
+        step: the child starts from the last checkpoint up to this step; None for the newest.
     """
     run, recipe = view.run, view.recipe
     if recipe is None:
@@ -42,7 +42,7 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
         steering.check_fork(recipe, overrides, found, short(run.name))
         arguments = ["run", "--from", f"{path}@{found}", "--runs-dir", str(path.parent)]
         arguments += [part for override in overrides for part in ("--set", override)]
-        screen.notify(f"{short(run.name)}: being forked …", markup=False)
+        screen.notify(f"{short(run.name)}: forking …", markup=False)
         return launch.start_detached(arguments)
 
     question = f"Fork {short(run.name)} at checkpoint {found:,} with TABLE.KEY=VALUE"

@@ -1,4 +1,4 @@
-"""Acting on a live run: requests left in its control folder, answered in its journal."""
+"""Control of a live run: requests go to its control folder, the answers come in its journal."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from cmbench.words.signs import short
 
 
 class RunScreen(ReadingScreen):
-    """A screen on one run, with keys that pause it, save it, change it and stop it."""
+    """A screen of one run, with keys to pause, save, change and stop it."""
 
     BINDINGS = [
         Binding("space", "pause", "Pause / continue", id="run.pause"),
@@ -37,16 +37,16 @@ class RunScreen(ReadingScreen):
         raise NotImplementedError
 
     def action_pause(self) -> None:
-        """Pause, or go on."""
+        """Pause the run, or let it continue."""
         self.action_request("continue" if status.read(self.run)["state"] == "paused" else "pause")
 
     def action_request(self, action: str) -> None:
-        """Ask for something that needs no confirmation."""
+        """Send a request that needs no confirmation."""
         if self._is_live():
             self._send(action)
 
     def action_stop(self) -> None:
-        """Stop with a checkpoint, if that is meant."""
+        """Stop the run with a checkpoint, after a confirmation."""
         if self._is_live():
             question = f"Stop {short(self.run.name)}? It writes a checkpoint and can be resumed."
             self.app.push_screen(Confirm(question, yes="Stop"), lambda yes: self._send("stop") if yes else None)
@@ -75,7 +75,7 @@ class RunScreen(ReadingScreen):
         except CmbenchError as error:
             self._complain(str(error))
         else:
-            self.notify(f"{action}: asked for; the answer comes in the journal", timeout=3)
+            self.notify(f"{action}: requested; the journal will show the answer", timeout=3)
 
     def _is_live(self) -> bool:
         state = status.read(self.run)["state"]

@@ -1,4 +1,4 @@
-"""What the browser does with one run, each after its question."""
+"""The browser's actions on one run, each after a question."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,12 +23,12 @@ T = TypeVar("T")
 def say(
     screen: Screen[Any], message: str, severity: Literal["information", "warning", "error"] = "information"
 ) -> None:
-    """Show a line that may hold anything for a while."""
+    """Show a message for a while; its text is not markup."""
     screen.notify(plain(message), severity=severity, markup=False)
 
 
 async def _attempt(screen: Screen[Any], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Call what waits for files or processes in a thread, and say in a line what is against it."""
+    """Call a function that waits for files or processes in a thread, and show its error as a message."""
     try:
         return await asyncio.to_thread(function, *args, **kwargs)
     except CmbenchError as error:
@@ -37,14 +37,14 @@ async def _attempt(screen: Screen[Any], function: Callable[P, T], *args: P.args,
 
 
 async def resume(screen: Screen[Any], glance: Glance) -> None:
-    """Let a trainer take the run up again."""
+    """Start a trainer that resumes the run."""
     name = short(glance.name)
     if glance.is_live or glance.state == "finished":
         say(screen, f"{name}: {'is live' if glance.is_live else 'already finished'} ({glance.state})", "warning")
         return
     if not await screen.app.push_screen_wait(Confirm(f"Resume {glance.name} from its newest checkpoint?", "Resume")):
         return
-    say(screen, f"{name}: being resumed …")
+    say(screen, f"{name}: resuming …")
     path = glance.run.path.resolve()
     if await _attempt(screen, launch.start_detached, ["resume", str(path), "--runs-dir", str(path.parent)]):
         say(screen, f"{name}: resumed")
@@ -88,10 +88,10 @@ async def delete(screen: Screen[Any], glance: Glance) -> None:
 
 
 def request_stop(run: RunDir) -> str:
-    """Leave a request to stop, and return its id.
+    """Send a request to stop, and return its id.
 
     Raises:
-        ConflictError: no trainer works on the run.
+        ConflictError: the run has no live trainer.
     """
     if (state := status.read(run)["state"]) not in status.LIVE:
         raise ConflictError(f"{run.name}: is not live ({state})")

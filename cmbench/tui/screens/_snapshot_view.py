@@ -1,4 +1,4 @@
-"""What the snapshots screen shows: which run, step and number of sampler steps where, and what stands above it."""
+"""The state of the snapshots screen: which run, step and number of sampler steps it shows where, with captions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from cmbench.tui.widgets.film import load_film, load_plane
 _NOTHING = Album()
 
 
-KINDS = ("samples", "film", "plane")  # what is seen of a step: samples, f along trajectories, the latent plane
+KINDS = ("samples", "film", "plane")  # views of a step: samples, f along trajectories, the latent plane
 _CALLED = {"samples": "samples", "film": "film strip", "plane": "latent plane"}
 
 
 class Wanted(NamedTuple):
-    """A picture to show: its caption, and its file or why there is none; of a plane, whether it is the exact one."""
+    """A picture to show: its caption, and its file or why there is none; for a plane, whether it is the exact one."""
 
     caption: str
     file: SnapshotFile | AnswerFile | None
@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the picture lies."""
+        """Path of the picture."""
         if self.file is None:
             return self.missing
         return str(self.file.picture if isinstance(self.file, SnapshotFile) else self.file.answers)
@@ -42,15 +42,15 @@ class Wanted(NamedTuple):
 
 @dataclass
 class SnapshotView:
-    """The albums of the run or the two runs that are looked at, of all that there are, and where one stands in them.
+    """The albums of the one or two runs on the screen, chosen from all runs, and the position in them.
 
     Attributes:
-        names: of all runs.
-        letters: of all runs, as others call them where there are several.
+        names: names of all runs.
+        letters: letters of all runs, used where there are several.
         having: numbers of the runs that have snapshots.
-        sides: numbers of the runs that are looked at: two where so many have snapshots.
-        wanted: the same as they are to be, once their files are read; empty: as they are.
-        albums: of these, by their numbers.
+        sides: numbers of the runs on the screen: two if at least two have snapshots.
+        wanted: the next `sides`, once their files are read; empty for no change.
+        albums: albums of the runs on the screen, by number.
         step: one of `steps`; a run that has no snapshots there is shown at its nearest step.
     """
 
@@ -70,57 +70,57 @@ class SnapshotView:
 
     @property
     def called(self) -> str:
-        """What is seen of a step, in words."""
+        """Name of the current view of a step."""
         return _CALLED[self.kind]
 
     @property
     def kinds(self) -> list[str]:
-        """What there is to be seen of the runs that are looked at."""
+        """The views that the runs on the screen have."""
         albums = [self._album(run) for run in self.sides]
         there = {"film": any(a.films for a in albums), "plane": any(a.planes for a in albums)}
         return [kind for kind in KINDS if there.get(kind, True)]
 
     def next_kind(self) -> bool:
-        """See the next of `kinds`, and return whether there is another one."""
+        """Go to the next of `kinds`, and return whether there are several."""
         kinds = self.kinds
         self.kind = kinds[(kinds.index(self.kind) + 1) % len(kinds)] if self.kind in kinds else KINDS[0]
         return len(kinds) > 1
 
     @property
     def steps(self) -> list[int]:
-        """The steps that one of the runs looked at has snapshots of."""
+        """The steps at which a run on the screen has snapshots."""
         return sorted({step for run in self.sides for step in self._album(run).files})
 
     @property
     def titles(self) -> list[str]:
-        """What the runs that are looked at are called; while no run has snapshots, all of them."""
+        """Titles of the runs on the screen; of all runs while none has snapshots."""
         shown = self.sides or range(len(self.names))
         return [self.names[i] if len(self.names) == 1 else f"{self.letters[i]} {self.names[i]}" for i in shown]
 
     @property
     def position(self) -> int:
-        """Where the step is among them."""
+        """Index of the current step in `steps`."""
         return self.steps.index(self.step) if self.step is not None else 0
 
     @property
     def following(self) -> bool:
-        """Whether the newest step is shown, so that the next one will be."""
+        """Whether the newest step is shown, so that the screen will move to the next one."""
         return self.step == max(self.steps, default=None)
 
     @property
     def sampler_steps(self) -> list[int]:
-        """Every number of sampler steps there is."""
+        """All numbers of sampler steps that have snapshots."""
         return sorted({k for run in self.sides for k in self._album(run).sampler_steps})
 
     def choose(self, having: Sequence[int]) -> tuple[int, ...]:
-        """Return the runs to look at: those that are, while they have snapshots, and the first of the others."""
+        """Return the runs to show: the current ones, as long as they have snapshots, then the first of the others."""
         self.having = having
         kept = [run for run in self.wanted or self.sides if run in having]
         self.wanted = ()
         return tuple([*kept, *(run for run in having if run not in kept)][:2])
 
     def next_run(self, side: int) -> bool:
-        """Want the next run that has snapshots, in place of the first (0) or the second. Return if there is one."""
+        """Replace the first (0) or second run by the next that has snapshots. Return whether there is one."""
         sides = list(self.wanted or self.sides)
         free = [run for run in self.having if run not in sides]
         if not free or side >= len(sides):
@@ -130,7 +130,7 @@ class SnapshotView:
         return True
 
     def take(self, albums: Mapping[int, Album]) -> None:
-        """Take in what came of the runs to look at; the newest step stays the newest."""
+        """Take the albums of the runs to show. A screen at the newest step stays at the newest step."""
         follows, before = self.following, self.step
         self.sides, self.albums = tuple(albums), albums
         if follows or before is None or not self.steps:
@@ -139,7 +139,7 @@ class SnapshotView:
             self.step = min(self.steps, key=lambda step: abs(step - before))
 
     def go_to(self, index: int) -> None:
-        """Go to a step by its place, or to the end that lies there."""
+        """Go to a step by its index; beyond an end, to that end."""
         if steps := self.steps:
             self.step = steps[max(0, min(index, len(steps) - 1))]
 
@@ -152,7 +152,7 @@ class SnapshotView:
             self.turned += by
 
     def columns(self, room: int) -> list[int]:
-        """Return the numbers of sampler steps to show where there is room for so many pictures."""
+        """Return the numbers of sampler steps to show, given room for so many pictures."""
         known = self.sampler_steps
         if self.only:
             return [self.only]
@@ -164,11 +164,11 @@ class SnapshotView:
         return self._album(self.sides[side]).nearest(self.step) if there and self.step is not None else None
 
     def pin(self) -> None:
-        """Keep the first run's step to blink with; the same again lets it go."""
+        """Pin the first run's step to blink with. Pinning the same step again releases it."""
         self.pinned = None if self.pinned == self.at(0) else self.at(0)
 
     def against(self) -> tuple[int, int] | None:
-        """Return run and step of what blinks with the current step: the pinned one, else the other run's; or None."""
+        """Return the run and step that blink with the current step: the pinned step, or the other run's; or None."""
         if self._is_against_pinned and self.pinned is not None:
             return self.sides[0], self.pinned
         step = self.at(1)
@@ -194,7 +194,7 @@ class SnapshotView:
         return [self._row(room, first, step, "A" if own else self.letters[first] if several else "")]
 
     def line(self, step: int) -> str:
-        """Return a step's line in the list: pinned, step, sampler steps, quality; of the first run that has it."""
+        """Return a step's line in the list (pinned, step, sampler steps, quality) from the first run that has it."""
         album = next(self._album(run) for run in self.sides if step in self._album(run).files)
         quality = album.quality.get(step, {})
         figure = f"{quality[min(quality)]:.4g}" if quality else ""
@@ -239,7 +239,7 @@ class SnapshotView:
 
 
 def slider(width: int, position: int, count: int, ascii: bool = False) -> str:
-    """Show where one stands among many: draw a rail of `width` characters with a mark at `position` of `count`."""
+    """Draw a slider: a rail of `width` characters with a mark at `position` of `count`."""
     end, rail, tick, mark = ("|", "-", "+", "^") if ascii else ("├", "─", "┬", "▲")
     last = end if ascii else "┤"
     inner = max(1, width - 2)

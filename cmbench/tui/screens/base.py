@@ -1,4 +1,4 @@
-"""What screens have in common: the application by its own type, and files read beside it."""
+"""Base classes of screens: access to the typed application, and reading files in the background."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-unless_gone = suppress(NoMatches)  # around what shows what was read: its screen may have been left meanwhile
-_SELDOM = 1.9  # seconds: every fourth look of two a second
+unless_gone = suppress(NoMatches)  # for code that shows what was read: the user may have left the screen meanwhile
+_SELDOM = 1.9  # seconds: every fourth of two looks per second
 
 
 def close_help(screen: Screen[Any]) -> bool:
-    """Close the list of keys, and return whether it was open: what lies on top goes before the screen does."""
+    """Close the list of keys, and return whether it was open. It closes before its screen does."""
     panels = screen.query("HelpPanel")
     is_open = bool(panels)
     panels.remove()
@@ -32,10 +32,10 @@ def close_help(screen: Screen[Any]) -> bool:
 
 @runtime_checkable
 class CanStepBack(Protocol):
-    """A screen on which something may lie that escape closes before it."""
+    """A screen with parts, such as a filter, that escape closes before the screen itself."""
 
     def step_back(self) -> bool:
-        """Close it, and return whether there was something."""
+        """Close such a part, and return whether one was open."""
 
 
 class BenchScreen(Screen[None]):
@@ -43,12 +43,12 @@ class BenchScreen(Screen[None]):
 
     @property
     def bench(self) -> "CmbenchApp":
-        """The application: how often to look, which characters to use, where to go."""
+        """The application: it knows how often to read, which characters to use, and the other screens."""
         return cast("CmbenchApp", self.app)
 
 
 class ReadingScreen(BenchScreen):
-    """A screen that looks at files again and again, in a thread, while nothing lies on top of it."""
+    """A screen that keeps reading files, in a thread, as long as it is on top."""
 
     _is_woken = False
     _was_left = False
@@ -56,36 +56,36 @@ class ReadingScreen(BenchScreen):
 
     @property
     def is_still(self) -> bool:
-        """Whether no news are expected."""
+        """Whether the run is idle."""
         return False
 
     def follow(self) -> None:
-        """Begin to look."""
+        """Begin reading."""
         self.wake()
         self.set_interval(self.bench.poll_seconds, self.tick)
 
     def tick(self) -> None:
-        """Look, but seldom where nothing moves: a look takes two milliseconds of a processor."""
+        """Read the files, less often if the run is idle: each look takes two milliseconds of CPU time."""
         if not self.is_still or time.monotonic() > self._next_look:
             self._next_look = time.monotonic() + _SELDOM
             self.poll()
 
     def poll(self) -> None:
-        """Look at the files, unless nobody sees this screen or a look still goes on: screens share what they read."""
+        """Read the files, unless this screen is hidden or still reading: screens share what they read."""
         if self.is_active and all(worker.is_finished for worker in self.workers if worker.group == "read"):
             self._read_on()
 
     def wake(self) -> None:
-        """Look at once, or once more behind the look that goes on: something is known to have happened."""
+        """Read at once, or once more after the current read, because something is known to have changed."""
         self._is_woken = True
         self.poll()
 
     def on_screen_suspend(self) -> None:
-        """Remember that something lies on top."""
+        """Remember that another screen is on top."""
         self._was_left = True
 
     def on_screen_resume(self) -> None:
-        """Catch up with what happened behind another screen."""
+        """Catch up with changes that came while another screen was on top."""
         if self._was_left:
             self.wake()
 
@@ -101,7 +101,7 @@ class ReadingScreen(BenchScreen):
         """Read all that is new, and show it piece by piece.
 
         Args:
-            anew: whether something is known to have happened.
+            anew: whether something is known to have changed.
         """
         is_behind = True
         while is_behind:
@@ -111,18 +111,18 @@ class ReadingScreen(BenchScreen):
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is more to read at once."""
+        """Whether there is more to read immediately."""
         return False
 
     def read_piece(self) -> Callable[[], object] | None:
-        """Read for a moment, in a thread. Return what shows it; None where there is nothing to show."""
+        """Read for a moment, in a thread. Return the function that shows the result; None if there is nothing new."""
         raise NotImplementedError
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what waits for files in a thread, and return what it returns.
+        """Call a function that waits for files in a thread, and return its result.
 
         Raises:
-            CancelledError: the screen was left meanwhile: there is nothing to show it on.
+            CancelledError: the user left the screen meanwhile, so the result cannot be shown.
         """
         found = await asyncio.to_thread(function, *args, **kwargs)
         if not self.is_attached or self not in self.app.screen_stack:
@@ -131,7 +131,7 @@ class ReadingScreen(BenchScreen):
 
 
 class ChartsScreen(ReadingScreen):
-    """A screen with a grid of charts, `charts`, a page of them at a time."""
+    """A screen with a grid of charts, `charts`, shown page by page."""
 
     charts: ChartGrid
 
@@ -140,13 +140,13 @@ class ChartsScreen(ReadingScreen):
         raise NotImplementedError
 
     def action_axis(self) -> None:
-        """Go on to the next horizontal axis: steps, images, training time, wall time, forward passes."""
+        """Switch to the next horizontal axis: steps, images, training time, wall time, forward passes."""
         self.charts.next_axis()
         self.show_charts()
         self.notify(f"x axis: {self.charts.axis_title}", timeout=2)
 
     def action_page(self, step: int) -> None:
-        """Show other metrics; where there is room for one chart alone, the next one."""
+        """Turn the page to other metrics; on a screen with room for only one chart, go to the next chart."""
         alone = self.has_class("-narrow") or self.has_class("enlarged")
         if alone and self.charts.next_chart(step):
             return
@@ -155,5 +155,5 @@ class ChartsScreen(ReadingScreen):
         self.charts.turn_to(step)
 
     def action_enlarge(self) -> None:
-        """Give the focused chart the whole room, or give it back."""
+        """Enlarge the focused chart to the whole room, or restore it."""
         self.toggle_class("enlarged")

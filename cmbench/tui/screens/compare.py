@@ -1,4 +1,4 @@
-"""Runs beside each other: curves and profiles over one axis, keys in which recipes differ, last and best values."""
+"""Runs side by side: curves and profiles over one axis, recipe keys that differ, last and best values."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from cmbench.views.run import RunView
 from cmbench.words.numbers import number
 
 _CHARTS = 4
-_MARKS = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}  # of lines in the legend
+_MARKS = {"solid": "━━━━", "dashed": "━━ ━", "dotted": "━ ━ "}  # dashes in the legend
 
 
 class CompareScreen(ChartsScreen):
@@ -54,7 +54,7 @@ class CompareScreen(ChartsScreen):
         self.has_bands = False  # over seeds
 
     def compose(self) -> ComposeResult:
-        """Legend on top, charts, tables; the style sheet says where they go at which size."""
+        """Lay out legend, charts and tables; the style sheet places them for each size."""
         yield Lines(id="legend")
         with Horizontal(id="compared"):
             with Vertical(id="tables"):
@@ -77,7 +77,7 @@ class CompareScreen(ChartsScreen):
         return any(view.series.behind for view in self.views)
 
     def read_piece(self) -> Callable[[], None] | None:
-        """Read every run on, and show what came, at most four times a second."""
+        """Read new rows of every run, and show them at most four times a second."""
         self._has_news |= bool(set().union(*(view.read() for view in self.views)))
         if not self._has_news or (self.is_behind and time.monotonic() <= self._next_show):
             return None
@@ -92,7 +92,7 @@ class CompareScreen(ChartsScreen):
         self._show_summary()
 
     def _look(self, i: int) -> tuple[int, str]:
-        """Return the colour and the dashes of a run: neighbours differ in both, for not every terminal has colours."""
+        """Return a run's colour and dashes. Neighbours differ in both, because not every terminal has colours."""
         return i % LINES, list(DASHES)[i % len(DASHES)]
 
     def _show_legend(self) -> None:
@@ -105,18 +105,18 @@ class CompareScreen(ChartsScreen):
         self.query_one("#legend", Lines).show(rows)
 
     def show_charts(self) -> None:
-        """Draw the charts of this page, a line a run in each."""
+        """Draw the charts of this page, each with one line per run."""
         keys = sorted({key for view in self.views for key in view.keys})
         start = min(view.x_start(self.charts.axis) for view in self.views)
         ends = [end for view in self.views if (end := view.x_end(self.charts.axis)) is not None]
-        # A chart for each of several qualities: runs have the colours.
+        # One chart for each quality: colours stand for runs.
         names = [[key] for group in quantities.charts(keys) for key in group]
         looks = [(*self._look(i), _letter(i)) for i in range(len(self.views))]
         over, profiles = all(view.is_over for view in self.views), overlays(self.views, looks)
         self.charts.show(names, start=start, end=max(ends, default=None), overlays=profiles, is_still=over)
 
     def _lines_of(self, keys: Sequence[str]) -> list[Line]:
-        """Return a line a run; with bands over seeds, one for the runs of a group in place of theirs."""
+        """Return one line per run; with bands over seeds, one line for each group of runs in place of theirs."""
         lines = self._lines_each(keys)
         if not self.has_bands or len(keys) != 1:
             return lines
@@ -127,14 +127,14 @@ class CompareScreen(ChartsScreen):
         return [shown[i] for i in sorted(shown)]
 
     def _groups(self) -> list[tuple[int, ...]]:
-        """Return the places of runs whose recipes differ in their seed alone."""
+        """Return groups of indices of runs whose recipes differ only in their seed."""
         keys = [view.settings if view.recipe else None for view in self.views]
         return [places for places, _ in groups.over_seeds(keys)]
 
     def action_seeds(self) -> None:
-        """Show runs that differ in their seed alone as a mean and a band from lowest to highest, or each again."""
+        """Show runs that differ only in their seed as a mean with a band from lowest to highest, or singly again."""
         if not self._groups():
-            self.notify("no two of these runs differ in their seed alone", severity="warning")
+            self.notify("no two of these runs differ only in their seed", severity="warning")
             return
         self.has_bands = not self.has_bands
         self.show_charts()
@@ -147,7 +147,7 @@ class CompareScreen(ChartsScreen):
         ]
 
     def _bands_of(self, keys: Sequence[str]) -> list[Band]:
-        """Return the floors of all runs: one where they are equal."""
+        """Return the floors of all runs, equal ones once."""
         return list(dict.fromkeys(band for view in self.views for band in view.bands(keys)))
 
     def _show_keys(self) -> None:
@@ -182,10 +182,10 @@ class CompareScreen(ChartsScreen):
         return floors.marked(number(value), floors.is_within(view.floors, key, value), self.bench.ascii)
 
     def _fill(self, selector: str, columns: Sequence[str], rows: dict[str, list[str]]) -> None:
-        """Fill a table anew only if it differs; keep its place.
+        """Refill a table only if its content differs, and keep the cursor's place.
 
-        Columns get their widths here: those that Textual measures come late where a machine is slow, and lines that
-        were painted before stay as narrow as they were.
+        Column widths are set here. On a slow machine Textual measures them late, and lines painted before that stay
+        too narrow.
         """
         content = (tuple(columns), tuple((key, *values) for key, values in rows.items()))
         if self._shown.get(selector) == content:
@@ -201,7 +201,7 @@ class CompareScreen(ChartsScreen):
         self._shown[selector] = content
 
     def action_tables(self) -> None:
-        """Go to the tables, where there is no room for both in place of the charts, or to the charts again."""
+        """Go to the tables, or back to the charts. If there is no room for both, they replace each other."""
         self.toggle_class("tables")
         if self.has_class("tables"):
             self.call_after_refresh(self.query_one("#keys").focus)
@@ -209,13 +209,13 @@ class CompareScreen(ChartsScreen):
             self.charts.turn_to(1)
 
     def action_report(self) -> None:
-        """Open all tables of a report."""
+        """Open the full report with all its tables."""
         from cmbench.tui.screens.compare_report import CompareReportScreen
 
         self.app.push_screen(CompareReportScreen([view.run for view in self.views]))
 
     def action_snapshots(self) -> None:
-        """Open the pictures of the first two runs that have some; the others are a key away."""
+        """Open the pictures of the first two runs that have some; a key switches to the others."""
         from cmbench.tui.screens.snapshots import SnapshotsScreen
 
         letters = [_letter(i) for i in range(len(self.views))]
@@ -223,7 +223,7 @@ class CompareScreen(ChartsScreen):
 
 
 def _letter(i: int) -> str:
-    """Return what reports call a run, as a capital: A to Z, then A1, B1 and so on."""
+    """Return a run's letter in reports, as a capital: A to Z, then A1, B1 and so on."""
     return letter(i).upper()
 
 

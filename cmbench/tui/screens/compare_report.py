@@ -1,4 +1,4 @@
-"""Runs beside each other in every figure: the tables of `cmbench compare --plain`, to scroll in."""
+"""Every metric of several runs side by side: the scrollable tables of `cmbench compare --plain`."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -21,7 +21,7 @@ from cmbench.words.tables import Section, drawn
 
 
 class CompareReportScreen(BenchScreen):
-    """All that a report of several runs tells, as of the moment when it was opened."""
+    """The full report of several runs, as of the moment when the screen was opened."""
 
     DEFAULT_CSS = """
     CompareReportScreen #title { height: 1; padding: 0 1; background: $panel; }
@@ -41,7 +41,7 @@ class CompareReportScreen(BenchScreen):
         self.runs = runs
 
     def compose(self) -> ComposeResult:
-        """Say above the tables which runs they are of."""
+        """Lay out the names of the runs above the tables."""
         yield Static(content(f"reading {len(self.runs)} runs"), id="title")
         yield VerticalScroll(id="sections")
         yield KeyBar("section", "leave")
@@ -70,7 +70,7 @@ class CompareReportScreen(BenchScreen):
             self.query_one(VerticalScroll).mount_all(Static(drawn(s), classes="section") for s in sections)
 
     def action_section(self, step: int) -> None:
-        """Go on to the next table, or back to the one before."""
+        """Go to the next or the previous table."""
         scroll = self.query_one(VerticalScroll)
         tops = [section.virtual_region.y for section in self.query(".section")]
         ahead = [top for top in tops if (top - scroll.scroll_offset.y) * step > 0]
@@ -82,6 +82,6 @@ class CompareReportScreen(BenchScreen):
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
     def action_leave(self) -> None:
-        """Go back to the curves."""
+        """Return to the curves."""
         if not close_help(self):
             self.dismiss()

@@ -1,4 +1,4 @@
-"""Small questions over a screen: yes or no, a word to be typed, a line of text."""
+"""Small questions over a screen: yes or no, a word to type, a line of text."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from cmbench.tui.text import content
 
 T = TypeVar("T")
 
-NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]*"  # an input shows what is pasted into it as it is
+NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]*"  # an input shows pasted text unchanged
 
 
 class _Question(ModalScreen[ScreenResultType]):
@@ -39,13 +39,13 @@ class _Question(ModalScreen[ScreenResultType]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel", id="confirm.leave")]
 
     def __init__(self, question: str | Content) -> None:
-        """Take the question; a string may hold anything and is no markup."""
+        """Take the question; a string is never read as markup."""
         super().__init__()
         self.question = question if isinstance(question, Content) else content(question)
 
 
 class Confirm(_Question[bool]):
-    """Ask for a yes: y, or the button; anything else is a no."""
+    """A yes-or-no question: y or the button means yes, anything else no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", id="confirm.yes"),
@@ -79,12 +79,12 @@ class Confirm(_Question[bool]):
 
 
 class _Line(_Question[ScreenResultType]):
-    """A question answered in an input."""
+    """A question that is answered in an input."""
 
     hint = "enter: done · escape: cancel"
 
     def __init__(self, question: str | Content, value: str = "", wrong: str = "") -> None:
-        """Take the question, what stands in the input, and what was wrong with it when it was asked before."""
+        """Take the question, the text in the input, and what was wrong with the previous answer."""
         super().__init__(question)
         self._value, self._wrong = plain(value), wrong
 
@@ -97,19 +97,19 @@ class _Line(_Question[ScreenResultType]):
 
 
 class Ask(_Line[str | None]):
-    """Ask for a line of text; None where it is cancelled."""
+    """A question for a line of text; None if cancelled."""
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 
     def action_leave(self) -> None:
-        """Leave things as they are."""
+        """Cancel."""
         self.dismiss(None)
 
 
 class TypedConfirm(_Line[bool]):
-    """Ask for a yes that is typed in full, for what must not happen by accident."""
+    """A question that is confirmed by typing a word, for actions that must not happen by accident."""
 
     def __init__(self, question: str | Content, wanted: str) -> None:
         super().__init__(question)
@@ -129,16 +129,18 @@ class TypedConfirm(_Line[bool]):
 
 
 async def ask_until(app: App[Any], question: str, text: str, take: Callable[[str], T]) -> T | None:
-    """Ask for a text and let a thread take it; where it does not, say why and ask again with what was typed.
+    """Ask for a text and pass it to `take` in a thread. If `take` refuses it, say why and ask again.
+
+    The refused text stays in the input.
 
     Args:
         app: the application.
-        question: stands above the input.
-        text: stands in it at first.
-        take: called with what was typed; a CmbenchError says what is wrong with it.
+        question: text above the input.
+        text: initial text in the input.
+        take: called with the typed text; raises a CmbenchError that says what is wrong with it.
 
     Returns:
-        What `take` returns; None where the question is cancelled.
+        The result of `take`; None if the question is cancelled.
     """
     wrong = ""
     while (typed := await app.push_screen_wait(Ask(question, text, wrong))) is not None:

@@ -30,11 +30,11 @@ from cmbench.views.run import RunView
 from cmbench.words.numbers import number
 
 _SYSTEM_EVERY = 2.0  # seconds
-_LINES = 100  # of the journal or the console: more than any screen has
+_LINES = 100  # of the journal or the console: more than fit on any screen
 
 
 class DashboardScreen(ChartsScreen, RunScreen):
-    """What a run does, live."""
+    """One run, live."""
 
     BINDINGS = [
         Binding("p", "profile", "Time profile", id="dashboard.profile"),
@@ -52,7 +52,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         Binding("K", "fork", "Fork a child run", id="dashboard.fork", show=False),
         Binding("slash", "filter", "Filter", id="dashboard.filter", show=False),
         Binding("P", "pin", "Pin this chart", id="dashboard.pin", show=False),
-        Binding("w", "waterfall", "Waterfall of", id="dashboard.waterfall", show=False),
+        Binding("w", "waterfall", "Waterfall quantity", id="dashboard.waterfall", show=False),
         Binding("l", "console", "Journal / console", id="dashboard.console", show=False),
         Binding("L", "journal", "Read in full", id="dashboard.journal"),
         Binding("z", "freeze", "Freeze", id="dashboard.freeze", show=False),
@@ -61,13 +61,13 @@ class DashboardScreen(ChartsScreen, RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.view = RunView(run)
-        self.parent_view: RunView | None = None  # of the run that this one is a fork of
+        self.parent_view: RunView | None = None  # the run that this one was forked from
         self.charts = ChartGrid(CHARTS, self._lines_of, self._note_of, self.view.bands, id="charts")
         self.loads: list[Load] = []
         self.pattern, self.waterfall_of = "", 0
         self.shows_console, self.is_frozen = False, False
         self._next_system = 0.0
-        self._is_over = False  # when it was drawn
+        self._is_over = False  # when the screen was last drawn
 
     @property
     def is_still(self) -> bool:
@@ -81,11 +81,11 @@ class DashboardScreen(ChartsScreen, RunScreen):
 
     @cached_property
     def system(self) -> System:
-        """The machine; first asked for in the thread that reads, for a driver takes its time."""
+        """The machine; created in the reading thread, because drivers are slow to start."""
         return System()
 
     def compose(self) -> ComposeResult:
-        """Lay out the parts; the style sheet says where each goes at which size."""
+        """Lay out the parts; the style sheet places them for each size."""
         yield Lines(id="header", whole=True)
         yield self.charts
         yield Lines(id="sparks")
@@ -97,13 +97,13 @@ class DashboardScreen(ChartsScreen, RunScreen):
         yield KeyBar("profile", "snapshots", "app.back", "pause", "request('checkpoint')", "stop", "journal")
 
     def on_mount(self) -> None:
-        """Begin to read, with the filter as it was left."""
+        """Begin to read, with the filter as the user left it."""
         self.pattern = self.query_one(MetricFilter).pattern = self.bench.kept.charts.pattern
         self.charts.charts[0].focus()
         self.follow()
 
     def poll(self) -> None:
-        """Look at the files, unless the user wants to see things as they are."""
+        """Read the files, unless the user has frozen the screen."""
         if not self.is_frozen:
             super().poll()
 
@@ -113,7 +113,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         return any(view.series.behind for view in (self.view, self.parent_view) if view)
 
     def read_piece(self) -> Callable[[], None] | None:
-        """Read what is new, and look at the machine if it is the trainer's."""
+        """Read what is new, and the load of the machine if the trainer runs on it."""
         changed = self.view.read()
         if "recipe" in changed and self.parent_view is None and (parent := parents.of_meta(self.run, self.view.meta)):
             self.parent_view = RunView(parent.run)
@@ -129,7 +129,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         return partial(self.show, changed) if changed else None
 
     def show(self, changed: set[str]) -> None:
-        """Draw what changed, if it is seen; what did not costs nothing."""
+        """Draw what changed, if the screen is visible. Unchanged parts cost nothing."""
         if not self.is_active:
             return
         was_over, self._is_over = self._is_over, self.view.is_over
@@ -143,11 +143,11 @@ class DashboardScreen(ChartsScreen, RunScreen):
             self._show_system()
 
     def on_screen_resume(self) -> None:
-        """Draw everything when the screen is seen again."""
+        """Draw everything when the screen is visible again."""
         self.call_after_refresh(self.show, {"rows", "status", "system", "console"})
 
     def names(self) -> list[list[str]]:
-        """Return the metrics of each chart: the usual ones, or those that the filter finds."""
+        """Return the metrics of each chart: the usual ones, or those that match the filter."""
         if not self.pattern:
             return report.pinned_first(quantities.charts(self.view.keys), self.bench.kept.charts.pins)
         return report.found_by(self.view.keys, self.pattern)
@@ -157,7 +157,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         names, axis = self.names(), self.charts.axis
         end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
         waits = report.first_row(self.view)
-        self.set_class(bool(waits), "waiting")  # one chart then has the whole room
+        self.set_class(bool(waits), "waiting")  # then one chart takes the whole room
         for chart in self.charts.charts:
             chart.instead = waits
         self.charts.show(names, self.view.marks(axis), end, start, is_still=is_over)
@@ -171,14 +171,14 @@ class DashboardScreen(ChartsScreen, RunScreen):
         return [*behind, *(self.view.line(key, axis, colour) for colour, key in enumerate(keys))]
 
     def _note_of(self, keys: Sequence[str]) -> str:
-        """Return the last values of a chart; where the filter finds nothing, that it does not."""
+        """Return the last values of a chart, or a note that no metric matches the filter."""
         if self.pattern and not self.names():
             return f"no metric matches /{self.pattern}/"
         pinned = "pinned  " if set(keys) & set(self.bench.kept.charts.pins) else ""
         return pinned + report.note_of(self.view, keys, self.bench.ascii)
 
     def action_pin(self) -> None:
-        """Let the chart in focus come first from now on, or no more."""
+        """Pin the focused chart, so that it comes first, or unpin it."""
         titles = {quantities.title_of(keys): keys for keys in self.names()}
         keys = titles.get(getattr(self.focused, "title", ""))
         if keys is None:
@@ -212,7 +212,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         )
 
     def _show_system(self) -> None:
-        """Draw what the machine does; where there is nothing to draw or no room, in the lower edge of the journal's."""
+        """Draw the machine's load; without room, or for a trainer elsewhere, in the lower edge of the journal."""
         host = self.view.status.get("host")
         elsewhere = "" if self.view.is_here or not host else f"trains on {host}"
         is_seen = not self.view.is_still and not elsewhere
@@ -223,7 +223,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         journal.repaint()
 
     def on_resize(self) -> None:
-        """Tell of the machine where there is room now."""
+        """Show the machine's load in the place that has room now."""
         self.call_after_refresh(self._show_system)
 
     def _show_journal(self) -> None:
@@ -237,7 +237,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
             self.charts.choose(self.charts.charts[index])
 
     def action_enlarge(self) -> None:
-        """Tell of the spike that the cursor stands on; else give the focused chart the whole room, or give it back."""
+        """Open the spike at the cursor. If there is none, enlarge the focused chart or restore it."""
         ends = self.focused.around_cursor() if isinstance(self.focused, Chart) else None
         if ends and (row := self.view.spike_at(self.charts.axis, *ends)):
             from cmbench.tui.screens.spike import SpikeScreen
@@ -248,14 +248,14 @@ class DashboardScreen(ChartsScreen, RunScreen):
 
     @work
     async def action_fork(self) -> None:
-        """Ask for a changed setting, and start a child from the last checkpoint up to the cursor, or the newest."""
+        """Ask for settings, and start a child from the last checkpoint up to the cursor; without one, the newest."""
         cursor = self.focused.cursor if isinstance(self.focused, Chart) else None
         step = None if cursor is None else self.view.step_at(self.charts.axis, cursor)
         if child := await forking.ask(self, self.view, step):
             self.bench.open_run(child)
 
     def step_back(self) -> bool:
-        """Close the filter's line, or let an enlarged chart be small again. Return whether there was one of them."""
+        """Close the filter line, or restore an enlarged chart. Return whether there was either."""
         line = self.query_one(MetricFilter)
         if line.display:
             line.action_leave()
@@ -266,11 +266,11 @@ class DashboardScreen(ChartsScreen, RunScreen):
         return True
 
     def action_filter(self) -> None:
-        """Ask for names of metrics."""
+        """Open the filter line for metrics."""
         self.query_one(MetricFilter).open()
 
     def on_metric_filter_chosen(self, event: MetricFilter.Chosen) -> None:
-        """Show the metrics that the expression finds."""
+        """Show the metrics that match the expression."""
         self.charts.turn_to(1)
         if event.pattern is not None:
             self.pattern, self.charts.page = event.pattern, 0
@@ -285,12 +285,12 @@ class DashboardScreen(ChartsScreen, RunScreen):
         self._show_waterfall()
 
     def action_console(self) -> None:
-        """Show what the trainer printed in place of the journal, or the journal again."""
+        """Switch between the journal and the trainer's output."""
         self.shows_console = not self.shows_console
         self._show_journal()
 
     def action_freeze(self) -> None:
-        """Stop reading, or go on. The run does not care."""
+        """Stop reading, or continue. The run itself is not affected."""
         self.is_frozen = not self.is_frozen
         self._show_header()
 
@@ -307,7 +307,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
         self.app.push_screen(SnapshotsScreen(self.run))
 
     def action_journal(self) -> None:
-        """Open the journal, or what the trainer printed, over the whole screen."""
+        """Open the journal or the trainer's output over the whole screen."""
         from cmbench.tui.screens.journal import JournalScreen
 
         self.app.push_screen(JournalScreen(self.view, self.shows_console))

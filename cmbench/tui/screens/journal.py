@@ -1,4 +1,4 @@
-"""A run's journal, or what its trainer printed, in full: long lines wrapped, earlier ones gone back to."""
+"""A run's journal or its trainer's output in full: long lines are wrapped, and one can scroll back."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ class JournalScreen(ReadingScreen):
 
     Args:
         view: the run.
-        shows_console: begin with what the trainer printed.
+        shows_console: begin with the trainer's output.
     """
 
     BINDINGS = [
@@ -43,7 +43,7 @@ class JournalScreen(ReadingScreen):
         return self.view.is_still
 
     def compose(self) -> ComposeResult:
-        """The header as on the dashboard, and the lines."""
+        """Lay out the dashboard's header and the lines."""
         yield Lines(id="header", whole=True)
         yield LogLines("journal", id="log")
         yield KeyBar("app.back", "other")
@@ -72,16 +72,16 @@ class JournalScreen(ReadingScreen):
         log.show(lambda width: report.wrapped(rows, width))
 
     def action_other(self) -> None:
-        """Turn to the other of the two."""
+        """Switch between the journal and the trainer's output."""
         self.shows_console = not self.shows_console
         self.query_one(LogLines).top = None
         self.show()
 
     def action_go(self, lines: int) -> None:
-        """Go back or on by lines."""
+        """Scroll by lines."""
         self.query_one(LogLines).go(lines)
 
     def action_page(self, pages: int) -> None:
-        """Go back or on by what is in sight."""
+        """Scroll by pages."""
         log = self.query_one(LogLines)
         log.go(pages * max(1, log.inner_height - 1))

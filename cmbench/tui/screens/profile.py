@@ -1,4 +1,4 @@
-"""The time profile: quantities over the sampler's time variable, against a frozen reference, and their history."""
+"""The time profile: quantities over the sampler's time variable, with a frozen reference and their history."""
 
 from collections.abc import Callable
 
@@ -27,11 +27,11 @@ from cmbench.words.numbers import number
 
 _CURVES = ("weight", "loss", "tangent_norm", "true_error")
 _PARTS = ("anatomy_stable", "anatomy_spatial", "anatomy_temporal")
-_LEAST = 7  # rows of a curve that can be read
+_LEAST = 7  # rows that a readable curve needs
 
 
 def _curves() -> list[str]:
-    """Return the quantities that have a curve: those of every objective, then what some tell of their own."""
+    """Return the quantities that have a curve: those of every objective, then those of some objectives only."""
     return [*_CURVES, *quantities.OF_SAMPLES]
 
 
@@ -44,7 +44,7 @@ class ProfileScreen(ReadingScreen):
         Binding("1", "mode('value')", "Value", id="profile.value"),
         Binding("2", "mode('ratio')", "Ratio to reference", id="profile.ratio"),
         Binding("3", "mode('row')", "Row-normalised", id="profile.row"),
-        Binding("w", "quantity(1)", "Waterfall of", id="profile.quantity"),
+        Binding("w", "quantity(1)", "Waterfall quantity", id="profile.quantity"),
         Binding("left_square_bracket", "curve(-1)", "Curve before", id="profile.curve_before", show=False),
         Binding("right_square_bracket", "curve(1)", "Next curve", id="profile.curve_after", show=False),
         Binding("p", "app.back", "Dashboard", id="profile.back", show=False),
@@ -62,7 +62,7 @@ class ProfileScreen(ReadingScreen):
         return self.view.is_still
 
     def compose(self) -> ComposeResult:
-        """Curves at the left, the waterfall at the right; below each other where it is narrow."""
+        """Lay out curves on the left and the waterfall on the right; on a narrow screen, one below the other."""
         yield Lines(id="header", whole=True)
         with Horizontal(id="profile"):
             with Vertical(id="curves"):
@@ -75,7 +75,7 @@ class ProfileScreen(ReadingScreen):
         yield KeyBar("reference", "mode('value')", "mode('ratio')", "mode('row')", "quantity(1)")
 
     def on_mount(self) -> None:
-        """Show what is read, and read on."""
+        """Show what is read already, and continue reading."""
         self._choose(self.query_one("#curve-tangent_norm"))
         self.call_after_refresh(self.show)
         self.follow()
@@ -114,14 +114,14 @@ class ProfileScreen(ReadingScreen):
         self._arrange()
 
     def _chart(self, key: str) -> Chart:
-        """Return a chart with its axis of bins."""
+        """Return the chart of a quantity, with its axis of bins."""
         chart, bins = self.query_one(f"#curve-{key}", Chart), len(self.view.edges) - 1
         ticks, ends = bin_axis.ticks_of(self.view.edges), (0.0, float(bins)) if bins > 0 else None
         chart.window.x = XAxis(self._x_label, self._bin, ticks, bin_axis.ROOM, fixed=ends)
         return chart
 
     def _show_shares(self) -> None:
-        """Draw which share of the gradient and of the batch each bin has, and the proposal that would even it out."""
+        """Draw each bin's share of the gradient and of the batch, and the proposal that would even out the gradient."""
         chart, found = self._chart("shares"), shares.newest(self.view.series.profiles.rows)
         chart.set_class(found is None, "-nothing")
         if found is None:
@@ -142,13 +142,13 @@ class ProfileScreen(ReadingScreen):
         chart.show([self._line(name, getattr(found[1], name), colour, dash) for name, colour, dash in looks])
 
     def _arrange(self) -> None:
-        """Give the room of what has nothing to show to the others, and show no more of them than can be read."""
+        """Hide curves without data, and show only as many of the others as can be read."""
         curves = [curve for curve in self.query("#curves > *") if not curve.has_class("-nothing")]
         chosen = next((i for i, curve in enumerate(curves) if curve.has_class("chosen")), None)
         if chosen is None and curves:
             self._choose(curves[0])
         height = self.query_one("#curves").size.height
-        room = max(1, height // _LEAST) if height else len(curves)  # without a height it is not laid out yet
+        room = max(1, height // _LEAST) if height else len(curves)  # a height of 0: not laid out yet
         first = max(0, min((chosen or 0) - room // 2, len(curves) - room))
         for i, curve in enumerate(curves):
             curve.set_class(not first <= i < first + room, "-beyond")
@@ -184,7 +184,7 @@ class ProfileScreen(ReadingScreen):
 
     @staticmethod
     def _line(label: str, bins: NDArray[np.float32], colour: int, dash: str = "solid") -> Line:
-        filled = np.flatnonzero(np.isfinite(bins))  # curricula leave bins without a sample
+        filled = np.flatnonzero(np.isfinite(bins))  # curricula leave some bins empty
         return Line.of(label, filled.astype(np.float64) + 0.5, bins[filled].astype(np.float64), colour, dash)
 
     def t_label(self, edge: int) -> str:
@@ -197,7 +197,7 @@ class ProfileScreen(ReadingScreen):
         return self.t_label(round(x))
 
     def _bin(self, x: float) -> str:
-        """Return the bin at a place on the axis, whose rows lie in the middle of theirs."""
+        """Return the times of the bin at a place on the axis; rows lie in the middle of their bins."""
         return f"t {self.t_label(int(x))} to {self.t_label(int(x) + 1)}"
 
     def action_reference(self) -> None:
@@ -209,7 +209,7 @@ class ProfileScreen(ReadingScreen):
         self.show()
 
     def action_mode(self, mode: str) -> None:
-        """Show values, ratios to the reference, or shares in the row's largest."""
+        """Show values, ratios to the reference, or shares of the row's largest value."""
         if mode == "ratio" and not self.view.reference and self.view.series.profiles.rows:
             self._freeze(0)
         self.query_one(Waterfall).action_mode(mode)  # type: ignore[arg-type]
@@ -228,20 +228,20 @@ class ProfileScreen(ReadingScreen):
         self._choose(curves[(here + step) % len(curves)])
 
     def _choose(self, chosen: Widget) -> None:
-        """Go to a curve; where there is room for one alone, it is this one."""
+        """Go to a curve; if there is room for only one, show this one."""
         for curve in self.query("#curves > *"):
             curve.set_class(curve is chosen, "chosen")
         self._arrange()
         self.call_after_refresh(chosen.focus)
 
     def on_descendant_focus(self) -> None:
-        """Where there is room for one curve alone, it is the focused one."""
+        """If there is room for only one curve, show the focused one."""
         if isinstance(self.focused, Chart):
             for curve in self.query("#curves > *"):
                 curve.set_class(curve is self.focused, "chosen")
 
     def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
-        """Let curves and waterfall have one cursor."""
+        """Move the cursors of the other curves and of the waterfall."""
         for chart in self.query(Chart):
             if chart is not event.chart:
                 chart.set_cursor(event.chart.cursor, tell=False)
@@ -253,6 +253,6 @@ class ProfileScreen(ReadingScreen):
             waterfall.set_cursor((step, min(max(int(x), 0), last)), tell=False)
 
     def on_waterfall_cursor_moved(self, event: Waterfall.CursorMoved) -> None:
-        """Let the curves follow."""
+        """Move the cursors of the curves."""
         for chart in self.query(Chart):
             chart.set_cursor(None if event.bin is None else event.bin + 0.5, tell=False)

@@ -1,4 +1,4 @@
-"""A run's recipe: complete, or as it was given."""
+"""A run's recipe: complete, or as the user gave it."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ _LONGEST = 200_000  # characters; a recipe has some thousands
 
 
 class RecipeScreen(Screen[None]):
-    """TOML in colours. What it holds is shown and never obeyed."""
+    """A recipe as highlighted TOML. Its text is only shown, never interpreted."""
 
     DEFAULT_CSS = """
     RecipeScreen #title { height: 1; padding: 0 1; background: $panel; }
@@ -47,7 +47,7 @@ class RecipeScreen(Screen[None]):
         self.files = [run.recipe, run.recipe_source]
 
     def compose(self) -> ComposeResult:
-        """Put which file it is above the file."""
+        """Lay out the name of the file above its text."""
         yield Static(id="title")
         with VerticalScroll():
             yield Static(id="toml")
@@ -59,12 +59,12 @@ class RecipeScreen(Screen[None]):
         self._show()
 
     def action_other(self) -> None:
-        """Turn to the other file."""
+        """Switch to the other file."""
         self.files.reverse()
         self._show()
 
     def action_leave(self) -> None:
-        """Go back to where this was opened."""
+        """Return to the previous screen."""
         if not close_help(self):
             self.dismiss()
 

@@ -1,4 +1,4 @@
-"""The browser: every run of a folder, to look for, mark, open, compare and look after."""
+"""The browser: find, mark, open, compare and manage the runs of a folder."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ _AGES_EVERY = 10.0  # seconds between looks at the clock while nothing changes
 
 
 class RunsScreen(ReadingScreen):
-    """All runs of a folder as a table, with a preview where there is room. Filter and order are as they were left."""
+    """All runs of a folder in a table, with a preview if there is room. Filter and order are kept between sessions."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
     DEFAULT_CSS = """
@@ -58,19 +58,19 @@ class RunsScreen(ReadingScreen):
     ]
 
     def __init__(self, runs_dir: Path) -> None:
-        """Take where the runs are."""
+        """Take the folder of the runs."""
         super().__init__()
         self.runs_dir = runs_dir
         self._overview = Overview(runs_dir)
         self._taken: list[Glance] = []
         self._glances: dict[str, Glance] = {}  # of all runs, oldest first
-        self._courses: dict[str, tuple[int, tuple[float | None, ...]]] = {}  # name -> step, losses until then
+        self._courses: dict[str, tuple[int, tuple[float | None, ...]]] = {}  # name -> step, losses up to it
         self._marked: set[str] = set()
         self._filter = parse("")
         self._next_ages = 0.0
 
     def compose(self) -> ComposeResult:
-        """Put the table beside the preview, between a line of state and the keys."""
+        """Lay out a status line, the table beside the preview, and the keys."""
         yield Static(content("reading runs …"), id="title")
         with Horizontal():
             yield RunTable(self.bench.ascii)
@@ -102,7 +102,7 @@ class RunsScreen(ReadingScreen):
 
     @property
     def _order(self) -> Runs:
-        """Filter and order, which are kept."""
+        """The kept filter and order."""
         return self.bench.kept.runs
 
     # What is shown
@@ -120,16 +120,16 @@ class RunsScreen(ReadingScreen):
             self._show()
 
     def _show(self, follow: bool = False) -> None:
-        """Bring the table up to date; `follow` where the user moved the rows."""
+        """Update the table; `follow`: the user reordered the rows, so scroll to the cursor's run."""
         now, start, order = time.time(), time.monotonic(), self._order
         kept = [glance for glance in self._glances.values() if self._filter(glance)]
         self.table.lay_out(columns_at(self.size.width, order.metric), order.sorted_by, order.is_reversed)
         looks = [self._look(glance, now) for glance in in_order(kept, order.sorted_by, order.is_reversed, now)]
-        if not self.table.row_count and len(looks) > _AT_FIRST:  # the rest is filled in below what is seen
+        if not self.table.row_count and len(looks) > _AT_FIRST:  # the rest follows below what is in sight
             looks = looks[:_AT_FIRST]
             self.call_after_refresh(self._show, follow)
         self.table.show(looks, follow)
-        self._next_ages = start + max(_AGES_EVERY, 100 * (time.monotonic() - start))  # of many runs less often
+        self._next_ages = start + max(_AGES_EVERY, 100 * (time.monotonic() - start))  # less often for many runs
         self._say_state(len(kept))
         self._read_courses()
         self._preview()
@@ -155,7 +155,7 @@ class RunsScreen(ReadingScreen):
 
     @work(exclusive=True, group="courses")
     async def _read_courses(self) -> None:
-        """Read the losses of the runs in sight that went on since."""
+        """Read the losses of the runs in sight that have new steps."""
         await asyncio.sleep(SETTLE)
         with unless_gone:
             there = [self._glances[name] for name in self.table.in_sight() if name in self._glances]
@@ -169,17 +169,17 @@ class RunsScreen(ReadingScreen):
 
     @on(DataTable.RowHighlighted)
     def _preview(self) -> None:
-        """Tell of the run under the cursor."""
+        """Show the run under the cursor in the preview."""
         self.query_one(RunPreview).show(self.current)
 
     # Filter, order, marks
 
     def action_filter(self) -> None:
-        """Let the user type a filter."""
+        """Open the filter line."""
         self.query_one(FilterBar).open()
 
     def step_back(self) -> bool:
-        """Close the filter's line, or take an old filter away. Return whether there was one of them."""
+        """Close the filter line, or clear the filter. Return whether there was either."""
         bar = self.query_one(FilterBar)
         if bar.has_class("-open"):
             bar.action_leave()
@@ -216,7 +216,7 @@ class RunsScreen(ReadingScreen):
         self._sort_by(keys[(place + 1) % len(keys)], False)
 
     def action_reverse(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._sort_by(self._order.sorted_by, not self._order.is_reversed)
 
     @on(DataTable.HeaderSelected)
@@ -227,7 +227,7 @@ class RunsScreen(ReadingScreen):
 
     @work
     async def action_metric(self) -> None:
-        """Ask for a figure, give it a column, and sort by it; nothing typed takes the column away."""
+        """Ask for a metric, give it a column and sort by it. An empty answer removes the column."""
         names = figure_names(list(self._glances.values()))
 
         def take(text: str) -> str:
@@ -246,13 +246,13 @@ class RunsScreen(ReadingScreen):
         self._show(follow=True)
 
     def action_mark(self) -> None:
-        """Mark the run, or take its mark away, and go on to the next."""
+        """Mark or unmark the run, and go to the next."""
         if (name := self.table.current) is not None:
             self._marked ^= {name}
             self._show()
             self.table.action_cursor_down()
 
-    # What is done with runs
+    # Actions on runs
     @on(DataTable.RowSelected)
     def _open(self) -> None:
         """Open the run."""
@@ -265,17 +265,17 @@ class RunsScreen(ReadingScreen):
             self.app.push_screen(RecipeScreen(glance.run))
 
     def action_compare(self) -> None:
-        """Compare the marked runs, in the order of the table; those that a filter hides come last."""
+        """Compare the marked runs in the order of the table; runs hidden by the filter come last."""
         order = [*self.table.order, *self._glances]
         marked = [self._glances[name].run for name in dict.fromkeys(order) if name in self._marked]
         if len(marked) < 2:
-            say(self, f"{len(marked)} of at least 2 runs marked: space marks", "warning")
+            say(self, f"{len(marked)} marked, at least 2 needed: space marks a run", "warning")
         else:
             self.bench.compare_runs(marked)
 
     @work
     async def action_do(self, what: str) -> None:
-        """Ask about the run, act on it, and look what became of it: resume, stop, note, tags or delete."""
+        """Act on the run after a question (resume, stop, note, tags or delete), then read its new state."""
         if (glance := self.current) is not None:
             await ACTIONS[what](self, glance)
             self.wake()

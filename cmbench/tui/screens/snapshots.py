@@ -1,4 +1,4 @@
-"""Snapshots: what a model draws, over the steps of its training, side by side and blinking."""
+"""Snapshots: a model's samples over the steps of its training, side by side or blinking."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ from cmbench.tui.widgets.scatter import EXTENT, extent_for
 from cmbench.tui.widgets.step_list import StepList
 from cmbench.words.signs import short
 
-_WIDE = 100  # columns from which there is room for the list of steps, and for pictures side by side
+_WIDE = 100  # columns needed for the list of steps and for pictures side by side
 _LIST = 29
-_PICTURE = 40  # columns that a picture wants beside others
+_PICTURE = 40  # columns of a picture beside others
 _BLINK = 0.5  # seconds
 _EMPTY = "no snapshots yet: [snapshot] every = N in the recipe"
 
 
 def _bind(keys: str, action: str, description: str, name: str, shown_as: str = "") -> Binding:
-    """Bind keys to an action; in the footer stands what has `shown_as`."""
+    """Bind keys to an action. Only bindings with `shown_as` appear in the footer."""
     return Binding(keys, action, description, id=f"snapshots.{name}", show=bool(shown_as), key_display=shown_as or None)
 
 
 class SnapshotsScreen(ReadingScreen):
-    """The snapshots of a run; of several, those of two beside each other.
+    """The snapshots of a run, or of two runs out of several, side by side.
 
     Args:
-        runs: one or more; the first two that have snapshots are seen first.
-        letters: what the runs are called, where there are several.
+        runs: one or more runs; the first two that have snapshots are shown first.
+        letters: letters for the runs, used where there are several.
     """
 
     CSS = """
@@ -87,7 +87,7 @@ class SnapshotsScreen(ReadingScreen):
         self._told: dict[str, tuple[str, ...]] = {}
 
     def compose(self) -> ComposeResult:
-        """Lay out the steps, a row of pictures a run, and the slider."""
+        """Lay out the steps, a row of pictures per run, and the slider."""
         self.view.ascii = self.bench.ascii
         protocol = "" if self.view.ascii else self.bench.pixels
         yield Static(id="title")
@@ -101,7 +101,7 @@ class SnapshotsScreen(ReadingScreen):
 
     def on_mount(self) -> None:
         """Begin to follow the runs."""
-        seldom = max(_BLINK, self.bench.poll_seconds)  # over a slow line pictures change no faster than figures
+        seldom = max(_BLINK, self.bench.poll_seconds)  # on a slow line pictures change no faster than numbers
         self._blinker = self.set_interval(seldom, self._flip, pause=True)
         self._arrange()
         self.follow()
@@ -129,7 +129,7 @@ class SnapshotsScreen(ReadingScreen):
         self._go_to(event.option_index)
 
     def action_move(self, by: int) -> None:
-        """Go some steps back or on."""
+        """Go some steps back or forward."""
         self._go_to(self.view.position + by)
 
     def action_first(self) -> None:
@@ -137,7 +137,7 @@ class SnapshotsScreen(ReadingScreen):
         self._go_to(0)
 
     def action_newest(self) -> None:
-        """Go to the newest step and follow."""
+        """Go to the newest step, and follow new ones."""
         self._go_to(len(self.view.steps))
 
     def _go_to(self, index: int) -> None:
@@ -145,12 +145,12 @@ class SnapshotsScreen(ReadingScreen):
         self._arrange()
 
     def action_turn(self, by: int) -> None:
-        """Show the next number of sampler steps where not all have room."""
+        """Show the next number of sampler steps, if there is no room for all."""
         self.view.turn(by)
         self._arrange()
 
     def action_only(self, sampler_steps: int) -> None:
-        """Show one number of sampler steps alone, or all of them (0)."""
+        """Show only one number of sampler steps, or all of them (0)."""
         if sampler_steps and sampler_steps not in self.view.sampler_steps:
             self.notify(f"no {sampler_steps}-step snapshots", timeout=3)
             return
@@ -158,20 +158,20 @@ class SnapshotsScreen(ReadingScreen):
         self._arrange()
 
     def action_view(self) -> None:
-        """Show the next of samples, film strip and latent plane."""
+        """Show the next view: samples, film strip or latent plane."""
         if not self.view.next_kind():
             self.notify("no film strip was recorded with these snapshots", timeout=3)
         self._arrange()
 
     def action_pin(self) -> None:
-        """Keep the current step as B of the blink comparator; the same again lets it go."""
+        """Pin the current step as B of the blink comparator. Pinning the same step again releases it."""
         self.view.pin()
         self._arrange()
 
     def action_blink(self) -> None:
-        """Blink between the current step and the pinned one, or the other run; stop where it blinks."""
+        """Start or stop blinking between the current step and the pinned one, or the other run."""
         if not self.blinking and self.view.against() is None:
-            self.notify("m at another step takes it as the reference; or open two runs", timeout=3)
+            self.notify("m at another step makes it the reference; or open two runs", timeout=3)
             return
         self._set_blinking(not self.blinking)
         self._arrange()
@@ -183,14 +183,14 @@ class SnapshotsScreen(ReadingScreen):
         self._arrange()
 
     def action_next_run(self, side: int) -> None:
-        """Show the next run that has snapshots, in place of the first (0) or the second."""
+        """Replace the first (0) or the second run by the next that has snapshots."""
         if self.view.next_run(side):
             self.wake()
         else:
             self.notify("no other run has snapshots", timeout=3)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer a link only where there are two runs, and other runs where there are more."""
+        """Offer the link only with two runs or more, and other runs only with three or more."""
         return len(self._runs) >= {"link": 2, "next_run": 3}.get(action, 0)
 
     def action_path(self) -> None:
@@ -198,12 +198,12 @@ class SnapshotsScreen(ReadingScreen):
         self.toggle_class("-path")
 
     def action_back(self) -> None:
-        """Leave the screen; the help before it."""
+        """Close the help if it is open, otherwise the screen."""
         if not close_help(self):
             self.dismiss()
 
     def _set_blinking(self, on: bool) -> None:
-        self.blinking, self.flipped = on, on  # B at once, so that the key is seen to act
+        self.blinking, self.flipped = on, on  # show B at once, so that the key has a visible effect
         if on:
             self.view.linked = False
             self._blinker.reset()
@@ -216,7 +216,7 @@ class SnapshotsScreen(ReadingScreen):
         self._arrange()
 
     def _arrange(self) -> None:
-        """Bring everything in line with the view; what is right already is not drawn again."""
+        """Update everything from the view. Unchanged parts are not drawn again."""
         if not self.is_mounted:
             return
         view, width = self.view, self.size.width

@@ -1,4 +1,4 @@
-"""A spike of the tangent: when, at which times of the path, and what the model drew before and after it."""
+"""A spike of the tangent: its step, its times of the path, and the model's samples before and after it."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from cmbench.views.run import RunView
 from cmbench.words.journal import said
 from cmbench.words.numbers import number
 
-_MOST = 8  # bins, or times, that are told one by one
+_MOST = 8  # bins, or times, that are listed
 
 
 class SpikeScreen(BenchScreen):
@@ -28,7 +28,7 @@ class SpikeScreen(BenchScreen):
 
     Args:
         view: the run.
-        row: of its journal.
+        row: the journal row about the spike.
     """
 
     CSS = "SpikeScreen #facts { height: 7; }"
@@ -43,13 +43,13 @@ class SpikeScreen(BenchScreen):
         self.view, self.row = view, row
 
     def compose(self) -> ComposeResult:
-        """The facts above the pictures."""
+        """Lay out the facts above the pictures."""
         yield Lines("spike", id="facts")
         yield PictureRow(self.bench.pixels)
         yield KeyBar("snapshots", "profile", "app.back")
 
     def on_mount(self) -> None:
-        """Tell of the spike, and read the pictures."""
+        """Show the facts, and read the pictures."""
         self.query_one("#facts", Lines).show(
             lambda width: report.wrapped([[(line, "")] for line in facts(self.view, self.row)], width)
         )
@@ -81,14 +81,14 @@ class SpikeScreen(BenchScreen):
         self.app.push_screen(SnapshotsScreen(self.view.run))
 
     def action_profile(self) -> None:
-        """Open the run over the time variable."""
+        """Open the time profile of the run."""
         from cmbench.tui.screens.profile import ProfileScreen
 
         self.app.push_screen(ProfileScreen(self.view))
 
 
 def facts(view: RunView, row: JournalRow) -> list[str]:
-    """Return what a row of the journal says of a spike, a fact a line."""
+    """Return what a journal row says about a spike, one fact per line."""
     edges = view.edges
     bins = [place for each in _list(row.get("bins")) if (place := whole(each)) is not None]
     lines = [f"step {row.get('step', '?')} {said(row)}"]
@@ -97,7 +97,7 @@ def facts(view: RunView, row: JournalRow) -> list[str]:
             lines.append(f"bin {place}: t from {number(edges[place])} to {number(edges[place + 1])}")
         else:
             lines.append(f"bin {place}: its times are not known")
-    lines += [f"and {len(bins) - _MOST} bins more"] if len(bins) > _MOST else []
+    lines += [f"and {len(bins) - _MOST} more bins"] if len(bins) > _MOST else []
     times = [time for each in _list(row.get("times")) if (time := number_of(each)) is not None]
     if times:
         more = ", …" if len(times) > _MOST else ""

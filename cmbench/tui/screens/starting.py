@@ -1,4 +1,4 @@
-"""What is seen while a trainer starts: seconds pass before it has imported torch and built its model."""
+"""The screen while a trainer starts: importing torch and building the model takes seconds."""
 
 import asyncio
 import threading
@@ -18,14 +18,14 @@ from cmbench.tui.widgets.line import Lines
 from cmbench.words import signs
 from cmbench.words.times import duration
 
-_STARTING = "torch is imported and the model built · q leaves it to start · ^c cancels"
+_STARTING = "importing torch, building the model · q leaves, the run starts · ^c cancels"
 
 
 class StartingScreen(BenchScreen):
-    """Gives way to the run's dashboard; a refusal ends the application.
+    """Shown until the run's dashboard replaces it. If the trainer refuses, the application ends.
 
     Args:
-        start: the trainer.
+        start: the trainer that is starting.
     """
 
     DEFAULT_CSS = """
@@ -37,13 +37,13 @@ class StartingScreen(BenchScreen):
         self.start, self._began = start, time.monotonic()
 
     def compose(self) -> ComposeResult:
-        """Put what is waited for under a header as the dashboard has it."""
+        """Lay out what is starting, under a header like the dashboard's."""
         yield Lines(id="header", whole=True)
         yield Static(content(_STARTING), id="starting")
         yield KeyBar()
 
     def step_back(self) -> bool:
-        """Stay: what comes next is the dashboard."""
+        """Stay on this screen until the dashboard comes."""
         return True
 
     def on_mount(self) -> None:
@@ -62,7 +62,7 @@ class StartingScreen(BenchScreen):
             with suppress(RuntimeError):  # the application has ended
                 loop.call_soon_threadsafe(answered.set)
 
-        threading.Thread(target=listen, daemon=True).start()  # for whom nobody waits who leaves before
+        threading.Thread(target=listen, daemon=True).start()  # a daemon, so that the application can end first
         await answered.wait()
         try:
             run = self.start.wait()

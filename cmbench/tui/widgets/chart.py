@@ -1,4 +1,4 @@
-"""A chart of lines over one axis: raw values as a shadow under their average, marks, cursor; keys and mouse."""
+"""A chart of lines over one axis: raw values as a shadow under their average, marks, a cursor, keys and mouse."""
 
 import re
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from cmbench.views import chart_file
 from cmbench.views.axes import Scale
 from cmbench.views.lines import SIGNS, Band, Line, Mark
 
-_PAN = 0.25  # of what is in sight, for a notch of the wheel
+_PAN = 0.25  # share of the visible part by which a notch of the wheel pans
 
 
 class ChartMessage(Message):
-    """Something that a chart tells."""
+    """A message from a chart."""
 
     def __init__(self, chart: "Chart") -> None:
         super().__init__()
@@ -34,25 +34,25 @@ class ChartMessage(Message):
 
     @property
     def control(self) -> "Chart":
-        """The chart."""
+        """The chart that sent the message."""
         return self.chart
 
 
 class Chart(GridWidget, can_focus=True):
-    """Lines with axes. What is set between two calls of `show` or `repaint` is seen with the next.
+    """Lines with axes. Changed attributes take effect at the next `show` or `repaint`.
 
     Args:
-        title: what stands in the frame.
-        scale: of the vertical axis.
+        title: title in the frame.
+        scale: scale of the vertical axis.
         x: the horizontal axis.
         smoothing: the average, which several charts may share; None: lines are never averaged.
 
     Attributes:
-        window: what part of the lines is shown.
-        note: stands in the lower frame unless the cursor does.
-        instead: what stands in place of axes while there is no line.
-        bands: shaded behind the lines.
-        shades_gap: whether what lies between the first two lines is.
+        window: the visible part of the lines.
+        note: text in the lower frame while there is no cursor.
+        instead: text in place of the axes while there are no lines.
+        bands: bands shaded behind the lines.
+        shades_gap: whether to shade the gap between the first two lines.
     """
 
     framed = True
@@ -78,13 +78,13 @@ class Chart(GridWidget, can_focus=True):
     ]
 
     class CursorMoved(ChartMessage):
-        """The cursor stands at another x, or was put away."""
+        """The cursor moved to another x, or was removed."""
 
     class Smoothed(ChartMessage):
-        """The average is another one, here or of all charts."""
+        """The average changed, for this chart or for all charts."""
 
     class Zoomed(ChartMessage):
-        """Another part of the horizontal axis is shown, or the whole."""
+        """The visible part of the horizontal axis changed."""
 
     def __init__(
         self,
@@ -101,17 +101,17 @@ class Chart(GridWidget, can_focus=True):
         self.note, self.instead, self.shades_gap = "", "", False
         self.bands: Sequence[Band] = ()
         self._marks: Sequence[Mark] = ()
-        self._held: int | None = None  # the column of the terminal where the mouse holds the lines
+        self._held: int | None = None  # the terminal column where the mouse holds the lines
         self._was_dragged = False
 
     @property
     def title(self) -> str:
-        """What the chart is called."""
+        """Title of the chart."""
         return self.window.title
 
     @property
     def lines(self) -> Sequence[Line]:
-        """What is shown, the last on top."""
+        """The lines, the last on top."""
         return self.window.lines
 
     def show(self, lines: Sequence[Line], marks: Sequence[Mark] = ()) -> None:
@@ -122,7 +122,7 @@ class Chart(GridWidget, can_focus=True):
     # Drawing
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return axes, lines, marks and cursor."""
+        """Return the drawing of axes, lines, marks and cursor."""
         blank, pens = Grid.blank(width, height), [self.style(pen) for pen in PENS]
         palette = [Style.null(), *pens, *map(self._shadow, pens[-SHADOWS:])]
         if self.instead and not self.lines:
@@ -138,7 +138,7 @@ class Chart(GridWidget, can_focus=True):
         return painted, palette
 
     def _shadow(self, style: Style) -> Style:
-        """Return a line's colour faded into the background; dim where colours are the terminal's own."""
+        """Return a line's colour faded into the background, or dimmed if the colours are the terminal's own."""
         below = self.background_colors[1]
         if style.color is None or self.app.native_ansi_color:
             return style + Style(dim=True)
@@ -151,29 +151,29 @@ class Chart(GridWidget, can_focus=True):
     # Average and axes
 
     def action_scale(self) -> None:
-        """Go on to the next scale of the vertical axis."""
+        """Switch to the next scale of the vertical axis."""
         self.window.next_scale()
         self.repaint()
 
     def action_smooth(self) -> None:
-        """Go on to the next average of all charts, this one with them."""
+        """Switch all charts, including this one, to the next average."""
         if self.window.smoothing:
             self.window.smoothing.next_of_all(self.title)
             self._changed(self.Smoothed)
 
     def action_smooth_alone(self) -> None:
-        """Go on to the next average of this chart alone; behind the last it is that of all again."""
+        """Switch only this chart to the next average; after the last it follows the others again."""
         if self.window.smoothing:
             self.window.smoothing.next_alone(self.title)
             self._changed(self.Smoothed)
 
     def action_zoom(self, factor: float) -> None:
-        """Show a part of the horizontal axis, around the cursor, if that is in sight."""
+        """Zoom the horizontal axis, around the cursor if it is in sight."""
         if self.window.zoom(factor):
             self._changed(self.Zoomed)
 
     def action_pan(self, share: float) -> None:
-        """Move the part that is shown."""
+        """Move the visible part."""
         if self.window.pan(share):
             self._changed(self.Zoomed)
 
@@ -182,12 +182,12 @@ class Chart(GridWidget, can_focus=True):
         self.post_message(news(self))
 
     def action_zoom_y(self, factor: float) -> None:
-        """Show a part of the vertical axis, around the newest value."""
+        """Zoom the vertical axis around the newest value."""
         self.window.zoom_y(factor)
         self.repaint()
 
     def action_reset(self) -> None:
-        """Show everything again, without a cursor."""
+        """Show everything again, and remove the cursor."""
         self.window.forget_y()
         self.window.x_zoom = None
         self._changed(self.Zoomed)
@@ -197,49 +197,49 @@ class Chart(GridWidget, can_focus=True):
 
     @property
     def cursor(self) -> float | None:
-        """The x that the cursor is at."""
+        """The cursor's x."""
         return self.window.cursor
 
     def set_cursor(self, x: float | None, tell: bool = True) -> None:
-        """Put the cursor at an x, or away."""
+        """Move the cursor to an x, or remove it."""
         self.window.cursor = x
         self.repaint()
         if tell:
             self.post_message(self.CursorMoved(self))
 
     def action_cursor(self, columns: int) -> None:
-        """Move the cursor by columns, to the row there or the next that is in sight, from the newest one on."""
+        """Move the cursor by columns to the nearest visible row in that direction. It starts at the newest row."""
         if (x := self.window.row_beside(columns, self._columns)) is not None:
             self.set_cursor(x)
 
     def around_cursor(self) -> Ends | None:
-        """Return the values of x a column to either side of the cursor; None without one."""
+        """Return the values of x one column to the left and right of the cursor; None without a cursor."""
         return self.window.around_cursor(self._columns)
 
-    # Mouse: clicks put the cursor, the wheel zooms, with shift or by dragging the lines move
+    # Mouse: a click places the cursor, the wheel zooms, the wheel with shift or dragging pans
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take hold of the lines."""
+        """Grab the lines."""
         self._held, self._was_dragged = event.screen_x, False
         self.capture_mouse()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Let the lines follow while the button is down."""
+        """Drag the lines while the button is down."""
         if self._held is None:
             return
-        if not event.button:  # let go where nobody saw it: outside the terminal
+        if not event.button:  # the button was released outside the terminal
             self.on_mouse_up()
         elif columns := event.screen_x - self._held:
             self._held, self._was_dragged = event.screen_x, self.window.x_zoom is not None
             self.action_pan(-columns / max(1, self._columns - 1))
 
     def on_mouse_up(self) -> None:
-        """Let go."""
+        """Release the lines."""
         self._held = None
         self.release_mouse()
 
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor on the row nearest to the mouse, unless it dragged the lines there."""
+        """Move the cursor to the row nearest to the mouse, unless the mouse was dragging."""
         column = event.get_content_offset_capture(self).x - LABEL - 2
         if not self._was_dragged and 0 <= column < self._columns:
             low, high = self.window.x_ends()
@@ -259,17 +259,17 @@ class Chart(GridWidget, can_focus=True):
         else:
             self.action_zoom(0.5 if is_back else 2.0)
 
-    # What leaves the chart
+    # Copy and export
 
     def action_copy(self) -> None:
-        """Copy the values at the cursor, or the last ones: the terminal takes them by OSC 52, over SSH too."""
+        """Copy the values at the cursor, or the last ones. They go to the terminal by OSC 52, over SSH too."""
         if text := chart_words.values(self.window):
             self.app.copy_to_clipboard(text)
             self.notify(f"copied, where the terminal allows it: {text}", timeout=3, markup=False)
 
     @property
     def drawing(self) -> chart_file.Drawing:
-        """What is in sight."""
+        """The visible part of the chart, for export."""
         window, x = self.window, self.window.x
         low, high = map(x.scale.inverse, window.x_ends())
         return chart_file.Drawing(
@@ -278,7 +278,7 @@ class Chart(GridWidget, can_focus=True):
 
     @work(exclusive=True, group="export")
     async def action_export(self) -> None:
-        """Ask for the name of a file, and write the chart there."""
+        """Ask for a file name, and write the chart there."""
         if self.lines:
             name = re.sub(r"[^A-Za-z0-9]+", "_", self.title).strip("_") or "chart"
             question = "Write this chart to a file; its name ends in .png, .svg or .csv"
@@ -287,7 +287,7 @@ class Chart(GridWidget, can_focus=True):
 
 
 def _write(drawing: chart_file.Drawing, name: str) -> Path | None:
-    """Write a drawing to a file, and return its path; without a name do nothing."""
+    """Write a drawing to a file, and return its path. An empty name does nothing and returns None."""
     if not name.strip():
         return None
     try:

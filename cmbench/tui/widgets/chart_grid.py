@@ -1,4 +1,4 @@
-"""Charts of metrics side by side, a page of them at a time, over one axis and with one cursor."""
+"""Charts of metrics side by side, page by page, with one axis and one cursor."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -19,18 +19,18 @@ from cmbench.views.report import scale_of
 if TYPE_CHECKING:
     from cmbench.tui.app import CmbenchApp
 
-_WIDE = 140  # columns for three charts beside each other, as the application's breakpoint
-_COLUMNS, _ROWS = 56, 15  # of a chart in a window that has room for more than the least
+_WIDE = 140  # columns needed for three charts side by side; the application's breakpoint
+_COLUMNS, _ROWS = 56, 15  # size of a chart in a window with room for more than the fewest charts
 
 
 class ChartGrid(Grid):
-    """So many charts, and more in a large window. Where the screen has room for one alone, it is the `chosen` one.
+    """At least `n` charts, and more in a large window. A screen with room for one chart shows the `chosen` one.
 
     Args:
-        n: charts on a page at least.
-        lines_of: the lines of a chart, by its metrics.
-        note_of: what stands in the lower edge of a chart.
-        bands_of: what is shaded in a chart.
+        n: smallest number of charts on a page.
+        lines_of: returns the lines of a chart, given its metrics.
+        note_of: returns the text in the lower edge of a chart.
+        bands_of: returns the shaded bands of a chart.
     """
 
     def __init__(
@@ -53,25 +53,25 @@ class ChartGrid(Grid):
 
     @property
     def _kept(self) -> Kept:
-        """The view as it was left."""
+        """The view as the user left it."""
         return cast("CmbenchApp", self.app).kept
 
     def on_mount(self) -> None:
-        """Show axes and averages as they were left."""
+        """Restore axes and averages as the user left them."""
         view = self._kept.charts
         self.axis, self.smoothing.of_all, self.smoothing.alone = view.axis, view.smoothing, dict(view.alone)
 
     def compose(self) -> ComposeResult:
-        """Lay out the charts; the style sheet says in how many columns."""
+        """Lay out the charts; the style sheet sets the number of columns."""
         yield from self.charts
 
     async def on_resize(self) -> None:
-        """Have as many charts as there is room for; where one alone is shown, as many as before."""
+        """Adapt the number of charts to the room; while only one is shown, keep their number."""
         columns, rows = self._shape()
         is_alone = self.screen.has_class("-narrow") or self.screen.has_class("enlarged")
         for rule, value in (("grid_size_columns", columns), ("grid_size_rows", rows)):
             if is_alone or columns * rows == self._least:
-                self.styles.clear_rule(rule)  # the style sheet says
+                self.styles.clear_rule(rule)  # leave it to the style sheet
             else:
                 setattr(self.styles, rule, value)
         if not is_alone and columns * rows != len(self.charts):
@@ -79,7 +79,7 @@ class ChartGrid(Grid):
             self._again()
 
     def _shape(self) -> tuple[int, int]:
-        """Return how many charts there is room for side by side, and one above the other."""
+        """Return how many columns and rows of charts there is room for."""
         width, height = self.size
         columns = max(3 if width >= _WIDE else 2, width // _COLUMNS)
         return columns, max(-(-self._least // columns), height // _ROWS)
@@ -107,10 +107,10 @@ class ChartGrid(Grid):
 
         Args:
             names: the metrics of each chart of all pages.
-            marks: on the axis of each.
-            end: where the axis will stop at last, or where it does for good.
-            start: where it begins.
-            overlays: charts over another axis, on pages of their own after these.
+            marks: marks on the axis of each chart.
+            end: where the axis ends or will end.
+            start: where the axis begins.
+            overlays: charts over another axis, on separate pages after these.
             is_still: whether no more rows will come.
         """
         self._again = lambda: self.show(names, marks, end, start, overlays, is_still)
@@ -145,7 +145,7 @@ class ChartGrid(Grid):
             chart.show(lines, marks)
 
     def next_axis(self) -> None:
-        """Go on to the next horizontal axis, as `axes` has them."""
+        """Switch to the next horizontal axis of `axes.OF_RUNS`."""
         axes = list(OF_RUNS)
         self.axis = axes[(axes.index(self.axis) + 1) % len(axes)]
         for chart in self.charts:
@@ -154,7 +154,7 @@ class ChartGrid(Grid):
 
     @property
     def axis_title(self) -> str:
-        """What the horizontal axis is called."""
+        """Title of the horizontal axis."""
         return OF_RUNS[self.axis].title
 
     def next_chart(self, step: int) -> bool:
@@ -167,7 +167,7 @@ class ChartGrid(Grid):
         return True
 
     def turn_to(self, step: int) -> None:
-        """Go to the first chart of a page that was turned to, or backwards to its last."""
+        """After turning the page, go to its first chart, or backwards to its last."""
         charts = [chart for chart in self.charts if chart.title] or self.charts
         self.choose(charts[0 if step > 0 else -1])
 
@@ -178,27 +178,27 @@ class ChartGrid(Grid):
         self.call_after_refresh(chart.focus)
 
     def on_descendant_focus(self) -> None:
-        """Where one chart is shown, it is the focused one."""
+        """If only one chart is shown, show the focused one."""
         if self.screen.focused in self.charts:
             for chart in self.charts:
                 chart.set_class(chart is self.screen.focused, "chosen")
 
     def on_chart_cursor_moved(self, event: Chart.CursorMoved) -> None:
-        """Let all charts have one cursor."""
+        """Move the cursors of the other charts."""
         event.stop()
         for chart in self.charts:
             if chart is not event.chart:
                 chart.set_cursor(event.chart.cursor, tell=False)
 
     def on_chart_smoothed(self, event: Chart.Smoothed) -> None:
-        """Show all charts with the average that they have now."""
+        """Redraw all charts with their new average, and keep it."""
         event.stop()
         for chart in self.charts:
             chart.repaint()
         self._kept.keep_charts(smoothing=self.smoothing.of_all, alone=dict(self.smoothing.alone))
 
     def on_chart_zoomed(self, event: Chart.Zoomed) -> None:
-        """Let all charts over this axis show one part of it."""
+        """Show the same part of the axis in all charts over it."""
         event.stop()
         for chart in self.charts:
             if chart is not event.chart and chart.window.x.fixed == event.chart.window.x.fixed:

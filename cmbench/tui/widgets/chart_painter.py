@@ -1,4 +1,4 @@
-"""How a chart is drawn: axes, lines as braille, marks, bands and the cursor, as characters and numbers of pens."""
+"""Drawing of a chart: axes, lines as braille, marks, bands and the cursor, as characters and pen numbers."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,25 +16,25 @@ from cmbench.views.lines import LINES, Band, Line, Mark
 from cmbench.words.numbers import number
 
 LABEL = 7  # characters of a number on the vertical axis
-PENS = ("muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES)), "muted")  # styles from 1 on
-SHADOWS = LINES + 1  # pens at the end that lines' raw values have too, faded, in the styles after these
+PENS = ("muted", "warning", "error", "plain", *(f"line-{i}" for i in range(LINES)), "muted")  # of styles 1 and up
+SHADOWS = LINES + 1  # the last pens come again faded, for raw values, in the styles after these
 
 _AXIS, _MARK, _BAD, _CURSOR, _LINE = range(1, 6)
 _SHADOW = _LINE + SHADOWS
-_FEW = 4  # columns a point, from which on each point gets a sign
-_LEAST = 4  # columns of the lines
+_FEW = 4  # from this many columns per point on, each point gets a sign
+_LEAST = 4  # fewest columns for the lines
 
 
 class Painter:
-    """Draws what a window shows.
+    """Draws the visible part of a chart.
 
     Args:
-        window: the lines.
-        marks: on the horizontal axis.
-        bands: shaded behind the lines.
-        shades_gap: whether what lies between the first two lines is shaded.
-        ascii: whether plain characters alone may be used.
-        colourless: whether lines must be told apart by their dashes.
+        window: the visible part of the lines.
+        marks: marks on the horizontal axis.
+        bands: bands shaded behind the lines.
+        shades_gap: whether to shade the gap between the first two lines.
+        ascii: whether to use ASCII only.
+        colourless: whether dashes must tell lines apart.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Painter:
         self._ascii, self._colourless = ascii, colourless
 
     def names(self) -> str:
-        """Return which line has which dashes, where colours do not tell them apart."""
+        """Return a legend of the lines' dashes, if colours do not tell the lines apart."""
         lines = self._window.lines
         if not self._colourless or len(lines) < 2:
             return ""
@@ -59,7 +59,7 @@ class Painter:
         return "  " + "  ".join(f"{shown[self._dash(i, line)]} {plain(line.label)}" for i, line in enumerate(lines))
 
     def _dash(self, i: int, line: Line, shadow: bool = False) -> str:
-        """Return the dashes of a chart's line, by its place; where there are no colours, no two have the same."""
+        """Return the dashes of the i-th line. Without colours, solid lines get different dashes by their place."""
         if not self._colourless:
             return "solid" if shadow else line.dash
         if shadow:
@@ -67,7 +67,7 @@ class Painter:
         return line.dash if line.dash != "solid" else list(canvas.DASHES)[i % len(canvas.DASHES)]
 
     def painted(self, width: int, height: int) -> Grid | None:
-        """Return the drawing, the axes at its left and its lower edge; None where there is no room for it."""
+        """Return the drawing, with axes at the left and lower edge; None if there is no room for it."""
         self._rows, self._columns = height - 1, width - LABEL - 1
         if self._rows < 1 or self._columns < _LEAST:
             return None
@@ -85,24 +85,24 @@ class Painter:
         self._draw_bands()
         return self._grid
 
-    # Cells. `inner` is the part of them where lines are: (rows, columns)
+    # Cells. `inner` is the part that the lines use: (rows, columns)
 
     def _inner(self, of: NDArray) -> NDArray:
         return of[: self._rows, LABEL + 1 :]
 
     def _across(self, x: ArrayLike) -> Floats:
-        """Return columns of positions, from 0 at the left, not rounded."""
+        """Return the columns of positions, from 0 at the left, not rounded."""
         low, high = self._x_ends
         return (np.asarray(x, np.float64) - low) / (high - low) * (self._columns - 1)
 
     def _down(self, y: ArrayLike) -> Floats:
-        """Return rows of cells of positions, from 0 at the top, not rounded."""
+        """Return the rows of positions, in cells from 0 at the top, not rounded."""
         low, high = self._y_ends
         with np.errstate(over="ignore", invalid="ignore"):
             return (high - np.asarray(y, np.float64)) / ((high - low) / max(1, self._rows - 0.25)) - 0.4
 
     def _shade(self, where: NDArray[np.bool_], sign: str) -> None:
-        """Put a sign into cells where nothing stands."""
+        """Put a sign into empty cells."""
         free = where & (self._inner(self._grid.characters) == " ")
         self._inner(self._grid.characters)[free] = sign
         self._inner(self._grid.styles)[free] = _AXIS
@@ -132,7 +132,7 @@ class Painter:
     # Lines
 
     def _draw_lines(self) -> None:
-        """Draw every shadow below all lines."""
+        """Draw the lines, with all shadows below them."""
         masks, owners = [], []
         for shadow in (True, False):
             for i, (line, at) in enumerate(zip(self._window.lines, self._drawn, strict=True)):
@@ -150,7 +150,7 @@ class Painter:
             self._inner(self._grid.styles)[lit] = np.array(owners, np.int32)[owner[lit]]
 
     def _draw_points(self) -> None:
-        """Put a sign on each point of a line that has few: one dot alone is hard to see."""
+        """Put a sign on each point of a line with few points, because a single dot is hard to see."""
         signs = ("o+*" if self._ascii else "•◦▪") if self._colourless else "•"
         for i, (line, at) in enumerate(zip(self._window.lines, self._drawn, strict=True)):
             if len(at.x) > self._columns // _FEW:
@@ -161,10 +161,10 @@ class Painter:
             for column, row in zip(np.rint(across[there]), np.rint(down[there]), strict=True):
                 self._grid.write(LABEL + 1 + int(column), int(row), signs[i % len(signs)], _LINE + line.colour)
 
-    # What is shaded where nothing else stands
+    # Shades in empty cells
 
     def _draw_gap(self) -> None:
-        """Shade what lies between the first two lines, but not on them, where that is asked for."""
+        """Shade the gap between the first two lines, but not the lines, if that is asked for."""
         if not self._shades_gap or len(self._drawn) < 2:
             return
         levels = []
@@ -177,19 +177,19 @@ class Painter:
         self._shade(between, ":" if self._ascii else "·")
 
     def _draw_bands(self) -> None:
-        """Shade the rows that bands take: at least one of each that is in sight."""
+        """Shade the rows of bands, at least one row for each band in sight."""
         level = np.arange(self._rows)[:, None]
         for band in self._bands:
             low, high = (float(self._window.scale.forward(end)) for end in (band.low, band.high))
-            low = self._y_ends[0] if math.isnan(low) else low  # zero or less on a log axis: to the end of it
+            low = self._y_ends[0] if math.isnan(low) else low  # zero or less on a log axis: to its lower end
             top, bottom = self._down([high, low]).tolist()
             if math.isfinite(top) and math.isfinite(bottom) and bottom >= -0.5 and top <= self._rows - 0.5:
                 self._shade((level >= round(top)) & (level <= round(bottom)), "=" if self._ascii else "░")
 
-    # What stands in a column
+    # Signs in a column
 
     def _places(self, x: ArrayLike) -> Iterator[int]:
-        """Yield the columns of the grid in which values of x are, of those in sight."""
+        """Yield the grid columns of those values of x that are in sight."""
         at = self._window.x.scale.forward(x)
         at = at[(at >= self._x_ends[0]) & (at <= self._x_ends[1])]
         for column in np.unique(np.rint(self._across(at))):
@@ -197,16 +197,16 @@ class Painter:
 
     def _draw_marks(self) -> None:
         axis = self._grid.characters[self._rows] != " "
-        labels = np.convolve(axis, [1, 1, 1], mode="same") > 0  # with a cell at each side
+        labels = np.convolve(axis, [1, 1, 1], mode="same") > 0  # with one cell on each side
         for mark in self._marks:
             pen = _BAD if mark.is_bad else _AXIS if mark.is_quiet else _MARK
             for x in self._places([mark.x]):
-                y = self._rows - bool(labels[x])  # above a label, which would be another number
-                if not mark.is_quiet or self._grid.characters[y, x] == " ":  # a curve says more
+                y = self._rows - bool(labels[x])  # above a label, which the sign would change into another number
+                if not mark.is_quiet or self._grid.characters[y, x] == " ":  # a curve is more important
                     self._grid.write(x, y, mark.sign, pen)
 
     def _draw_signs(self) -> None:
-        """Say where lines have what no axis has a place for."""
+        """Mark where lines have values that the axes cannot show."""
         for line in self._window.lines:
             for x in self._places(line.x[self._window.beyond(line)]):
                 self._grid.write(x, self._rows - 1, "v" if self._ascii else "▾", _AXIS)
@@ -220,6 +220,6 @@ class Painter:
 
 
 def _ends(bands: Sequence[Band], scale: Scale) -> list[float]:
-    """Return the positions of the ends of bands that a scale has a place for."""
+    """Return the positions of those ends of bands that are on the scale."""
     found = scale.forward(np.array([end for band in bands for end in (band.low, band.high)], np.float64))
     return found[np.isfinite(found)].tolist()

@@ -1,4 +1,4 @@
-"""What part of its lines a chart shows: axes, average, zoom and cursor. Numbers and words, no widget."""
+"""The visible part of a chart's lines: axes, average, zoom and cursor. Plain numbers and strings, no widgets."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from cmbench.views.lines import Line
 from cmbench.views.smoothing import SMOOTHINGS, USUAL, positions, width_in_rows
 from cmbench.words.numbers import number
 
-_CLOSEST = 1e-6  # of the whole: the smallest part that zooming shows
+_CLOSEST = 1e-6  # share of the whole axis: the smallest part that zooming shows
 
 Ends = tuple[float, float]
 
@@ -22,16 +22,16 @@ class XAxis:
     """The horizontal axis of a chart.
 
     Attributes:
-        label: of a value of x, e.g. `lambda t: f"{t:.2f}"`.
-        name: of one row's place, in full; `label` if not given.
-        ticks: places and labels, where those of `label` would not do.
-        room: columns for each of these.
-        title: what it is called in files.
-        scale: times of a profile are even in log sigma.
-        fixed: its ends; None: from `start` to where the data go.
-        start: where it begins, unless its ends are fixed.
-        end: where it will stop at last, if that is known.
-        is_still: whether no more rows come: it ends there, not with what there was to come.
+        label: returns the label of a value of x, e.g. `lambda t: f"{t:.2f}"`.
+        name: returns the full name of a row's place; `label` if not given.
+        ticks: returns places and labels, for axes that need more than `label`.
+        room: columns for each tick.
+        title: title in exported files.
+        scale: scale of the axis; times of a profile are even in log sigma.
+        fixed: the ends; None: from `start` to the end of the data.
+        start: where the axis begins, unless its ends are fixed.
+        end: where the axis will end, if known.
+        is_still: whether no more rows will come, so that the axis ends now, without room for more.
     """
 
     label: Callable[[float], str] = number
@@ -48,25 +48,25 @@ class XAxis:
 
 @dataclass
 class Smoothing:
-    """The average of the charts that share this; those that some have for themselves go by their titles."""
+    """The average that several charts share; `alone` has the averages of single charts, by title."""
 
     of_all: float = USUAL
     alone: dict[str, float] = field(default_factory=dict)
 
     def next_of_all(self, title: str) -> None:
-        """Go on to the next average of all charts, the one of this title with them."""
+        """Switch all charts, including the one with this title, to the next average."""
         self.alone.pop(title, None)
         self.of_all = _next(self.of_all)
 
     def next_alone(self, title: str) -> None:
-        """Go on to the next average of one chart; behind the last it is that of all again."""
+        """Switch only one chart to the next average; after the last it follows the others again."""
         self.alone[title] = _next(self.alone.get(title, self.of_all))
         if self.alone[title] == self.of_all:
             del self.alone[title]
 
 
 class Positions(NamedTuple):
-    """A line as positions on both axes, (n,) each; the average, or a band's mean, where it is to be seen."""
+    """A line as positions on both axes, (n,) each; `mean` is the average or a band's mean, if it is shown."""
 
     x: Floats
     low: Floats
@@ -75,36 +75,36 @@ class Positions(NamedTuple):
 
     @property
     def middle(self) -> Floats:
-        """The middle of low and high, though their sum may be beyond all floats."""
+        """The middle of low and high, even if their sum would overflow."""
         return self.low / 2 + self.high / 2
 
 
 class Window:
-    """What a chart shows of its lines, and which row its cursor is on.
+    """The visible part of a chart's lines, and the place of its cursor.
 
     Args:
-        title: of the chart.
-        scale: of the vertical axis.
+        title: title of the chart.
+        scale: scale of the vertical axis.
         x: the horizontal axis.
-        smoothing: None: no line is averaged.
+        smoothing: the average; None: no line is averaged.
     """
 
     def __init__(self, title: str, scale: Scale, x: XAxis, smoothing: Smoothing | None) -> None:
         self.title, self.scale, self.x, self.smoothing = title, scale, x, smoothing
         self.lines: Sequence[Line] = ()
         self.cursor: float | None = None
-        self.x_zoom: Ends | None = None  # positions, as all ends below
+        self.x_zoom: Ends | None = None  # positions, like all ends below
         self.y_zoom: Ends | None = None
         self._x_last: float | None = None
         self._y_last: Ends | None = None
 
     def begin(self, title: str, scale: Scale) -> None:
-        """Begin with another quantity: its own axes, no zoom, no cursor."""
+        """Start with another quantity: new axes, no zoom, no cursor."""
         self.title, self.scale = title, scale
         self.x_zoom = self.y_zoom = self._y_last = self.cursor = None
 
     def forget_x(self) -> None:
-        """Begin with another horizontal axis: no zoom, no cursor, ends chosen anew."""
+        """Start with another horizontal axis: no zoom, no cursor, new ends."""
         self.x_zoom = self._x_last = self.cursor = None
 
     def forget_y(self) -> None:
@@ -114,7 +114,7 @@ class Window:
     # Horizontal axis
 
     def whole_x(self) -> Ends:
-        """Return the ends of the horizontal axis where nothing is zoomed; they rest while rows come."""
+        """Return the ends of the horizontal axis without zoom; they rarely move while rows come."""
         x = self.x
         if x.fixed is not None:
             return float(x.scale.forward(x.fixed[0])), float(x.scale.forward(x.fixed[1]))
@@ -126,11 +126,11 @@ class Window:
         return x.start, x.start + (self._x_last or 1.0)
 
     def x_ends(self) -> Ends:
-        """Return the ends of what is in sight."""
+        """Return the ends of the visible part of the horizontal axis."""
         return self.x_zoom or self.whole_x()
 
     def zoom(self, factor: float) -> bool:
-        """Show a part of the horizontal axis, around the cursor, if that is in sight. Return whether there is one."""
+        """Zoom the horizontal axis, around the cursor if it is in sight. Return whether that was possible."""
         low, high = self.x_ends()
         middle = (low + high) / 2 if self.cursor is None else float(self.x.scale.forward(self.cursor))
         if not low <= middle <= high:
@@ -144,7 +144,7 @@ class Window:
         return True
 
     def pan(self, share: float) -> bool:
-        """Move the part that is shown, by a share of it. Return whether it is a part."""
+        """Move the visible part by a share of its width. Return whether the axis is zoomed."""
         if self.x_zoom is None:
             return False
         (low, high), (start, end) = self.x_zoom, self.whole_x()
@@ -155,7 +155,7 @@ class Window:
     # Vertical axis
 
     def next_scale(self) -> None:
-        """Go on to the next scale of the vertical axis."""
+        """Switch to the next scale of the vertical axis."""
         kind = KINDS[(KINDS.index(self.scale.kind) + 1) % len(KINDS)]
         sizes = np.concatenate([np.abs(line.mean) for line in self.lines] or [np.ones(1)])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
@@ -164,15 +164,15 @@ class Window:
         self.forget_y()
 
     def y_ends(self) -> Ends:
-        """Return the ends of what is in sight, as `fit_y` chose them last."""
+        """Return the visible ends of the vertical axis, as `fit_y` last chose them."""
         return self.y_zoom or self._y_last or (0.0, 1.0)
 
     def fit_y(self, drawn: Sequence[Positions], more: Sequence[float] = ()) -> Ends:
-        """Choose the ends of the vertical axis for what is in sight, and return them.
+        """Fit the ends of the vertical axis to the visible part of the lines, and return them.
 
         Args:
             drawn: the lines.
-            more: positions that are to be in sight where a line is.
+            more: positions to include if a line is in sight.
         """
         if self.y_zoom is None:
             low, high = self.x_ends()
@@ -188,7 +188,7 @@ class Window:
         return self.y_ends()
 
     def zoom_y(self, factor: float) -> None:
-        """Show a part of the vertical axis, around the newest value."""
+        """Zoom the vertical axis around the newest value."""
         low, high = self.y_ends()
         newest = [line.mean[np.isfinite(line.mean)] for line in self.lines]
         ends = [self.scale.forward(mean[-1]) for mean in newest if len(mean)]
@@ -201,15 +201,15 @@ class Window:
 
     @property
     def strength(self) -> float:
-        """The standard deviation of the average over all rows: of this chart alone, or of all; 0 without one."""
+        """Standard deviation of this chart's average, as a share of all rows; 0 without an average."""
         return self.smoothing.alone.get(self.title, self.smoothing.of_all) if self.smoothing else 0.0
 
     def is_averaged(self, line: Line) -> bool:
-        """Whether an average of a line is to be seen."""
+        """Whether the average of a line is shown."""
         return line.smooth and width_in_rows(line.count, self.strength) > 0
 
     def average(self, line: Line) -> Floats | None:
-        """Return positions of the average of a line, if it is to be seen; on a log axis, of logarithms."""
+        """Return the positions of a line's average, if it is shown. On a log axis logarithms are averaged."""
         strength = self.strength if line.smooth else 0.0
         return positions(line.x, line.mean, line.count, strength, (self.x.scale, self.scale))
 
@@ -221,13 +221,16 @@ class Window:
         return Positions(self.x.scale.forward(line.x), np.fmin(low, high), high, mean)
 
     def beyond(self, line: Line) -> Mask:
-        """Return where a line has values that the vertical axis has no place for: zero and less, on a log axis."""
+        """Return where a line has values that the vertical axis cannot show: zero or less on a log axis."""
         return np.isfinite(line.low) & np.isnan(self.scale.forward(line.low))
 
     # Cursor
 
     def row_beside(self, columns: int, width: int) -> float | None:
-        """Return the row in sight by so many of `width` columns from the cursor, or the next; from the newest on."""
+        """Return the visible row nearest to so many of `width` columns from the cursor, in that direction.
+
+        Without a cursor, count from the newest row.
+        """
         x, at = self._rows_in_sight()
         if not len(x):
             return None
@@ -240,12 +243,12 @@ class Window:
         return float(x[ahead[np.argmin(np.abs(at[ahead] - target))]])
 
     def row_nearest(self, position: float) -> float | None:
-        """Return the row in sight that is nearest to a position."""
+        """Return the visible row nearest to a position."""
         x, at = self._rows_in_sight()
         return float(x[np.argmin(np.abs(at - position))]) if len(x) else None
 
     def _rows_in_sight(self) -> tuple[Floats, Floats]:
-        """Return the places of all rows in sight, of every line, and their positions, ascending, (n,)."""
+        """Return the places and positions of all visible rows of all lines, ascending, (n,) each."""
         low, high = self.x_ends()
         x = np.unique(np.concatenate([line.x for line in self.lines] or [np.empty(0)]))
         at = self.x.scale.forward(x)
@@ -253,20 +256,20 @@ class Window:
         return x[seen], at[seen]
 
     def row_at_cursor(self, line: Line) -> int | None:
-        """Return which row of a line is nearest to the cursor; None without a row or without a cursor."""
+        """Return the index of a line's row nearest to the cursor; None without a row or without a cursor."""
         if self.cursor is None:
             return None
         apart = np.abs(self.x.scale.forward(line.x) - self.x.scale.forward(self.cursor))
         return int(np.nanargmin(apart)) if np.isfinite(apart).any() else None
 
     def at_cursor(self) -> Iterator[tuple[Line, int]]:
-        """Yield each line that has a row at the cursor, and which it is."""
+        """Yield each line that has a row at the cursor, with the index of the row."""
         for line in self.lines:
             if (i := self.row_at_cursor(line)) is not None:
                 yield line, i
 
     def around_cursor(self, width: int) -> Ends | None:
-        """Return the values of x one of `width` columns to either side of the cursor; None without one."""
+        """Return the values of x one of `width` columns left and right of the cursor; None without a cursor."""
         if self.cursor is None:
             return None
         low, high = self.x_ends()

@@ -1,4 +1,4 @@
-"""What stands in a chart's frame: its average, and the values at the cursor."""
+"""The texts in a chart's frame: its title with the average, and the values at the cursor."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from cmbench.words.numbers import number
 
 
 def title(window: Window) -> str:
-    """Return a chart's title with its scale and its average, unless they are plain."""
+    """Return a chart's title, with the scale if it is not linear and the average if there is one."""
     kind = "" if window.scale.kind == "linear" else f" {window.scale.kind}"
     return f"{window.title}{kind}{_average(window)}"
 
 
 def _average(window: Window) -> str:
-    """Return what the average is called: its kind, its standard deviation in shares of the rows, and in rows."""
+    """Return the name of the average: its kind, and its standard deviation as a share of the rows and in rows."""
     widths = {width_in_rows(line.count, window.strength) for line in window.lines if window.is_averaged(line)}
     if not widths:
         return ""
@@ -27,7 +27,7 @@ def _average(window: Window) -> str:
 
 
 def reading(window: Window) -> str:
-    """Return the values of the rows at the cursor, raw and averaged, each with its own place."""
+    """Return the raw and averaged values of the rows at the cursor, each with its place."""
     read = list(window.at_cursor())
     places = [_place(window, line, i) for line, i in read]
     together = len(set(places)) == 1
@@ -39,7 +39,7 @@ def reading(window: Window) -> str:
 
 
 def _place(window: Window, line: Line, i: int) -> str:
-    """Return the name of a row's place; of several rows, taken together, that of the last."""
+    """Return the name of a row's place; of several rows taken together, "to" and the place of the last."""
     name = _name(window, float(line.x[i]))
     return f"to {name}" if line.rows[i] > 1 else name
 
@@ -62,7 +62,7 @@ def _value(window: Window, line: Line, i: int) -> str:
 
 
 def values(window: Window) -> str:
-    """Return the values at the cursor, or the last of each line, in full: a line of text for each."""
+    """Return the full values at the cursor, or the last of each line: one line of text for each."""
     found = []
     for line in window.lines:
         i = window.row_at_cursor(line)

@@ -1,4 +1,4 @@
-"""A colour bar on one line: the shades of a map in rising order, with the values at its ends and in its middle."""
+"""A colour bar on one line: the shades of a map, rising, with values at the ends and in the middle."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,21 +6,21 @@ from numpy.typing import NDArray
 from cmbench.tui.colours import LEVELS
 from cmbench.words.numbers import number
 
-_CELLS = (24, 12, 8)  # of shades, the widest first that has room
+_CELLS = (24, 12, 8)  # of shades; the widest that has room is used
 Part = str | NDArray[np.int64]
 
 
 def parts(low: float, high: float, room: int, is_signed: bool = False) -> list[Part]:
-    """Return what stands from left to right: texts, and levels of the cells of shades between them.
+    """Return the parts of the bar from left to right: texts, and between them the levels of shaded cells.
 
     Args:
         low: log10 of the value at the lower end of the shades.
-        high: log10 of that at their upper end.
-        room: cells that there are.
-        is_signed: whether what is not positive has no colour, which is said where there is room.
+        high: log10 of the value at the upper end of the shades.
+        room: available cells.
+        is_signed: whether only positive values have colours; the bar says so if there is room.
 
     Returns:
-        The parts, of `room` cells at most; none where even the narrowest has no room.
+        The parts, of at most `room` cells; empty if even the narrowest bar has no room.
     """
     ends = [f" {number(float(f'{10.0**place:.3g}'))} " for place in (low, (low + high) / 2, high)]
     for cells in _CELLS:
@@ -33,5 +33,5 @@ def parts(low: float, high: float, room: int, is_signed: bool = False) -> list[P
 
 
 def width(bar: list[Part]) -> int:
-    """Return how many cells the parts take."""
+    """Return the number of cells of the parts."""
     return sum(map(len, bar))

@@ -1,4 +1,4 @@
-"""What a snapshot's files hold: pixels, points, or one line that says why neither."""
+"""The content of a snapshot's files: pixels, points, or one line that says why there are none."""
 
 import io
 import warnings
@@ -18,12 +18,12 @@ from cmbench.tui.widgets.tiles import split
 _LARGEST = 1 << 26  # bytes of a file
 _MOST_PIXELS = 1 << 26
 _MOST_POINTS = 20_000
-_KEPT = 24  # drawings: both sides of a blink and the way back, but not a whole run
+_KEPT = 24  # drawings: enough for both sides of a blink and some steps back, but not for a whole run
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A picture, (H, W, 3) in 0 to 255; if it is a grid of samples also these, (rows, columns, h, w, 3)."""
+    """A picture, (H, W, 3) from 0 to 255; for a grid of samples also the samples, (rows, columns, h, w, 3)."""
 
     image: np.ndarray
     tiles: np.ndarray | None
@@ -31,7 +31,7 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points (n, 2), how many more there are that are not finite, and what they are to be like (m, 2), if told."""
+    """Finite points (n, 2), the number of points that are not finite, and the data (m, 2) to match, if known."""
 
     xy: np.ndarray
     lost: int
@@ -43,20 +43,20 @@ Drawing = Pixels | Points | Film | Plane | str
 
 @lru_cache(maxsize=_KEPT)
 def load(picture: Path, points: Path | None, stamps: object = None) -> Drawing:
-    """Read the points, or the picture where there are none; `stamps` tells one file from another of its name."""
+    """Read the points, or the picture if there are none; `stamps` distinguishes new files of the same name."""
     try:
         return (points and _points(points)) or _pixels(picture)
     except FileNotFoundError:
         return f"{picture.name} is missing"
     except UnidentifiedImageError:
-        return f"{picture.name} is no PNG"
-    except Exception as error:  # Pillow's decoders raise what they like on a damaged file
+        return f"{picture.name} is not a PNG"
+    except Exception as error:  # Pillow's decoders raise errors of any kind on a damaged file
         return f"{picture.name} cannot be read: {error}"
 
 
 def _pixels(path: Path) -> Pixels:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pictures that are large, which are refused below
+        warnings.simplefilter("ignore")  # about large pictures, which are refused below
         with Image.open(io.BytesIO(read(path, _LARGEST)), formats=["PNG"]) as file:
             if file.width * file.height > _MOST_PIXELS:
                 raise ValueError(f"{file.width}x{file.height} pixels are too many")
@@ -82,7 +82,7 @@ def _points(path: Path) -> Points | None:
 
 
 def _in_the_plane(samples: np.ndarray) -> np.ndarray:
-    """Return the first two coordinates of some samples; of those on a line the value and its rank, a distribution."""
+    """Return the first two coordinates of some samples; for samples on a line, value and rank, as a distribution."""
     xy = samples.reshape(len(samples), -1)[:_MOST_POINTS, :2].astype(float)
     if xy.shape[1] == 1:
         rank = xy.argsort(axis=0).argsort(axis=0)

@@ -1,4 +1,4 @@
-"""What f answered at fixed places, drawn: a strip of x_t above f(x_t, t), and the latent plane by its modes."""
+"""Drawings of f's answers at fixed places: a strip of x_t above f(x_t, t), and the latent plane by its modes."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,11 +19,11 @@ from cmbench.views.lines import line_colours
 
 _LARGEST = 1 << 26  # bytes of a file that is read
 _KEPT = 8
-_NARROWEST = 9  # pixels of a column: its noise level has to stand above it
-_LEAST_SIDE = {1: 3, 2: 8}  # pixels of a panel of points where so many latents are shown
-_SIDE = 12  # where more are
-_LEAST_LINES = {1: 1, 2: 3}  # the same without colours, in lines; five where more are
-_DARK = 24  # the ground of a panel
+_NARROWEST = 9  # pixels of a column, which needs room for its noise level above
+_LEAST_SIDE = {1: 3, 2: 8}  # fewest pixels of a panel of points, by the number of latents shown
+_SIDE = 12  # the same for more latents
+_LEAST_LINES = {1: 1, 2: 3}  # the same without colours, in lines; five for more latents
+_DARK = 24  # the background of a panel
 _GREY, _MIDDLE, _WHITE = (np.full(3, light, np.uint8) for light in (80, 140, 230))  # data, exact end, x_t
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _NOWHERE = 255
@@ -36,13 +36,13 @@ class Film:
     """f of n latents at m noise levels.
 
     Attributes:
-        trajectory: of TRAJECTORIES: what the places lie on.
-        is_denoiser: whether D was asked, not f.
-        sigmas: (m,), descending.
-        x: the places, to the deviation of the data: pictures (m, n, h, w, 3) or points (m, n, 2).
+        trajectory: kind of trajectory that the places lie on, from TRAJECTORIES.
+        is_denoiser: whether the answers come from D instead of f.
+        sigmas: noise levels (m,), descending.
+        x: the places, scaled to the deviation of the data: pictures (m, n, h, w, 3) or points (m, n, 2).
         f: the answers.
-        modes: (m, n), of the answers; None where the data have none.
-        data: (k, 2), what points are to be like; None where that is not told.
+        modes: modes of the answers, (m, n); None if the data have no modes.
+        data: the data (k, 2) that points should match; None if unknown.
     """
 
     trajectory: str
@@ -55,25 +55,25 @@ class Film:
 
     @property
     def has_ends(self) -> bool:
-        """Whether the ends of trajectories in the plane are seen behind the answers: f should be there."""
+        """Whether the ends of trajectories in the plane are drawn behind the answers; f should reach these ends."""
         return self.x.ndim == 3 and self.trajectory == TRAJECTORIES[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Modes (s, s) to which latents of a plane go, and those of the exact map; 255 is none."""
+    """Modes (s, s) that f gives to the latents of a plane, and those of the exact map; 255 means no mode."""
 
     modes: np.ndarray
     exact: np.ndarray
 
     @property
     def wrong(self) -> np.ndarray:
-        """Which cells go to another mode than by the exact map. (s, s)."""
+        """The cells (s, s) whose mode differs from the exact map's."""
         return self.modes != self.exact
 
 
 class Strip(NamedTuple):
-    """A picture (H, W, 3) of some latents, two rows of tiles each, and the noise level above each column's middle."""
+    """A picture (H, W, 3) of some latents, two rows of tiles each, with a noise level above each column's middle."""
 
     image: Bytes
     latents: int
@@ -82,7 +82,7 @@ class Strip(NamedTuple):
 
 @lru_cache(maxsize=_KEPT)
 def load_film(file: AnswerFile) -> Film | str:
-    """Read a film, or say in a line why it cannot be read."""
+    """Read a film, or return a line that says why it cannot be read."""
     try:
         fixed, own = (load_safetensors(read(path, _LARGEST)) for path in (file.fixed, file.answers))
         x, f, sigmas = fixed["x"], own["f"], fixed["sigmas"].astype(float)
@@ -107,7 +107,7 @@ def load_film(file: AnswerFile) -> Film | str:
 
 @lru_cache(maxsize=_KEPT)
 def load_plane(file: AnswerFile, exact: bool) -> Plane | str:
-    """Read a latent plane, as f or the `exact` map has it, or say in a line why it cannot be read."""
+    """Read a latent plane of f or of the `exact` map, or return a line that says why it cannot be read."""
     try:
         there = load_safetensors(read(file.fixed, _LARGEST))["exact"]
         modes = there if exact else load_safetensors(read(file.answers, _LARGEST))["sent_to"]
@@ -121,7 +121,7 @@ def load_plane(file: AnswerFile, exact: bool) -> Plane | str:
 
 
 def strip(film: Film, width: int, height: int, colours: NDArray[np.uint8]) -> Strip:
-    """Lay a film out in at most width x height pixels, as many latents and noise levels as have room."""
+    """Lay a film out in at most width x height pixels, with as many latents and noise levels as fit."""
     if film.x.ndim == 3:
         return _of_points(film, width, height, colours)
     m, n, h, w = film.x.shape[:4]
@@ -160,7 +160,7 @@ def _of_points(film: Film, width: int, height: int, colours: NDArray[np.uint8]) 
 
 
 def characters(film: Film, width: int, height: int) -> tuple[list[str], int, list[tuple[int, float]]]:
-    """Lay points out where there are no colours: the lines, how many latents there are, and the columns' labels.
+    """Lay points out without colours. Return the lines, the number of latents shown, and the columns' labels.
 
     Data are dots, x_t is an o, the end of its trajectory a plus, f the letter of its mode.
     """
@@ -194,7 +194,7 @@ def _sign(panel: np.ndarray, xy: np.ndarray, extent: float, sign: str) -> None:
 
 
 def _columns(m: int, width: int, least: int) -> np.ndarray:
-    """Return which of m noise levels are shown, the first and the last always."""
+    """Return which of m noise levels are shown: always the first and the last."""
     count = max(1, min(m, width // max(1, least)))
     return np.unique(np.linspace(0, m - 1, count).round().astype(int))
 
@@ -205,7 +205,7 @@ def _labels(film: Film, columns: np.ndarray, width: int) -> list[tuple[int, floa
 
 
 def _dot(panel: Bytes, xy: np.ndarray, extent: float, colour: Bytes, size: int) -> None:
-    """Draw points on a panel, in place; those outside at its edge, those that are not finite not at all."""
+    """Draw points on a panel, in place. Points outside go to its edge; points that are not finite are left out."""
     side = len(panel)
     xy = xy[np.isfinite(xy).all(axis=1)]
     at = np.clip((xy / extent + 1) / 2, 0, 1) * (side - size)
@@ -225,17 +225,17 @@ def _in_colours(x: np.ndarray) -> np.ndarray:
 
 
 def mode_colours(theme: str, dark: bool) -> Bytes:
-    """Return a colour for each mode, (24, 3): eight that anyone tells apart, then the same lighter and darker."""
+    """Return colours for modes, (24, 3): eight that colour-blind readers can tell apart, then lighter and darker."""
     named = [Color.parse(colour) for colour in line_colours(theme, dark).values()]
     eight = np.array([tuple(colour.get_truecolor()) for colour in named], float)
     return np.concatenate([eight, 0.5 * eight + 127, 0.5 * eight]).astype(np.uint8)
 
 
 def plane_lines(plane: Plane, width: int, height: int, base: Style, colours: Bytes | None) -> list[list[Segment]]:
-    """Draw a plane in squares of two columns, in all rows that there are.
+    """Draw a plane in squares of two columns, as large as fits.
 
-    A mode has a colour, a wrong cell an x; without colours a mode is a letter, and that of a wrong cell a reversed
-    capital. A cell that is not finite has a question mark.
+    Modes are colours, and wrong cells have an x. Without colours modes are letters, and wrong cells have a reversed
+    capital. Cells that are not finite have a question mark.
     """
     side = max(1, min(height, width // 2))
     index = ((np.arange(side) + 0.5) * len(plane.modes) / side).astype(int)

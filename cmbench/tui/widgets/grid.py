@@ -1,4 +1,4 @@
-"""A widget of characters in cells that tells Textual which cells changed, and nothing where none did."""
+"""A widget of characters in cells that tells Textual only which cells changed."""
 
 import re
 import unicodedata
@@ -18,12 +18,12 @@ from textual.widget import Widget
 
 from cmbench.text import plain
 
-_NEAR = 12  # cells: two changes nearer than this go to the terminal as one, for moving its cursor costs bytes too
+_NEAR = 12  # cells: two changes nearer than this are sent as one, because moving the terminal's cursor costs bytes too
 
-_SECOND = "\0"  # stands in the second cell of a wide character; in an array of characters it is the empty one
+_SECOND = "\0"  # fills the second cell of a wide character; in an array of characters it is the empty string
 _EMOJI_STYLE = "\ufe0f"  # makes the sign before it as wide as the terminal likes
 
-# Nearly all that is drawn, each of one cell: Latin, Greek, Cyrillic, lines, blocks and braille.
+# Nearly all drawn characters, each one cell wide: Latin, Greek, Cyrillic, lines, blocks and braille.
 _NARROW = re.compile("[ -~\xa1-\xac\xae-\u02ff\u0370-\u0482\u2500-\u25fc\u2800-\u28ff]*")
 
 _ASCII = {"·": "-", "°": "'", "±": "~"}
@@ -42,7 +42,7 @@ PENS = {  # variable of the theme, attributes
 
 @dataclass
 class Grid:
-    """Characters (height, width) and the number of the style of each."""
+    """Characters (height, width) and the style number of each."""
 
     characters: NDArray[np.str_]
     styles: NDArray[np.int32]
@@ -50,11 +50,11 @@ class Grid:
 
     @classmethod
     def blank(cls, width: int, height: int) -> "Grid":
-        """Return spaces in style 0."""
+        """Return a grid of spaces in style 0."""
         return cls(np.full((height, width), " ", "U1"), np.zeros((height, width), np.int32))
 
     def write(self, x: int, y: int, text: str, style: int) -> None:
-        """Put a text into a row, cut off at the edges. No wide character keeps one half of its two cells."""
+        """Write a text into a row, cut off at the edges. A wide character that loses one cell is blanked."""
         height, width = self.characters.shape
         if not 0 <= y < height:
             return
@@ -70,12 +70,12 @@ class Grid:
             self.styles[y, x:stop] = style
 
     def _blank_halves(self, x: int, y: int) -> None:
-        """Put spaces in place of a wide character that lies across the left edge of a cell."""
+        """Replace a wide character that crosses the left edge of a cell by spaces."""
         if x < self.characters.shape[1] and not self.characters[y, x]:
             self.characters[y, x - 1 : x + 1] = " "
 
     def write_apart(self, x: int, y: int, labels: Iterable[tuple[int, str]], style: int) -> None:
-        """Put labels (column from `x` on, text) into a row where each has room, a space between them at least."""
+        """Write those labels (column from `x` on, text) into a row that fit, at least one space apart."""
         columns, free = self.characters.shape[1] - x, 0
         for column, label in labels:
             needed = len(laid_out(label))
@@ -85,17 +85,17 @@ class Grid:
                 free = start + needed + 1
 
     def make_ascii(self) -> None:
-        """Put plain characters in place of others: names and units may hold any."""
+        """Replace all other characters by ASCII: names and units may contain any."""
         self.characters[self.characters == ""] = "?"
         for place in zip(*np.nonzero(self.characters > "\x7f"), strict=True):
             self.characters[place] = _ASCII.get(str(self.characters[place]), "?")
 
 
 def laid_out(text: str) -> str:
-    """Return a text with one character a cell, as `Grid.write` puts it: for its length, and to cut it.
+    """Return a text with one character per cell, as `Grid.write` writes it, to measure or cut it.
 
-    A letter and its mark become one character where there is such a one, and a wide character is followed by _SECOND.
-    What has no cell of its own, as control characters have not, is shown as ?.
+    A letter and its combining mark become one character if there is one. A wide character is followed by _SECOND.
+    A character without a cell of its own, such as a control character, becomes "?".
     """
     if _NARROW.fullmatch(text):
         return text
@@ -104,7 +104,7 @@ def laid_out(text: str) -> str:
 
 
 def cut(cells: str, start: int, stop: int) -> str:
-    """Return cells from `start` to `stop` of a text that is laid out, with a space for half a wide character."""
+    """Return cells `start` to `stop` of a laid-out text, with a space for half a wide character."""
     part = cells[start:stop]
     if part.startswith(_SECOND):
         part = " " + part[1:]
@@ -112,14 +112,14 @@ def cut(cells: str, start: int, stop: int) -> str:
 
 
 class GridWidget(Widget):
-    """Shows a Grid. Subclasses draw one in `draw`; `repaint` calls it and passes on what differs.
+    """Shows a Grid. Subclasses implement `draw`; `repaint` calls it and passes on the cells that differ.
 
-    With `framed` it has a frame of its own: Textual's borders would draw the whole widget anew for each new title.
+    With `framed` it draws its own frame, because Textual's borders redraw the whole widget for each new title.
     """
 
     framed = False
     frame_title = ""
-    frame_note = ""  # stands in the lower edge
+    frame_note = ""  # text in the lower edge
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -129,10 +129,10 @@ class GridWidget(Widget):
     _palette: Sequence[Style] = ()
 
     def style(self, name: str) -> Style:
-        """Return the style of a pen, a name of PENS or a variable of the theme.
+        """Return the style of a pen: a key of PENS or a variable of the theme.
 
-        Kept until the theme changes, and not a component class: Textual works those out anew each time, for longer
-        than a chart takes to draw.
+        Styles are cached until the theme changes. They are not component classes, because Textual computes those anew
+        each time, which takes longer than drawing a chart.
         """
         if name not in self._styles_kept:
             variable, attributes = PENS.get(name, (name, ""))
@@ -147,26 +147,26 @@ class GridWidget(Widget):
 
     @property
     def ascii(self) -> bool:
-        """Whether plain characters alone may be used."""
+        """Whether to use ASCII only."""
         return bool(getattr(self.app, "ascii", False))
 
     @property
     def colourless(self) -> bool:
-        """Whether what colours tell must be told by signs as well."""
+        """Whether signs must show what colours show elsewhere."""
         return self.ascii or self.app.no_color
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return the content, without the frame, and its styles, of which the first is plain."""
+        """Return the content without the frame, and its styles; the first style is plain."""
         raise NotImplementedError
 
     @property
     def inner_width(self) -> int:
-        """Columns within the frame."""
+        """Number of columns inside the frame."""
         return max(0, self.size.width - (2 if self.framed else 0))
 
     @property
     def inner_height(self) -> int:
-        """Rows within the frame."""
+        """Number of rows inside the frame."""
         return max(0, self.size.height - (2 if self.framed else 0))
 
     def _drawn(self) -> tuple[Grid, Sequence[Style]]:
@@ -204,7 +204,7 @@ class GridWidget(Widget):
         return grid, [*palette, *styles]
 
     def repaint(self) -> None:
-        """Draw anew, and let the terminal have the cells that changed."""
+        """Redraw, and send the cells that changed to the terminal."""
         if not self.is_mounted or not self.size.width or not self.size.height:
             return
         before, palette_before = self._grid, self._palette
@@ -229,23 +229,23 @@ class GridWidget(Widget):
         self.repaint()
 
     def on_blur(self) -> None:
-        """Show that the focus has gone."""
+        """Show in the frame that the focus is gone."""
         self.repaint()
 
     def on_resize(self) -> None:
-        """Draw in the new size."""
+        """Redraw in the new size."""
         self._grid = None
         self.repaint()
 
     def notify_style_update(self) -> None:
-        """Draw in the new theme."""
+        """Redraw in the new theme."""
         super().notify_style_update()
         self._styles_kept.clear()
         self._grid = None
         self.repaint()
 
     def render_line(self, y: int) -> Strip:
-        """Return a row of cells, neighbours of one style as one segment."""
+        """Return a row of cells; neighbours of the same style form one segment."""
         width = self.size.width
         if self._grid is None or y >= len(self._grid.styles) or self._grid.styles.shape[1] != width:
             return Strip.blank(width, self.rich_style)
@@ -263,7 +263,7 @@ class GridWidget(Widget):
 def _without_needless_changes(
     styles: NDArray[np.int32], characters: NDArray[np.str_], bare: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Give a space the style of its left neighbour where nothing of either would show: each change costs bytes."""
+    """Give a space the style of its left neighbour if that makes no visible difference: each change costs bytes."""
     free = (characters == " ") & bare[styles]
     own = np.where(free, 0, np.arange(len(styles)))
     source = np.maximum.accumulate(own)
@@ -271,7 +271,7 @@ def _without_needless_changes(
 
 
 def _join_halves(changed: NDArray[np.bool_], *grids: Grid) -> None:
-    """Have both cells of a wide character change where one does: a terminal cannot show half of it."""
+    """Mark both cells of a wide character as changed if one is: a terminal cannot show half of it."""
     seconds = np.logical_or.reduce([grid.characters[:, 1:] == "" for grid in grids])
     either = (changed[:, 1:] | changed[:, :-1]) & seconds
     changed[:, 1:] |= either
@@ -279,6 +279,6 @@ def _join_halves(changed: NDArray[np.bool_], *grids: Grid) -> None:
 
 
 def _spans(cells: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Gather ascending cells into half-open spans, near ones together."""
+    """Group ascending cells into half-open spans, joining near ones."""
     splits = np.flatnonzero(np.diff(cells) > _NEAR) + 1
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(cells, splits)]

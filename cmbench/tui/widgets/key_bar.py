@@ -1,4 +1,4 @@
-"""The keys of what has the focus, in the last line of a screen."""
+"""The keys of the focused widget and its screen, in the last line of the screen."""
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -10,11 +10,11 @@ _EVERYWHERE = ("help", "quit")
 
 
 class KeyBar(Footer):
-    """Textual's footer with the keys in another order: what a narrow screen cuts off are those of the focused widget.
+    """Textual's footer in another order, so that a narrow screen cuts off the keys of the focused widget.
 
     Args:
-        first: actions whose keys come first, behind help and quit; the others keep their order.
-        show_command_palette: whether its key stands at the right.
+        first: actions whose keys come first, after help and quit; the others keep their order.
+        show_command_palette: whether to show the palette's key at the right.
     """
 
     def __init__(self, *first: str, show_command_palette: bool = True) -> None:
@@ -26,15 +26,15 @@ class KeyBar(Footer):
         """Put the keys in order."""
         places = {action: place for place, action in enumerate(self._first)}
         keys = list(super().compose())
-        if keys:  # else Textual is not ready to tell them
+        if keys:  # otherwise Textual does not know the keys yet
             self._made_of = _bindings(self.screen)
         for key in sorted(keys, key=lambda key: places.get(getattr(key, "action", ""), len(places))):
-            if isinstance(key, FooterKey):  # else each is styled twice more: as compact, and as not compact
+            if isinstance(key, FooterKey):  # otherwise each is styled twice more: as compact, and as not compact
                 key.set_reactive(FooterKey.compact, self.compact)
             yield key
 
     def bindings_changed(self, screen: Screen) -> None:
-        """Make the keys anew where they are others; Textual would at every change of the focus."""
+        """Rebuild the keys only if they differ; Textual would rebuild them at every change of focus."""
         if _bindings(screen) != self._made_of:
             super().bindings_changed(screen)
 

@@ -12,11 +12,11 @@ Rows = Sequence[Sequence[Part]]
 
 
 class Lines(GridWidget):
-    """Rows of parts, each a text and its pen (see GridWidget.style), or "".
+    """Rows of parts, each a text and its pen (see GridWidget.style) or "" for no pen.
 
     Args:
-        title: what stands in the frame; without one there is no frame.
-        tail: show the last rows where not all have room, in place of the first.
+        title: title in the frame; without a title there is no frame.
+        tail: if not all rows fit, show the last ones instead of the first.
         whole: end a row before a part that would be cut.
     """
 
@@ -34,12 +34,12 @@ class Lines(GridWidget):
         self.rows: Rows | Callable[[int], Rows] = ()
 
     def show(self, rows: Rows | Callable[[int], Rows]) -> None:
-        """Show rows from the top; where what they say depends on the columns there are, a function of them."""
+        """Show rows from the top. If their text depends on the width, pass a function of the number of columns."""
         self.rows = rows
         self.repaint()
 
     def rows_at(self, width: int) -> Rows:
-        """Return the rows for so many columns."""
+        """Return the rows for a width in columns."""
         return self.rows(width) if callable(self.rows) else self.rows
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
@@ -48,7 +48,7 @@ class Lines(GridWidget):
         return self.written(rows[-height:] if self.tail else rows[:height], width, height)
 
     def written(self, rows: Rows, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return rows as a grid and its styles."""
+        """Return a grid with the rows, and its styles."""
         grid = Grid.blank(width, height)
         pens = sorted({pen for row in rows for _, pen in row if pen})
         for y, row in enumerate(rows):
@@ -63,12 +63,12 @@ class Lines(GridWidget):
 
 
 class LogLines(Lines):
-    """The newest rows, or those that somebody went back to, which stay in sight when others come."""
+    """The newest rows, or earlier rows that the user scrolled back to; these stay in sight when new rows come."""
 
-    top: int | None = None  # the first row in sight; None: the newest are
+    top: int | None = None  # the first row in sight; None: the newest rows are in sight
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return the rows in sight, and say how many are below."""
+        """Return the rows in sight, and note in the frame how many are below."""
         rows = self.rows_at(width)
         last = max(0, len(rows) - height)
         top = last if self.top is None else min(self.top, last)
@@ -76,7 +76,7 @@ class LogLines(Lines):
         return self.written(rows[top : top + height], width, height)
 
     def go(self, lines: int) -> None:
-        """Go back or on; from the newest row on follow what comes."""
+        """Scroll by lines; at the newest row, follow new ones."""
         last = max(0, len(self.rows_at(self.inner_width)) - self.inner_height)
         top = max(0, (last if self.top is None else min(self.top, last)) + lines)
         self.top = top if top < last else None

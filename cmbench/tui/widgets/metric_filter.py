@@ -1,4 +1,4 @@
-"""The line in which names of metrics are typed."""
+"""The filter line for names of metrics."""
 
 import re
 from typing import ClassVar
@@ -13,14 +13,14 @@ from cmbench.tui.screens.confirm import NO_CONTROLS
 
 
 class MetricFilter(Input):
-    """An input for a regular expression, out of sight but while it is typed in."""
+    """An input for a regular expression, visible only while the user types."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Back to the charts", show=False, id="dashboard.filter_done"),
     ]
 
     class Chosen(Message):
-        """The user is done: an expression, or None where all stays as it is."""
+        """The user is done: an expression, or None to change nothing."""
 
         def __init__(self, pattern: str | None) -> None:
             super().__init__()
@@ -32,7 +32,7 @@ class MetricFilter(Input):
         self.display, self.pattern = False, ""
 
     def open(self) -> None:
-        """Let the user type."""
+        """Show the input and focus it."""
         self.display, self.value = True, self.pattern
         self.focus()
 

@@ -1,4 +1,4 @@
-"""A picture or a scatter in whatever room it has, with a line above that says what it is."""
+"""A picture or a scatter in the available room, with a caption above."""
 
 from collections import OrderedDict
 from itertools import pairwise
@@ -18,13 +18,13 @@ from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
 from cmbench.tui.widgets.film import Film, Plane
 
-_KEPT = 4  # both sides of a blink, and what came before
+_KEPT = 4  # both sides of a blink, and the previous ones
 _CAPTION = Style(bold=True)
 _NOTE = Style(dim=True)
 
 
 class Picture(Widget):
-    """Shows a drawing in its size, letterboxed, its pixels as half blocks; repaints the lines that changed."""
+    """Shows a drawing at its size, letterboxed, with half blocks for pixels. It repaints only changed lines."""
 
     DEFAULT_CSS = "Picture { width: 1fr; height: 1fr; margin: 0 1 0 0; }"
 
@@ -45,7 +45,7 @@ class Picture(Widget):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Return the lines of a region."""
-        self._frame = self._lines()  # once a paint, not once a line
+        self._frame = self._lines()  # once per repaint, not once per line
         return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
@@ -53,7 +53,7 @@ class Picture(Widget):
         return self._frame[y] if y < len(self._frame) else Strip.blank(self.size.width)
 
     def _lines(self) -> list[Strip]:
-        """Return all lines, made anew only where what is shown, the size or the mode has changed."""
+        """Return all lines; they are rebuilt only if the content, the size or the mode has changed."""
         style, app = self.rich_style, self.app
         colourless = app.no_color or app.native_ansi_color
         ascii, dark = bool(getattr(app, "ascii", False)), app.current_theme.dark
@@ -66,7 +66,7 @@ class Picture(Widget):
         return self._made[key]
 
     def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
-        """Return a note on what is shown, and the lines of the drawing itself."""
+        """Return a note on the drawing, and its lines."""
         width, height, app = self.size.width, max(0, self.size.height - 1), self.app
         if not width or not height:
             return "", []
@@ -77,7 +77,7 @@ class Picture(Widget):
             return _note_on_samples(fitted), lines
         if isinstance(self._drawing, Points):
             points, ends = self._drawing, scatter.window(self._extent, width, height)
-            behind_as = "-" if ascii else "░" if colourless else ""  # dots in grey are dots, where there is no grey
+            behind_as = "-" if ascii else "░" if colourless else ""  # grey dots would look like the others
             cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data, behind_as)
             note = _note_on_points(points, ends, ascii, behind_as)
             return note, _shaded(cells, style, self._densities(colourless, dark))
@@ -109,7 +109,7 @@ class Picture(Widget):
         return _note_on_film(drawing, made.latents, "grey"), [[Segment(label, style + _NOTE)], *lines]
 
     def _densities(self, colourless: bool, dark: bool) -> list[Style]:
-        """Return the styles of rising densities, and last that of what lies behind."""
+        """Return the styles for rising densities; the last one is for the points behind."""
         if colourless:
             return [Style(), Style(), Style(), Style(bold=True), Style(bold=True), _NOTE]
         own = shades(self.app.theme, False)
@@ -124,7 +124,7 @@ class Picture(Widget):
         return Strip([*caption, Segment(note, style + _NOTE)]).adjust_cell_length(self.size.width, style)
 
     def _letterbox(self, body: list[list[Segment]], style: Style) -> list[Strip]:
-        """Centre lines of one width in the room below the caption."""
+        """Centre lines of equal width in the room below the caption."""
         width, height = self.size.width, max(0, self.size.height - 1)
         above = max(0, height - len(body)) // 2
         left = max(0, width - max((Strip(line).cell_length for line in body), default=0)) // 2
@@ -135,7 +135,7 @@ class Picture(Widget):
 
 
 class PixelPicture(Picture):
-    """The same, but with a picture's true pixels."""
+    """A Picture that shows the true pixels of pictures."""
 
     DEFAULT_CSS = "PixelPicture > .pixels { width: 1fr; height: 1fr; margin: 1 0 0 0; }"
 
@@ -146,7 +146,7 @@ class PixelPicture(Picture):
         self._sent: object = None
 
     def compose(self) -> ComposeResult:
-        """Lay the widget of the pixels over what is below the caption."""
+        """Lay the widget of pixels over the room below the caption."""
         if self._pixels:
             self._pixels.display = False
             yield self._pixels
@@ -181,7 +181,7 @@ class PixelPicture(Picture):
         return max(1, self.size.width) * width, max(1, self.size.height - 1) * height
 
     def _canvas(self, image: np.ndarray) -> Image.Image:
-        """Centre a picture on the widget's ground: one that fills the room exactly is not scaled again."""
+        """Centre a picture on the widget's background. The result fills the room exactly, so it is not scaled again."""
         canvas = Image.new("RGB", self._room(), self.background_colors[1].rgb)
         canvas.paste(
             Image.fromarray(image), ((canvas.width - image.shape[1]) // 2, (canvas.height - image.shape[0]) // 2)
@@ -212,7 +212,7 @@ def _note_on_plane(plane: Plane, colourless: bool) -> str:
 
 
 def _noise_levels(labels: list[tuple[int, float]], width: int, sign: str) -> str:
-    """Return a line with the noise level above each column's middle, where there is room for it."""
+    """Return a line with a noise level above each column's middle, where there is room."""
     line = ""
     for i, (middle, sigma) in enumerate(labels):
         text = f"{sign if i == 0 else ''}{sigma:.3g}"
@@ -225,7 +225,7 @@ def _noise_levels(labels: list[tuple[int, float]], width: int, sign: str) -> str
 def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[list[Segment]]:
     lines = []
     for characters, levels in zip(cells.characters, cells.density, strict=True):
-        levels = np.where(characters == " ", scatter.DENSITIES, levels)  # a space is of the style before it
+        levels = np.where(characters == " ", scatter.DENSITIES, levels)  # a space has no density of its own
         edges = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), len(levels)]
         parts = [(int(levels[start]), "".join(characters[start:stop])) for start, stop in pairwise(edges)]
         lines.append([Segment(text, base if text.isspace() else base + densities[level]) for level, text in parts])

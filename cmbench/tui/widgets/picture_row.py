@@ -1,4 +1,4 @@
-"""Pictures side by side, and rows of them one above the other."""
+"""Rows of pictures side by side, one row above the other."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from cmbench.tui.widgets.picture import Picture, PixelPicture
 
 
 class Shown(NamedTuple):
-    """What one picture of a row shows."""
+    """The content of one picture of a row."""
 
     caption: str
     drawing: Drawing
 
 
 class PictureRow(Horizontal):
-    """As many pictures as it is given, of equal width; `protocol` as pixel_protocol() tells it."""
+    """A row of pictures of equal width; `protocol` is the result of pixel_protocol()."""
 
     DEFAULT_CSS = "PictureRow { height: 1fr; }"
 
@@ -27,11 +27,11 @@ class PictureRow(Horizontal):
 
     @property
     def pictures(self) -> list[Picture]:
-        """The pictures, those without room included."""
+        """All pictures, including hidden ones."""
         return list(self.query_children(Picture))
 
     async def show(self, shown: Sequence[Shown], extent: float) -> None:
-        """Show these, and no others."""
+        """Show only these pictures."""
         self._count = len(shown)
         new = [self._picture() for _ in range(len(shown) - len(self.pictures))]
         self._share_width([*self.pictures, *new])  # before they are laid out, and painted, for the first time
@@ -40,14 +40,14 @@ class PictureRow(Horizontal):
             picture.show(caption, drawing, extent)
 
     def on_resize(self) -> None:
-        """Share the new width."""
+        """Share out the new width."""
         self._share_width(self.pictures)
 
     def _picture(self) -> Picture:
         return PixelPicture(self._protocol) if self._protocol else Picture()
 
     def _share_width(self, pictures: Sequence[Picture]) -> None:
-        """Give all pictures the same width to a column, so that they show the same samples."""
+        """Give all pictures exactly the same width, so that they show the same samples."""
         width = self.size.width // max(1, self._count) - 1
         for i, picture in enumerate(pictures):
             if picture.display != (i < self._count):
@@ -58,20 +58,20 @@ class PictureRow(Horizontal):
 
 
 class PictureRows(Vertical):
-    """A row or two, of equal height."""
+    """One or two rows of equal height."""
 
     def __init__(self, protocol: str = "") -> None:
         super().__init__(PictureRow(protocol), PictureRow(protocol))
         self._share_height(1)
 
     async def show(self, rows: Sequence[Sequence[Shown]], extent: float) -> None:
-        """Show these, and no others."""
+        """Show only these rows."""
         self._share_height(len(rows))
         for row, shown in zip(self._rows, rows, strict=False):
             await row.show(shown, extent)
 
     def on_resize(self) -> None:
-        """Share the new height."""
+        """Share out the new height."""
         self._share_height(self._count)
 
     @property

@@ -1,4 +1,4 @@
-"""True pixels, where the terminal takes them: through textual-image, which is optional."""
+"""True pixels on terminals that support them, through the optional package textual-image."""
 
 import fcntl
 import io
@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_KITTY = ("kitty", "ghostty")  # their protocol with its placeholders, which others that speak it lack
+_KITTY = ("kitty", "ghostty")  # kitty's protocol with placeholders, which other terminals with this protocol lack
 _SIXEL = ("foot", "mlterm", "contour", "wezterm", "iterm", "konsole", "yaft")
-_SIGNS = ("TERM", "TERM_PROGRAM", "LC_TERMINAL")  # the first and the last also reach the other end of SSH
+_SIGNS = ("TERM", "TERM_PROGRAM", "LC_TERMINAL")  # SSH passes on the first and the last
 
 
 def pixel_protocol(environ: Mapping[str, str] = os.environ) -> str:
-    """Return how pictures reach this terminal: "kitty", "sixel", or "" for half blocks. Call it before the app runs.
+    """Return the picture protocol of this terminal: "kitty", "sixel", or "" for half blocks.
 
-    It goes by the environment and asks the terminal nothing: a late answer would arrive as keys. CMBENCH_PIXELS
-    (kitty, sixel or off) has the last word. Inside tmux and screen, and without textual-image, it is "".
+    Call it before the application runs. It reads the environment and does not ask the terminal, because a late answer
+    would arrive as keys. CMBENCH_PIXELS (kitty, sixel or off) takes precedence. Inside tmux and screen, and without
+    textual-image, the result is "".
     """
     wanted = environ.get("CMBENCH_PIXELS", "") or _named(environ)
     if wanted not in ("kitty", "sixel") or not (_is_tty(sys.__stdout__) and _is_tty(sys.__stderr__)):
@@ -28,19 +29,19 @@ def pixel_protocol(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def image_class(protocol: str) -> type[Any] | None:
-    """Return the widget that shows a PIL picture by a protocol, or None if it cannot be had."""
+    """Return the widget class that shows a PIL picture by a protocol, or None if it is not available."""
     if protocol not in ("kitty", "sixel"):
         return None
     try:
         with _terminal_unasked():
             from textual_image.widget import SixelImage, TGPImage
-    except Exception:  # not installed, or its look at the terminal failed
+    except Exception:  # not installed, or its query of the terminal failed
         return None
     return TGPImage if protocol == "kitty" else SixelImage
 
 
 def cell_size() -> tuple[int, int]:
-    """Return width and height in pixels of a cell, as textual-image takes them."""
+    """Return width and height of a cell in pixels, as textual-image assumes them."""
     from textual_image._terminal import get_cell_size
 
     size = get_cell_size()
@@ -62,7 +63,7 @@ def _is_tty(stream: Any) -> bool:
 
 @contextmanager
 def _terminal_unasked() -> Iterator[None]:
-    """Keep textual-image from asking the terminal when it is imported; the cell's size it takes from variables."""
+    """Keep textual-image from querying the terminal at import. It takes the cell size from the environment instead."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         packed = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))  # type: ignore[union-attr]
         rows, columns, width, height = struct.unpack("4H", packed)

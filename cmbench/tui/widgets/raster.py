@@ -12,12 +12,12 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def half_blocks(image: np.ndarray, base: Style) -> list[list[Segment]]:
-    """Draw a picture (H, W, 3), two rows of pixels a line: the upper as the colour of ▀, the lower as its ground."""
+    """Draw a picture (H, W, 3), two rows of pixels per line: the upper colours the ▀, the lower its background."""
     return [_line(upper, lower, base) for upper, lower in _pairs(image.astype(int) @ (1 << 16, 1 << 8, 1))]
 
 
 def ramp(image: np.ndarray, base: Style, dark: bool = True) -> list[list[Segment]]:
-    """Draw a picture by brightness, two rows of pixels a line; the densest character is the brightest if `dark`."""
+    """Draw a picture by brightness, two rows of pixels per line. If `dark`, the densest character is the brightest."""
     light = image @ _LUMINANCE / 255
     lines = [(upper + (upper if lower is None else lower)) / 2 for upper, lower in _pairs(light)]
     scale = _RAMP if dark else _RAMP[::-1]

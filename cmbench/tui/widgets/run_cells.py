@@ -1,4 +1,4 @@
-"""A run as a row of a table: which columns at which width, what stands in them, and how they sort."""
+"""A run as a row of a table: the columns for each width, their cells, and how they sort."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from cmbench.words import signs
 from cmbench.words.numbers import number, progress
 from cmbench.words.signs import short
 
-WIDE = 140  # columns of a terminal with room for a preview
+WIDE = 140  # terminal columns from which there is room for a preview
 _TAGS_FROM, _MIDDLE, _MORE_FROM = 150, 100, 76
-_METRIC, _METRIC_LEAST = 18, 9  # characters of the name of a metric that has a column, and of its column
+_METRIC, _METRIC_LEAST = 18, 9  # characters: longest name of a metric's column, least width of the column
 SPARK = 10  # characters of the sparkline
 
 Sort = Callable[[Glance, float], float | str | None]
@@ -23,18 +23,18 @@ Sort = Callable[[Glance, float], float | str | None]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table; where `sort` is None, it cannot be sorted by."""
+    """A column of the table; if `sort` is None, the table cannot be sorted by it."""
 
     key: str
     label: str
-    width: int  # 0: what is left
+    width: int  # 0: the remaining width
     sort: Sort | None = None
     right: bool = False
 
 
 @dataclass(frozen=True)
 class Look:
-    """Everything a row shows: two that are equal look the same."""
+    """Everything that a row shows; equal looks give equal rows."""
 
     glance: Glance
     age: str
@@ -55,12 +55,12 @@ _SPARK = Column("spark", "curve", SPARK)
 
 
 def columns_at(width: int, metric: str = "") -> tuple[Column, ...]:
-    """Return the columns that a terminal of a width has room for; `metric` has one, if it is not empty."""
+    """Return the columns that fit into a terminal's width, with one for `metric` if it is not empty."""
     return _with_metric(_usual_at(width), metric)
 
 
 def _with_metric(columns: tuple[Column, ...], metric: str) -> tuple[Column, ...]:
-    """Put the column of a figure such as `last.N` behind that of the quality, which every width has."""
+    """Insert the column of a metric such as `last.N` after the quality column, which exists at every width."""
     if not metric:
         return columns
     place = columns.index(_QUALITY) + 1
@@ -70,7 +70,7 @@ def _with_metric(columns: tuple[Column, ...], metric: str) -> tuple[Column, ...]
 
 
 def sort_by(key: str) -> Sort | None:
-    """Return what a column, or a figure such as `best.sw_1step`, is sorted by; None where it is neither."""
+    """Return the sort key of a column or of a metric such as `best.sw_1step`; None if it is neither."""
     if key.startswith(("last.", "best.")):
         return lambda glance, now: figure(glance, key)
     return SORTED_BY.get(key)
@@ -88,13 +88,13 @@ SORTED_BY = {column.key: column.sort for column in _usual_at(_TAGS_FROM) if colu
 
 
 def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> list[Glance]:
-    """Sort by a column, from low to high or the reverse; what has no value comes last, equals the newest first.
+    """Sort by a column. Runs without a value come last; among equal ones the newest comes first.
 
     Args:
-        glances: oldest first.
-        key: of a column that can be sorted by, or a figure; of what is neither, by age.
-        is_reversed: from high to low.
-        now: the time that ages are counted from.
+        glances: the runs, oldest first.
+        key: key of a sortable column, or a metric; anything else sorts by age.
+        is_reversed: sort from high to low instead of low to high.
+        now: the time from which ages are counted.
     """
     value = sort_by(key) or SORTED_BY["age"]
     values = [(value(glance, now), glance) for glance in reversed(glances)]
@@ -107,12 +107,12 @@ def in_order(glances: list[Glance], key: str, is_reversed: bool, now: float) -> 
 
 
 def row(look: Look, columns: tuple[Column, ...], ascii: bool) -> dict[str, Text]:
-    """Return the cells of a run by the key of their column."""
+    """Return the cells of a run by column key."""
     return {column.key: _CELLS.get(column.key, _metric)(look, column, ascii) for column in columns}
 
 
 def fitted(text: str, width: int) -> str:
-    """Cut a name in its middle: a run's last four characters tell it from its like."""
+    """Cut a name in the middle, because its last four characters tell similar runs apart."""
     if len(text) <= width:  # wider characters are cut by the table
         return text
     return f"{text[: width - 6]}…{text[-5:]}" if width > 6 else text[:width]

@@ -1,4 +1,4 @@
-"""The line under the table of runs in which its filter is typed."""
+"""The filter line under the table of runs."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from cmbench.tui.text import content
 
 
 class FilterBar(Vertical):
-    """An input, and below it a line for what is wrong with it."""
+    """An input, and a line below it for examples or for what is wrong with the filter."""
 
     DEFAULT_CSS = """
     FilterBar { height: auto; display: none; }
@@ -29,7 +29,7 @@ class FilterBar(Vertical):
     HELP = "ring  state:running  tag:lr  loss<0.1  optimizer.lr>1e-4 OR seed:3 NOT state:crashed  best.sw_1step<0.05"
 
     class Changed(Message):
-        """The filter is another one now."""
+        """The filter changed."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -39,17 +39,17 @@ class FilterBar(Vertical):
         """The user is done."""
 
     def compose(self) -> ComposeResult:
-        """Put the input above its line."""
+        """Lay out the input above its line."""
         yield Input(placeholder="filter", restrict=NO_CONTROLS, select_on_focus=False, compact=True)
         yield Static(content(self.HELP))
 
     def begin(self, text: str) -> None:
-        """Begin with a filter that holds already."""
+        """Start with a filter that is already in force."""
         with self.prevent(Input.Changed):
             self.query_one(Input).value = text
 
     def open(self) -> None:
-        """Let the user type."""
+        """Show the input and focus it."""
         self.add_class("-open")
         self.query_one(Input).focus()
 
@@ -58,7 +58,7 @@ class FilterBar(Vertical):
         self.query_one(Input).value = ""
 
     def say(self, wrong: str = "") -> None:
-        """Say what is wrong, if anything."""
+        """Show what is wrong with the filter, or the examples."""
         line = self.query_one(Static)
         line.set_class(bool(wrong), "-wrong")
         line.update(content(wrong or self.HELP))

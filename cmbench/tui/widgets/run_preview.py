@@ -1,4 +1,4 @@
-"""What a run is, beside the table of runs."""
+"""The preview of a run beside the table of runs."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,26 +20,26 @@ from cmbench.words import signs
 from cmbench.words.numbers import number, progress
 from cmbench.words.times import date
 
-SETTLE = 0.05  # seconds that the table must stand still before files are read for what it shows
+SETTLE = 0.05  # seconds without movement in the table before files of the runs in sight are read
 
 
 class RunPreview(VerticalScroll, can_focus=False):
-    """Tells of one run."""
+    """Shows details of one run."""
 
     DEFAULT_CSS = "RunPreview { display: none; width: 44; padding: 0 1; border-left: vkey $primary; }"
 
     def __init__(self, ascii: bool = False) -> None:
-        """Take whether the terminal has no more than ASCII."""
+        """Take whether to use ASCII only."""
         super().__init__()
         self._ascii = ascii
-        self._meta: tuple[str, dict[str, Any]] = ("", {})  # of the run of this name
+        self._meta: tuple[str, dict[str, Any]] = ("", {})  # a run's name and its meta.json
 
     def compose(self) -> ComposeResult:
-        """One text."""
+        """Lay out one text."""
         yield Static()
 
     def show(self, glance: Glance | None) -> None:
-        """Tell of a run, where there is room, or of none."""
+        """Show a run, or None for an empty preview, if there is room."""
         if self.display:
             self._show(glance)
 
@@ -57,7 +57,7 @@ class RunPreview(VerticalScroll, can_focus=False):
 
 
 def preview(glance: Glance, meta: dict[str, Any], ascii: bool = False) -> Content:
-    """Tell of a run what its table has no room for; `meta` is the content of its meta.json, which may hold anything."""
+    """Return the details of a run that the table has no room for. `meta` is its meta.json, which may be malformed."""
     sign, style = signs.sign(glance.state, ascii)
     figures = progress(glance.step, glance.of)
     lines = [content(glance.name, "bold"), content(f"{sign} {glance.state} ", style) + content(f"step {figures}")]
@@ -101,12 +101,12 @@ def _table(meta: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _recipe(argv: object) -> str:
-    """Return the recipe of `cmbench run RECIPE ...`."""
+    """Return the recipe's file name from `cmbench run RECIPE ...`."""
     return str(argv[2]).rpartition("/")[2] if isinstance(argv, list) and len(argv) > 2 else ""
 
 
 def _overrides(argv: object) -> list[str]:
-    """Return what was given with --set."""
+    """Return the values of all --set options."""
     words = [str(word) for word in argv] if isinstance(argv, list) else []
     return [word for flag, word in pairwise(words) if flag == "--set"]
 

@@ -1,4 +1,4 @@
-"""Runs as a table that repaints what changed and keeps its cursor on its run."""
+"""A table of runs that repaints only changed cells and keeps its cursor on the same run."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ from cmbench.tui.widgets.run_cells import Column, Look, row
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_FEW = 16  # rows that are taken out one by one; for more, the table is filled anew
+_FEW = 16  # up to this many rows are removed one by one; for more, the table is refilled
 
 
 class RunTable(DataTable[Text]):
-    """A row a run, by the run's name."""
+    """A table with one row per run, keyed by the run's name."""
 
     DEFAULT_CSS = "RunTable { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,13 +36,13 @@ class RunTable(DataTable[Text]):
     _is_quiet = False
 
     def __init__(self, ascii: bool = False, id: str | None = None) -> None:
-        """Take whether the terminal has no more than ASCII."""
+        """Take whether to use ASCII only."""
         super().__init__(cursor_type="row", id=id)
         self._ascii = ascii
         self._layout: tuple[Column, ...] = ()
         self._looks: dict[str, Look] = {}
         self._order: list[str] = []
-        self._lost: str | None = None  # the run that the cursor was on, where it is not shown now
+        self._lost: str | None = None  # the run that the cursor was on, if it is hidden now
 
     @property
     def order(self) -> Sequence[str]:
@@ -60,7 +60,7 @@ class RunTable(DataTable[Text]):
         return self._order[top : top + self.size.height]
 
     def lay_out(self, columns: Sequence[Column], sorted_by: str, is_reversed: bool) -> None:
-        """Set the columns for the table's width, and say in the header what it is sorted by."""
+        """Set the columns for the table's width, and show the sort order in the header."""
         fixed = sum(column.width for column in columns) + 2 * self.cell_padding * len(columns)
         room = max(8, self.size.width - fixed - self.styles.scrollbar_size_vertical)
         layout = tuple(column if column.width else replace(column, width=room) for column in columns)
@@ -74,11 +74,11 @@ class RunTable(DataTable[Text]):
         self._label(sorted_by, is_reversed)
 
     def show(self, looks: Sequence[Look], follow: bool = False) -> None:
-        """Let the table show these runs in this order, and touch only what differs.
+        """Show these runs in this order, and change only what differs.
 
         Args:
-            looks: from top to bottom.
-            follow: scroll to where the cursor's run went.
+            looks: the rows from top to bottom.
+            follow: scroll to the new place of the cursor's run.
         """
         names = [look.glance.name for look in looks]
         gone = self._looks.keys() - set(names)
@@ -94,7 +94,7 @@ class RunTable(DataTable[Text]):
                 self._order = names
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> "Self":
-        """Repaint, unless cells are changed whose rows alone will be."""
+        """Repaint, except while single cells are updated, which are repainted separately."""
         if self._is_quiet:
             return self
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
@@ -122,7 +122,7 @@ class RunTable(DataTable[Text]):
         self._add(look for look in looks if look.glance.name not in self._looks)
 
     def _update(self, look: Look, before: Look) -> None:
-        """Change the cells of a run that differ and repaint them; update_cell would repaint the whole table."""
+        """Update and repaint only the cells of a run that differ; update_cell alone would repaint the whole table."""
         name = look.glance.name
         self._looks[name] = look
         old, new = (row(each, self._layout, self._ascii) for each in (before, look))
@@ -147,10 +147,10 @@ class RunTable(DataTable[Text]):
 
     @contextmanager
     def _cursor_kept(self, follow: bool = False) -> Iterator[None]:
-        """Let the cursor be on the same run afterwards, or on the next that is left; and the same rows in sight."""
+        """Keep the cursor on its run, or on the next run that is left, and keep the same rows in sight."""
         name, below, top = self.current or self._lost, self._order[self.cursor_row :], self.scroll_y
         yield
-        self._lost = None if name in self._looks else name  # nothing may be left, while a filter is typed
+        self._lost = None if name in self._looks else name  # while a filter is typed, no run may be left
         found = next((each for each in (name, *below) if each in self._looks), None)
         index = self.get_row_index(found) if found else max(0, min(self.cursor_row, self.row_count - 1))
         if index != self.cursor_row:
@@ -159,5 +159,5 @@ class RunTable(DataTable[Text]):
             self.call_after_refresh(self.scroll_to, y=top, animate=False)
 
     def _update_dimensions(self, new_rows: Iterable[RowKey]) -> None:
-        """Measure no cells, which takes most of the time of a thousand rows: every column has its width."""
+        """Skip measuring cells, which takes most of the time for a thousand rows: column widths are fixed."""
         super()._update_dimensions(())

@@ -1,4 +1,4 @@
-"""Points as characters, both axes to one scale: braille dots, or plain characters by number."""
+"""Points as characters, with both axes at the same scale: braille dots, or ASCII characters for numbers of points."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 EXTENT = 0.8  # the square [-.8, .8]^2 holds data on a ring or a grid, whose standard deviation is 0.5
 DENSITIES = 5
-_EXTENTS = (EXTENT, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0)  # few: another scale is another picture
-_INSIDE = 0.98  # of the points; single ones may lie anywhere early in training
+_EXTENTS = (EXTENT, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0)  # few: each new scale redraws all
+_INSIDE = 0.98  # share of the points; early in training single points may lie anywhere
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # of a braille cell, by row and column
 _COUNTS = " .:+*#@"  # none, 1, 2-3, 4-7, 8-15, 16-31, more
 
@@ -18,8 +18,8 @@ class Cells:
     """A drawing of points, (height, width) each.
 
     Attributes:
-        characters: braille or plain; a space where there is nothing.
-        density: from 0 to DENSITIES - 1 where there are points, -1 where something lies behind them alone.
+        characters: braille or ASCII; a space where there is nothing.
+        density: from 0 to DENSITIES - 1 where there are points, -1 elsewhere, such as for points behind.
     """
 
     characters: NDArray[np.str_]
@@ -27,9 +27,9 @@ class Cells:
 
 
 def extent_for(xy: np.ndarray, extent: float = EXTENT, behind: np.ndarray | None = None) -> float:
-    """Return the first of few extents, none less than `extent`, in which nearly all points lie; not those far away.
+    """Return the smallest of a few extents, at least `extent`, that contains nearly all points except far outliers.
 
-    Nearly all of those `behind` lie in it as well.
+    It contains nearly all points of `behind` as well.
     """
     sets = [points for points in (xy, behind) if points is not None and len(points)]
     reach = max((float(np.quantile(np.abs(points).max(axis=1), _INSIDE)) for points in sets), default=0.0)
@@ -37,7 +37,7 @@ def extent_for(xy: np.ndarray, extent: float = EXTENT, behind: np.ndarray | None
 
 
 def window(extent: float, width: int, height: int) -> tuple[float, float]:
-    """Return how far so many cells, twice as high as wide, reach on both axes: `extent` on the shorter one."""
+    """Return how far the cells, twice as high as wide, reach on both axes; `extent` is for the shorter axis."""
     side = min(height, width / 2)
     return (extent * width / (2 * side), extent * height / side) if side > 0 else (extent, extent)
 
@@ -56,16 +56,16 @@ def draw(
     behind: np.ndarray | None = None,
     behind_as: str = "",
 ) -> Cells:
-    """Draw points in all cells that there are.
+    """Draw points in width x height cells.
 
     Args:
-        xy: (n, 2).
-        extent: of the shorter axis; the longer one goes on to the same scale.
-        width: columns of cells.
-        height: rows.
-        ascii: whether plain characters stand for numbers of points, in place of eight dots a cell.
-        behind: other points (m, 2), seen in cells without any of the first.
-        behind_as: the character that stands for them; "": dots as well.
+        xy: the points (n, 2).
+        extent: extent of the shorter axis; the longer axis has the same scale.
+        width: number of columns of cells.
+        height: number of rows of cells.
+        ascii: whether to show the number of points by an ASCII character, instead of eight dots per cell.
+        behind: other points (m, 2), drawn in cells without any of the first.
+        behind_as: the character for the points behind; "" draws them as dots too.
     """
     ends = window(extent, width, height)
     dots, own = _count(xy, ends, width, height)
@@ -96,7 +96,7 @@ def _bits(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 def _count(
     xy: np.ndarray, ends: tuple[float, float], width: int, height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many points lie on each dot, (4 height, 2 width), and in each cell, the first row the upper one."""
+    """Return the number of points on each dot, (4 height, 2 width), and in each cell; the first row is on top."""
     ranges = [[-ends[1], ends[1]], [-ends[0], ends[0]]]
     shape = (max(1, 4 * height), max(1, 2 * width))
     counts, _, _ = np.histogram2d(-xy[:, 1], xy[:, 0], bins=shape, range=ranges)

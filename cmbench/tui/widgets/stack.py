@@ -16,11 +16,11 @@ _LABEL = 7
 
 
 class Stack(GridWidget):
-    """Columns of several parts on top of each other. Signs tell the parts apart as well as colours do.
+    """Columns of several stacked parts. Signs as well as colours tell the parts apart.
 
     Args:
-        title: what stands in the frame.
-        t_label: of an edge between bins, by its number.
+        title: title in the frame.
+        t_label: returns the label of an edge between bins, given its number.
     """
 
     framed = True
@@ -31,7 +31,7 @@ class Stack(GridWidget):
         super().__init__(id=id)
         self.title, self.t_label = title, t_label
         self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
-        self.note = ""  # stands in the lower frame where there are no parts
+        self.note = ""  # text in the lower frame if there are no parts
         self._parts: Sequence[tuple[str, Floats]] = ()
 
     def show(self, parts: Sequence[tuple[str, Floats]]) -> None:
@@ -40,7 +40,7 @@ class Stack(GridWidget):
         self.repaint()
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return the columns and the axes."""
+        """Return the drawing of columns and axes."""
         grid = Grid.blank(width, height)
         self.frame_title, self.frame_note = self.title, self.note
         palette = [Style.null(), *(self.style(pen) for pen in ("muted", "line-0", "line-1", "line-2"))]
@@ -54,7 +54,7 @@ class Stack(GridWidget):
         tops = np.cumsum(np.where(np.isfinite(sizes) & (sizes > 0), sizes, 0.0), axis=0)
         top = float(tops[-1].max()) or 1.0
         place = np.arange(columns) * bins // columns
-        highest = np.maximum.reduceat(tops, place, axis=1)  # of the bins in a column, where it holds several
+        highest = np.maximum.reduceat(tops, place, axis=1)  # of the bins in a column, if there are several
         heights = np.rint(highest / top * rows).astype(np.int64)
         self._fill(grid, heights, rows)
         for y in range(rows):

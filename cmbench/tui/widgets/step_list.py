@@ -1,4 +1,4 @@
-"""The steps of a run, one a line, the newest last."""
+"""The steps of a run, one per line, the newest last."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from textual.widgets.option_list import Option
 
 
 class StepList(OptionList, can_focus=False):
-    """Lines that follow what they are told; only a line that changed is drawn again."""
+    """A list of lines that redraws only the lines that changed."""
 
     DEFAULT_CSS = """
     StepList { width: 28; height: 1fr; margin: 0 1 0 0; padding: 0; border: none; text-wrap: nowrap; }

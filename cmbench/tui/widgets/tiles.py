@@ -1,18 +1,18 @@
-"""Grids of samples in a PNG: taken apart into samples at their own resolution, put together for a given room."""
+"""Grids of samples in a PNG: split into samples at their own resolution, and laid out again for a given room."""
 
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-_PADDING = 2  # what snapshots have between samples
-_GAP, _DARK = 1, 64  # what they get here: without a line between them digits run into each other
-_SMALLEST_SHARE = 4  # below a quarter of the samples, all of them shrunk tell more
-_LEGIBLE = 4  # pixels that a shrunk sample must have
+_PADDING = 2  # pixels between samples in snapshots
+_GAP, _DARK = 1, 64  # the line between samples here: without it digits run into each other
+_SMALLEST_SHARE = 4  # if less than a quarter of the samples fits, shrinking all of them is better
+_LEGIBLE = 4  # fewest pixels of a shrunk sample
 
 
 class Fitted(NamedTuple):
-    """A picture that fits, (H, W, 3), with so many of so many samples (1 of 1 for what is no grid)."""
+    """A picture that fits, (H, W, 3), with the number of samples shown and in total (1 of 1 if it is not a grid)."""
 
     image: np.ndarray
     shown: int
@@ -20,7 +20,7 @@ class Fitted(NamedTuple):
 
 
 def split(image: np.ndarray) -> np.ndarray | None:
-    """Return the samples of a grid (H, W, 3) as (rows, columns, h, w, 3), their enlargement undone; None if it is none.
+    """Return the samples of a grid (H, W, 3) as (rows, columns, h, w, 3), at original size; None if not a grid.
 
     A grid has lines of two pixels in the corner's colour around each sample, at equal distances.
     """
@@ -38,7 +38,7 @@ def split(image: np.ndarray) -> np.ndarray | None:
 
 
 def join(tiles: np.ndarray) -> np.ndarray:
-    """Lay samples (rows, columns, h, w, 3) out in one picture, with a dark line around each."""
+    """Lay out samples (rows, columns, h, w, 3) in one picture, with a dark line around each."""
     rows, columns, h, w, _ = tiles.shape
     room = np.full((rows, columns, h + _GAP, w + _GAP, 3), _DARK, dtype=np.uint8)
     room[:, :, _GAP:, _GAP:] = tiles
@@ -47,10 +47,10 @@ def join(tiles: np.ndarray) -> np.ndarray:
 
 
 def fit(image: np.ndarray, tiles: np.ndarray | None, width: int, height: int) -> Fitted:
-    """Make a picture of at most width x height pixels, undistorted, its pixels whole where that is possible.
+    """Make a picture of at most width x height pixels, undistorted, with whole pixels if possible.
 
-    A grid that has no room comes with the samples of its first rows and columns alone, each in its place; where these
-    would be few, the whole is shrunk, unless nothing could be seen then.
+    A grid that does not fit shows only the samples of its first rows and columns, each in its place. If these would be
+    few, the whole grid is shrunk, unless the samples would become illegible.
     """
     if tiles is None:
         return Fitted(scale(image, width, height), 1, 1)
@@ -65,7 +65,7 @@ def fit(image: np.ndarray, tiles: np.ndarray | None, width: int, height: int) ->
 
 
 def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Enlarge by a whole factor, or shrink by averaging areas, so that the picture fits."""
+    """Enlarge a picture by a whole factor, or shrink it by averaging areas, so that it fits."""
     h, w = image.shape[:2]
     if (factor := min(width // w, height // h)) >= 1:
         return image.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -75,7 +75,7 @@ def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _period(lines: np.ndarray) -> int:
-    """Return the smallest distance at which pairs of lines lie from end to end, or 0."""
+    """Return the smallest period at which pairs of padding lines repeat from end to end, or 0."""
     n = len(lines) - _PADDING
     for period in range(_PADDING + 1, n + 1):
         starts = np.arange(0, n + 1, period)

@@ -1,4 +1,4 @@
-"""A quantity over time t (across) and steps (down): the whole run at once, a line for each profile."""
+"""A quantity over time t (across) and steps (down): the whole run at once, one row per profile."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -24,17 +24,17 @@ Rows = Sequence[tuple[int, NDArray[np.float32]]]
 
 
 class Waterfall(GridWidget, can_focus=True):
-    """Rows of bins, the oldest on top, over the whole height; where rows come, a quarter of it at most is theirs.
+    """Rows of bins, the oldest on top. At most a quarter of the height is kept free for rows still to come.
 
-    A row takes several rows of cells where there is room. Where there is none it gives way to the next, so that the run
-    stays in sight whole. A column that holds several bins shows the highest of them.
+    A row takes several rows of cells if there is room. If there is too little room, rows are left out, so that the
+    whole run stays in sight. A column with several bins shows the highest of them.
 
-    Colours follow the logarithm of the value, of its ratio to a reference row (one is white), or of its share in its
-    row's largest. A colour bar in the lower edge says which value has which.
+    Colours follow the logarithm of one of three: the value, its ratio to a reference row, or its share of its row's
+    largest value. A ratio of one is white. A colour bar in the lower edge shows the values of the colours.
 
     Args:
-        title: what stands in the frame.
-        t_label: of an edge between bins, by its number from 0 to the number of bins.
+        title: title in the frame.
+        t_label: returns the label of an edge between bins, given its number from 0 to the number of bins.
     """
 
     framed = True
@@ -47,7 +47,7 @@ class Waterfall(GridWidget, can_focus=True):
     ]
 
     class CursorMoved(Message):
-        """The cursor stands on another bin of another step; None: it was put away."""
+        """The cursor moved to another step or bin; None: it was removed."""
 
         def __init__(self, waterfall: "Waterfall", step: int | None, bin: int | None) -> None:
             super().__init__()
@@ -55,7 +55,7 @@ class Waterfall(GridWidget, can_focus=True):
 
         @property
         def control(self) -> "Waterfall":
-            """The waterfall."""
+            """The waterfall that sent the message."""
             return self.waterfall
 
     def __init__(
@@ -65,28 +65,28 @@ class Waterfall(GridWidget, can_focus=True):
         self.title, self.t_label = title, t_label
         self.mode: Mode = "value"
         self.cursor: tuple[int, int] | None = None  # step and bin
-        self.reference: tuple[int, NDArray[np.float32]] | None = None  # a row that others are compared with
-        self.rows: Rows = ()  # as `show` was given them
+        self.reference: tuple[int, NDArray[np.float32]] | None = None  # the row that others are compared with
+        self.rows: Rows = ()  # as given to `show`
         self.edges: Sequence[float] = ()  # between the bins, for round places on the axis
-        self.is_signed = False  # whether what is negative has no colour, in place of that of its size
-        self._room = 0  # rows that the height is shared by: those that there are, and some that will come
+        self.is_signed = False  # whether negative values have no colour, instead of the colour of their size
+        self._room = 0  # rows that share the height: the present ones, and some to come
         self._is_still = False
         self._limits: tuple[float, float] | None = None
         self._limits_of: Mode = self.mode
-        self._bar: tuple[float, float] | None = None  # log10 of the ends of the shades that are drawn
+        self._bar: tuple[float, float] | None = None  # log10 of the ends of the drawn shades
 
     def show(self, rows: Rows, is_still: bool = False) -> None:
-        """Show rows (step, bins), ascending. Where no more will come, they take the whole height."""
+        """Show rows (step, bins), ascending. If no more will come (`is_still`), they take the whole height."""
         self.rows, self._is_still = rows, is_still
         self.repaint()
 
     def action_mode(self, mode: Mode) -> None:
-        """Show values, ratios to the reference, or shares in their row's largest."""
+        """Show values, ratios to the reference, or shares of their row's largest value."""
         self.mode, self._limits = mode, None
         self.repaint()
 
     def forget_limits(self) -> None:
-        """Choose the ends of the colours anew: another quantity is shown."""
+        """Choose new ends of the colours, for another quantity."""
         self._limits = None
 
     @property
@@ -105,18 +105,18 @@ class Waterfall(GridWidget, can_focus=True):
         self.set_cursor((steps[line], min(max(bin + bins, 0), last)))
 
     def action_reset(self) -> None:
-        """Put the cursor away."""
+        """Remove the cursor."""
         self.set_cursor(None)
 
     def set_cursor(self, cursor: tuple[int, int] | None, tell: bool = True) -> None:
-        """Put the cursor on a step and a bin, or away."""
+        """Move the cursor to a step and a bin, or remove it."""
         self.cursor = cursor
         self.repaint()
         if tell:
             self.post_message(self.CursorMoved(self, *(cursor or (None, None))))
 
     def draw(self, width: int, height: int) -> tuple[Grid, Sequence[Style]]:
-        """Return a row of cells for each line, or several where there is room, and the axis of t."""
+        """Return one row of cells for each line, or several if there is room, and the axis of t."""
         grid = Grid.blank(width, height)
         palette = [Style.null(), self.style("muted"), self.style("strong")]
         palette += shades(self.app.theme, self._shown == "ratio") if self._coloured else [Style.null()] * LEVELS
@@ -146,9 +146,9 @@ class Waterfall(GridWidget, can_focus=True):
         return grid, palette
 
     def _lines(self, height: int) -> tuple[list[tuple[int, NDArray[np.float32]]], list[int]]:
-        """Choose the rows that are seen, the newest among them. Return them, and which of them each row of cells shows.
+        """Choose the rows to show, including the newest. Return them, and for each row of cells the index of its row.
 
-        A new row changes the last cells alone, until the room that was kept for it is full.
+        A new row changes only the last cells, until the room kept for new rows is full.
         """
         n = len(self.rows)
         if self._is_still:
@@ -164,7 +164,7 @@ class Waterfall(GridWidget, can_focus=True):
         return [self.rows[i] for i in lines], [lines.index(i) for i in chosen]
 
     def _values(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return log10 of what the colours follow."""
+        """Return log10 of the values that the colours follow."""
         size = np.fmax(rows, 0.0) if self.is_signed else np.abs(rows)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self._shown == "row":
@@ -175,13 +175,13 @@ class Waterfall(GridWidget, can_focus=True):
 
     @property
     def _shown(self) -> Mode:
-        """The mode that the colours follow: without a reference of as many bins there are no ratios."""
+        """The mode that the colours follow; without a reference of as many bins, values replace ratios."""
         bins = len(self.rows[-1][1]) if self.rows else 0
         has_reference = self.reference is not None and len(self.reference[1]) == bins
         return "value" if self.mode == "ratio" and not has_reference else self.mode
 
     def _levels(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return levels from 0 to LEVELS - 1, -1 where there is no value. The limits move rarely."""
+        """Return levels from 0 to LEVELS - 1, or -1 where there is no value. The limits rarely move."""
         finite = values[np.isfinite(values)]
         if not len(finite):
             return np.full(values.shape, -1, np.int64)
@@ -199,7 +199,7 @@ class Waterfall(GridWidget, can_focus=True):
 
     @property
     def _coloured(self) -> bool:
-        """Whether shades are colours, and not signs: a terminal's own sixteen colours make no map."""
+        """Whether shades are colours instead of signs; a terminal's own sixteen colours do not make a map."""
         return self.app.native_ansi_color is False and not self.app.no_color
 
     def _write_levels(self, grid: Grid, x: int, y: int, levels: NDArray[np.int64]) -> None:
@@ -219,14 +219,14 @@ class Waterfall(GridWidget, can_focus=True):
             grid.write(_LABEL + 1 + int(own[len(own) // 2]), y, "^" if self.ascii else "▴", _CURSOR)
 
     def _in_frame(self, inner: Grid, palette: Sequence[Style]) -> tuple[Grid, Sequence[Style]]:
-        """Write the colour bar into the lower edge, where the note leaves room for it: it takes none of the rows."""
+        """Write the colour bar into the lower edge if the note leaves room; so it takes no rows."""
         grid, framed = super()._in_frame(inner, palette)
         height, width = grid.styles.shape
         note = len(laid_out(self.frame_note))
         x, room = 2, width - 4 - (note + 3 if note else 0)
         for part in colour_bar.parts(*self._bar, room, self.is_signed) if self._bar else []:
             if isinstance(part, str):
-                grid.write(x, height - 1, part, len(framed) - 1)  # as the note
+                grid.write(x, height - 1, part, len(framed) - 1)  # in the note's style
             else:
                 grid.write(x, height - 1, " " * len(part), 0)  # in place of the frame
                 self._write_levels(grid, x, height - 1, part)
@@ -245,7 +245,7 @@ class Waterfall(GridWidget, can_focus=True):
             self.frame_note = ""
 
     def _reading(self, step: int, bins: NDArray[np.float32], bin: int) -> str:
-        """Return the value at the cursor, with the row that the cursor points at: that next to where it was put."""
+        """Return the value at the cursor, in the row that the cursor points at, the one nearest to its step."""
         if bin >= len(bins):
             return f"step {step}"
         text = f"step {step}  t {self.t_label(bin)} to {self.t_label(bin + 1)}  {number(float(bins[bin]))}"
