@@ -45,7 +45,7 @@ def summary(results: Sequence[Result]) -> str:
 def show(result: Result) -> None:
     """Print one result with its chart."""
     claim, finding = result.claim, result.finding
-    _screen.text(f"\n{claim.name} (section {claim.section}): {finding.verdict}")
+    _screen.text(f"\n{claim.name} ({claim.source}): {finding.verdict}")
     _screen.text(f"  claim    {claim.statement}\n  setting  {claim.setting}")
     if finding.note:
         _screen.text(f"  note     {finding.note}")
@@ -61,15 +61,15 @@ def show(result: Result) -> None:
 def page(results: Sequence[Result]) -> str:
     """Return a page of Markdown."""
     lines = ["# The claims of the theory, measured", "", "Made by `cmbench lab all --markdown docs/lab.md`.", ""]
-    lines += ["| claim | section | verdict |", "|---|---|---|"]
-    lines += [f"| [`{r.claim.name}`](#{r.claim.name}) | {r.claim.section} | {r.finding.verdict} |" for r in results]
+    lines += ["| claim | source | verdict |", "|---|---|---|"]
+    lines += [f"| [`{r.claim.name}`](#{r.claim.name}) | {r.claim.source} | {r.finding.verdict} |" for r in results]
     for result in results:
         claim, finding = result.claim, result.finding
         lines += [
             "",
             f"## {claim.name}",
             "",
-            f"Section {claim.section}, **{finding.verdict}**: {_plain(claim.statement)}.",
+            f"{claim.source}, **{finding.verdict}**: {_plain(claim.statement)}.",
             "",
         ]
         lines += [f"*Setting:* {_plain(claim.setting)}.", ""]

@@ -87,7 +87,7 @@ def _list(json: bool) -> None:
     if json:
         _screen.data({"schema": 1, "claims": [vars(claim) for claim in found]})
         return
-    table(["claim", "section", "statement"], [(claim.name, claim.section, claim.statement) for claim in found])
+    table(["claim", "source", "statement"], [(claim.name, claim.source, claim.statement) for claim in found])
     _screen.text("\nnext: cmbench lab CLAIM, cmbench lab all")
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +14,22 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim: its name, its number in the order of the theory, its statement, and the problem that measures it."""
+    """A claim: its name, where it is made, its statement, and the problem that measures it."""
 
     name: str
-    section: str
+    source: str
     statement: str
     setting: str
 
 
 def all_claims() -> list[Claim]:
-    """Return every claim, in the order of the theory."""
+    """Return every claim, the oldest paper first."""
     found = [_read(path) for path in sorted(FOLDER.glob("[!_]*.py"))]
-    return sorted(found, key=lambda claim: [int(number) for number in claim.section.split(".")])
+    return sorted(found, key=lambda claim: (re.findall(r"\d{4}", claim.source), claim.source))
 
 
 def chosen(names: list[str]) -> list[Claim]:
-    """Return the claims of these names, each once, in the order of the theory; "all" means all claims.
+    """Return the claims of these names, each once, the oldest paper first; "all" means all claims.
 
     Raises:
         UsageError: a name is unknown.
@@ -47,11 +48,11 @@ def measure(claim: Claim) -> Finding:
 
 
 def _read(path: Path) -> Claim:
-    """Read the constants SECTION, CLAIM and SETTING of a file without running it."""
+    """Read the constants SOURCE, CLAIM and SETTING of a file without running it."""
     texts: dict[str, str] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            if name in ("SECTION", "CLAIM", "SETTING"):
+            if name in ("SOURCE", "CLAIM", "SETTING"):
                 texts[name] = ast.literal_eval(node.value)
-    return Claim(path.stem, texts["SECTION"], texts["CLAIM"], texts["SETTING"])
+    return Claim(path.stem, texts["SOURCE"], texts["CLAIM"], texts["SETTING"])

@@ -16,7 +16,7 @@ from cmbench.model import Model
 from cmbench.objectives import sct
 from cmbench.randomness import forked_seed
 
-SECTION = "5.4"
+SOURCE = "Lu & Song 2024, section 4.2"
 CLAIM = (
     "E[e^w loss - w] is least at e^w = 1 / E[loss | t]; that balances the times and the gradient's variance over them"
 )

@@ -10,7 +10,7 @@ from cmbench.lab import _fit, _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import cd, ct
 
-SECTION = "3.3"
+SOURCE = "Song et al. 2023, theorem 2"
 CLAIM = "L_CD = L_CT + o(step) for an exact score and Euler steps, so that in the limit both train the same"
 SETTING = (
     "mixture on the line, F of three numbers, one interval below t = 1.5; expectations by Gauss-Hermite quadrature"

@@ -8,7 +8,7 @@ from cmbench.lab import _fit, _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import cd, continuous, ct
 
-SECTION = "4.1"
+SOURCE = "Lu & Song 2024, eq. 3"
 CLAIM = "grad L_disc / step -> grad E[w f^T df/dt] as the step goes to zero"
 SETTING = (
     "mixture on the line, F of three numbers, theta- = theta, noise level 1, 2,000 pairs (x_0, eps), the same for both"

@@ -12,7 +12,7 @@ from cmbench.layers.norm import ScaleShift, pnorm
 from cmbench.networks import dit, unet
 from cmbench.randomness import forked_seed
 
-SECTION = "5.3"
+SOURCE = "Lu & Song 2024, section 4.1"
 CLAIM = "y = norm(x) pnorm(s) + pnorm(b) stays bounded where norm(x) s + b grows with the embedding"
 SETTING = (
     "64 channels, positional embedding of 101 times t in [0, pi / 2] by one linear layer, its weights times 1 to 10,000"

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cmbench.equations import ema
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 
-SECTION = "2.2"
+SOURCE = "Song et al. 2023, section 4"
 CLAIM = "an EMA of the weights filters the noise of stochastic gradients out of the target"
 SETTING = "theta_k+1 = theta_k - .2 (theta_k - k drift + noise), 20,000 chains side by side, mu = 0 (no EMA) to .99"
 RATE, DRIFT = 0.2, 0.01

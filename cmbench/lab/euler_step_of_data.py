@@ -7,7 +7,7 @@ from cmbench.equations.gaussian_path import GaussianPath
 from cmbench.lab import _fit, _mixture
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 
-SECTION = "3.2"
+SOURCE = "Song et al. 2023, section 5"
 CLAIM = "with the conditional score in place of the score, one Euler step from x_0 + t_n eps lands on x_0 + t_{n-1} eps"
 SETTING = "1,000 pairs (x_0, eps); on EDM steps of 1% to 99% from noise levels .05, 1 and 80; the other paths from 1"
 STEPS = (0.2, 0.1, 0.05, 0.025, 0.0125)

@@ -11,7 +11,7 @@ from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.layers.embedding import Fourier, Positional
 from cmbench.randomness import forked_seed
 
-SECTION = "5.2"
+SOURCE = "Lu & Song 2024, section 4.1"
 CLAIM = "d emb / dc grows with the Fourier scale s, and positional embeddings amount to s of about .02"
 SETTING = "embeddings of 64 and 4,096 channels, 201 times c in [0, pi / 2], scales .02 to 16, norms over the channels"
 SCALES = (0.02, 0.1, 0.5, 2.0, 16.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from cmbench.equations import sampling
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 
-SECTION = "1"
+SOURCE = "Song et al. 2023, algorithm 1"
 CLAIM = "one evaluation of a consistency function draws a sample, and a few steps draw a better one"
 SETTING = (
     "data N(.3, .5^2), its exact f and two wrong ones, 1 to 16 levels of the Karras grid from 80 to .1, 200,000 samples"

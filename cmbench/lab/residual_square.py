@@ -11,7 +11,7 @@ from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import continuous, sct
 
-SECTION = "5.4"
+SOURCE = "Lu & Song 2024, section 4.2"
 CLAIM = "E[F^T y] with y stopped and E[||F - F_minus + y||^2 / 2] have the same gradient"
 SETTING = (
     "three coordinates, each of a mixture on the line, TrigFlow, F = a x + b t, w = c t, 4,000 pairs; the raw "

@@ -21,7 +21,7 @@ from cmbench.networks import mlp
 from cmbench.objectives import sct
 from cmbench.randomness import forked_seed
 
-SECTION = "5.4"
+SOURCE = "Lu & Song 2024, section 5.1"
 CLAIM = "the rearranged derivative is an equivalent, numerically friendlier form of the tangent"
 SETTING = "a seeded perceptron of 2x64 on TrigFlow, c_noise = t, 64 points at each of 33 noise levels from .002 to 80"
 PATH = TrigFlow(_mixture.SIGMA_DATA)  # sigma_data = .5

@@ -8,7 +8,7 @@ from cmbench.equations.gaussian_path import TrigFlow
 from cmbench.lab import _fit
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 
-SECTION = "5.2"
+SOURCE = "Lu & Song 2024, section 4.1"
 CLAIM = "c_noise(t) = t has the bounded derivative 1, where log sigma / 4 blows up at the ends"
 SETTING = "TrigFlow, sigma_data = .5, 401 noise levels from .002 to 80"
 PATH = TrigFlow(0.5)

@@ -10,7 +10,7 @@ from cmbench.equations.gaussian_path import GaussianPath
 from cmbench.lab import _mixture
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 
-SECTION = "3.1"
+SOURCE = "Song et al. 2023, lemma 1"
 CLAIM = "grad log p_t(x_t) = -E[(x_t - s x_0) / sigma^2 | x_t]: the conditional score is an unbiased estimate"
 SETTING = (
     "a mixture of two Gaussians on the line, four paths, noise levels .05 to 20; quadrature, and draws of (x_0, eps)"

@@ -10,7 +10,7 @@ from cmbench.lab import _mixture, _toy
 from cmbench.lab._finding import Chart, Curve, Finding, Measure
 from cmbench.objectives import continuous
 
-SECTION = "4.2"
+SOURCE = "Song et al. 2023, definition 1"
 CLAIM = "at the optimum df/dt = 0 along the trajectory, and f(x_t, t) = x_0 at every t"
 SETTING = "the exact consistency function of a mixture as a network, on four paths, log sigma ~ N(-1.1, 2^2)"
 KINDS = ("edm", "vp", "trigflow", "linear")

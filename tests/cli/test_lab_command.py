@@ -29,13 +29,13 @@ def test_the_list(cmbench):
     assert done.code == 0
     assert all(claim.name in done.out for claim in claims.all_claims())
     listed = json.loads(cmbench("lab", "--json").out)["claims"]
-    assert {"name", "section", "statement", "setting"} == set(listed[0])
+    assert {"name", "source", "statement", "setting"} == set(listed[0])
 
 
 def test_one_claim_for_real(cmbench):
     done = cmbench("lab", "time_transform")
     assert done.code == 0
-    assert "time_transform (section 5.2): holds\n" in done.out
+    assert "time_transform (Lu & Song 2024, section 4.1): holds\n" in done.out
     assert "40.001" in done.out
     assert "1 holds; " in done.out
 
@@ -52,7 +52,7 @@ def test_a_failure_is_code_1(cmbench, measured):
     done = cmbench("lab", "ema_teacher")
     assert done.code == 1
     assert "\nfails" in done.out
-    assert "ema_teacher (section 2.2): fails" in done.out
+    assert "ema_teacher (Song et al. 2023, section 4): fails" in done.out
 
 
 def test_json(cmbench, measured):
