@@ -67,7 +67,7 @@ def test_json(cmbench, measured):
 def test_a_page(cmbench, measured, home):
     assert cmbench("lab", "ema_teacher", "time_transform", "--markdown", "lab.md").code == 0
     page = (home / "lab.md").read_text()
-    assert "| [`ema_teacher`](#ema_teacher) | 2.2 | holds in part |" in page
+    assert "| [`ema_teacher`](#ema_teacher) | Song et al. 2023, section 4 | holds in part |" in page
     assert "| x\\_t | 1 | 1 ± 0.5 |" in page
 
 
