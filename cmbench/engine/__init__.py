@@ -1,1 +1,1 @@
-"""Training: from a checked recipe to events. Knows no screen and no command line."""
+"""Training: from a checked recipe to events. Independent of screens and of the command line."""

@@ -1,4 +1,4 @@
-"""From a recipe to its components. The file name is the name: kind = "ct" in [objective] is objectives/ct.py."""
+"""Builds the components of a recipe. Their names are file names: kind = "ct" in [objective] is objectives/ct.py."""
 
 import importlib
 import math
@@ -30,14 +30,14 @@ _CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}
 
 
 def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
-    """Return the class of a component and its Config, which stands in the same module.
+    """Return the class of a component and its Config, which is in the same module.
 
     Args:
         table: the recipe's table: data, network or objective.
-        kind: a file name of the folder, or `module:Class` for a component of one's own.
+        kind: a file name in the folder, or `module:Class` for a custom component.
 
     Raises:
-        UsageError: a module of one's own cannot be imported, or lacks the class or its Config.
+        UsageError: a custom module cannot be imported, or lacks the class or its Config.
     """
     module, _, name = kind.partition(":")
     if name:
@@ -51,16 +51,16 @@ def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
 
 
 def imported(key: str, module: str, name: str) -> Any:
-    """Return an attribute of a module of one's own, which may lie in the working directory.
+    """Return an attribute of a custom module, which may be in the working directory.
 
     Raises:
-        UsageError: it cannot be imported, or the user has not consented to it.
+        UsageError: the module cannot be imported, or the user has not consented to it.
     """
     try:
         return getattr(consent.granted(key, f"{module}:{name}").load(), name)
     except UsageError:
         raise
-    except Exception as error:  # whatever a module of one's own does when it is imported
+    except Exception as error:  # a custom module may raise anything on import
         reason, frame = " ".join(str(error).split()), traceback.extract_tb(error.__traceback__)[-1]
         ours = (__file__, consent.__file__)
         in_a_module = not frame.filename.startswith("<") and frame.filename not in ours
@@ -69,10 +69,10 @@ def imported(key: str, module: str, name: str) -> Any:
 
 
 def complete(given: Recipe, where: str) -> Recipe:
-    """Check the component tables of a recipe and write their defaults out; `where` is what messages name.
+    """Check the component tables of a recipe and write out their defaults; messages name `where`.
 
     Raises:
-        UsageError: a key is wrong, or components do not go together.
+        UsageError: a key is wrong, or components do not fit together.
     """
     tables = given.tables()
     for table in COMPONENTS:
@@ -88,12 +88,12 @@ def complete(given: Recipe, where: str) -> Recipe:
 
 
 def complete_new(given: Recipe, where: str) -> Recipe:
-    """Complete the recipe of a run that is yet to be made: as `complete`, and no key may be set that does nothing.
+    """Complete the recipe of a new run: as `complete`, but also refuse keys that have no effect.
 
-    A key is spared where a switch of the objective sets it or the one that it hangs on: an ablation leaves it behind.
+    A key is allowed if a switch of the objective sets it, or sets the key it depends on: an ablation leaves such keys.
 
     Raises:
-        UsageError: as `complete`, or such a key is set.
+        UsageError: as `complete`, or a key without effect is set.
     """
     whole = located(complete(given, where), Path.cwd())
     with naming(where):
@@ -108,9 +108,9 @@ def complete_new(given: Recipe, where: str) -> Recipe:
 
 
 def located(whole: Recipe, base: Path) -> Recipe:
-    """Return a complete recipe whose data lie where they do from any working directory; relative paths are of `base`.
+    """Return a complete recipe whose data paths hold from any working directory; relative paths start at `base`.
 
-    A class of one's own says so by `Config.located`, or keeps its paths as they are.
+    A custom class does this in `Config.located`; without it, its paths stay as they are.
     """
     _, own = settings("data", whole)
     if not has(own, Located):
@@ -129,8 +129,8 @@ def of_run(
     Args:
         run: the run.
         read: its recipe, if the caller has read it.
-        given: places that this command names anew, such as {"data.root": "/new"}.
-        overrides: `table.key=value`, for a look at what it would be.
+        given: places that this command changes, such as {"data.root": "/new"}.
+        overrides: `table.key=value`, to see the recipe that would result.
 
     Raises:
         UsageError: as `complete`.
@@ -142,10 +142,10 @@ def of_run(
 
 
 def _check_levels(given: Recipe) -> None:
-    """Refuse noise levels that the path does not have, or at which the model would be asked untrained.
+    """Refuse noise levels that the path does not have, or that the model is not trained for.
 
-    Runs of earlier versions have some, and go on: those beyond the path as they are, `sample.default_sigmas` raises
-    those that are not trained.
+    Runs of earlier versions may have such levels, and continue. Levels beyond the path stay as they are; untrained
+    ones are raised by `sample.default_sigmas`.
     """
     path, kind = given.path, given.objective["kind"]
     end, lowest = gaussian_path.named(path.kind, path.sigma_data).largest_noise_level, sigma_lowest(given)
@@ -176,7 +176,7 @@ def _check_objective(given: Recipe) -> None:
         kinds = "kind = 'run'" if wanted == "consistency" else "kind = 'oracle' or 'run'"
         raise UsageError(f"teacher: missing, and objective '{kind}' needs it ({kinds})")
     if wanted == "none" and teacher is not None:
-        raise UsageError(f"teacher: found one, allowed: none, for objective '{kind}' has no use for it")
+        raise UsageError(f"teacher: found one, allowed: none, since objective '{kind}' does not use it")
     if wanted == "consistency" and teacher is not None and teacher.kind != "run":
         raise UsageError(f"teacher.kind: found '{teacher.kind}', allowed for objective '{kind}': run")
     if teacher is not None and teacher.initialise_student and given.start is not None:
@@ -191,7 +191,7 @@ def settings(table: str, complete_recipe: Recipe) -> tuple[Any, Any]:
 
 
 def device_of(name: str, key: str = "train.device") -> torch.device:
-    """Return the device of a name; auto takes a GPU where there is one. `key` is what messages call it.
+    """Return the device of a name; auto takes a GPU if there is one. Messages call the name by `key`.
 
     Raises:
         UsageError: there is no such device.
@@ -210,8 +210,8 @@ def data(complete_recipe: Recipe, device: torch.device) -> Data:
     """Build the data set of a complete recipe.
 
     Raises:
-        UsageError: it cannot be read, the user has not consented to the place where it lies, or a class of one's own
-            returns what training does not take.
+        UsageError: the data cannot be read, the user has not consented to their place, or the batches of a custom
+            class do not fit training.
     """
     cls, own = data_settings(complete_recipe)
     try:
@@ -219,20 +219,20 @@ def data(complete_recipe: Recipe, device: torch.device) -> Data:
     except (MemoryError, RuntimeError) as error:
         if not memory.is_lack(error):
             raise
-        raise UsageError("data: there is no memory for them here") from None
+        raise UsageError("data: there is too little memory for them here") from None
     except UsageError as error:
         if getattr(own, "download", None) is complete_recipe.data.get("download"):
             raise
-        raise UsageError(f"{error}; or give --trust, and it is fetched as the run's recipe wants it") from None
+        raise UsageError(f"{error}; or give --trust to fetch it as the run's recipe says") from None
     fingerprint.check(complete_recipe, found, device)
     return found
 
 
 def data_settings(complete_recipe: Recipe) -> tuple[Any, Any]:
-    """Return the class of a data set and its settings, as far as the user has consented to what they reach.
+    """Return the class of a data set and its settings, limited to what the user has consented to.
 
     Raises:
-        UsageError: he has not, to the place where it lies.
+        UsageError: the user has not consented to the place of the data.
     """
     cls, own = settings("data", complete_recipe)
     root = type(own).model_fields.get("root")
@@ -245,7 +245,7 @@ def is_conditional(complete_recipe: Recipe) -> bool:
 
 
 def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device: torch.device) -> Model:
-    """Build the model of a complete recipe for samples of `shape`, its weights drawn from the recipe's seed."""
+    """Build the model of a complete recipe for samples of `shape`, with weights drawn from the recipe's seed."""
     cls, own = settings("network", complete_recipe)
     objective, _ = component("objective", complete_recipe.objective["kind"])
     times = objective.times if has(objective, HasTimes) else 1
@@ -308,7 +308,7 @@ def schema() -> dict[str, Any]:
             part["required"] = ["kind", *part.get("required", [])]
             alternatives.append(part)
         own = {"properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
-        inherited = {"not": {"required": ["kind"]}}  # the kind stands in the recipe that this one extends
+        inherited = {"not": {"required": ["kind"]}}  # the kind is in the recipe that this one extends
         whole["properties"][table] = {"type": "object", "anyOf": [*alternatives, own, inherited]}
     whole["properties"]["extends"] = {"type": "string", "description": "a recipe that this one builds upon"}
     whole["anyOf"] = [{"required": whole.pop("required")}, {"required": ["extends"]}]

@@ -24,9 +24,9 @@ from cmbench.rundir.checkpoints import GROUP, SCHEMA
 from cmbench.rundir.files import fsync_folder, make_folder, opened, temporaries, to_json, write_all, write_atomically
 from cmbench.rundir.layout import STEP, RunDir, steps_of_checkpoints
 
-_FILE = re.compile(rf"({GROUP})\.safetensors|state\.json|{temporaries('state.json')}")  # of a checkpoint's folder
+_FILE = re.compile(rf"({GROUP})\.safetensors|state\.json|{temporaries('state.json')}")  # in a checkpoint's folder
 
-_LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+_LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer header
 
 
 class DamagedError(NotFoundError):
@@ -34,7 +34,7 @@ class DamagedError(NotFoundError):
 
 
 def folder_of(run: RunDir, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
+    """Return the folder of a step's checkpoint."""
     return run.checkpoint(step)
 
 
@@ -46,18 +46,18 @@ def save(
     train_s: float = 0.0,
     data: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash leaves the old ones alone.
+    """Write a checkpoint: to a temporary folder, fsynced, then renamed. A crash does not harm older checkpoints.
 
     Args:
         run: the run.
         step: of the state.
         groups: its tensors.
-        told: what the rows up to here came to, so that a resume need not read them.
+        told: a summary of the rows so far, so that a resume need not read them.
         train_s: seconds of training.
-        data: the fingerprint of what it was trained on, where it is known.
+        data: the fingerprint of the training data, if it is known.
 
     Raises:
-        OSError: it cannot be written; the old ones are as they were, and the room is free again.
+        OSError: the checkpoint cannot be written; older ones are unchanged, and the disk space is free again.
     """
     final, temporary = folder_of(run, step), run.checkpoints / f".{step:08d}.tmp"
     make_folder(run.checkpoints)
@@ -101,7 +101,7 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
 
 
 def file_of(run: RunDir, step: int, group: str) -> tuple[Path, str | None]:
-    """Return the file of a group of tensors and its SHA-256, both of which may be wrong.
+    """Return the file of a group of tensors and its SHA-256, without checking either.
 
     Raises:
         DamagedError: the checkpoint's state.json is missing or broken.
@@ -110,7 +110,7 @@ def file_of(run: RunDir, step: int, group: str) -> tuple[Path, str | None]:
 
 
 def averages(run: RunDir, step: int) -> list[str]:
-    """List the lengths of the averages that a checkpoint holds, in the recipe's order, e.g. ["0.999"].
+    """List the lengths of a checkpoint's averages, in the recipe's order, e.g. ["0.999"].
 
     Raises:
         DamagedError: its state.json is missing or broken.
@@ -119,7 +119,7 @@ def averages(run: RunDir, step: int) -> list[str]:
 
 
 def set_aside_after(run: RunDir, step: int) -> None:
-    """Rename the checkpoints after `step`, found damaged, so that none of them is taken for the newest."""
+    """Rename the damaged checkpoints after `step`, so that none of them is taken for the newest."""
     for damaged in (s for s in steps_of_checkpoints(run) if s > step):
         aside = run.checkpoints / f"{damaged:08d}.damaged"
         _vacate(aside)
@@ -127,22 +127,22 @@ def set_aside_after(run: RunDir, step: int) -> None:
 
 
 def abandon_after(run: RunDir, step: int) -> list[int]:
-    """Move the checkpoints after `step` out of the run's line, to checkpoints/abandoned/, and return their steps.
+    """Move the checkpoints after `step` to checkpoints/abandoned/, and return their steps.
 
-    The newest goes first: whatever a crash leaves, the ruined end of the run is not taken for its newest checkpoint.
-    They stay until `prune` sees a checkpoint of their step or a later one.
+    The newest moves first, so that even after a crash the abandoned end is not taken for the newest checkpoint. They
+    stay until `prune` sees a checkpoint of their step or a later one.
     """
     later = [s for s in steps_of_checkpoints(run) if s > step]
     for abandoned in reversed(later):
         make_folder(run.abandoned_checkpoints)
         kept = run.abandoned_checkpoints / f"{abandoned:08d}"
-        _vacate(kept)  # of an attempt before this one
-        shutil.move(folder_of(run, abandoned), kept)  # to another disk, where that folder is a link
+        _vacate(kept)  # from an earlier attempt
+        shutil.move(folder_of(run, abandoned), kept)  # to another disk, if that folder is a link
     return later
 
 
 def is_whole(run: RunDir, step: int) -> bool:
-    """Return whether there is a checkpoint of this step and all its files match their checksums."""
+    """Return whether this step has a checkpoint whose files all match their checksums."""
     try:
         return bool(load(run, step))
     except DamagedError:
@@ -150,7 +150,7 @@ def is_whole(run: RunDir, step: int) -> bool:
 
 
 def recover(run: RunDir) -> None:
-    """Put back a checkpoint that a crash caught between leaving its place and being replaced."""
+    """Restore a checkpoint that was moved aside but not yet replaced when a crash came."""
     for aside in _folders(run.checkpoints, rf"\.({STEP})\.old"):
         final = run.checkpoints / aside.name.removeprefix(".").removesuffix(".old")
         if not final.exists():
@@ -158,7 +158,7 @@ def recover(run: RunDir) -> None:
 
 
 def remove_leftovers(run: RunDir) -> None:
-    """Remove what a crash left of checkpoints that were being written, replaced or removed."""
+    """Remove the remains of checkpoints that were being written, replaced or removed during a crash."""
     for leftover in _folders(run.checkpoints, rf"\.({STEP})\.(tmp|old)"):
         _remove(leftover)
 
@@ -166,14 +166,14 @@ def remove_leftovers(run: RunDir) -> None:
 def newest(
     run: RunDir, misfit: Callable[[int, Groups], str] = lambda step, groups: ""
 ) -> tuple[int, Groups, list[str]]:
-    """Read the newest checkpoint that is whole, with a line for each damaged one that was passed over.
+    """Read the newest whole checkpoint, with a line for each damaged one that was skipped.
 
     Args:
         run: the run.
-        misfit: says why the groups of a step are not what the run needs; empty where they are.
+        misfit: returns why the groups of a step do not fit the run; empty if they fit.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no whole checkpoint.
     """
     damaged: list[str] = []
     for step in reversed(steps_of_checkpoints(run)):
@@ -188,7 +188,7 @@ def load_fitting(run: RunDir, step: int, misfit: Callable[[int, Groups], str]) -
     """Read a whole checkpoint, `misfit` as for `newest`.
 
     Raises:
-        DamagedError: as `load`, or it is not what the run needs.
+        DamagedError: as `load`, or the checkpoint does not fit the run.
     """
     groups = load(run, step)
     if why := misfit(step, groups):
@@ -219,10 +219,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read tensors from a file and check it against its SHA-256, where one is known.
+    """Read tensors from a file, and check the file against its SHA-256 if that is known.
 
     Raises:
-        DamagedError: the file is missing or not what was written.
+        DamagedError: the file is missing or damaged.
     """
     with _telling(path, sha256), opened(path) as file:
         _header(file)
@@ -238,13 +238,13 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def read_shapes(path: Path, sha256: str | None = None) -> dict[str, list[int]]:
-    """Return the shapes of the tensors in a file, by what it says of itself. Raises as `read_tensors`."""
+    """Return the shapes of the tensors in a file, according to its header. Raises as `read_tensors`."""
     with _telling(path, sha256), opened(path) as file:
         return {name: list(about["shape"]) for name, about in _header(file).items()}
 
 
 def verify(path: Path, sha256: str | None) -> None:
-    """Check a file against its SHA-256, a piece at a time. Raises as `read_tensors`."""
+    """Check a file against its SHA-256, one piece at a time. Raises as `read_tensors`."""
     digest = hashlib.sha256()
     with _telling(path, sha256), opened(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -255,21 +255,21 @@ def verify(path: Path, sha256: str | None) -> None:
 
 @contextmanager
 def _telling(path: Path, sha256: str | None) -> Iterator[None]:
-    """Raise DamagedError for what goes wrong where a file of tensors is read."""
+    """Turn errors while reading a file of tensors into DamagedError."""
     try:
         yield
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, LookupError, AttributeError):
-        what = "its size is not what it says of itself" if sha256 is None else "it differs from its checksum"
+        what = "its size differs from its header" if sha256 is None else "it differs from its checksum"
         raise DamagedError(f"{path}: damaged: {what}") from None
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:
-    """Return what a file of tensors says of each, unless it is larger than these.
+    """Return the header of a file of tensors: the description of each tensor.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError: it is, or is no such file.
+        ValueError, TypeError, LookupError, AttributeError: the file's size does not fit, or it is no such file.
     """
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
@@ -281,13 +281,13 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 
 def _refuse_too_large(path: Path, size: int) -> None:
-    """Refuse a file for which there is no memory now, rather than be killed for it. It is not damaged for that.
+    """Refuse a file larger than the free memory: reading it could get the process killed. The file is not damaged.
 
     Raises:
-        CmbenchError: there is none.
+        CmbenchError: there is too little memory.
     """
     if size > (available := psutil.virtual_memory().available):
-        raise CmbenchError(f"{path}: {size:,} bytes, and {available:,} of memory are free: it is not read")
+        raise CmbenchError(f"{path}: {size:,} bytes, but only {available:,} of memory are free: not read")
 
 
 def _checksums(run: RunDir, step: int) -> dict[str, str]:
@@ -298,7 +298,7 @@ def _checksums(run: RunDir, step: int) -> dict[str, str]:
 
 
 def _folders(within: Path, pattern: str) -> list[Path]:
-    """List the folders with a name of ours, to the letter: in a folder that is a link, anything else may lie."""
+    """List the entries whose names match a pattern exactly: a folder that is a link may contain anything else."""
     try:
         return sorted(Path(entry.path) for entry in os.scandir(within) if re.fullmatch(pattern, entry.name))
     except OSError:
@@ -306,7 +306,7 @@ def _folders(within: Path, pattern: str) -> list[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint's files and, unless something else lies there too, its folder. Of a link, the link."""
+    """Remove a checkpoint's files and, unless it has other files, its folder. Of a link, only the link."""
     with suppress(OSError):
         if folder.is_symlink():
             folder.unlink()
@@ -318,7 +318,7 @@ def _remove(folder: Path) -> None:
 
 
 def _vacate(folder: Path) -> None:
-    """Make a name free: what is ours there is removed, whatever else lies there is kept under the next free name."""
+    """Free a name: remove our files there, and move anything else to the next free name."""
     _remove(folder)
     if os.path.lexists(folder):
         names = (folder.with_name(f"{folder.name}.{i}") for i in count(1))

@@ -1,4 +1,4 @@
-"""A small classifier of pictures, for its features: what tells the classes apart matters more than the pixels."""
+"""A small picture classifier for its features, in which the classes matter more than the pixels."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -13,10 +13,10 @@ _BATCH, _LR, _WIDTH = 128, 1e-3, 32
 
 
 def train(data: Data, steps: int, seed: int) -> Classifier:
-    """Train two convolutions and two linear layers; the features are the 64 numbers that the last layer gets.
+    """Train two convolutions and two linear layers; the features are the 64 inputs of the last layer.
 
     Raises:
-        UsageError: the data are no pictures, or have no classes.
+        UsageError: the data are not pictures, or have fewer than two classes.
     """
     if not isinstance(data, Finite) or len(data.shape) != 3 or data.classes < 2:
         raise UsageError("data.kind: allowed for a classifier: pictures of two or more classes (digits, images)")
@@ -33,8 +33,8 @@ def train(data: Data, steps: int, seed: int) -> Classifier:
 
 @torch.no_grad()
 def accuracy(net: Classifier, data: Data) -> float:
-    """Return the share of held-out samples that are put into their class."""
-    assert isinstance(data, Finite)  # or `train` says no
+    """Return the share of held-out samples that are classified correctly."""
+    assert isinstance(data, Finite)  # else `train` refuses
     x, labels = data.test.split(1024), data.test_labels.split(1024)
     right = (
         net(as_float(some.to(data.device))).argmax(dim=1).cpu() == own for some, own in zip(x, labels, strict=True)

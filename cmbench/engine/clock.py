@@ -1,13 +1,13 @@
-"""The one definition of the time of training: seconds in which optimiser steps were taken.
+"""The only definition of training time: seconds in which optimiser steps were taken.
 
-A step lasts from the draw of its batch until weights and averages have moved. In a step that is logged its means are
-waited for, and with them the device. Its parts of the tangent (`profile.anatomy_every`) belong to a step. What lies
-between two steps does not: evaluations, snapshots, checkpoints, rows and their disk, requests and pauses, whatever a
-stop, a kill or a night leaves out. The clock is monotonic: one of the wall that is set does not move it.
+A step lasts from the draw of its batch until weights and averages have moved. A logged step also waits for its means,
+and so for the device. The parts of the tangent (`profile.anatomy_every`) belong to a step. Everything between two
+steps does not count: evaluations, snapshots, checkpoints, rows and their disk, requests, pauses and stops. The clock
+is monotonic: setting the wall clock does not change it.
 
-Every row of a run says these seconds as `train_s`, counted over all its segments; checkpoints keep them. Speeds are
-images or steps over them, and the time to go (`eta_s`) is that of the steps to come, by the last speed. What readers
-make of rows that lack them, `cmbench.rundir.training` says.
+Every row of a run has these seconds as `train_s`, counted over all its segments; checkpoints keep them. Speeds are
+images or steps per such second. The remaining time (`eta_s`) is that of the remaining steps at the last speed. For
+rows without `train_s`, see `cmbench.rundir.training`.
 """
 
 import time

@@ -1,6 +1,6 @@
-"""What training costs, in forward passes of the student's network: methods are compared at equal compute.
+"""The cost of training in forward passes of the student's network, to compare methods at equal compute.
 
-Evaluations and looks at the tangent's parts are not counted.
+Evaluations and measurements of the tangent's parts are not counted.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Compute:
     """Forward-equivalents: a forward pass of the student counts 1, a backward pass 2, the derivative of a pass 1.
 
     Attributes:
-        per_image: of one training image, the target's and the teacher's passes included.
-        before: what the runs have cost that the teacher or the first weights come from.
+        per_image: for one training image, including the target's and the teacher's passes.
+        before: cost of the runs from which the teacher or the initial weights come.
     """
 
     per_image: float
@@ -35,17 +35,17 @@ def per_image(forwards: dict[str, float], teacher: float) -> float:
     """Return the forward-equivalents of one image.
 
     Args:
-        forwards: of the objective, by who makes them.
-        teacher: what each of those called "teacher" costs, as `of_teacher` returns it.
+        forwards: the objective's passes by who makes them.
+        teacher: cost of each pass called "teacher", as `of_teacher` returns it.
     """
     return sum(count * (teacher if who == "teacher" else 1.0) for who, count in forwards.items())
 
 
 def of_teacher(teacher: Teacher | None, student: Model, conditional: bool) -> float:
-    """Return what one call of a teacher costs, in forward passes of the student.
+    """Return the cost of one teacher call, in forward passes of the student.
 
-    An oracle is a closed form and costs nothing; a trained model costs what its network does, and so does a module of
-    one's own. Any other class of one's own counts as one forward pass of the student: nobody knows what it does.
+    An oracle is a closed form and costs nothing. A trained model costs what its network does, and so does a custom
+    module. Any other custom class counts as one forward pass of the student, since its cost is unknown.
     """
     if teacher is None or teacher.config.kind == "oracle":
         return 0.0
@@ -75,7 +75,7 @@ def _flops(model: Model) -> int:
 @torch.no_grad()
 def _operations(run: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix products and convolutions of a call."""
-    from torch.utils.flop_counter import FlopCounterMode  # here, for only runs with a teacher count
+    from torch.utils.flop_counter import FlopCounterMode  # here, since only runs with a teacher need it
 
     with FlopCounterMode(display=False) as counter:
         run()

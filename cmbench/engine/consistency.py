@@ -17,12 +17,12 @@ from cmbench.randomness import StepRandom
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-COMPARED = (0.04, 10.0)  # noise levels over sigma_data: .02 to 5 for pictures, which every recipe's range holds
-_LEVELS = 33  # of them, evenly in their log
+COMPARED = (0.04, 10.0)  # noise levels over sigma_data: .02 to 5 for pictures, within every recipe's range
+_LEVELS = 33  # number of levels, evenly spaced in their logarithm
 
 
 class Starts(NamedTuple):
-    """Where trajectories start: data (n, ...), their labels (n,) where the network takes them, and what noises them."""
+    """Starts of trajectories: data (n, ...), labels (n,) if the network takes them, and the generator of the noise."""
 
     x_0: Tensor
     labels: Tensor | None
@@ -30,17 +30,17 @@ class Starts(NamedTuple):
 
 
 def draw_starts(data: Data, n: int, device: torch.device, seed: int, conditional: bool) -> Starts:
-    """Draw n training samples, and the noise on the CPU, as a function of the seed alone."""
+    """Draw n training samples, with a noise generator on the CPU; both depend only on the seed."""
     x_0, labels = data.batch(n, StepRandom(device, seed, 0))
     noise = StepRandom(torch.device("cpu"), seed, 0).generator("trajectories")
     return Starts(x_0, labels if conditional else None, noise)
 
 
 class Levels(NamedTuple):
-    """The noise levels over which a figure of the whole function is a mean, ascending, evenly in their log.
+    """The noise levels over which errors of the whole function are averaged: ascending, evenly spaced in their log.
 
-    They depend on the data alone, so that runs whose objectives have bins and ranges of their own can be compared;
-    unless a model is not trained at all of them: `is_partial` says so, and its figure is one of another thing.
+    They depend only on the data, so that runs with different bins and ranges can be compared. If a model is not
+    trained at all of them, `is_partial` is set: its figure cannot be compared with the others.
     """
 
     values: Tensor
@@ -48,12 +48,12 @@ class Levels(NamedTuple):
 
     @property
     def over(self) -> tuple[float, float]:
-        """The lowest and the highest."""
+        """The lowest and the highest level."""
         return float(self.values[0]), float(self.values[-1])
 
 
 def compared_levels(sigma_data: float, lowest: float = 0.0, highest: float = math.inf) -> Levels:
-    """Return the levels that are compared, as far as they lie where the model is trained, from lowest to highest."""
+    """Return the levels to compare, restricted to the range `lowest` to `highest` in which the model is trained."""
     low, high = (end * sigma_data for end in COMPARED)
     if lowest <= low and high <= highest:
         return Levels(torch.tensor(np.geomspace(*COMPARED, _LEVELS) * sigma_data), False)
@@ -63,7 +63,7 @@ def compared_levels(sigma_data: float, lowest: float = 0.0, highest: float = mat
 
 
 class TrueErrors(NamedTuple):
-    """The mean over `compared_levels`, at sigma_max, and in each bin of the profile; whether that mean is partial."""
+    """The mean over `compared_levels`, at sigma_max, and in each bin of the profile; whether the mean is partial."""
 
     mean: float
     at_sigma_max: float
@@ -75,8 +75,8 @@ class Truth:
     """The distance to the true consistency function at the middle of each bin and at sigma_max.
 
     Args:
-        model: any with the path, range and boundary of those to be measured.
-        denoise: the oracle's D of the EDM path, (x, sigma, labels).
+        model: any model with the path, range and boundary of those to be measured.
+        denoise: the oracle's D on the EDM path, (x, sigma, labels).
         edges: (bins + 1,), times of the model's path.
         starts: of the exact trajectories.
         lowest: the lowest noise level that is trained; None for the model's sigma_min.
@@ -99,13 +99,13 @@ class Truth:
         )
 
     def each(self, model: Model) -> Tensor:
-        """Return the error on each trajectory in each bin, ascending, and at sigma_max as the last, (bins + 1, n)."""
+        """Return the error on each trajectory, (bins + 1, n): in each bin, ascending, then at sigma_max."""
         with evaluating(model):
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
     def mean(self, each: Tensor) -> Tensor:
-        """Return the mean over `compared_levels` of what `each` returns, interpolated in the log of the level. (n,)."""
+        """Return the mean over `compared_levels` of the errors of `each`, interpolated in log level, (n,)."""
         return self._weights.to(each) @ each[:-1]
 
     def figures(self, model: Model) -> TrueErrors:
@@ -118,7 +118,7 @@ class Truth:
 class Constancy:
     """How far f moves between neighbours of `compared_levels`, on trajectories of the teacher.
 
-    Arguments as of `Truth`.
+    Arguments as for `Truth`.
     """
 
     def __init__(self, model: Model, denoise: Denoise, starts: Starts, lowest: float | None = None) -> None:
@@ -130,21 +130,21 @@ class Constancy:
         )
 
     def each(self, model: Model) -> Tensor:
-        """Return the change on each trajectory between two levels, ascending, (levels - 1, n)."""
+        """Return the change on each trajectory between neighbouring levels, ascending, (levels - 1, n)."""
         with evaluating(model):
             f = model.on_edm_path()
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
 
 def _interpolating(at: list[float], levels: Tensor) -> Tensor:
-    """Return the weights (m,) with which values known `at` m ascending levels make the mean over other levels."""
+    """Return weights (m,) that turn values at m ascending levels `at` into their interpolated mean over `levels`."""
     known, wanted = np.log(at), levels.log().numpy()
     return torch.tensor([np.interp(wanted, known, one).mean() for one in np.eye(len(at))])
 
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """Switch dropout off within the block."""
+    """Switch off dropout within the block."""
     was_training = model.training
     model.eval()
     yield

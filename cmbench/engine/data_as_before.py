@@ -1,4 +1,4 @@
-"""The data of a run that is taken up: those that it was trained on, or a refusal that names the way out."""
+"""The data of a resumed run: those that it was trained on, or a refusal that names the way out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +19,12 @@ def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed
     Args:
         run: the run.
         recipe: its own, complete, with places as they are now.
-        step: of the checkpoint that it is taken up from; None for the newest.
-        others_allowed: the data may be others than those that it was trained on, where its network takes them.
+        step: of the checkpoint from which it resumes; None for the newest.
+        others_allowed: the data may differ from those that it was trained on, if the network accepts them.
 
     Raises:
-        ConflictError: they are others, and may not be.
-        UsageError: they cannot be built, for they are not there, or the device is not.
+        ConflictError: the data differ, and may not.
+        UsageError: the data cannot be built, because they or the device are missing.
     """
     again = f"cmbench resume {address(run)}"
     data = _built(run, recipe, again)
@@ -34,15 +34,13 @@ def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed
     if why and (allowed := _of_network(recipe, known, now)):
         raise ConflictError(f"{run.name}: its data are others now: {why}; allowed: {allowed}, as its network has")
     if why and not others_allowed:
-        moved = (
-            f"where those of before are elsewhere: {again} --set data.root=FOLDER; " if "root" in recipe.data else ""
-        )
+        moved = f"if the former data have moved: {again} --set data.root=FOLDER; " if "root" in recipe.data else ""
         raise ConflictError(
             f"{run.name}: its data are others now: {why} ({moved}to train on these from here on: {again} --other-data)"
         )
     if why:
         return data, [f"data: {why}; it is trained on these from here on, as was asked for"]
-    return data, [] if then else ["data: the run had no fingerprint of them; it is taken from these"]
+    return data, [] if then else ["data: the run had no fingerprint of its data; it is taken from the present data"]
 
 
 def _built(run: RunDir, recipe: Recipe, again: str) -> Data:
@@ -58,7 +56,7 @@ def _built(run: RunDir, recipe: Recipe, again: str) -> Data:
 
 
 def _of_network(recipe: Recipe, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return what the data must be for the run's network, where they are not; else an empty text."""
+    """Return what the network requires of the data and they do not meet; empty if they fit."""
     needed = ["shape", *(["classes"] if build.is_conditional(recipe) else [])]
     wrong = [key for key in needed if key in known and known[key] != now[key]]
     return " and ".join(

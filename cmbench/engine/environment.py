@@ -1,4 +1,4 @@
-"""What a run ran on, and how it is made reproducible there."""
+"""The environment of a run, and how it is made reproducible."""
 
 import os
 import platform
@@ -21,21 +21,21 @@ from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import SCHEMA
 from cmbench.text import cut
 
-_MOST_THREADS = 4096  # beyond any machine's; each that is asked for is made
+_MOST_THREADS = 4096  # more than any machine has; torch creates as many as asked for
 
 
 def make_reproducible(threads: object = None) -> None:
-    """Let torch refuse operations whose result depends on chance, so that a resumed run equals an unbroken one.
+    """Let torch refuse nondeterministic operations, so that a resumed run equals an uninterrupted one.
 
     Args:
-        threads: those of the run that is resumed, for sums on the CPU depend on their number. What its meta.json has
-            in their place, and is no number of threads, is passed over; `differences` tells.
+        threads: of the resumed run, since sums on the CPU depend on their number. A value from meta.json that is not
+            a number of threads is ignored; `differences` reports it.
     """
     if (number := whole(threads)) is not None and 1 <= number <= _MOST_THREADS:
         torch.set_num_threads(number)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Slow, and not needed: no operation here reads memory that it did not write.
+    # Slow and not needed: no operation here reads memory that it did not write.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
@@ -64,12 +64,12 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def source(trained: Trained) -> dict[str, Any]:
-    """Return where weights came from."""
+    """Return the origin of weights."""
     return {"recipe": trained.recipe.name, "step": trained.step, "ema": trained.ema}
 
 
 def here(built: Trainer) -> dict[str, Any]:
-    """Return what results depend on beside the recipe: device, threads, versions and code."""
+    """Return what results depend on besides the recipe: device, threads, versions and code."""
     return {
         "host": socket.gethostname(),
         "device": _device_name(built.device),
@@ -84,12 +84,12 @@ def here(built: Trainer) -> dict[str, Any]:
 
 
 def differences(meta: dict[str, Any], built: Trainer) -> list[str]:
-    """Return a line for each thing that is not as it was where the run began."""
+    """Return a line for each difference from where the run began."""
     return [*of_place(meta, built), *_of_version(meta, built)]
 
 
 def of_place(meta: dict[str, Any], built: Trainer) -> list[str]:
-    """Return a line for each thing about the machine that differs, so that bits may differ too."""
+    """Return a line for each difference of the machine, which may change bits of the results."""
     now = here(built)
     return [
         f"{key} was {cut(str(meta[key]), 200)}, is {cut(str(now[key]), 200)}: the run may not continue bit for bit"
@@ -99,16 +99,16 @@ def of_place(meta: dict[str, Any], built: Trainer) -> list[str]:
 
 
 def _of_version(meta: dict[str, Any], built: Trainer) -> list[str]:
-    """Return a line for each thing that a run of an earlier version does in another way than one of today."""
+    """Return a line for each way in which a run of an earlier version differs from a new one."""
     lines = []
     if built.labels_in_turn and built.recipe.evaluate.every:
-        lines.append("its rows measure equal shares of classes, as when it began; `cmbench eval` those of the data")
+        lines.append("its rows measure equal shares of classes, as at its start; `cmbench eval` uses the data's shares")
     path, lowest = built.recipe.path, build.sigma_lowest(built.recipe)
     if 0 < path.sigma_mid < lowest:
-        lines.append(f"path.sigma_mid = {path.sigma_mid:g} is not trained: two-step samples are from {lowest:g} on")
+        lines.append(f"path.sigma_mid = {path.sigma_mid:g} is not trained: two-step samples use {lowest:g} instead")
     if built.is_partial and built.recipe.evaluate.every and not floors.has_spread(meta):
         lines.append(
-            f"true_error and self_error go on as true_error{PARTIAL} and self_error{PARTIAL}: over levels it trains"
+            f"true_error and self_error continue as true_error{PARTIAL} and self_error{PARTIAL}: over levels it trains"
         )
     return lines
 

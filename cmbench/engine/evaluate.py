@@ -27,25 +27,25 @@ from cmbench.rundir.select import address
 class Evaluation:
     """Answers about one checkpoint.
 
-    An answer is {"value", "spread", "floor"} and what belongs to the measure, such as the floor's own spread.
-    `value` is the mean over several sets of samples, each from latents of its own, and `spread` the standard deviation
-    of one set's figure: what another seed would change. What other held-out data would change is not in it.
-    A class-conditional model draws the classes in the shares that the data have; "classes" then holds the figures of
-    each. Where there is no number, "why" says why: {"value": None, ...}.
+    An answer is {"value", "spread", "floor"} and more keys of the measure, such as the floor's own spread. `value` is
+    the mean over several sets of samples, each from its own latents. `spread` is the standard deviation over the sets:
+    the effect of another seed, but not that of other held-out data. A class-conditional model draws the classes in the
+    data's shares; "classes" then has the figures of each. Without a number, "why" gives the reason:
+    {"value": None, ...}.
 
     Args:
         run: the run.
         step: of the checkpoint.
         ema: as for `weights.load`.
         device: where samples are drawn and measured.
-        which_features: what measures of samples compare, as `features.named` takes them.
-        runs_dir: where a teacher's run is looked for, if the run keeps no copy.
-        places: of the data, where they are others than the run knows, such as {"data.root": "/new"}.
-        other_data: the data may be others than those that it was trained on.
+        which_features: the features that measures of samples compare, as `features.named` takes them.
+        runs_dir: where to look for a teacher's run, if the run keeps no copy.
+        places: of the data, if they have moved, such as {"data.root": "/new"}.
+        other_data: the data may differ from those that the run was trained on.
 
     Raises:
-        ConflictError: they are, and may not be.
-        UsageError: the features cannot be had, or are of other samples.
+        ConflictError: the data differ, and may not.
+        UsageError: the features are not available, or are for other samples.
         NotFoundError: the checkpoint is damaged.
     """
 
@@ -94,12 +94,12 @@ class Evaluation:
         repeats: int,
         advance: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[str, int, Answer]]:
-        """Yield the answer for each measure and number of sampler steps, as soon as it is there.
+        """Yield the answer for each measure and number of sampler steps, as soon as it is known.
 
         Args:
             wanted: measures of samples, each with a number of sampler steps.
-            n: samples of a set.
-            seed: of the first set, whose latents are those of `cmbench sample`; the others follow from it.
+            n: samples per set.
+            seed: of the first set, whose latents are those of `cmbench sample`; the other seeds follow from it.
             repeats: number of sets, at least 2.
             advance: called after each figure.
         """
@@ -128,12 +128,12 @@ class Evaluation:
                 yield name, steps, answer
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:
-        """Return a measure of the consistency function, its mean and in bins, from n trajectories.
+        """Return a measure of the consistency function, as a mean and in bins, from n trajectories.
 
-        The mean is over noise levels that depend on the data alone, from the first of "over" to the second; "partial"
-        where the run does not train all of them, and the mean is over the others. The bins lie between "noise_levels".
-        The spread is the standard deviation of the mean over the trajectories. There is no floor: 0 can be reached.
-        {"why_not": reason} where the measure is not defined for this run.
+        The mean is over noise levels that depend only on the data, between the two ends in "over". "partial" means
+        that the run does not train all of them, and that the mean is over those it trains. The bins lie between
+        "noise_levels". The spread is the standard deviation of the mean over the trajectories. There is no floor: 0
+        can be reached. The answer is {"why_not": reason} if the measure is not defined for this run.
         """
         if reason := self._why_not(name):
             return {"why_not": reason}
@@ -146,7 +146,7 @@ class Evaluation:
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
-        assert has(self._data, HasOracle)  # or `_why_not` says so
+        assert has(self._data, HasOracle)  # else `_why_not` gives a reason
         truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
@@ -169,16 +169,16 @@ class Evaluation:
             return "" if has(self._data, HasOracle) else "its data have no oracle"
         if self._recipe.teacher is None:
             return "it has no teacher"
-        return "its teacher is no denoiser" if objective.teacher == "consistency" else ""
+        return "its teacher is not a denoiser" if objective.teacher == "consistency" else ""
 
     @cached_property
     def _teacher(self) -> Teacher:
         own = self._run.teacher if self._run.teacher.exists() else None
-        assert self._recipe.teacher is not None  # or `_why_not` says so
+        assert self._recipe.teacher is not None  # else `_why_not` gives a reason
         return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self._runs_dir, own)
 
     def _samples(self, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """Return samples (n, *shape), and their labels (n,) where the model takes them."""
+        """Return samples (n, *shape), and their labels (n,) if the model takes labels."""
         trained = self._trained
         lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
@@ -193,7 +193,7 @@ def _about_floor(floor: Floor | None) -> Answer:
 
 
 def _of_sets(values: list[float], why_not: str) -> Answer:
-    """Return mean and deviation over sets of samples; None, and why, where there is none."""
+    """Return mean and deviation over sets of samples, or None and the reason."""
     of_sets = torch.tensor(values, dtype=torch.float64)
     if why_not or not of_sets.isfinite().all():
         return {"value": None, "spread": None, "values": values, "why": why_not or _not_a_number(of_sets)}
@@ -201,13 +201,13 @@ def _of_sets(values: list[float], why_not: str) -> Answer:
 
 
 def _not_a_number(of_sets: Tensor) -> str:
-    """Return why figures of enough samples are no numbers."""
+    """Return why figures are not finite although there are enough samples."""
     bad = int((~of_sets.isfinite()).sum())
-    return f"the samples of {bad} of {len(of_sets)} sets are not finite, or the real ones are all alike"
+    return f"the samples of {bad} of {len(of_sets)} sets are not finite, or the real ones are all the same"
 
 
 def _of_class(found: Sequence[OfClass], floor: Floor | None) -> Answer:
-    """Return the figures of one class over several sets: samples is the mean number of them in a set."""
+    """Return the figures of one class over several sets; "samples" is their mean number in a set."""
     measured = [each.value for each in found if each.value is not None]
     why_not = "" if len(measured) == len(found) else next(each.why_not for each in found if each.why_not)
     about = {"label": found[0].label, "samples": sum(each.samples for each in found) / len(found)}

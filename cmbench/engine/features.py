@@ -1,4 +1,4 @@
-"""What measures of samples compare: the samples themselves, or features of them."""
+"""The features that measures of samples compare: the samples themselves, or features of them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def named(which: str, shape: tuple[int, ...], device: torch.device) -> Features:
         device: where features are computed.
 
     Raises:
-        UsageError: it cannot be had, or is of other samples.
+        UsageError: the features are not available, or are for other samples.
     """
     if which == PIXELS:
         return as_they_are

@@ -1,7 +1,7 @@
-"""What a model makes of fixed latents: f along their trajectories, and where f sends each part of the latent plane.
+"""Films: f along the trajectories of fixed latents, and where f sends each part of the latent plane.
 
-What is asked is the same at every snapshot of a run and follows from its recipe; nothing here touches the randomness
-of training.
+The inputs are the same at every snapshot of a run and follow from its recipe. Nothing here touches the randomness of
+training.
 """
 
 from collections.abc import Callable
@@ -28,22 +28,22 @@ _COLUMNS = 10  # noise levels
 _SIDE = 40  # cells of the latent plane's side
 _REACH = 3.0  # of the plane, in standard deviations of the prior
 _EXACT, _OF_TEACHER = 1e-5, 1e-3  # tolerances of the flows: far finer than a pixel
-_MOST_NUMBERS = 1 << 22  # of a training set whose closed form is asked: one flow is a few hundred passes over it
-_MOST_DATA = 500  # points that are kept to be seen behind others
-_NOWHERE = 255  # the mode of what is not finite
+_MOST_NUMBERS = 1 << 22  # in a training set whose closed form is used: one flow takes a few hundred passes over it
+_MOST_DATA = 500  # points that are kept to be shown behind samples
+_NOWHERE = 255  # the mode of points that are not finite
 
-_maps: dict[tuple[object, ...], Tensor] = {}  # one for each mixture: several runs in a process need not integrate again
+_maps: dict[tuple[object, ...], Tensor] = {}  # one for each mixture: further runs in a process need not integrate again
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Where f is asked.
+    """The inputs of f.
 
     Attributes:
-        trajectory: one of TRAJECTORIES: of the exact PF-ODE, of the teacher's, or none: x_0 + sigma z of fixed pairs.
+        trajectory: one of TRAJECTORIES: of the exact PF-ODE, of the teacher's, or none (x_0 + sigma z of fixed pairs).
         sigmas: (m,), descending noise levels.
         x: (m, n, *shape), on the EDM path.
-        labels: (n,), of a conditional model.
+        labels: (n,), for a conditional model.
     """
 
     trajectory: str
@@ -54,13 +54,13 @@ class Frames:
 
 @dataclass(frozen=True)
 class Plane:
-    """A grid of latents over the plane, its first row the upper one, and the modes that the exact map sends them to.
+    """A grid of latents over the plane, top row first, and the modes to which the exact map sends them.
 
     Attributes:
         latents: (s * s, 2), sigma_max z for |z_i| < 3.
         sigma_max: their noise level.
         exact: (s, s), uint8.
-        modes: of points (..., 2) which mode most likely drew each, uint8; 255 where it is not finite.
+        modes: returns the most likely mode of each of some points (..., 2), uint8; 255 for a non-finite point.
     """
 
     latents: Tensor
@@ -71,12 +71,12 @@ class Plane:
 
 @dataclass(frozen=True)
 class Film:
-    """What a model answers.
+    """The answers of a model.
 
     Attributes:
-        f: (m, n, *shape), f(x_t, t), or D(x_t, t) of a model that is a denoiser.
-        modes: (m, n), uint8, the mode of each; None where the data have none.
-        sent_to: (s, s), uint8, the mode that f sends each latent of the plane to; None where there is no plane.
+        f: (m, n, *shape), f(x_t, t), or D(x_t, t) for a denoiser.
+        modes: (m, n), uint8, the mode of each answer; None if the data have no modes.
+        sent_to: (s, s), uint8, the mode to which f sends each latent of the plane; None without a plane.
     """
 
     f: Tensor
@@ -85,15 +85,15 @@ class Film:
 
 
 class Camera:
-    """Asks a model at fixed places, and keeps what never changes.
+    """Evaluates a model at fixed inputs, and keeps everything that never changes.
 
     Args:
-        frames: where.
-        plane: of latents, where the data are a mixture in the plane and the model takes no labels.
-        mixture: the data's, where they are one.
-        sigma_data: their standard deviation.
-        is_denoiser: whether the model is asked for D, not for f.
-        data: (k, d), what points are to be like.
+        frames: the inputs.
+        plane: of latents, if the data are a mixture in the plane and the model takes no labels.
+        mixture: the data's mixture, if they are one.
+        sigma_data: standard deviation of the data.
+        is_denoiser: whether to evaluate D instead of f.
+        data: (k, d), held-out points to show behind samples.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Camera:
 
     @torch.no_grad()
     def take(self, model: Model) -> Film:
-        """Ask a model."""
+        """Evaluate a model at the inputs."""
         frames, of_model = self.frames, model.on_edm_path()
         ask = of_model.denoise if self._is_denoiser else of_model
         with evaluating(model):
@@ -126,10 +126,10 @@ class Camera:
         return Film(f, modes, sent_to)
 
     def write(self, run: RunDir, step: int, film: Film) -> None:
-        """Write a film as a snapshot of a step, beside what never changes where that is not there yet.
+        """Write a film as a snapshot of a step, and the fixed inputs if they are not written yet.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the files cannot be written.
         """
         make_folder(run.snapshots)
         self._write_fixed(run)
@@ -169,17 +169,17 @@ def frames_along(
     seed: int,
     n: int,
 ) -> Frames:
-    """Return where f is asked: along the trajectories of the first of n latents that samples are drawn from.
+    """Return the inputs of f: along the trajectories of the first of the n latents from which samples are drawn.
 
     Args:
-        model: any with the path and range of those to be asked.
-        oracle: of the data, where they have one. That of a large set is not asked: it would take minutes.
-        teacher: a denoiser D(x, sigma, labels) of the EDM path, where there is one.
+        model: any model with the path and range of those to be evaluated.
+        oracle: of the data, if they have one. That of a large set is not used: it would take minutes.
+        teacher: a denoiser D(x, sigma, labels) on the EDM path, if there is one.
         labels: (ROWS,), of the latents, for a conditional model.
-        starts: pairs, asked for want of both.
+        starts: pairs, used if there is neither oracle nor teacher.
         lowest: the lowest noise level that is trained.
         seed: of the latents.
-        n: of the latents.
+        n: number of latents.
     """
     sigmas = karras_grid(_COLUMNS, lowest, model.sigma_max).flip(0).tolist()
     z = latents(model.shape, n, seed)[:ROWS].to(next(model.parameters()).device)
@@ -190,7 +190,7 @@ def frames_along(
     if teacher is not None:
         ways.append((TRAJECTORIES[1], teacher, z.dtype, _OF_TEACHER))
     for name, denoise, dtype, rtol in ways:
-        with suppress(ArithmeticError), torch.no_grad():  # the integrator gave up, as on a teacher that is not finite
+        with suppress(ArithmeticError), torch.no_grad():  # the integrator gave up, as for a teacher that is not finite
             x = flow_through(_typed(denoise, dtype, labels), sigmas[0] * z.double(), sigmas[0], sigmas, rtol)
             return Frames(name, sigmas, x.to(z.dtype), labels)
     x_0, own, generator = starts()
@@ -199,7 +199,7 @@ def frames_along(
 
 
 def plane_of(mixture: GaussianMixture, sigma_max: float, sigma_min: float, device: torch.device) -> Plane:
-    """Return the latent plane of a mixture, its exact map integrated where this process has not done so yet."""
+    """Return the latent plane of a mixture; its exact map is integrated once per process."""
     places = _REACH * ((torch.arange(_SIDE, dtype=torch.float64) + 0.5) / _SIDE * 2 - 1)
     y, x = torch.meshgrid(-places, places, indexing="ij")
     grid = (sigma_max * torch.stack([x, y], dim=-1)).view(-1, 2).to(device)
@@ -212,7 +212,7 @@ def plane_of(mixture: GaussianMixture, sigma_max: float, sigma_min: float, devic
 
 
 def modes_of(mixture: GaussianMixture, x: Tensor, sigma: float) -> Tensor:
-    """Return which mode most likely drew each of some points (..., 2), as uint8; 255 where it is not finite."""
+    """Return the most likely mode of each of some points (..., 2), as uint8; 255 for a non-finite point."""
     flat = x.reshape(-1, x.shape[-1])
     found = mixture.component(flat.nan_to_num(), flat.new_full((len(flat),), sigma)).to(torch.uint8)
     return torch.where(flat.isfinite().all(dim=1), found, _NOWHERE).view(x.shape[:-1]).to(torch.uint8)
@@ -224,7 +224,7 @@ def has_plane(oracle: object, shape: tuple[int, ...]) -> TypeGuard[GaussianMixtu
 
 
 def is_seen(shape: tuple[int, ...]) -> bool:
-    """Return whether samples of a shape can be seen in a strip: pictures, or points in the plane or beyond."""
+    """Return whether samples of a shape can be shown in a strip: pictures, or points in two or more dimensions."""
     return (len(shape) == 3 and shape[0] in (1, 3)) or (len(shape) == 1 and shape[0] > 1)
 
 
@@ -239,7 +239,7 @@ def _typed(denoise: Any, dtype: torch.dtype, labels: Tensor | None) -> Callable[
 
 
 def _seen(x: Tensor) -> Tensor:
-    """Return pictures as bytes, and of points the first two coordinates. (m, n, ...)."""
+    """Return pictures as bytes, or the first two coordinates of points. (m, n, ...)."""
     if is_pictures(x[0]):
         return ((x.detach().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return x.detach().float()[..., :2]

@@ -1,4 +1,4 @@
-"""What tells a data set from others, and what seems wrong with it, from the samples themselves."""
+"""The fingerprint of a data set, and signs that something is wrong with it, from the samples themselves."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from cmbench.rundir.fingerprints import Fingerprint
 from cmbench.tables import is_own_class
 
 _LOOKED_AT = 1024  # samples
-_ASKED = 4  # samples of a batch of a class of one's own
-_FAR = 2.0  # times sigma_data, or its share
-_BRIGHTEST = 1.01  # of pictures, with room for rounding
+_ASKED = 4  # samples in the test batch of a custom class
+_FAR = 2.0  # factor above or below sigma_data
+_BRIGHTEST = 1.01  # largest value of pictures, with room for rounding
 _ALIKE = 0.05  # of sigma_data: samples that differ by less are almost all the same
 
 
@@ -46,16 +46,16 @@ def _content(recipe: Recipe, data: Data) -> str:
 
 
 def _some(data: Data, name: str) -> Tensor | None:
-    """Return some samples as float64 on the CPU, None where a class of one's own has none to show."""
+    """Return some samples as float64 on the CPU, or None if a custom class cannot provide them."""
     with torch.no_grad(), forked_seed(0):
         try:
             return getattr(data, name)(_LOOKED_AT).cpu().double()
-        except Exception:  # whatever it does; an evaluation will say it
+        except Exception:  # a custom class may raise anything; an evaluation will report it
             return None
 
 
 def check(recipe: Recipe, data: Data, device: torch.device) -> None:
-    """Refuse a data set of one's own whose batches are not what training takes.
+    """Refuse a custom data set whose batches do not fit training.
 
     Raises:
         UsageError: samples have another shape or type, or labels are beyond the classes.
@@ -90,7 +90,7 @@ def _unlike(x: object, shape: list[int], name: str, dtype: torch.dtype, what: st
 
 
 def oddities(recipe: Recipe, data: Data) -> list[str]:
-    """Return a line for each thing that is unlikely of data that somebody wants to train on."""
+    """Return a line for each unusual property of the training data."""
     x = _some(data, "train_sample")
     if x is None or not len(x):
         return []
@@ -110,6 +110,6 @@ def oddities(recipe: Recipe, data: Data) -> list[str]:
     if not sigma_data / _FAR <= deviation <= sigma_data * _FAR:
         lines.append(
             f"data: the standard deviation is {deviation:.3g} (values from {low:.3g} to {high:.3g}), far from "
-            f"path.sigma_data = {sigma_data:g}, on which scalings and noise levels rest"
+            f"path.sigma_data = {sigma_data:g}, on which scalings and noise levels depend"
         )
     return lines

@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint of another one, with other settings: a child, in a directory of its own."""
+"""A fork: a child run in its own directory, which continues from another run's checkpoint with other settings."""
 
 import shutil
 from collections.abc import Sequence
@@ -33,21 +33,21 @@ def fork(
 ) -> Runner:
     """Make a child of a run, which trains as the run would have done from a checkpoint with other settings.
 
-    The child begins with all that the checkpoint holds and with the settings that led to it; its rows begin behind
-    it. The parent is read alone, and may be live.
+    The child begins with everything in the checkpoint and with the settings that led to it. Its rows begin after the
+    checkpoint. The parent is only read, and may be live.
 
     Args:
         parent: the run.
         step: of one of its checkpoints.
         overrides: `table.key=value`, of keys that `steering.check_fork` allows.
-        runs_dir: where the child is made, and a teacher's run looked for.
+        runs_dir: where to make the child, and to look for a teacher's run.
         argv: the command, for meta.json.
         read: the parent's recipe, if the caller has read it.
 
     Raises:
         UsageError: a setting is not allowed, or there is nothing left to train.
-        NotFoundError: the checkpoint is damaged or not there.
-        ConflictError: the parent's data are others now.
+        NotFoundError: the checkpoint is damaged or missing.
+        ConflictError: the parent's data have changed.
     """
     meta = read_json(parent.meta) or {}
     environment.make_reproducible(meta.get("threads"))
@@ -63,8 +63,8 @@ def fork(
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
-        undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before what says that they are a fork's
-        undo.callback(run.recipe.unlink, missing_ok=True)  # first: what a kill leaves of the rest is no run
+        undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before the file that marks them as a fork's
+        undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run
         undo.callback(lock.release)
         write_atomically(run.forking, to_json({"step": step}))
         _keep_weights(run, built)
@@ -76,16 +76,16 @@ def fork(
         write_atomically(run.recipe_source, (source + "".join(f"\n# --set {o}" for o in overrides)).encode())
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
         undo.pop_all()
-    with suppress(OSError):  # beside a recipe it says nothing
+    with suppress(OSError):  # with a recipe, fork.json has no meaning
         run.forking.unlink()
-    with suppress(OSError):  # it is a run without it, and others may do the same at the same time
+    with suppress(OSError):  # the run works without the link, and other processes may set it at the same time
         layout.point_latest(run)
     consent.remember(built.recipe)
     return runner
 
 
 def _recipe(parent: RunDir, step: int, overrides: Sequence[str], read: Recipe | None) -> Recipe:
-    """Return the complete recipe of the child: the parent's as it was in force at the step, changed."""
+    """Return the complete recipe of the child: the parent's recipe in force at the step, with the overrides."""
     rows = settings.read(parent)
     made, _ = settings.at([*rows, {"first_step": step + 1, "abandons": True}], step)
     tables = build.of_run(parent, read=read).tables()
@@ -100,14 +100,14 @@ def _recipe(parent: RunDir, step: int, overrides: Sequence[str], read: Recipe | 
 
 
 def _refuse_other_bins(parent: RunDir, meta: dict[str, Any], built: Trainer) -> None:
-    """Refuse a setting that moves the bins of the profile: what the checkpoint holds of them would be of others."""
+    """Refuse a setting that moves the bins of the profile: the checkpoint's sums would belong to other bins."""
     then, now = number_list(meta.get("profile_edges")), built.state.profile.edges.tolist()
     if then and then != now:
         raise UsageError(f"{parent.name}: the setting moves the time bins of its profile, which a fork must keep")
 
 
 def _keep_weights(run: RunDir, built: Trainer) -> None:
-    """Write what a resume of the child needs: its first checkpoint, and copies of teacher and first weights."""
+    """Write what a resume of the child needs: its first checkpoint, and copies of teacher and initial weights."""
     if built.teacher is not None:
         built.teacher.save(run.teacher)
     if built.recipe.start is not None and built.start is not None:

@@ -28,9 +28,9 @@ from cmbench.rundir.segments import newest
 class Runner:
     """Trains in a run directory and writes everything there. Holds the run's lock until it ends.
 
-    `warnings` are for the journal; `ahead` are settings to be made at their steps, as `Requests` takes them;
-    `abandoned` are the checkpoints past the one that the run was taken up from by choice, None without such a choice;
-    `places` are those that were named anew, as `rundir.places` reads them; `parent` says what a new run is a fork of.
+    `warnings` are for the journal. `ahead` are settings to be made at their steps, as `Requests` takes them.
+    `abandoned` are the checkpoints after the one from which a user chose to resume; None without such a choice.
+    `places` are the changed places, as `rundir.places` reads them. `parent` is the parent of a new fork.
     """
 
     folder: RunDir
@@ -45,19 +45,19 @@ class Runner:
     exit_code: int = 0
 
     def __post_init__(self) -> None:
-        """Open the run's logs and say that the run is live."""
+        """Open the run's logs and mark the run as live."""
         self.recorder = Recorder(self.folder, self.trainer, self.abandoned is not None, self.parent is not None)
         self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self.requests = Requests(self, self.ahead)
-        self._unsaved = ""  # why the checkpoint that was due last is not there
-        list(self.requests.refuse("the run was not live"))  # meant for a trainer that is no more
+        self._unsaved = ""  # why the last due checkpoint is missing
+        list(self.requests.refuse("the run was not live"))  # requests meant for an earlier trainer
 
     @property
     def run(self) -> RunDir:
         """The run, where its folder is now.
 
         Raises:
-            GoneError: it is nowhere.
+            GoneError: the folder is not found.
         """
         return self.recorder.run
 
@@ -92,7 +92,7 @@ class Runner:
             self.recorder.state = "finished"
             yield from self.warn()
             yield journal("finished")
-        except GeneratorExit:  # whoever asked for records asks for no more
+        except GeneratorExit:  # the caller has stopped asking for records
             self.request_stop("left")
             list(self.stop_now())
             raise
@@ -117,14 +117,14 @@ class Runner:
         self.stop_requested = reason
 
     def close(self, reason: str = "") -> None:
-        """Write the last status and let go of the run. With a reason it has stopped before it began."""
+        """Write the last status and release the run. With a reason, the run stopped before it began."""
         if reason:
             self.recorder.state, self.recorder.reason = "stopped", reason
         self.recorder.close()
         self.lock.release()
 
     def _unmeasured(self) -> list[str]:
-        """Return a line for each measure that its rows will not have, for there are too few samples."""
+        """Return a line for each measure that the rows will lack because there are too few samples."""
         found = self.trainer.unmeasured() if self.trainer.recipe.evaluate.every else {}
         return [f"evaluate.metrics: {name} is not measured: {reason}" for name, reason in found.items()]
 
@@ -156,14 +156,14 @@ class Runner:
         yield from self.warn()
 
     def warn(self) -> Iterator[Record]:
-        """Write into the journal what the trainer and the recorder warn of."""
+        """Write the warnings of the trainer and the recorder into the journal."""
         self.recorder.warnings += self.trainer.warnings
         self.trainer.warnings.clear()
         while self.recorder.warnings:
             yield self.recorder.event("warning", text=self.recorder.warnings.pop(0))
 
     def _must_stop(self) -> Generator[Record, None, bool]:
-        """Grant what was asked for between two steps; stop where that was asked, and return whether it was."""
+        """Grant the requests between two steps; stop if that was requested, and return whether it was."""
         if self.trainer.state.step >= self.trainer.recipe.train.steps and not self.recorder.reason:
             return False
         yield from self.requests.between_steps()
@@ -173,7 +173,7 @@ class Runner:
         return bool(self.stop_requested)
 
     def stop_now(self) -> Iterator[Record]:
-        """Stop with a checkpoint, and yield what is told of it."""
+        """Stop with a checkpoint, and yield the rows that record it."""
         saved = not self.recorder.reason and (yield from self._checkpoint_unless_whole())
         yield from self.requests.refuse("the run has stopped")
         yield from self.warn()
@@ -192,7 +192,7 @@ class Runner:
         )
 
     def _lack(self, error: LackError) -> Iterator[Record]:
-        """End for want of memory, with a checkpoint where the state allows one."""
+        """End because memory ran out, with a checkpoint if the state allows one."""
         step, saved = self.trainer.state.step, False
         self.recorder.state, self.exit_code = "failed", 1
         if error.whole:
@@ -206,7 +206,7 @@ class Runner:
         raise LackError(f"{self.run.name}: after step {step}: {error.what}; {kept}", error.whole)
 
     def _save_as_due(self) -> Iterator[Record]:
-        """Write a checkpoint. Where that fails, try again at the next that is due; where it fails again, stop."""
+        """Write a checkpoint. If that fails, try again at the next due checkpoint; if that fails too, stop."""
         try:
             record = self.recorder.checkpoint()
         except OSError as error:
@@ -216,13 +216,13 @@ class Runner:
                 self.recorder.reason = self._unsaved
                 self.request_stop("a checkpoint could not be written")
             else:
-                self.recorder.warnings.append(f"{self._unsaved}; it is tried again at the next that is due")
+                self.recorder.warnings.append(f"{self._unsaved}; the next attempt is at the next due checkpoint")
         else:
             self._unsaved = ""
             yield record
 
     def _checkpoint_unless_whole(self) -> Generator[Record, None, bool]:
-        """Write a checkpoint, unless that of this step is there; return whether it is then."""
+        """Write a checkpoint unless this step has one; return whether it has one now."""
         if checkpoint.is_whole(self.run, self.trainer.state.step):
             return True
         try:

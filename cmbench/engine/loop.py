@@ -1,4 +1,4 @@
-"""The training loop, as a generator of events. It knows neither disk nor screen."""
+"""The training loop, as a generator of events. It uses neither disk nor screen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Metrics(Event):
-    """Means since the last log step: loss, tangent_norm, grad_norm, lr, images_per_s and what the objective adds."""
+    """Means since the last log step: loss, tangent_norm, grad_norm, lr, images_per_s and the objective's own."""
 
     values: dict[str, float]
 
@@ -47,7 +47,7 @@ class Profiled(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Quality of the samples; per time bin, the distance to the true consistency function where it is known."""
+    """Quality of the samples; per time bin, the distance to the true consistency function if it is known."""
 
     values: dict[str, float]
     profile: dict[str, list[float]]
@@ -55,7 +55,7 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Snapshotted(Event):
-    """Samples from latents that never change, (n, *shape) for each number of sampler steps, and what f makes of few."""
+    """Samples from fixed latents, (n, *shape) for each number of sampler steps, and the film of f on a few of them."""
 
     samples: dict[int, Tensor]
     film: Film | None = None
@@ -63,7 +63,7 @@ class Snapshotted(Event):
 
 @dataclass(frozen=True)
 class CheckpointDue(Event):
-    """The recipe wants a checkpoint of the state as it is now."""
+    """The recipe asks for a checkpoint of the present state."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Diverged(Event):
 
     Attributes:
         what: "loss" or "gradient".
-        times: times of the samples whose weighted loss, or gradient at F_theta's output, is not finite; none where that
-            begins in the network itself.
-        tangent_norm: the largest of the batch; None where the objective has no tangent.
+        times: times of the samples whose weighted loss, or gradient at F_theta's output, is not finite; empty if the
+            cause is in the network itself.
+        tangent_norm: the largest in the batch; None if the objective has no tangent.
     """
 
     what: str
@@ -95,7 +95,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
     while state.step < steps:
         clock.start()
-        recipe = trainer.recipe  # another one where the run has been steered since the last step
+        recipe = trainer.recipe  # a new one if settings have changed since the last step
         random = StepRandom(trainer.device, recipe.seed, state.step)
         with memory.wanted_by("train.batch_size", batch_size):
             x_0, labels = data.batch(batch_size, random)
@@ -110,7 +110,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
             terms.total.backward()
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
-        # One number a step comes to the host: the weights must not be touched by what is not finite.
+        # One number per step comes to the host: non-finite values must not reach the weights.
         if not torch.isfinite(terms.total + grad_norm):
             yield _diverged(terms, state)
             return
@@ -158,7 +158,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
 
 def _diverged(terms: Terms, state: State) -> Diverged:
-    """Say what is not finite in a step that was not taken, and at which times."""
+    """Describe what is not finite in a step that was not taken, and at which times."""
     what, per_sample = "loss", terms.weight * terms.loss
     if torch.isfinite(terms.total):
         what, gradient = "gradient", _F_gradient(state.model)
@@ -168,7 +168,7 @@ def _diverged(terms: Terms, state: State) -> Diverged:
 
 
 def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
-    """Return the norm of each sample's gradient of the weighted loss at F_theta's output, (B,), and let go of it."""
+    """Return the norm of each sample's gradient of the weighted loss at F_theta's output, (B,), and free it."""
     F, model.last_F = model.last_F, None
     if F is None or F.grad is None:
         return None

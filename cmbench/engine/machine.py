@@ -1,4 +1,4 @@
-"""What the machine does while a run trains, for machine.jsonl: cheap to ask, and silent where nothing tells."""
+"""The load of the machine while a run trains, for machine.jsonl: cheap to read; unavailable values are left out."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from typing import Any
 import psutil
 
 EVERY = 5.0  # seconds between rows at first
-_ROWS = 5000  # after so many of these the rows stand further apart, so that a long run's file stays small
+_ROWS = 5000  # after so many rows the interval grows, so that a long run's file stays small
 _GIB = 2.0**30
 
 
 class Machine:
-    """Asks the system, and NVML where the run trains on a GPU.
+    """Asks the system, and NVML if the run trains on a GPU.
 
     Args:
         has_gpu: whether to look at GPUs.
@@ -24,17 +24,17 @@ class Machine:
         self._nvml: Any = None
         self._next = time.monotonic() + EVERY
         if has_gpu:
-            with suppress(Exception):  # no library, no driver: each says so in its own way
+            with suppress(Exception):  # without library or driver, the exceptions vary
                 import pynvml
 
                 pynvml.nvmlInit()
                 self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
                 self._nvml = pynvml
         with suppress(psutil.Error, OSError):
-            psutil.cpu_percent()  # the first answer is about nothing
+            psutil.cpu_percent()  # the first answer is meaningless
 
     def due(self, train_s: float) -> bool:
-        """Whether it is time for a row, after so many seconds of training; then the next is a while away."""
+        """Return whether a row is due after so many seconds of training; if so, schedule the next one."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -42,7 +42,7 @@ class Machine:
         return True
 
     def look(self) -> dict[str, float]:
-        """Return what tells: shares from 0 to 1, GiB, degrees Celsius, watts; all GPUs of the machine by number."""
+        """Return the available values: shares from 0 to 1, GiB, degrees Celsius, watts; all GPUs by number."""
         found: dict[str, float] = {}
         with suppress(psutil.Error, OSError, AttributeError):
             found["cpu_use"] = psutil.cpu_percent() / 100
@@ -62,6 +62,6 @@ class Machine:
             "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
         }
         for name, ask in asked.items():
-            with suppress(nvml.NVMLError):  # a slice of one, a passive or a lost one
+            with suppress(nvml.NVMLError):  # a slice of a GPU, or a passively cooled or lost one
                 found[name] = ask()
         return found

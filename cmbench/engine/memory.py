@@ -1,4 +1,4 @@
-"""Memory that is not there: recognised, and said in a line with the key to lower."""
+"""Lack of memory: recognised, and reported in one line with the key to lower."""
 
 import re
 import traceback
@@ -9,16 +9,16 @@ import torch
 
 from cmbench.errors import CmbenchError
 
-# What torch says where it raises a plain RuntimeError: its allocator on the CPU, and libraries on a GPU.
+# Messages of torch's plain RuntimeErrors for lack of memory: of its allocator on the CPU, and of libraries on a GPU.
 _SAID = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 class LackError(CmbenchError):
-    """There was no memory for something that a key makes smaller.
+    """There was no memory for something that a smaller key would reduce.
 
     Attributes:
-        what: in words, with the key and its value.
-        whole: whether the state of a run is that between two steps, and can be saved.
+        what: a description, with the key and its value.
+        whole: whether the run's state is that between two steps, and can be saved.
     """
 
     def __init__(self, what: str, whole: bool) -> None:
@@ -27,7 +27,7 @@ class LackError(CmbenchError):
 
 
 def is_lack(error: BaseException) -> bool:
-    """Return whether an exception says that there is no memory, on any device."""
+    """Return whether an exception means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
@@ -35,23 +35,23 @@ def is_lack(error: BaseException) -> bool:
 
 @contextmanager
 def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
-    """Turn a lack of memory in the block into one that names the key to lower.
+    """Turn a lack of memory in the block into an error that names the key to lower.
 
     Raises:
-        LackError: there was no memory. What the block had made is let go.
+        LackError: there was no memory. Everything that the block made is freed.
     """
     try:
         yield
     except Exception as error:
         if not is_lack(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # the graph of a step, which would stand in a checkpoint's way
+        traceback.clear_frames(error.__traceback__)  # frees the graph of a step, whose memory a checkpoint may need
         wanted = wanted_bytes(error)
         raise LackError(f"out of memory{wanted}; a lower {key} needs less (found {value})", whole) from None
 
 
 def wanted_bytes(error: Exception) -> str:
-    """Return how much was asked for last, where torch says so: " (20.00 GiB were wanted)"."""
+    """Return how much was requested last, if torch reports it: " (20 GiB more were wanted)"."""
     found = re.search(r"allocate ([0-9.]+) ?(bytes|[KMGT]i?B)", str(error))
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""Means that gather on the device and come to the host at log steps alone. They are part of a checkpoint."""
+"""Means that accumulate on the device and move to the host only at log steps. They are part of a checkpoint."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class Means:
             self.sums[name] = added if previous is None else previous + added
 
     def flush(self) -> dict[str, float]:
-        """Return the means and start anew."""
+        """Return the means and start over."""
         if not self.sums:
             return {}
         values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
@@ -31,10 +31,10 @@ class Means:
 
 
 class Profile:
-    """Per time bin: how many samples, and the means of what `add` is given.
+    """Per time bin: the number of samples, and the means of the values given to `add`.
 
     Args:
-        edges: (bins + 1,) ascending times; what lies outside counts into the outer bins.
+        edges: (bins + 1,) ascending times; samples outside count into the outer bins.
     """
 
     def __init__(self, edges: Tensor) -> None:
@@ -46,9 +46,9 @@ class Profile:
 
         Args:
             terms: of the objective.
-            F_gradient: (B,), norm of the gradient of each sample's weighted loss with respect to F_theta's output. A
-                stand-in for the gradient in the weights, of which no sample has its own; its variance over the bins is
-                what adaptive weighting is meant to flatten.
+            F_gradient: (B,), norm of the gradient of each sample's weighted loss with respect to F_theta's output. It
+                replaces the gradient in the weights, which is not known per sample. Adaptive weighting is meant to
+                flatten its variance over the bins.
         """
         values = {
             "count": torch.ones_like(terms.loss),
@@ -69,7 +69,7 @@ class Profile:
         self._add(terms.t, values)
 
     def add_anatomy(self, anatomy: Anatomy) -> None:
-        """Add the parts of the tangent of some samples, which count for themselves."""
+        """Add the parts of the tangent of some samples, which have their own count."""
         values = {"count": torch.ones_like(anatomy.t), **anatomy.values}
         self._add(anatomy.t, {f"anatomy_{name}": value for name, value in values.items()})
 
@@ -81,7 +81,7 @@ class Profile:
             self.sums[name].index_add_(0, index, value.double())
 
     def flush(self) -> dict[str, list[float | None]]:
-        """Return the counts and the means of each bin (None where it is empty) and start anew."""
+        """Return the counts and the means of each bin (None where it is empty), and start over."""
         sums = {name: value.tolist() for name, value in self.sums.items()}
         self.sums = {}
         counts: dict[str, list[float | None]] = {

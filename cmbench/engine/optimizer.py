@@ -11,9 +11,10 @@ _KINDS = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.o
 
 
 def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's optimiser of the parameters that want a gradient, those of the network first.
+    """Return torch's optimiser of the trainable parameters, those of the network first.
 
-    `weight_decay` reaches all of them: also w_phi of an adaptive weighting, which it draws to zero, the weight to one.
+    `weight_decay` applies to all of them, also to w_phi of an adaptive weighting: it pulls w_phi to zero, and so the
+    weight to one.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     return _KINDS[config.kind](
@@ -27,10 +28,10 @@ def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
-    """Return the learning rate of a step that counts from 0, out of `steps`.
+    """Return the learning rate of a step, counted from 0, out of `steps`.
 
-    The warm-up's first step has lr / warmup and its last one lr. Published code (NVlabs/edm, edm2) begins with 0, a
-    step that changes no weight, and reaches lr a step later.
+    The warm-up's first step has lr / warmup, its last one lr. Published code (NVlabs/edm, edm2) begins with 0, a step
+    that changes no weight, and reaches lr one step later.
     """
     warmup = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     after = max(0, step - config.decay_after)
@@ -50,7 +51,7 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_tensors` returned; the settings stay those of the recipe."""
+    """Restore the tensors that `state_tensors` returned; the settings stay those of the recipe."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -59,7 +60,7 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
 
 
 def misfit(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> str:
-    """Return which tensor is none that `state_tensors` would return; empty where all are."""
+    """Describe the first tensor that `state_tensors` could not have returned; empty if all fit."""
     shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
     for key, tensor in tensors.items():
         index = key.partition(".")[0]

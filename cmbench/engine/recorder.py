@@ -26,32 +26,34 @@ from cmbench.rundir.segments import backward
 from cmbench.rundir.snapshots import FIXED
 from cmbench.rundir.summary import Summary
 
-_OF_THE_MACHINE = {"images_per_s"}  # metrics that an equal run has otherwise; `train_s` aside, equal runs save equally
+_OF_THE_MACHINE = {
+    "images_per_s"
+}  # metrics that differ between equal runs; apart from `train_s`, equal runs save the same
 _STATUS_EVERY = 1.0  # seconds between heartbeats
-_LAST_WORD = 10.0  # seconds that the last status may wait for room on the disk
+_LAST_WORD = 10.0  # seconds that the last status may wait for disk space
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row as it was written, and the file it went to: "metrics", "profiles" or "events"."""
+    """A written row and its file: "metrics", "profiles" or "events"."""
 
     stream: str
     row: Row
 
 
 class Recorder:
-    """Writes what becomes of a trainer, each row with its step, in a new segment of the run's logs.
+    """Writes the course of a trainer, each row with its step, in a new segment of the run's logs.
 
-    `abandons` says that what earlier segments have past this step comes no more, `is_fork` that rows begin here. What
-    cannot be written now, a checkpoint aside, is a warning and no error: rows wait for room on the disk.
+    `abandons` means that a user gave up the rows past this step; `is_fork` means that rows begin here. A failed write
+    is a warning, not an error, except for a checkpoint: rows wait for disk space.
 
     Attributes:
         segment: counts from 1; a resumed run opens another one.
-        state: what status.json says of the run.
-        reason: why the run has stopped, where nobody asked for it.
-        warnings: for the journal, which whoever asks for records takes out and writes.
+        state: the run's state in status.json.
+        reason: why the run stopped by itself.
+        warnings: for the journal; the reader of the records removes and writes them.
     """
 
     def __init__(self, run: RunDir, trainer: Trainer, abandons: bool = False, is_fork: bool = False) -> None:
@@ -91,10 +93,10 @@ class Recorder:
         return self.follow()
 
     def follow(self) -> RunDir:
-        """Look where the run's folder is, before anything is written there, and return the run.
+        """Find the run's folder before anything is written there, and return the run.
 
         Raises:
-            GoneError: it is nowhere.
+            GoneError: the folder is not found.
         """
         run = self._home.find()
         if run != self._known:
@@ -129,7 +131,7 @@ class Recorder:
         """Write samples, and a film, as snapshots of this step.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the files cannot be written.
         """
         step, data, camera = self.trainer.state.step, self.trainer.behind_snapshots, self.trainer.camera
         files = self._there(lambda run: snapshot.write(run, step, samples, data))
@@ -138,10 +140,10 @@ class Recorder:
         return self.event("snapshot", files=files)
 
     def checkpoint(self) -> Record:
-        """Write a checkpoint of the state as it is now, and remove those that the recipe does not keep.
+        """Write a checkpoint of the present state, and remove checkpoints that the recipe does not keep.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the checkpoint cannot be written.
         """
         self.follow()
         for log in self._logs:
@@ -160,7 +162,7 @@ class Recorder:
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
     def _there(self, write: Callable[[RunDir], T]) -> T:
-        """Write something in the run's folder, anew where the folder was moved meanwhile."""
+        """Write something in the run's folder; write again if the folder was moved meanwhile."""
         run = self.follow()
         try:
             return write(self._home.inside())
@@ -170,7 +172,7 @@ class Recorder:
             return write(self._home.inside())
 
     def attempt(self, what: str, write: Callable[[], T]) -> T | None:
-        """Write something, or warn, once until it can be written again, and return None."""
+        """Write something. On failure return None, and warn once until writing works again."""
         try:
             written = write()
         except OSError as error:
@@ -184,13 +186,13 @@ class Recorder:
         return written
 
     def show(self, state: str) -> None:
-        """Write a new state to status.json at once. From here on the run has a recipe."""
+        """Write a new state to status.json at once. From now on the run must have a recipe."""
         self.state = state
         self._home.expect_recipe()
         self.attempt("status.json", self._write_status)
 
     def beat(self) -> None:
-        """Write status.json, if it is time to."""
+        """Write status.json if it is due."""
         now = time.monotonic()
         if now >= self._next_status:
             self._next_status = now + _STATUS_EVERY
@@ -200,7 +202,7 @@ class Recorder:
                 self._append("machine", self._of_machine, found)
 
     def close(self) -> None:
-        """Write the last status, waiting a while for room on the disk, and close the logs."""
+        """Write the last status, waiting a while for disk space, and close the logs."""
         deadline = time.monotonic() + _LAST_WORD
         with suppress(GoneError):
             while not self._say_last() and time.monotonic() < deadline:
@@ -211,13 +213,13 @@ class Recorder:
 
     @property
     def unwritten(self) -> str:
-        """Which rows are not on the disk, in words; empty where all are."""
+        """The rows that are not on the disk, in words; empty if all are."""
         lost = ((log.waiting + log.lost, log.path.name) for log in self._logs)
         rows = ", ".join(f"{n} rows of {name}" for n, name in lost if n)
         return f"could not be written: {rows}" if rows else ""
 
     def _say_last(self) -> bool:
-        """Write the rows that wait, and the status. Return whether it is no use to try again."""
+        """Write the waiting rows, and the status. Return False if another attempt may help."""
         self.follow()
         full = False
         for write in (*(log.flush for log in self._logs), self._write_status):
@@ -234,7 +236,7 @@ class Recorder:
         self.attempt(log.path.name, lambda: log.append(row))
         if log.renewed > self._renewed[log]:
             self._renewed[log] = log.renewed
-            self.warnings.append(f"{log.path.name} was removed or replaced; it goes on in the file of that name")
+            self.warnings.append(f"{log.path.name} was removed or replaced; it continues in a file of that name")
         return Record(stream, row)
 
     def _write_status(self) -> None:
@@ -262,7 +264,7 @@ class Recorder:
         )
 
     def _marked_best(self) -> dict[str, dict[str, Any]]:
-        """Return the best of each metric; those that a perfect sampler's are not to be told from say so."""
+        """Return the best of each metric, marked if it cannot be told from a perfect sampler's."""
         if self._summary.best and not self._floors:  # meta.json is written after the first status
             self._floors = floors.of_meta(read_json(self.run.meta) or {})
         within = {"is_within_floor": True}
@@ -273,16 +275,17 @@ class Recorder:
 
 
 def told_so_far(run: RunDir, step: int, decisive: str) -> tuple[Summary, dict[int, float]]:
-    """Return last and best of the metrics up to a step, and the decisive quality of those that have a checkpoint.
+    """Return last and best of the metrics up to a step, and the decisive quality by step of the checkpoints.
 
-    The step's checkpoint tells them. Those of earlier versions do not: then all rows are read, the newest first.
+    They are taken from the step's checkpoint. Checkpoints of earlier versions lack them: then all rows are read,
+    newest first.
     """
     state, why = checkpoints.state(run, step)
     if not why and (told := table(state.get("told"))):
         kept = numbers(told.get("quality"))
         return Summary.of(told), {int(s): value for s, value in kept.items() if re.fullmatch("[0-9]{1,15}", s)}
     summary, quality = Summary(), dict[int, float]()
-    for rows in backward(run.metrics):  # of a long run, all of them would fill the memory
+    for rows in backward(run.metrics):  # in pieces: all rows of a long run would fill the memory
         summary.add_before(rows)
         for row in (row for row in reversed(rows) if decisive in row):
             if (value := number_of(row[decisive])) is not None:

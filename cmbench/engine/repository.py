@@ -1,8 +1,8 @@
-"""Commit and changes of a working directory, asked of git in a way that runs nothing of what the repository says.
+"""Commit and changes of a working directory, from git, without running any program that the repository names.
 
-Its configuration may name programs for almost anything: a monitor of files, filters, hooks, a command to fetch what is
-missing. So git looks at the files from a repository of our own, which has the other's objects and its index, and of
-its configuration only what tells how files lie on this disk. What the user's own configuration says still holds.
+A repository's configuration may name programs for almost anything: a file monitor, filters, hooks, a command that
+fetches missing objects. So git looks at the files from a temporary repository of ours. It has the other's objects and
+index, and from its configuration only the settings for files on this disk. The user's own configuration still applies.
 """
 
 import os
@@ -19,9 +19,9 @@ _SAFE = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=nev
 
 
 def look(folder: Path) -> dict[str, Any] | None:
-    """Return commit and dirty flag of the repository that a folder is in, None outside of one or in somebody else's.
+    """Return commit and dirty flag of the repository that contains a folder; None without a repository of the user's.
 
-    The flag is None where it cannot be had, as from a repository that has not fetched all of its files.
+    The flag is None if it cannot be determined, as in a repository that has not fetched all of its files.
     """
     try:
         asked = ["--show-toplevel", "--git-path", "objects", "--git-path", "index", "--git-path", "info/exclude"]
@@ -36,7 +36,7 @@ def look(folder: Path) -> dict[str, Any] | None:
 
 
 def _changes(folder: Path, commit: str, top: Path, objects: Path, index: Path, exclude: Path) -> str:
-    """Return a line for each file that is changed or unknown."""
+    """Return a line for each changed or untracked file."""
     with tempfile.TemporaryDirectory() as temporary:
         own = Path(temporary)
         for part in ("objects", "refs", "info"):
@@ -55,11 +55,11 @@ def _changes(folder: Path, commit: str, top: Path, objects: Path, index: Path, e
 
 
 def _config(folder: Path, sha256: bool) -> str:
-    """Return the configuration of our own repository: how files lie on the disk, and how objects are named."""
+    """Return the configuration of our temporary repository: settings for files on disk, and the object format."""
     version = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n" if sha256 else ""
     try:
         lines = _ask(folder, ["config", "--get-regexp", _DISK], {}).splitlines()
-    except subprocess.CalledProcessError:  # says nothing of it
+    except subprocess.CalledProcessError:  # no such settings
         lines = []
     keys = [line.removeprefix("core.").partition(" ") for line in lines]
     allowed = ("true", "false", "input", "lf", "crlf", "native")

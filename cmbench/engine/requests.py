@@ -1,4 +1,4 @@
-"""Requests to a trainer: granted between two steps, answered in the journal; settings are made again after a resume."""
+"""Requests to a trainer: granted between two steps and answered in the journal; a resume makes settings again."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from cmbench.engine.live import Runner
 
 _LOOK_EVERY = 0.25  # seconds between looks into control/
-_LONGEST, _LONGEST_NAME = 1 << 16, 200  # of settings in bytes, and of an action, that an answer repeats
+_LONGEST, _LONGEST_NAME = 1 << 16, 200  # longest settings (bytes) and action that an answer repeats
 
 
 class Requests:
-    """What a run is asked for.
+    """The requests to a run.
 
     Args:
         runner: of the run.
-        ahead: settings to be made once their step is done, in their order: {"id", "step", "settings"}, and
-            "replayed" where the journal of an earlier segment has them.
+        ahead: settings to be made once their step is done, in order: {"id", "step", "settings"}, and "replayed" if
+            the journal of an earlier segment has them.
     """
 
     def __init__(self, runner: "Runner", ahead: Sequence[Row] = ()) -> None:
@@ -33,9 +33,9 @@ class Requests:
         self._next_look = 0.0
 
     def between_steps(self) -> Iterator[Record]:
-        """Grant what is due, and wait while the run is paused. Returns when a step is to be made, or the run to stop.
+        """Grant what is due, and wait while the run is paused. Returns when the run should take a step or stop.
 
-        Wants the state as it is between two steps.
+        The state must be that between two steps.
         """
         while self._ahead and self._ahead[0]["step"] <= self._runner.trainer.state.step:
             yield from self._grant({**self._ahead.pop(0), "action": "set"})
@@ -48,7 +48,7 @@ class Requests:
             yield from self._look()
 
     def refuse(self, why: str) -> Iterator[Record]:
-        """Refuse whatever waits."""
+        """Refuse all waiting requests."""
         for request in control.take(self._runner.run):
             yield self._answer(request, f"refused: {why}")
 
@@ -96,9 +96,9 @@ class Requests:
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
 
     def _answer(self, request: Row, result: str, **details: Any) -> Record:
-        """Write the one row that answers a request. What has not the type that readers expect is left out.
+        """Write the one row that answers a request. Values of a wrong type are left out.
 
-        So is what would make the row longer than readers take, or cannot be written: no request ends a run.
+        Values that make the row too long for readers, or cannot be written, are left out too: no request ends a run.
         """
         action, given = request.get("action"), request.get("settings")
         row = {"id": request["id"], "action": cut(action, _LONGEST_NAME) if isinstance(action, str) else None}
@@ -117,7 +117,7 @@ def _can_be_repeated(settings: Row) -> bool:
 
 
 def _granted(write: Callable[[], Record]) -> Record:
-    """Write what was asked for; where that fails, the request is refused and the run goes on."""
+    """Write what was requested; if that fails, the request is refused and the run continues."""
     try:
         return write()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A trainer in a run directory: started, or taken up again."""
+"""A trainer in a run directory: started or resumed."""
 
 import shutil
 import socket
@@ -46,7 +46,7 @@ def create(given: Given, runs_dir: Path | None, argv: Sequence[str]) -> Runner:
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
-        undo.callback(run.recipe.unlink, missing_ok=True)  # first: what a kill leaves of the rest is no run
+        undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run
         undo.callback(lock.release)
         runner = Runner(run, built, lock, fingerprint.oddities(built.recipe, built.data))
         undo.callback(runner.close)
@@ -58,14 +58,14 @@ def create(given: Given, runs_dir: Path | None, argv: Sequence[str]) -> Runner:
             built.start.trained.save(run.start)
         write_atomically(run.recipe, recipes.dumps(built.recipe).encode())  # last: from here on it is a run
         undo.pop_all()
-    with suppress(OSError):  # it is a run without it, and others may do the same at the same time
+    with suppress(OSError):  # the run works without the link, and other processes may set it at the same time
         layout.point_latest(run)
     consent.remember(built.recipe)
     return runner
 
 
 def claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
-    """Make a run's folder and take its lock; make another where a clean-up took this one for a leftover."""
+    """Make a run's folder and take its lock; make another if a clean-up removed this one as a leftover."""
     leftovers.sweep(runs_dir)
     while True:
         run = layout.create(runs_dir, name)
@@ -82,12 +82,12 @@ def claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a user says of a run that is taken up elsewhere than where it was left.
+    """What a user tells about a run that is resumed elsewhere.
 
     Attributes:
-        places: named anew, such as {"data.root": "/new", "train.device": "cpu"}.
-        other_data: its data may be others than those that it was trained on.
-        host_gone: no trainer on another host works on it any more, whatever its status says.
+        places: changed places, such as {"data.root": "/new", "train.device": "cpu"}.
+        other_data: the data may differ from those that the run was trained on.
+        host_gone: no trainer on another host works on the run any more, whatever its status says.
     """
 
     places: Mapping[str, str] = field(default_factory=dict)
@@ -103,27 +103,27 @@ def resume(
     elsewhere: Elsewhere | None = None,
     read: Recipe | None = None,
 ) -> Runner:
-    """Take a run up from its newest whole checkpoint, or from its first step where it has none yet.
+    """Resume a run from its newest whole checkpoint, or from its first step if it has no checkpoint yet.
 
-    Settings that it was given while it trained are part of it: those up to the checkpoint are in force, later ones
-    are made again at their steps.
+    Settings that were changed during training are kept: those up to the checkpoint are in force, later ones are made
+    again at their steps.
 
-    With a `step` it is taken up from that checkpoint, and what lies past it is abandoned: rows are superseded as after
-    a crash, later settings are not made again, now or by any later resume, and later checkpoints and snapshots go to
-    folders named abandoned, where neither `latest` nor a resume looks. An abandoned checkpoint is removed once the run
-    has a checkpoint of its step or past it.
+    With a `step`, the run resumes from that checkpoint, and everything after it is abandoned. Rows are superseded as
+    after a crash. Later settings are not made again, now or by any later resume. Later checkpoints and snapshots move
+    to folders named abandoned, where neither `latest` nor a resume looks. An abandoned checkpoint is removed once the
+    run has a checkpoint at or past its step.
 
     Args:
         run: the run.
-        runs_dir: where its teacher's run is looked for.
-        changes: settings such as {"optimizer.lr": 1e-4} from the next step on, also in place of later ones.
+        runs_dir: where to look for its teacher's run.
+        changes: settings such as {"optimizer.lr": 1e-4} from the next step on; they also replace later ones.
         step: of the checkpoint to go back to; None takes the newest and abandons nothing.
-        elsewhere: what the user says of data, device and host that are not those of before.
+        elsewhere: what the user tells about changed data, device and host.
         read: the run's recipe, if the caller has read it.
 
     Raises:
-        ConflictError: the run is live, or finished, or its data are others than those that it was trained on.
-        NotFoundError: every checkpoint is damaged, or that of `step` is damaged or not there.
+        ConflictError: the run is live, or finished, or its data differ from those that it was trained on.
+        NotFoundError: every checkpoint is damaged, or that of `step` is damaged or missing.
         UsageError: the run cannot be written, or a change is not allowed.
         StoppedError: the disk is full.
     """
@@ -134,7 +134,7 @@ def resume(
         of_others = now["state"] in status.LIVE and now.get("host") not in (None, socket.gethostname())
         if of_others and not said.host_gone:
             raise ConflictError(
-                f"{run.name}: a trainer on {now['host']} works on this run, or did until lately (where that host is "
+                f"{run.name}: a trainer on {now['host']} works on this run, or did until recently (if that host is "
                 f"gone: cmbench resume {address(run)} --host-gone)"
             )
         if now["state"] == "finished":
@@ -160,7 +160,7 @@ def resume(
             built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
-            taken_from = [f"the trainer on {now['host']} is said to be gone, and is not asked"] if of_others else []
+            taken_from = [f"the trainer on {now['host']} is assumed to be gone (--host-gone)"] if of_others else []
             if "data.root" in said.places:
                 consent.remember(recipe)
             warnings = [*damaged, *about_data, *taken_from, *environment.differences(meta, built)]
@@ -171,7 +171,7 @@ def resume(
 
 
 def trained_for(run: RunDir, step: int) -> float:
-    """Return the seconds of training up to a checkpoint, as it says; one of an earlier version, as its rows say."""
+    """Return the seconds of training up to a checkpoint: from the checkpoint, or from the rows in earlier versions."""
     told = moment(checkpoints.state(run, step)[0].get("train_s")) if step else 0.0
     if told is not None:
         return told
@@ -183,7 +183,7 @@ def trained_for(run: RunDir, step: int) -> float:
 
 
 def _load_newest(run: RunDir, built: Trainer) -> list[str]:
-    """Load the newest whole checkpoint into the state, and return a line for each damaged one, which is set aside."""
+    """Load the newest whole checkpoint into the state; set damaged ones aside, and return a line for each."""
     if not layout.steps_of_checkpoints(run):
         if (read_json(run.meta) or {}).get("parent") or any(
             row.get("kind") == "checkpoint" for row in newest(run.events)
@@ -197,9 +197,9 @@ def _load_newest(run: RunDir, built: Trainer) -> list[str]:
 
 
 def _abandon(run: RunDir, step: int) -> list[int]:
-    """Set aside what lies past a step, and return the steps of its checkpoints.
+    """Set aside everything after a step, and return the steps of the abandoned checkpoints.
 
-    The journal says so first: whatever is killed from here on, any later resume goes back to this step as well.
+    The journal records it first: even after a kill, any later resume goes back to this step too.
     """
     journal = Log(run.events)
     journal.open_segment(journal.last_segment() + 1, step + 1, abandons=True)
@@ -211,7 +211,7 @@ def _abandon(run: RunDir, step: int) -> list[int]:
 
 
 def unfinished(run: RunDir) -> int | None:
-    """Return the step that a resume was going back to by choice when it was killed, before it said `resumed`."""
+    """Return the step to which a killed resume was going back by choice, before it wrote `resumed`."""
     step = None
     for part in parts(Tail(run.events, [b'"abandons"', b'"resumed"']).read()):
         if part.abandons and part.first_step is not None:
@@ -222,7 +222,7 @@ def unfinished(run: RunDir) -> int | None:
 
 
 def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], abandons: bool) -> list[Row]:
-    """Put the settings in force that led to the checkpoint, and return those to come: earlier ones, then `changes`."""
+    """Apply the settings that led to the checkpoint, and return those to come: earlier ones, then `changes`."""
     step = built.state.step
     rows = settings.read(run)
     made, ahead = settings.at([*rows, {"first_step": step + 1, "abandons": True}] if abandons else rows, step)

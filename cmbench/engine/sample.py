@@ -1,4 +1,4 @@
-"""Samples from a model, from latents that depend on the seed alone (drawn on the CPU, equal on every device)."""
+"""Draw samples from a model. The latents depend only on the seed (drawn on the CPU, equal on every device)."""
 
 from collections.abc import Sequence
 
@@ -78,8 +78,8 @@ def default_sigmas(
         sampler: as in `draw`.
         steps: at least 1.
         lowest: the lowest noise level that was trained; None for the model's sigma_min.
-        mid: the second noise level where a consistency function is sampled in two steps; 0: of the Karras grid. None
-            below `lowest` is asked: the model is not trained there.
+        mid: the second noise level when a consistency function is sampled in two steps; 0 takes the Karras grid's.
+            No level below `lowest` is used: the model is not trained there.
     """
     lowest = model.sigma_min if lowest is None else lowest
     if sampler == "ode":

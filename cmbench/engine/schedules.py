@@ -1,8 +1,8 @@
-"""What a recipe's objective does over the steps and over the noise levels, drawn from the objective itself.
+"""The schedules of a recipe's objective over the steps and over the noise levels, taken from the objective itself.
 
-The objective is asked for its loss on noise, with a stand-in for the network and for the teacher: times, intervals and
-weights do not depend on them. Two kinds of weight do, and are said to: one made from the loss is shown for a network
-that still returns 0; a learned one, w_phi, as it begins.
+The objective computes its loss on noise, with a stand-in for the network and for the teacher: times, intervals and
+weights do not depend on them. Two kinds of weight do, and a note says so. A weight made from the loss is shown for a
+network that returns 0; a learned weight, w_phi, is shown with its initial value.
 """
 
 import math
@@ -22,25 +22,25 @@ from cmbench.randomness import StepRandom
 from cmbench.recipe import Recipe
 
 BINS = 48
-_SAMPLES = 2**16  # of each look over the noise levels: a bin that holds 2% of them is known to 3%
+_SAMPLES = 2**16  # for each curve over the noise levels: a bin with 2% of them is known to 3%
 _ENOUGH = 16  # samples in a bin for a mean
 _NUMBERS = 2**22  # samples times dimensions, at most
-_STEPS = 96  # steps at which the scalars are asked for, evenly spaced, and the last
+_STEPS = 96  # evenly spaced steps at which the scalars are computed, besides the last
 _CPU = torch.device("cpu")
 _STAND_IN = {"kind": "cmbench.networks._stand_in:Network"}
 
 
 @dataclass(frozen=True)
 class OverNoise:
-    """Over the noise level at one step; each list has BINS numbers.
+    """Curves over the noise level at one step; each list has BINS numbers.
 
     Attributes:
         step: the step.
-        edges: BINS + 1 noise levels from sigma_min to sigma_max, even in the logarithm.
-        proposal: density p(log sigma) of the times that are drawn, natural logarithm.
-        weight: density of the effective weight lambda(t) p(t): each bin's share of it over the bin's width.
-        interval: mean of (t - r) / t in the path's own time, None where too few samples fell; empty for one time.
-        outside: share of the samples, and of the weight, below sigma_min or above sigma_max; nan of a weight that is
+        edges: BINS + 1 noise levels from sigma_min to sigma_max, evenly spaced in the logarithm.
+        proposal: density p(log sigma) of the drawn times, natural logarithm.
+        weight: density of the effective weight lambda(t) p(t): each bin's share divided by the bin's width.
+        interval: mean of (t - r) / t in the path's own time, None in a bin with too few samples; empty for one time.
+        outside: share of the samples, and of the weight, below sigma_min or above sigma_max; nan for a weight that is
             not finite.
     """
 
@@ -54,15 +54,15 @@ class OverNoise:
 
 @dataclass(frozen=True)
 class Schedules:
-    """Of one recipe.
+    """The schedules of one recipe.
 
     Attributes:
-        name: the recipe's.
-        total: its steps.
-        steps: where the scalars were asked for.
+        name: the recipe's name.
+        total: number of training steps.
+        steps: where the scalars were computed.
         scalars: by name, a number for each of `steps`; "lr" is the learning rate.
-        noise: at the first, the middle and the last step.
-        notes: what the reader should know of the weight.
+        noise: curves at the first, the middle and the last step.
+        notes: what the reader should know about the weight.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Schedules:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain data."""
+        """Return the schedules as plain data."""
         return asdict(self)
 
 
@@ -97,7 +97,7 @@ def of_recipe(recipe: Recipe, where: str) -> Schedules:
 
 
 class _Looked:
-    """An objective with stand-ins around it."""
+    """An objective with stand-ins for network and teacher."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.seed = recipe.seed
@@ -115,7 +115,7 @@ class _Looked:
         self.objective = cls(settings, self.model, teacher, recipe.train.steps)
 
     def terms(self, step: int, n: int) -> Terms:
-        """Return what the objective says of n samples at a step. The random numbers are the same at every step."""
+        """Return the objective's terms for n samples at a step. The random numbers are the same at every step."""
         random = StepRandom(_CPU, self.seed, 0)
         generator = random.generator("data")
         x_0 = self.model.sigma_data * torch.randn(n, *self.shape, generator=generator)
@@ -147,22 +147,22 @@ class _Looked:
         return OverNoise(step, edges.exp().tolist(), proposal, weight, interval, (outside, weight_outside))
 
     def notes(self) -> list[str]:
-        """Say of what the weight depends beside the time."""
+        """Return notes on what the weight depends on besides the time."""
         notes = []
         if any(p.requires_grad for p in self.objective.parameters()):
-            notes.append("the weight is learned: as it begins")
+            notes.append("the weight is learned: shown with its initial value")
         before = self.terms(0, 256).weight
         with torch.no_grad():
             self.model.F_theta.a.fill_(0.5)  # type: ignore[operator]
             after = self.terms(0, 256).weight
             self.model.F_theta.a.zero_()  # type: ignore[operator]
         if not torch.equal(before, after):
-            notes.append("the weight depends on the loss: as it is where the network returns 0, on noise for data")
+            notes.append("the weight depends on the loss: shown for a network that returns 0, with noise as data")
         return notes
 
 
 class _Teacher:
-    """The closed-form denoiser of data N(0, sigma_data^2); as a consistency model, the identity."""
+    """The closed-form denoiser for data N(0, sigma_data^2); as a consistency model, the identity."""
 
     def __init__(self, sigma_data: float) -> None:
         self.sigma_data = sigma_data
@@ -190,7 +190,7 @@ def _log(sigma: float) -> float:
 
 
 def _means(values: Tensor, index: Tensor) -> list[float | None]:
-    """Return the mean of the values in each bin, None where there are too few to tell."""
+    """Return the mean of the values in each bin, None where there are too few."""
     counts = torch.zeros(BINS, dtype=torch.float64).index_add_(0, index, torch.ones_like(values))
     sums = torch.zeros(BINS, dtype=torch.float64).index_add_(0, index, values)
     pairs: Sequence[tuple[float, float]] = list(zip(sums.tolist(), counts.tolist(), strict=True))

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
 
-NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)|[0-9]{8,15}_(?:film|plane)\.safetensors"  # of a step's file
+NAME = r"[0-9]{8,15}_[0-9]{1,6}step\.(?:png|safetensors)|[0-9]{8,15}_(?:film|plane)\.safetensors"  # a step's files
 _SMALLEST_TILE = 32  # pixels; smaller pictures are enlarged by a whole factor
 _SCATTER = 128  # cells of a scatter's side, three pixels each
 _EXTENT = 1.5  # a scatter shows [-1.5, 1.5]^2: three standard deviations
@@ -24,12 +24,12 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor], data: Tensor | Non
 
     Args:
         run: the run.
-        step: how many steps it has taken.
-        samples: by the number of sampler steps.
-        data: what samples that are points are to be like, to be seen behind them.
+        step: number of steps taken.
+        samples: by number of sampler steps.
+        data: held-out points, to be shown behind samples that are points.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the files cannot be written.
     """
     names = []
     make_folder(run.snapshots)
@@ -45,21 +45,21 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor], data: Tensor | Non
 
 
 def abandon_after(run: RunDir, step: int) -> None:
-    """Move the snapshots after `step` to snapshots/abandoned/: what the run draws from now on may be at other steps."""
+    """Move the snapshots after `step` to snapshots/abandoned/: new snapshots may be at other steps."""
     for path in run.snapshots.glob("[0-9]*"):
         if re.fullmatch(NAME, path.name) and int(path.name.partition("_")[0]) > step:
             make_folder(run.abandoned_snapshots)
-            shutil.move(path, run.abandoned_snapshots / path.name)  # to another disk, where that folder is a link
+            shutil.move(path, run.abandoned_snapshots / path.name)  # to another disk, if that folder is a link
 
 
 def is_pictures(x: Tensor) -> bool:
-    """Return whether samples are pictures (n, 1 or 3, H, W) that a PNG can hold."""
+    """Return whether samples are pictures (n, 1 or 3, H, W) that fit a PNG."""
     return x.ndim == 4 and x.shape[1] in (1, 3)
 
 
 def to_png(x: Tensor) -> bytes:
     """Return a PNG of samples: pictures in [-1, 1] as a grid, else a scatter of the first two coordinates."""
-    from torchvision.utils import save_image  # here, for no run begins with it, and it takes long to import
+    from torchvision.utils import save_image  # here, since the import is slow and no run needs it at once
 
     buffer = io.BytesIO()
     save_image(grid(x) if is_pictures(x) else scatter(x), buffer, format="png")
@@ -67,7 +67,7 @@ def to_png(x: Tensor) -> bytes:
 
 
 def grid(x: Tensor) -> Tensor:
-    """Lay pictures (n, C, H, W) in [-1, 1] out in a square, (3, H', W') in [0, 1]."""
+    """Arrange pictures (n, C, H, W) in [-1, 1] in a square, (3, H', W') in [0, 1]."""
     from torchvision.utils import make_grid
 
     factor = max(1, -(-_SMALLEST_TILE // x.shape[-1]))
@@ -76,9 +76,9 @@ def grid(x: Tensor) -> Tensor:
 
 
 def scatter(x: Tensor) -> Tensor:
-    """Draw points (n, d) on white by their first two coordinates, darker where they are dense, (3, 384, 384)."""
+    """Draw the first two coordinates of points (n, d) on white, darker where they are dense, (3, 384, 384)."""
     points = x.detach().cpu().flatten(1)[:, :2].double().numpy()
-    if points.shape[1] == 1:  # on a line: the rank is the second coordinate, which draws the distribution function
+    if points.shape[1] == 1:  # on a line: with the rank as second coordinate, this draws the distribution function
         rank = points.argsort(axis=0).argsort(axis=0)
         points = np.concatenate([points, 2 * (rank + 0.5) / len(rank) - 1], axis=1)
     counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=_SCATTER, range=[[-_EXTENT, _EXTENT]] * 2)

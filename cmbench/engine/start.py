@@ -1,4 +1,4 @@
-"""The first weights, where they come from a run: its teacher's, or those that [start] names."""
+"""Initial weights that come from another run: the teacher's, or those that [start] names."""
 
 import math
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Start as Config
 
 _LEVELS = 16  # noise levels at which student and source are compared
-_POINTS = 16  # samples at each
+_POINTS = 16  # samples at each level
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the first weights came from.
+    """The origin of the initial weights.
 
     Attributes:
         trained: the source.
-        error: root mean square difference of the student's output to the source's over that of the source, on noisy
-            samples at all noise levels: 0 where both are the same function. The output is f where the source is a
+        error: root mean square difference of the student's and the source's outputs, relative to the source's, on
+            noisy samples at all noise levels: 0 if both are the same function. The output is f if the source is a
             consistency model, else D.
     """
 
@@ -35,7 +35,7 @@ class Start:
 
 
 def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.Trained | None) -> Start | None:
-    """Copy the weights that the recipe wants into the student; None where it wants none.
+    """Copy the weights that the recipe names into the student; None if it names none.
 
     Raises:
         UsageError: the weights belong to another network, or to scalings that would turn their sign.
@@ -54,7 +54,7 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
 
 
 def _differences(trained: weights.Trained, student: Model, recipe: Recipe) -> str:
-    """Say why the weights would mean something else, empty where they mean the same."""
+    """Return why the weights would mean something else in the student; empty if they mean the same."""
     theirs, ours = _needs(trained.recipe), _needs(recipe)
     if differing := [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]:
         both = (f"{key} is {theirs.get(key, 'absent')} there and {ours.get(key, 'absent')} here" for key in differing)
@@ -66,7 +66,7 @@ def _differences(trained: weights.Trained, student: Model, recipe: Recipe) -> st
 
 
 def _needs(recipe: Recipe) -> dict[str, Any]:
-    """Return what must be equal for weights to mean the same; path, c_noise and boundary may differ at an error."""
+    """Return what must be equal for weights to mean the same. Path, c_noise and boundary may differ, with an error."""
     network = {f"network.{key}": value for key, value in recipe.network.items() if key != "dropout"}
     return {**network, "path.sigma_data": recipe.path.sigma_data, "path.scalings": recipe.path.scalings}
 
@@ -83,8 +83,8 @@ def load(
     Args:
         config: the [start] table.
         device: where the weights go.
-        runs_dir: where runs are looked for.
-        kept: where a run that is resumed kept its first weights.
+        runs_dir: where to look for runs.
+        kept: where a resumed run kept its initial weights.
     """
     if kept is not None:
         return weights.load_kept(kept, device), config
@@ -97,12 +97,14 @@ def load(
 def difference(student: Model, source: Model, of_f: bool = False) -> float:
     """Return the relative root mean square difference of two models, of f or of D, on the EDM path.
 
-    The noise levels are even in the logarithm over the student's own range, ends included.
+    The noise levels are evenly spaced in the logarithm over the student's own range, ends included.
     """
     device = next(student.parameters()).device
     generator = torch.Generator().manual_seed(0)
     levels = torch.logspace(math.log10(student.sigma_min), math.log10(student.sigma_max), _LEVELS)
-    sigma = levels.clamp(student.sigma_min, student.sigma_max).repeat_interleave(_POINTS)  # ends rounded outwards
+    sigma = levels.clamp(student.sigma_min, student.sigma_max).repeat_interleave(
+        _POINTS
+    )  # logspace may round the ends outwards
     x = torch.randn(len(sigma), *student.shape, generator=generator)
     x = x * (sigma.square() + student.sigma_data**2).sqrt().view(-1, *[1] * len(student.shape))
     was_training = student.training

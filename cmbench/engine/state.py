@@ -17,7 +17,7 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 class Average:
-    """One average of the weights for sampling, of constant decay or of EDM2's power profile."""
+    """One average of the weights for sampling, with constant decay or EDM2's power profile."""
 
     def __init__(self, config: Ema, length: float, model: Model) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
@@ -25,7 +25,7 @@ class Average:
         self.take_length(config, length)
 
     def take_length(self, config: Ema, length: float) -> None:
-        """Average over this length from the next step on, and be named after it. The weights stay."""
+        """Average over this length from the next step on, and take its name. The weights stay."""
         self.name = f"{AVERAGE}{length!r}"
         self._gamma = ema.power_gamma(length) if config.profile == "power" else None
         self._decay = length
@@ -38,8 +38,8 @@ class Average:
 class State:
     """Step, weights, the objective's target, averages, optimiser and unfinished means.
 
-    `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `groups` and
-    `load` are inverse to each other; a checkpoint holds one file for each group.
+    `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `load` restores
+    what `groups` returns; a checkpoint has one file for each group.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class State:
         self.averages, self.profile, self.means = averages, profile, Means()
 
     def groups(self) -> Groups:
-        """Return all tensors by group; none are copied."""
+        """Return all tensors by group, without copying them."""
         groups: Groups = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
@@ -67,7 +67,7 @@ class State:
         return {name: tensors for name, tensors in groups.items() if tensors}
 
     def misfit(self, step: int, groups: Groups) -> str:
-        """Return what `load` would miss in the groups of a step, or find in another shape; empty where they fit."""
+        """Describe what is missing in the groups of a step, or has the wrong shape, for `load`; empty if they fit."""
         saved = [groups[name] for name in groups if name.startswith(AVERAGE)]
         if len(saved) != len(self.averages):
             return f"{len(saved)} averages of the weights, not {len(self.averages)}"
@@ -83,7 +83,7 @@ class State:
         return optimizers.misfit(self.optimizer, groups.get("optimizer", {}))
 
     def load(self, step: int, groups: Groups) -> None:
-        """Put back what `groups` returned at `step`."""
+        """Restore what `groups` returned at `step`."""
         device = next(self.model.parameters()).device
         self.step = step
         self.model.load_state_dict(groups["model"])
@@ -92,7 +92,7 @@ class State:
         self.means.sums = {name: value.to(device) for name, value in groups.get("means", {}).items()}
         self.profile.sums = {name: value.to(device) for name, value in groups.get("profile", {}).items()}
         saved = [name for name in groups if name.startswith(AVERAGE)]
-        for average, name in zip(self.averages, saved, strict=True):  # by place: lengths may have changed since
+        for average, name in zip(self.averages, saved, strict=True):  # by position: lengths may have changed since
             average.model.load_state_dict(groups[name])
 
 

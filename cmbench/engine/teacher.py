@@ -1,4 +1,4 @@
-"""The model that distillation follows: a closed-form oracle, a trained run, or a class of one's own."""
+"""The teacher for distillation: a closed-form oracle, a trained run, or a custom class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,17 @@ from cmbench.recipe import Recipe
 from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Teacher as Config
 
-_ASKED = 5  # samples that a class of one's own must denoise; no size that data are likely to have
+_ASKED = 5  # samples that a custom class must denoise; a size that data are unlikely to have
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A denoiser, with what a run needs to keep of it.
+    """A denoiser, with everything that a run must keep of it.
 
     Attributes:
-        config: the [teacher] table, a selector replaced by the name of the run that it meant.
-        denoiser: has `denoise(x, sigma, labels)` on the EDM path; a trained model is also called so, as f.
-        trained: the run that it came from, where it is a trained model.
+        config: the [teacher] table, with a selector replaced by the name of the selected run.
+        denoiser: has `denoise(x, sigma, labels)` on the EDM path; a trained model can also be called, as f.
+        trained: the weights and their origin, if the teacher is a trained model.
     """
 
     config: Config
@@ -33,7 +33,7 @@ class Teacher:
     trained: weights.Trained | None = None
 
     def save(self, folder: Path) -> None:
-        """Keep a trained teacher inside the run, so that the run can be resumed whatever happens to the teacher's."""
+        """Copy a trained teacher into the run, so that the run can be resumed without the teacher's run."""
         if self.trained is not None:
             self.trained.save(folder)
 
@@ -48,16 +48,16 @@ def load_teacher(
         config: its [teacher] table.
         data: the data set, which knows its oracle.
         device: where the teacher works.
-        runs_dir: where runs are looked for.
-        own_copy: where a run that is resumed kept its teacher.
+        runs_dir: where to look for runs.
+        own_copy: where a resumed run kept its teacher.
 
     Raises:
-        UsageError: the teacher does not fit the data, or a class of one's own makes no denoiser.
+        UsageError: the teacher does not fit the data, or a custom class is not a denoiser.
         NotFoundError: there is no such run, or it has no checkpoint.
     """
     if config.kind == "oracle":
         if not contracts.has(data, contracts.HasOracle):
-            raise UsageError("teacher.kind: found 'oracle', allowed: 'run' or a class, for these data have no oracle")
+            raise UsageError("teacher.kind: found 'oracle', allowed: 'run' or a class, since these data have no oracle")
         return Teacher(config, data.oracle())
     if config.kind != "run":
         return Teacher(config, _of_ones_own(config.kind, data, device, build.is_conditional(recipe)))
@@ -87,10 +87,10 @@ def load_teacher(
 
 
 def _of_ones_own(kind: str, data: Data, device: torch.device, conditional: bool) -> Any:
-    """Return an instance of `module:Class`, once it has denoised some samples.
+    """Return an instance of `module:Class`, after a test in which it denoises some samples.
 
     Raises:
-        UsageError: it cannot be built, has no `denoise(x, sigma, labels)`, or that raises or returns another shape.
+        UsageError: the class cannot be built, has no `denoise(x, sigma, labels)`, or this raises or changes the shape.
     """
     module, _, name = kind.partition(":")
     cls = build.imported("teacher.kind", module, name)
@@ -100,7 +100,7 @@ def _of_ones_own(kind: str, data: Data, device: torch.device, conditional: bool)
         with torch.no_grad(), forked_seed(0, device):
             teacher = cls(data)
             denoised = teacher.denoise(x, sigma, labels)
-    except Exception as error:  # whatever a class of one's own does
+    except Exception as error:  # a custom class may raise anything
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(
             f"teacher.kind: found '{kind}', which fails with {why}; allowed: a class that is built with the data set "

@@ -1,4 +1,4 @@
-"""A recipe, built: data, objective and state, ready for the loop."""
+"""A built recipe: data, objective and state, ready for the loop."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +36,9 @@ from cmbench.rundir.layout import RunDir
 
 @dataclass
 class Trainer:
-    """What `loop.train` needs. `steer` alone changes its recipe, between two steps.
+    """Everything that `loop.train` needs. Only `steer` changes its recipe, between two steps.
 
-    `labels_in_turn` is set of class-conditional runs of earlier versions: they go on evaluating equal shares of
+    `labels_in_turn` is set for class-conditional runs of earlier versions: they still evaluate equal shares of
     classes.
     """
 
@@ -51,11 +51,11 @@ class Trainer:
     start: Start | None
     compute: Compute
     labels_in_turn: bool = False
-    warnings: list[str] = field(default_factory=list)  # for the journal, whose writer takes them away
+    warnings: list[str] = field(default_factory=list)  # for the journal, whose writer removes them
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What tells the data from others."""
+        """The fingerprint of the data."""
         return fingerprint.of(self.recipe, self.data)
 
     @property
@@ -65,11 +65,11 @@ class Trainer:
 
     @property
     def sampling_model(self) -> Model:
-        """The first average of the weights, or the weights themselves where the recipe keeps none."""
+        """The model with the first average of the weights, or with the weights themselves if there is no average."""
         return self.state.averages[0].model if self.state.averages else self.state.model
 
     def steered(self, settings: Mapping[str, Any], where: str) -> Recipe:
-        """Return the recipe with settings such as {"optimizer.lr": 1e-4} in force; `where` is what messages name.
+        """Return the recipe with settings such as {"optimizer.lr": 1e-4} in force; messages name `where`.
 
         Raises:
             UsageError: a key cannot be changed while a run trains, or not to this value.
@@ -77,7 +77,7 @@ class Trainer:
         return build.complete(steering.steered(self.recipe, settings, where), where)
 
     def steer(self, settings: Mapping[str, Any], where: str) -> None:
-        """Put settings in force from the next step on. Raises as `steered`, and then nothing has changed."""
+        """Apply settings from the next step on. Raises as `steered`; then nothing has changed."""
         before, self.recipe = self.recipe, self.steered(settings, where)
         if self.recipe.objective != before.objective:
             _, self.objective.config = build.settings("objective", self.recipe)
@@ -90,19 +90,19 @@ class Trainer:
 
     @cached_property
     def behind_snapshots(self) -> Tensor | None:
-        """What samples that are points are to be like, (n, d). None of pictures, and of data that hold nothing out."""
+        """Held-out points to show behind samples, (n, d). None for pictures, and for data without held-out samples."""
         if len(self.data.shape) != 1 or self.data.shape[0] > 2:
             return None
         with forked_seed(self.recipe.seed, self.device):
             try:
                 return self.data.held_out(self.recipe.snapshot.n)
-            except Exception:  # whatever a class of one's own does; an evaluation will say it
+            except Exception:  # a custom class may raise anything; an evaluation will report it
                 return None
 
     def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.
 
-        A class-conditional model draws the classes in turn, or, to be measured, in the shares that the data have.
+        A class-conditional model draws the classes in turn, or with `as_data`, for measures, in the data's shares.
         """
         labels = None
         if self.conditional:
@@ -113,16 +113,16 @@ class Trainer:
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
 
     def film(self) -> Film | None:
-        """Ask f along the trajectories of fixed latents. None of samples that cannot be seen."""
+        """Evaluate f along the trajectories of fixed latents. None for samples that cannot be shown."""
         return None if self.camera is None else self.camera.take(self.sampling_model)
 
     @cached_property
     def camera(self) -> Camera | None:
-        """The trajectories, integrated when they are first wanted. None where that cannot be done: training goes on."""
+        """The trajectories, integrated on first use. None if that fails: training continues."""
         with forked_seed(self.recipe.seed, self.device):
             try:
                 return self._camera()
-            except Exception as error:  # whatever the oracle or the teacher of a user does
+            except Exception as error:  # a user's oracle or teacher may raise anything
                 if memory.is_lack(error):
                     raise
                 self.warnings.append(f"snapshots have no film strips: {type(error).__name__}: {error}")
@@ -148,7 +148,7 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}.
 
-        Those that want more samples are not among them: see `unmeasured`.
+        Measures that need more samples are left out: see `unmeasured`.
         """
         config, judge = self.recipe.evaluate, self._judge()
         values: dict[str, float] = {}
@@ -158,12 +158,12 @@ class Trainer:
         return values
 
     def unmeasured(self) -> dict[str, str]:
-        """Return which measures of [evaluate] have no number here, and why, e.g. {"recall": "it needs ..."}."""
+        """Return the measures of [evaluate] that cannot be computed here, and why, e.g. {"recall": "it needs ..."}."""
         reasons = {name: self._judge().why_not(name) for name in self.recipe.evaluate.metrics}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def floor(self) -> dict[str, Floor]:
-        """Return what a perfect sampler would show by the measures of [evaluate], e.g. {"sw": Floor(...)}."""
+        """Return a perfect sampler's value for each measure of [evaluate], e.g. {"sw": Floor(...)}."""
         return {
             OF_SAMPLES[name].key: found for name, found in self._judge().floors(self.recipe.evaluate.metrics).items()
         }
@@ -171,14 +171,14 @@ class Trainer:
     def true_error(self) -> TrueErrors | None:
         """Return the distance to the true consistency function.
 
-        None where the objective trains no consistency function, or the data have no oracle.
+        None if the objective trains no consistency function, or the data have no oracle.
         """
         return None if self._truth is None else self._truth.figures(self.sampling_model)
 
     def self_error(self) -> tuple[float, bool] | None:
-        """Return the change of f on trajectories of the teacher, between noise levels, and whether that is partial.
+        """Return the change of f between noise levels on trajectories of the teacher, and whether it is partial.
 
-        None where it is not wanted.
+        None if the recipe does not ask for it.
         """
         if self._constancy is None:
             return None
@@ -186,7 +186,7 @@ class Trainer:
 
     @property
     def is_partial(self) -> bool:
-        """Whether means over noise levels leave out some that other runs have: they are called otherwise."""
+        """Whether means over noise levels leave out levels that other runs have; such means have another name."""
         model = self.state.model
         return compared_levels(model.sigma_data, build.sigma_lowest(self.recipe), model.sigma_max).is_partial
 
@@ -195,7 +195,7 @@ class Trainer:
 
     @cached_property
     def _truth(self) -> Truth | None:
-        """The exact trajectories, integrated when they are first wanted."""
+        """The exact trajectories, integrated on first use."""
         n = self.recipe.evaluate.true_error_n
         if not n or self.objective.sampler == "ode" or not has(self.data, HasOracle):
             return None
@@ -204,7 +204,7 @@ class Trainer:
 
     @cached_property
     def _constancy(self) -> Constancy | None:
-        """Trajectories of the teacher, integrated when they are first wanted."""
+        """Trajectories of the teacher, integrated on first use."""
         n = self.recipe.evaluate.self_error_n
         if not n or self.teacher is None:
             return None
@@ -219,14 +219,14 @@ def from_file(path: str | Path, overrides: Sequence[str] = (), runs_dir: Path | 
     """Build a recipe file with overrides `table.key=value`.
 
     Raises:
-        UsageError: something in it is not allowed.
+        UsageError: something in the recipe is not allowed.
         NotFoundError: its teacher is a run that does not exist.
     """
     return from_given(consent.named(Path(path), overrides), runs_dir)
 
 
 def from_given(given: Given, runs_dir: Path | None = None) -> Trainer:
-    """Build a recipe that was read. Raises as `from_file`."""
+    """Build a recipe that has been read. Raises as `from_file`."""
     return from_recipe(build.complete_new(given.recipe, given.where), given.where, runs_dir)
 
 
@@ -237,10 +237,10 @@ def from_recipe(
 
     Args:
         recipe: as `build.complete` returns it.
-        where: what messages name.
-        runs_dir: where the teacher's run is looked for.
-        kept: the run that is resumed, with its own copies of its teacher and of its first weights.
-        data: a data set that stands in for the recipe's own, on the recipe's device.
+        where: named by messages.
+        runs_dir: where to look for the teacher's run.
+        kept: the resumed run, with its own copies of its teacher and of its initial weights.
+        data: a data set that replaces the recipe's own, on the recipe's device.
     """
     with naming(where):
         device = build.device_of(recipe.train.device)
@@ -273,6 +273,6 @@ def from_recipe(
 
 
 def _spent_before(model: Model, *sources: Trained | None) -> float:
-    """Return what the training of the sources has cost, in forward passes of the model; a source counts once."""
+    """Return the training cost of the sources, in forward passes of the model; each source counts once."""
     by_origin = {(s.recipe.name, s.step, s.forwards): s for s in sources if s is not None}
     return sum(s.forwards * compute.relative_cost(s.model, model) for s in by_origin.values())

@@ -1,4 +1,4 @@
-"""The watch on the tangent: a robust z-score of its norm in each time bin, against the bin's own recent past."""
+"""A watch on the tangent: a robust z-score of its norm in each time bin, against the bin's own recent past."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ _FLAT = 0.05  # a deviation below this share of the median counts as this share
 
 
 class SpikeWatch:
-    """Finds time bins whose tangent norm jumps. Knows rows of profiles.jsonl alone, so that a resumed run goes on.
+    """Finds time bins whose tangent norm jumps. It needs only rows of profiles.jsonl, so a resumed run can continue.
 
     Args:
-        rows: those that were written, the newest first.
+        rows: rows already written, newest first.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
@@ -30,14 +30,14 @@ class SpikeWatch:
         """Take in a profile row and return the z-score of each bin in which the tangent norm jumped up."""
         if (now := _norms(row.get("tangent_norm"))) is None:
             return {}
-        if self._past and len(self._past[-1]) != len(now):  # rows that are damaged
+        if self._past and len(self._past[-1]) != len(now):  # damaged rows
             self._past.clear()
         found = self._spikes(now) if len(self._past) >= _ENOUGH else {}
         self._past.append(now)
         return found
 
     def _spikes(self, now: np.ndarray) -> dict[int, float]:
-        from scipy.stats import median_abs_deviation  # here, for it takes a while to import, and no run begins with it
+        from scipy.stats import median_abs_deviation  # here, since the import is slow and no run needs it at once
 
         found = {}
         for i, past in enumerate(np.stack(self._past, axis=1)):
@@ -52,14 +52,14 @@ class SpikeWatch:
 
 
 def _norms(found: object) -> np.ndarray | None:
-    """Return the tangent norm of each bin, nan where there is none; None without any."""
+    """Return the tangent norm of each bin, nan where missing; None if it is not a list."""
     if not isinstance(found, list | tuple):
         return None
     return np.array([np.nan if (v := number_of(value)) is None else v for value in found], np.float64)
 
 
 def described(jumps: dict[int, float], edges: Sequence[float]) -> str:
-    """Return a line about the jumps, for bins between `edges`."""
+    """Return a line that describes the jumps, for bins between `edges`."""
     worst = max(jumps, key=lambda i: jumps[i])
     return (
         f"the tangent norm jumped in {len(jumps)} of {len(edges) - 1} time bins, most for t from "

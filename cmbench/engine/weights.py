@@ -1,4 +1,4 @@
-"""Trained weights by run, checkpoint and average, with the network that they belong to."""
+"""Trained weights by run, checkpoint and average, with their network."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.segments import first
 from cmbench.text import shown
 
-_LARGEST = 1 << 22  # numbers in a sample, or classes: beyond any data
+_LARGEST = 1 << 22  # numbers in a sample, or classes: more than any data have
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Trained:
         classes: number of labels of its data.
         step: of the checkpoint.
         ema: which average of the weights, e.g. "0.999", or "none".
-        forwards: what its training has cost, in forward passes of its own network.
+        forwards: cost of its training, in forward passes of its own network.
     """
 
     model: Model
@@ -45,7 +45,7 @@ class Trained:
     forwards: float = 0.0
 
     def save(self, folder: Path) -> None:
-        """Keep the weights in a folder of their own, for `load_kept`."""
+        """Write the weights to a separate folder, for `load_kept`."""
         make_folder(folder)
         sha256 = checkpoint.write_tensors(folder / "model.safetensors", self.model.state_dict())
         about = {
@@ -68,11 +68,11 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
         device: where the model goes.
         ema: a length of the checkpoint's averages, "none" for the raw weights, or "" for the first length.
         step: of the checkpoint; None takes the newest.
-        key: what messages call `ema`.
+        key: the name of `ema` in messages.
 
     Raises:
         NotFoundError: the run has no such checkpoint.
-        UsageError: the run has no such average, or its recipe is not one of this version's.
+        UsageError: the run has no such average, or its recipe does not fit this version.
     """
     steps = steps_of_checkpoints(run)
     if not steps:
@@ -89,11 +89,11 @@ def load(run: RunDir, device: torch.device, ema: str = "", step: int | None = No
 
 
 def load_kept(folder: Path, device: torch.device) -> Trained:
-    """Load what `Trained.save` kept.
+    """Load weights written by `Trained.save`.
 
     Raises:
         NotFoundError: the folder is missing or broken.
-        UsageError: its recipe is not one of this version's.
+        UsageError: its recipe does not fit this version.
     """
     path = folder / "teacher.json"
     about = read_json(path)
@@ -140,21 +140,21 @@ def _built(
 
 
 def shapes_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str, list[int]] | None:
-    """Return the shapes of a model's tensors without any memory for them; None of a class that must have it.
+    """Return the shapes of a model's tensors without allocating them; None for a class that needs real tensors.
 
-    A damaged recipe, or one of somebody else, may ask for more than there is.
+    A damaged or foreign recipe may ask for more memory than there is.
     """
     nowhere = torch.device("meta")
     try:
         with nowhere:
             model = build.model(recipe, shape, classes, nowhere)
-    except (RuntimeError, ValueError, TypeError, LookupError):  # it looks at the values of its tensors
+    except (RuntimeError, ValueError, TypeError, LookupError):  # the class reads the values of its tensors
         return None
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _spent(run: RunDir, step: int) -> float:
-    """Return the forward-equivalents of a run up to a step, those of its own teacher included."""
+    """Return the forward-equivalents of a run up to a step, including those of its own teacher."""
     row = first(run.metrics, "forwards") or {}
     own = number_of(row.get("forwards"))
     if own is None or not row["step"]:

@@ -1,4 +1,4 @@
-"""What people write down about a run: a note and tags. The trainer neither reads nor writes it."""
+"""What people write about a run: a note and tags. The trainer neither reads nor writes them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class Annotations:
 
 
 def read(run: RunDir) -> Annotations:
-    """Return a run's note and tags; what is missing or damaged is empty."""
+    """Return a run's note and tags; missing or damaged ones are empty."""
     found = read_json(run.annotations) or {}
     note, tags = found.get("note"), found.get("tags")
     return Annotations(
@@ -27,7 +27,7 @@ def read(run: RunDir) -> Annotations:
 
 
 def annotate(run: RunDir, note: str | None = None, tags: Iterable[str] | None = None) -> Annotations:
-    """Replace a run's note, its tags, or both, and return what it has now.
+    """Replace a run's note, its tags, or both, and return its annotations.
 
     Raises:
         UsageError: they cannot be written.
@@ -42,5 +42,5 @@ def annotate(run: RunDir, note: str | None = None, tags: Iterable[str] | None = 
 
 
 def clean_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return tags in their order, each once and each one word, so that a filter of words can name it."""
+    """Return the tags in order, without duplicates, each made one word so that a filter of words can name it."""
     return tuple(dict.fromkeys(word for tag in tags if (word := "-".join(tag.split()))))

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is meant, and which average of the weights in it. No torch."""
+"""Selection of a run's checkpoint, and of an average of the weights in it. No torch."""
 
 import hashlib
 import re
@@ -12,15 +12,15 @@ from cmbench.rundir.segments import newest
 from cmbench.text import shown
 
 SCHEMA = 2  # of state.json; the first had no checksum of its own
-AVERAGE = "ema_"  # begins the name of an average's group of tensors
-GROUP = rf"model|objective|optimizer|means|profile|{AVERAGE}[0-9.e+-]{{1,32}}"  # what groups are called
+AVERAGE = "ema_"  # the name of an average's group of tensors begins with it
+GROUP = rf"model|objective|optimizer|means|profile|{AVERAGE}[0-9.e+-]{{1,32}}"  # names of groups
 
 
 def choose(run: RunDir, wanted: str = "latest") -> int:
-    """Return the step of the checkpoint that "latest", "best" or a step means.
+    """Return the step of the checkpoint that `wanted` means: "latest", "best" or a step.
 
     Raises:
-        UsageError: it is none of the three.
+        UsageError: `wanted` is none of the three.
         NotFoundError: the run has no such checkpoint.
     """
     steps = steps_of_checkpoints(run)
@@ -32,23 +32,23 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
         return steps[-1]
     found = _best(run, steps) if wanted == "best" else int(wanted)
     if found not in steps:
-        what = "no best checkpoint, for none was evaluated" if found is None else f"no checkpoint at step {found}"
+        what = "no best checkpoint, since none was evaluated" if found is None else f"no checkpoint at step {found}"
         raise NotFoundError(f"{run.name}: {what}, allowed: {', '.join(map(str, steps))}")
     return found
 
 
 def sealed(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a state.json with a checksum of its own."""
+    """Return the content of a state.json with its own checksum added."""
     return {**state, "checksum": _seal(state)}
 
 
 def state(run: RunDir, step: int) -> tuple[dict[str, Any], str]:
-    """Return the content of a checkpoint's state.json, and what is wrong with it: empty where nothing is."""
+    """Return the content of a checkpoint's state.json, and what is wrong with it (empty if nothing)."""
     found = read_json(run.checkpoint(step) / "state.json") or {}
     groups, seal = found.get("sha256"), found.pop("checksum", None)
     if not isinstance(groups, dict) or "model" not in groups:
         return found, "missing or broken"
-    if seal != _seal(found) and (seal is not None or found.get("schema", 1) != 1):  # the first ones had none
+    if seal != _seal(found) and (seal is not None or found.get("schema", 1) != 1):  # the first schema had no checksum
         return found, "damaged: it differs from its own checksum"
     if not all(re.fullmatch(GROUP, name) and isinstance(own, str) for name, own in groups.items()):
         return found, "damaged: it names what no checkpoint has"
@@ -58,7 +58,7 @@ def state(run: RunDir, step: int) -> tuple[dict[str, Any], str]:
 
 
 def checksums(run: RunDir, step: int) -> dict[str, str] | None:
-    """Return the SHA-256 of each group of tensors of a checkpoint, or None where its state.json is broken."""
+    """Return the SHA-256 of each group of tensors of a checkpoint, or None if its state.json is broken."""
     found, why = state(run, step)
     return None if why else found["sha256"]
 
@@ -73,10 +73,10 @@ def averages(groups: Iterable[str]) -> list[str]:
 
 
 def ema_name(wanted: str, lengths: Sequence[str], key: str = "--ema") -> str:
-    """Return which average is meant: one of the lengths of a checkpoint, "none", or "" for the first.
+    """Return the name of the wanted average: one of a checkpoint's lengths or "none"; "" means the first.
 
     Raises:
-        UsageError: there is no such average; `key` is what messages call `wanted`.
+        UsageError: there is no such average; messages call `wanted` by `key`.
     """
     names = [*lengths, "none"]
     if wanted and wanted not in names:
@@ -90,6 +90,6 @@ def group_of(ema: str) -> str:
 
 
 def _best(run: RunDir, steps: list[int]) -> int | None:
-    """Return the step that the journal called the best last, among those that are there."""
+    """Return the step that the journal last called best, among the existing ones."""
     rows = (row for row in newest(run.events) if row.get("kind") == "checkpoint" and row.get("best"))
     return next((row["step"] for row in rows if row["step"] in steps), None)

@@ -1,4 +1,4 @@
-"""A run's metrics as exact columns of float64, for figures. Screens take `series`, whose memory is bounded."""
+"""A run's metrics as exact columns of float64, for figures. Screens use `series`, whose memory is bounded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ _PLACES = ("step", "images", "seconds")
 
 @dataclass(frozen=True)
 class Column:
-    """One metric, a value a row that has it; each array (n,), the steps ascending.
+    """One metric, one value per row that has it; each array is (n,), and the steps ascend.
 
     Attributes:
-        step, images: after which the row was written; nan where a row does not say how many images.
-        seconds: of training, as `training` tells them.
-        forwards: what the run had cost then in forward passes of its network; nan where a row does not say so.
-        value: nan and inf where it was not finite.
+        step, images: after which the row was written; images is nan where a row lacks it.
+        seconds: of training, as `training` computes them.
+        forwards: cost of the run so far in forward passes of its network; nan where a row lacks it.
+        value: nan or inf where it was not finite.
     """
 
     step: Floats
@@ -44,7 +44,7 @@ class Column:
 
     @property
     def last(self) -> float | None:
-        """The last value, nan or inf where it was not finite; None where there is none."""
+        """The last value, nan or inf if it was not finite; None if there is none."""
         return float(self.value[-1]) if len(self) else None
 
     def finite(self) -> "Column":
@@ -58,7 +58,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Profile:
-    """One quantity over time, a row of bins a step; the steps ascend and are different.
+    """One quantity over time, one row of bins per step; the steps ascend without repeats.
 
     Attributes:
         step: (n,).
@@ -73,14 +73,14 @@ def read(run: RunDir, created: float | None = None) -> dict[str, Column]:
     """Return the metrics of a run by name, without rows that a later segment trained again.
 
     Args:
-        run: whose metrics.jsonl; a missing file has no metrics.
-        created: when the run began, seconds since 1970; None lets its first row be the begin.
+        run: whose metrics.jsonl is read; a missing file has no metrics.
+        created: when the run began, seconds since 1970; None takes the time of its first row.
     """
     return _read(run.metrics, created)
 
 
 def of_machine(run: RunDir, created: float | None = None) -> dict[str, Column]:
-    """Return what the machine did while a run trained, as `read` returns its metrics; empty where it is not told."""
+    """Return the machine's metrics while a run trained, in the form of `read`; empty if there are none."""
     return _read(run.machine, created)
 
 
@@ -96,13 +96,13 @@ def _read(path: Path, created: float | None) -> dict[str, Column]:
 
 
 def profiles(run: RunDir) -> dict[str, Profile]:
-    """Return the profiles of a run by quantity, those of a long run thinned evenly; empty where they are damaged."""
+    """Return the profiles of a run by quantity, thinned evenly in a long run; empty if they are damaged."""
     found = Profiles(Tail(run.profiles))
     try:
         found.read()
         while found.reader.behind:
             found.read()
-    except (KeyError, TypeError, ValueError):  # not as a trainer writes them
+    except (KeyError, TypeError, ValueError):  # no trainer writes such rows
         return {}
     return {name: _profile(rows) for name, rows in found.rows.items()}
 
@@ -133,8 +133,8 @@ def _block(rows: Sequence[Row], seconds: Seconds) -> _Block:
 
 
 def _numbers(rows: Sequence[Row]) -> dict[str, Floats]:
-    """Return every key of all rows, (n,), nan for what is missing or no number."""
-    alike: dict[tuple[str, ...], list[Row]] = {}  # rows of the same keys, which are read as one table
+    """Return every key of all rows, (n,), nan where a value is missing or not a number."""
+    alike: dict[tuple[str, ...], list[Row]] = {}  # rows with the same keys, which are read as one table
     places: dict[tuple[str, ...], list[int]] = {}
     start = 0
     for keys, group in groupby(rows, tuple):
@@ -151,10 +151,10 @@ def _numbers(rows: Sequence[Row]) -> dict[str, Floats]:
 
 
 def _table(rows: Sequence[Row], width: int) -> Floats:
-    """Return the values of rows of the same keys, (n, width), nan for what is no number."""
+    """Return the values of rows with the same keys, (n, width), nan where a value is not a number."""
     try:
         return np.fromiter(chain.from_iterable(map(dict.values, rows)), np.float64).reshape(-1, width)
-    except (TypeError, ValueError, OverflowError):  # one at a time: four times as long
+    except (TypeError, ValueError, OverflowError):  # one at a time takes four times as long
         return np.array([[number_of(value) for value in row.values()] for row in rows], np.float64)  # None becomes nan
 
 
@@ -172,7 +172,7 @@ def _columns(blocks: Sequence[_Block]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     shared: dict[
         bytes, tuple[NDArray[np.int64], tuple[Floats, Floats, Floats, Floats]]
-    ] = {}  # for metrics of equal rows
+    ] = {}  # for metrics that have the same rows
     for key in sorted(set().union(*blocks) - {*_PLACES}):
         if key.startswith("there "):
             continue

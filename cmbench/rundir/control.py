@@ -1,4 +1,4 @@
-"""Requests to a trainer: small files renamed into place, answered in the journal."""
+"""Requests to a trainer: small files, renamed into place and answered in the journal."""
 
 import re
 import secrets
@@ -15,7 +15,7 @@ ACTIONS = ("pause", "continue", "checkpoint", "snapshot", "set", "stop")
 
 
 def request(run: RunDir, action: str, **details: Any) -> str:
-    """Ask the trainer for one of ACTIONS, and return the request's id, which its answer carries.
+    """Ask the trainer for one of ACTIONS, and return the request's id, which the answer repeats.
 
     Args:
         run: the run.
@@ -32,14 +32,14 @@ def request(run: RunDir, action: str, **details: Any) -> str:
 
 
 def new_id() -> str:
-    """Return an id that no other request has; later ones sort behind."""
+    """Return an id that no other request has; later ids sort after earlier ones."""
     return f"{time.time_ns()}-{secrets.token_hex(2)}"
 
 
 def take(run: RunDir) -> list[dict[str, Any]]:
-    """Return the waiting requests, oldest first, and remove them. One that cannot be read has an id alone.
+    """Return the waiting requests, oldest first, and remove their files. An unreadable request has only an id.
 
-    What has not the name of a request stays, and so does what cannot be removed: it would be granted without end.
+    Files with other names stay. A file that cannot be removed is not returned: it would be granted again and again.
     """
     requests = []
     for path in sorted(path for path in run.control.glob("[0-9]*.json") if re.fullmatch(NAME, path.name)):

@@ -1,7 +1,7 @@
-"""A metric as a curve of bounded memory: rows, or where there are many the buckets that they were merged to.
+"""A metric as a curve in bounded memory: single rows, or buckets of merged rows if there are many.
 
-A curve keeps at most CAPACITY buckets. When they are full, neighbours are merged; each keeps its lowest and highest
-value, so that a spike of a row stays in sight.
+A curve keeps at most CAPACITY buckets. When they are full, neighbours are merged. Each bucket keeps its lowest and
+highest value, so that a spike in one row stays visible.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Points:
-    """Buckets of a curve, each array (n,): the last step and time of each, its finite values, how many were not.
+    """Buckets of a curve, each array (n,): last step and time, finite values, and how many were not finite.
 
-    `time` is that of the wall, in seconds since 1970, `seconds` that of training.
+    `time` is wall-clock time in seconds since 1970; `seconds` is training time.
     """
 
     step: NDArray[np.int64]
@@ -48,7 +48,7 @@ class Curve:
     """One metric over the steps."""
 
     def __init__(self) -> None:
-        # Filled at once, so that a viewer that starts well does not grow for hours.
+        # Allocated at once, so that the memory of a viewer does not grow for hours.
         self._buckets = {name: np.zeros(CAPACITY, dtype) for name, dtype in _FIELDS.items()}
         self._n, self._rows = 0, 1
         self._rest: Points | None = None  # rows of a bucket that is not complete yet
@@ -79,7 +79,7 @@ class Curve:
                 self._rest, rows = None, left
 
     def drop_from(self, step: int) -> None:
-        """Forget rows at or past a step; a bucket that lies across it goes as a whole."""
+        """Drop rows at or past a step; a bucket that spans the step is dropped as a whole."""
         self._n = int(np.searchsorted(self._buckets["step"][: self._n], step))
         if self._rest is not None:
             kept = int(np.searchsorted(self._rest.step, step))
@@ -87,14 +87,14 @@ class Curve:
         self.version += 1
 
     def end(self) -> tuple[int, float]:
-        """Return the last step and its seconds of training, zeros where there is none."""
+        """Return the last step and its seconds of training, or zeros if there is none."""
         last = self._rest or Points(
             **{name: array[max(0, self._n - 1) : self._n] for name, array in self._buckets.items()}
         )
         return (int(last.step[-1]), float(last.seconds[-1])) if len(last) else (0, 0.0)
 
     def points(self) -> Points:
-        """Return what there is, the incomplete last bucket included. Arrays are views: do not change them."""
+        """Return all buckets, including the incomplete last one. Arrays are views: do not change them."""
         whole = Points(**{name: array[: self._n] for name, array in self._buckets.items()})
         return whole if self._rest is None else _joined(whole, _merged(self._rest, len(self._rest)))
 
@@ -110,7 +110,7 @@ class Curve:
 
 
 def as_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return float32, of what is beyond it its end: that is finite too, and must not be taken for what is not."""
+    """Return float32, clipped to its range: large values must stay finite."""
     return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
 
 
@@ -123,7 +123,7 @@ def _joined(a: Points, b: Points) -> Points:
 
 
 def _merged(points: Points, size: int) -> Points:
-    """Merge each `size` neighbours; `size` divides their number."""
+    """Merge every `size` neighbours; `size` divides their number."""
     if size == 1 or not len(points):
         return points
     table = {name: getattr(points, name).reshape(-1, size) for name in _FIELDS}

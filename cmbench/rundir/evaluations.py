@@ -1,4 +1,4 @@
-"""Answers of `cmbench eval`, one file a question, so that one that was asked before costs nothing. No torch."""
+"""Answers of `cmbench eval`, one file per question, so that repeating a question costs nothing. No torch."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from cmbench.rundir.layout import SCHEMA, RunDir
 
 _MORE_NUMBERS = ("floor_spread", "floor_draws", "floor_from", "label", "samples", "real", "at_sigma_max")
 
-Question = Mapping[str, Any]  # everything that the answer depends on, "metric" among it
+Question = Mapping[str, Any]  # everything that the answer depends on, including "metric"
 Answer = dict[str, Any]
 
 
 def read(run: RunDir, question: Question) -> Answer | None:
-    """Return the answer to a question, or None where it was not asked yet or its file is broken."""
+    """Return the answer to a question, or None if the question is new or its file is broken."""
     stored = read_json(_path(run, question)) or {}
     answer = stored.get("answer")
     return answer if stored.get("question") == question and _is_whole(answer) else None
 
 
 def write(run: RunDir, question: Question, answer: Answer) -> None:
-    """Keep an answer.
+    """Store an answer.
 
     Raises:
         UsageError: the run directory cannot be written.
@@ -37,7 +37,7 @@ def write(run: RunDir, question: Question, answer: Answer) -> None:
 
 
 def _is_whole(answer: object) -> bool:
-    """Return whether something is an answer: numbers, or null where they are not finite, or why there are none."""
+    """Return whether an object is an answer: numbers (null if not finite), or the reason why there are none."""
     if not isinstance(answer, dict):
         return False
     classes = answer.get("classes", [])

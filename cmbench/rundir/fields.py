@@ -1,21 +1,21 @@
-"""What a value of a run's JSON is taken for. Files may be damaged: what has another type than its own is not there."""
+"""Typed access to values of a run's JSON. Files may be damaged: a value of the wrong type counts as missing."""
 
 import math
 from typing import Any
 
-END = 2**63  # of the steps that arrays hold
+END = 2**63  # steps are smaller than this, since arrays hold them as int64
 _YEAR_5138 = 1e11  # seconds since 1970
 
 
 def number_of(value: object) -> float | None:
-    """Return a finite number as it is, and None for anything else a damaged file may hold."""
+    """Return a finite number as a float, and None for anything else that a damaged file may contain."""
     return float(value) if isinstance(value, int | float) and abs(value) < math.inf else None
 
 
 def value_of(row: dict[str, Any], key: str) -> float | None:
-    """Return a value of a row of metrics, nan or inf where it was not finite; None where there is none, or no number.
+    """Return a value of a row of metrics, nan or inf if it was not finite; None if it is missing or not a number.
 
-    JSON has no such numbers: in their place stands null, and what it was in the row's table "nonfinite".
+    JSON has no such numbers: the row has null in their place, and their names in its table "nonfinite".
     """
     if key not in row:
         return None
@@ -26,23 +26,23 @@ def value_of(row: dict[str, Any], key: str) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """Return a step, or another number of things that are counted."""
+    """Return a step, or another count; None for anything else."""
     return value if type(value) is int and 0 <= value < END else None
 
 
 def moment(value: object) -> float | None:
-    """Return a time in seconds since 1970, or a length of time, that a clock can show."""
+    """Return a time in seconds since 1970, or a duration in seconds; None if no clock can show it."""
     number = number_of(value)
     return number if number is not None and 0 <= number < _YEAR_5138 else None
 
 
 def text(value: object) -> str | None:
-    """Return a text."""
+    """Return a text; None for anything else."""
     return value if isinstance(value, str) else None
 
 
 def table(value: object) -> dict[str, Any]:
-    """Return a table; an empty one where there is none."""
+    """Return a table; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
@@ -57,7 +57,7 @@ def numbers(value: object) -> dict[str, float]:
 
 
 def best(value: object) -> dict[str, Any]:
-    """Return the best value of each metric with its step, as status.json has them, and whether its floor holds it."""
+    """Return the best value of each metric with its step, as in status.json, and whether it is within its floor."""
     known = {key: own for key, own in tables(value).items() if number_of(own.get("value")) is not None}
     return {
         key: {
@@ -70,7 +70,7 @@ def best(value: object) -> dict[str, Any]:
 
 
 def number_list(value: object) -> list[float]:
-    """Return a list of numbers; an empty one where one of them is none."""
+    """Return a list of numbers; an empty list if one of them is not a number."""
     found = [number_of(each) for each in value] if isinstance(value, list) else []
     known = [each for each in found if each is not None]
     return known if len(known) == len(found) else []

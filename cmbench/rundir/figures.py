@@ -1,4 +1,4 @@
-"""What runs came to, from their rows of metrics.jsonl: one figure a run, then one over several runs."""
+"""Results of runs, from their rows of metrics.jsonl: first one figure per run, then one over several runs."""
 
 import math
 import statistics
@@ -9,18 +9,18 @@ from cmbench.rundir.log import Row
 
 
 def newest(rows: Iterable[Row], key: str) -> float | None:
-    """Return the last value of a metric of rows that come the newest first; None where no row has it."""
+    """Return the last value of a metric, from rows with the newest first; None if no row has it."""
     return next((value for row in rows if (value := value_of(row, key)) is not None), None)
 
 
 def largest(rows: Iterable[Row], key: str) -> float | None:
-    """Return the largest value of a metric; one that was not finite counts as inf. None where no row has it."""
+    """Return the largest value of a metric; a non-finite value counts as inf. None if no row has it."""
     values = (value for row in rows if (value := value_of(row, key)) is not None)
     return max((v if math.isfinite(v) else math.inf for v in values), default=None)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return mean and sample standard deviation, the latter None below two values; nan where one is not finite."""
+    """Return mean and sample standard deviation (None below two values); both are nan if a value is not finite."""
     if not values:
         return None, None
     if not all(map(math.isfinite, values)):
@@ -29,7 +29,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | N
 
 
 def _scaled(f: Callable[[Sequence[float]], float], values: Sequence[float]) -> float:
-    """Return f(values), also where a sum or a square on the way to it, but not it itself, is too large for a float."""
+    """Return f(values), even if an intermediate sum or square is too large for a float."""
     try:
         return f(values)
     except OverflowError:

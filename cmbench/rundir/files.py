@@ -1,4 +1,4 @@
-"""Files of a run: read by one function, written to a temporary name, fsynced, renamed; and JSON that knows no NaN."""
+"""Files of a run: read by one function; written to a temporary name, fsynced and renamed. And JSON without NaN."""
 
 import errno
 import math
@@ -15,19 +15,19 @@ import psutil
 
 from cmbench import regular
 
-_NO_SURPRISE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, and no pipe waited for
+_NO_SURPRISE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # do not follow links, do not wait for pipes
 _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"))
 
 LARGEST = 1 << 24  # bytes of a file that is read as a whole
-DEEPEST = 128  # lists and objects in each other that are read: what is read may be written again, a few levels deeper
-_MANY = 1 << 14  # bytes in which it takes longer to count brackets than to add our own
-_MOST_READ = 1024  # levels that orjson reads; of those it writes a quarter
+DEEPEST = 128  # deepest nesting that is read: such a value may be written again a few levels deeper
+_MANY = 1 << 14  # bytes from which counting brackets takes longer than adding our own
+_MOST_READ = 1024  # levels that orjson reads; it writes only a quarter as many
 
 
 def opened(path: str | Path) -> BinaryIO:
     """Open a file of a run.
 
-    A link is not followed, for what a run holds lies in its folder; the folder itself, and those in it, may be links.
+    A link is not followed, since a run's files lie in its folder. The folder itself and its subfolders may be links.
 
     Raises:
         OSError: as `regular.opened`.
@@ -36,7 +36,7 @@ def opened(path: str | Path) -> BinaryIO:
 
 
 def read(path: str | Path, most: int = LARGEST) -> bytes:
-    """Return what stands in a file of a run, which is no link.
+    """Return the content of a file of a run, which must not be a link.
 
     Raises:
         OSError: as `regular.read`.
@@ -45,30 +45,30 @@ def read(path: str | Path, most: int = LARGEST) -> bytes:
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
-    """Replace a file so that every reader, and every crash, sees the old content or the new.
+    """Replace a file so that every reader sees the old content or the new, even after a crash.
 
-    What is not `durable`, such as a heartbeat, may be the old content again after a power cut. A link is replaced, and
-    what it points to stays as it is.
+    Without `durable`, as for a heartbeat, a power cut may bring back the old content. A link is replaced; its target
+    stays as it is.
 
     Raises:
-        OSError: the place cannot be written, a folder among them.
+        OSError: the place cannot be written, or is a folder.
     """
     with _replacing(path, durable) as descriptor:
         write_all(descriptor, content)
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte, or raise what the system says."""
+    """Write every byte, or raise the system's error."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Write over a small file where the disk has no room for a second one. No crash may come in between.
+    """Write over a small file when the disk has no room for a second one. A crash meanwhile damages the file.
 
     Raises:
-        OSError: it is not there, or the content wants more of the disk than the file has.
+        OSError: the file is missing, or the content needs more disk space than the file has.
     """
     descriptor = os.open(path, os.O_WRONLY | _NO_SURPRISE)
     try:
@@ -81,10 +81,10 @@ def overwrite(path: Path, content: bytes) -> None:
 
 
 def refuse_unusual(path: Path) -> None:
-    """Refuse what stands in the place of a file that is to be written on, and is none.
+    """Refuse to append to anything but a regular file. A missing file is fine.
 
     Raises:
-        OSError: it is a link, a pipe, a device or a folder.
+        OSError: the path is a link, a pipe, a device or a folder.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(mode := path.lstat().st_mode):
@@ -93,12 +93,12 @@ def refuse_unusual(path: Path) -> None:
 
 
 def open_to_append(path: Path) -> int:
-    """Open a log to be written on, and made where there is none; return its descriptor, which can be read as well.
+    """Open a log for appending, create it if missing, and return its descriptor, which can also be read.
 
-    Of a file with several names, as copies by `cp -al` have them, a copy is made: the other names keep what they hold.
+    A file with several names, as made by `cp -al`, is copied first: the other names keep their content.
 
     Raises:
-        OSError: it cannot be written, or is no regular file.
+        OSError: the log cannot be written, or is not a regular file.
     """
     refuse_unusual(path)
     if path.exists() and path.stat().st_nlink > 1:
@@ -109,30 +109,30 @@ def open_to_append(path: Path) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where it is missing, but never the one that holds it. A link to a folder is one.
+    """Make a folder if it is missing, but never its parent. A link to a folder counts as a folder.
 
     Raises:
-        OSError: it cannot be made, or something else has its name.
+        OSError: the folder cannot be made, or its name is taken by something else.
     """
     try:
         folder.mkdir()
     except FileExistsError:
         if not folder.is_dir():
-            raise OSError(errno.ENOTDIR, f"{folder.name} is no folder, nor a link to one") from None
+            raise OSError(errno.ENOTDIR, f"{folder.name} is not a folder, nor a link to one") from None
 
 
 def temporaries(names: str) -> str:
-    """Return the pattern of what `write_atomically` calls the temporaries of files, given the pattern of theirs."""
+    """Return the pattern of the temporary names of `write_atomically`, given the pattern of the files' names."""
     return rf"\.(?:{names})\.(?P<pid>[0-9]{{1,7}})\.tmp"
 
 
 def remove_temporaries(folder: Path, names: str, shared: bool = False) -> None:
-    """Remove what killed writers left in a folder of files whose names match a pattern, and nothing else.
+    """Remove temporary files that killed writers left, for files whose names match a pattern, and nothing else.
 
     Args:
-        folder: that may hold anything else as well.
-        names: the pattern. Only the one writer of these files may call this, unless they are
-        shared: by writers that may be at work. Only what those left that are no more is removed.
+        folder: it may contain anything else as well.
+        names: the pattern. Only the one writer of these files may call this, unless `shared`.
+        shared: other writers may be at work. Only temporaries of dead processes are removed.
     """
     pattern = re.compile(temporaries(names))
     for path in _entries(folder):
@@ -142,7 +142,7 @@ def remove_temporaries(folder: Path, names: str, shared: bool = False) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Return whether another process of this machine has this number."""
+    """Return whether another process on this machine has this number."""
     return pid != os.getpid() and psutil.pid_exists(pid)
 
 
@@ -157,7 +157,7 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path, durable: bool = True) -> Iterator[int]:
-    """Give a descriptor of what is to replace a file at the end of the block, or is removed where that fails."""
+    """Give the descriptor of a temporary file, which replaces the file after the block, or is removed on failure."""
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -179,7 +179,7 @@ def _replacing(path: Path, durable: bool = True) -> Iterator[int]:
 
 
 def _room(found: os.stat_result) -> int:
-    """Return the bytes of the disk that a file has already."""
+    """Return the bytes that a file already takes on the disk."""
     return found.st_blocks * 512
 
 
@@ -191,9 +191,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
-    """Encode, with numpy scalars and arrays; non-finite numbers become null, names that are not UTF-8 are escaped.
+    """Encode, also numpy scalars and arrays. Non-finite numbers become null; names that are not UTF-8 are escaped.
 
-    Keys stand `in_order` of their letters where the bytes tell one value from another.
+    With `in_order`, keys are sorted, so that equal values have equal bytes.
     """
     option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
     option |= orjson.OPT_SORT_KEYS if in_order else 0
@@ -204,7 +204,7 @@ def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
 
 
 def _in_utf8(value: Any) -> Any:
-    """Return a value in which the bytes of file names that are not UTF-8 stand as \\udcff."""
+    """Return a value in which bytes of file names that are not UTF-8 are written as \\udcff."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -216,11 +216,11 @@ def from_json(content: bytes) -> Any:
     """Decode JSON that `to_json` could encode.
 
     Raises:
-        ValueError: it is broken, or nested deeper than DEEPEST.
+        ValueError: the content is broken, or nested deeper than DEEPEST.
     """
     if len(content) < _MANY and content.count(b"[") + content.count(b"{") <= DEEPEST:
         return orjson.loads(content)
-    around = _MOST_READ - DEEPEST  # our own lists take up what is not allowed
+    around = _MOST_READ - DEEPEST  # our own lists use up the levels that are not allowed
     value = orjson.loads(b"".join((b"[" * around, content, b"]" * around)))
     for _ in range(around):
         (value,) = value
@@ -228,7 +228,7 @@ def from_json(content: bytes) -> Any:
 
 
 def read_json(path: str | Path) -> dict[str, Any] | None:
-    """Return the object in a file, or None where it is missing or broken."""
+    """Return the object in a file, or None if the file is missing or broken."""
     try:
         value = from_json(read(path))
     except (OSError, ValueError):
@@ -237,7 +237,7 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
 
 
 def name_nonfinite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Name each non-finite number, which JSON writes as null, under "nonfinite".
+    """Return the row with each non-finite number, which JSON writes as null, named under "nonfinite".
 
     {"loss": nan, "bins": [1.0, inf]} gains "nonfinite": {"loss": "nan", "bins": {"1": "inf"}}.
     """

@@ -1,8 +1,9 @@
-"""What tells the data of a run from others: in meta.json, in each checkpoint and answer of `cmbench eval`. No torch.
+"""The fingerprint of a run's data: in meta.json, in each checkpoint and answer of `cmbench eval`. No torch.
 
-A fingerprint is {"count", "held_out", "shape", "classes", "names", "counts", "content"}: samples in training and held
-out (null for endless draws), the shape of one, the number of classes, their names and pictures where they have names,
-and a text about the content, "recipe" where that follows from the recipe alone. Older runs have none.
+A fingerprint is {"count", "held_out", "shape", "classes", "names", "counts", "content"}. The first two are the numbers
+of training and held-out samples, null for endless draws; `shape` is that of one sample. Classes with names also have
+`names` and `counts` of pictures. `content` is a text that identifies the content, or "recipe" if the content follows
+from the recipe alone. Older runs have no fingerprint.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +20,11 @@ _SHOWN = 6  # names of classes in a message
 
 
 def recorded(run: RunDir, step: int | None = None) -> Fingerprint:
-    """Return the fingerprint of the data that a checkpoint was trained on; empty where it is not known.
+    """Return the fingerprint of the data that a checkpoint was trained on; empty if unknown.
 
     Args:
         run: the run.
-        step: of the checkpoint; None takes the newest that tells it. Where none does, it is that of meta.json.
+        step: of the checkpoint; None takes the newest that has a fingerprint. Without any, meta.json is used.
     """
     for each in reversed(steps_of_checkpoints(run)) if step is None else (step,):
         found, why = checkpoints.state(run, each)
@@ -33,12 +34,12 @@ def recorded(run: RunDir, step: int | None = None) -> Fingerprint:
 
 
 def of_meta(meta: Mapping[str, Any]) -> Fingerprint:
-    """Return shape and classes, which meta.json has always told."""
+    """Return shape and classes, which meta.json has had in all versions."""
     return sound_parts({key: meta.get(key) for key in ("shape", "classes")})
 
 
 def sound_parts(found: object) -> Fingerprint:
-    """Return the fields that have the type of their own: files may be damaged."""
+    """Return the fields that have the right type: files may be damaged."""
     types: dict[str, Callable[[object], Any]] = {"count": whole, "held_out": whole, "classes": whole, "content": text}
     types |= {"shape": _wholes, "counts": _wholes, "names": _texts}
     return {key: own for key, value in table(found).items() if key in types and (own := types[key](value)) is not None}
@@ -53,12 +54,12 @@ def _texts(value: object) -> list[str] | None:
 
 
 def names(found: Mapping[str, Any]) -> list[str]:
-    """Return the names of the classes, in the order of their labels; an empty list where they have none."""
+    """Return the names of the classes, in the order of their labels; an empty list if they have none."""
     return found.get("names") or []
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say in what the data of now differ from those of then; empty where they do not, or nothing is known."""
+    """Describe how the data now differ from those then; empty if they do not, or if nothing is known."""
     if names(then) != names(now) and "names" in then and "names" in now:
         return f"its classes were {_listed(names(then))}, and are {_listed(names(now))}"
     for key, what in (("classes", "classes"), ("shape", "as shape of a sample")):
@@ -72,14 +73,14 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def of_files(then: Mapping[str, Any], content: str, samples: int | None, classes: list[str] | None) -> Fingerprint:
-    """Return what is known of data from their files alone, in the words of an earlier fingerprint of them."""
+    """Return the fingerprint that can be derived from the data's files alone, comparable with an earlier one."""
     held_out, found = whole(then.get("held_out")), {"content": content}
     sizes = {} if samples is None or held_out is None else {"count": samples - held_out, "held_out": held_out}
     return {**found, **sizes, **({} if classes is None else {"names": classes})}
 
 
 def differs(then: str | None, now: str | None) -> bool:
-    """Return whether two contents are known to be others: made by the same method, with another outcome."""
+    """Return whether two contents surely differ: computed by the same method, with different results."""
     if not then or not now or then.partition(":")[0] != now.partition(":")[0]:
         return False
     return then != now

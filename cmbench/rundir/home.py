@@ -1,4 +1,4 @@
-"""Where the folder of a live run is, whatever it is called by now."""
+"""Where the folder of a live run is, even after it was renamed."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ class GoneError(CmbenchError):
 
 
 class Home:
-    """The folder of a run, held open, so that it is known again under another name."""
+    """The folder of a run, held open, so that it is recognised under another name."""
 
     def __init__(self, run: RunDir) -> None:
         self._run, self._has_recipe = run, False
@@ -26,7 +26,7 @@ class Home:
         """Return the run where it is now.
 
         Raises:
-            GoneError: it is nowhere, or no run any more, as while its folder is being removed.
+            GoneError: the folder is not found, or is no longer a run, as while it is being removed.
         """
         if not self._is(self._run.path):
             found = next((path for path in self._candidates() if self._is(path)), None)
@@ -38,19 +38,19 @@ class Home:
         return self._run
 
     def inside(self) -> RunDir:
-        """Return the run by the folder that is held, so that a folder put in its place meanwhile is not touched.
+        """Return the run by the open folder, so that a folder put in its place meanwhile is not touched.
 
-        Where the system has no such way, it is the run by the name that it was found under.
+        If the system cannot do this, return the run under the name where it was found.
         """
         held = Path(f"/proc/self/fd/{self._descriptor}")
         return RunDir(held) if held.exists() else self._run
 
     def expect_recipe(self) -> None:
-        """Take the folder for that of a run from now on, which has a recipe: no command shows another."""
+        """From now on require a recipe in the folder: no command shows a run without one."""
         self._has_recipe = True
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the folder."""
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -59,11 +59,11 @@ class Home:
             return os.path.samestat(path.stat(), self._own)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # cannot be asked now; what cannot be written says so itself
+        except OSError:  # unknown now; a failed write raises its own error
             return path == self._run.path
 
     def _candidates(self) -> Iterator[Path]:
-        """Yield where it may be: where the system says, else beside its old place."""
+        """Yield where the folder may be: first where the system says, then beside its old place."""
         with suppress(OSError):  # not Linux
             yield Path(f"/proc/self/fd/{self._descriptor}").readlink()
         with suppress(OSError):
@@ -75,7 +75,7 @@ def _is_gone(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except OSError:  # cannot be asked now
+    except OSError:  # unknown now
         return False
     return False
 

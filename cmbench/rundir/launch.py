@@ -1,4 +1,4 @@
-"""Starting a trainer in a session of its own, and learning whether it accepted its recipe."""
+"""Start a trainer in its own session, and learn whether it accepted its recipe."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _HANDSHAKE = "CMBENCH_HANDSHAKE_FD"
 
 
 class RefusedError(CmbenchError):
-    """There is no trainer, or it ended before it had a run directory; carries its exit code."""
+    """No trainer started, or it ended before it had a run directory; carries its exit code."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -28,13 +28,13 @@ class RefusedError(CmbenchError):
 
 
 def command(*arguments: str) -> list[str]:
-    """Return how to run `cmbench <arguments>` as a process: by its file, for with -m Python looks here first."""
+    """Return the command line of `cmbench <arguments>`: by file, since with -m Python searches the current folder."""
     return [sys.executable, str(_MAIN), *arguments]
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Turn what the system says against files and processes for a trainer into RefusedError."""
+    """Turn system errors about a trainer's files and processes into RefusedError."""
     try:
         yield
     except OSError as error:  # a full /tmp, or too many processes or open files
@@ -42,18 +42,18 @@ def starting() -> Iterator[None]:
 
 
 def subject_of(arguments: Sequence[str]) -> str:
-    """Return what a command trains, for people: the name of a recipe's file, of a run, or of a fork's parent."""
+    """Return a readable name of what a command trains: a recipe's file, a run, or a fork's parent."""
     named = [text for text in arguments[1:] if text != "--from"]
     return Path(named[0]).name if named else ""
 
 
 class Start:
-    """A trainer in a session of its own, `cmbench <arguments> --foreground`, that accepts or refuses in a while.
+    """A trainer in its own session, `cmbench <arguments> --foreground`, that accepts or refuses after a while.
 
-    It survives a closed terminal: it leads its session, reads /dev/null and prints to console.log.
+    It survives when the terminal is closed: it leads its session, reads /dev/null and prints to console.log.
 
     Attributes:
-        subject: what it trains, for people: the name of a recipe's file or of a run.
+        subject: a readable name of what it trains: a recipe's file or a run.
 
     Raises:
         RefusedError: no trainer can be started.
@@ -61,13 +61,13 @@ class Start:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.subject = subject_of(arguments)
-        self._lock = threading.Lock()  # of the answer, which several threads may wait for
+        self._lock = threading.Lock()  # guards the answer, for which several threads may wait
         self._answer: dict[str, Any] | None = None
         with ExitStack() as files, starting():
             self._output = files.enter_context(tempfile.TemporaryFile())
             read_end, write_end = os.pipe()
             self._pipe = files.enter_context(os.fdopen(read_end, "rb"))
-            with os.fdopen(write_end, "wb"):  # here; the trainer has it too
+            with os.fdopen(write_end, "wb"):  # closed here; the trainer keeps its copy
                 self._process = subprocess.Popen(
                     command(*arguments, "--foreground"),
                     stdin=subprocess.DEVNULL,
@@ -85,10 +85,10 @@ class Start:
         return self._answer is not None
 
     def wait(self) -> RunDir:
-        """Wait until it has accepted, and return its run. May be asked again, and by several threads.
+        """Wait until the trainer has accepted, and return its run. Several calls and threads are allowed.
 
         Raises:
-            RefusedError: it said no, in one line, or ended without a word.
+            RefusedError: the trainer refused, in one line, or ended without an answer.
         """
         with self._lock:
             if self._answer is None:
@@ -99,14 +99,14 @@ class Start:
         raise RefusedError(self._answer["error"], self._answer["exit_code"])
 
     def cancel(self) -> None:
-        """Let no trainer stay behind: one that has accepted meanwhile stops with a checkpoint."""
+        """End the trainer; if it has accepted meanwhile, it stops with a checkpoint."""
         self._process.terminate()
         self._process.wait()
         with self._lock:
             self._files.close()
 
     def _heard(self) -> dict[str, Any]:
-        """Return the answer; in its absence, what was printed last."""
+        """Return the answer, or if there is none, the last printed line as an error."""
         answer = self._pipe.read()
         if not answer:
             self._process.wait()
@@ -128,7 +128,7 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
     """Start a trainer as `Start` does, and wait until it accepts or refuses.
 
     Raises:
-        RefusedError: the trainer said no, in one line, or cannot be started.
+        RefusedError: the trainer refused, in one line, or cannot be started.
     """
     start = Start(arguments)
     try:
@@ -141,17 +141,17 @@ def start_detached(arguments: Sequence[str]) -> RunDir:
 
 
 def is_detached() -> bool:
-    """Whether this process is a trainer that was started so, and has not answered yet."""
+    """Return whether this process is a detached trainer that has not answered yet."""
     return _HANDSHAKE in os.environ
 
 
 def accept(run: RunDir) -> bool:
     """In a detached trainer: print to console.log from now on, and tell the starter which run this is.
 
-    Returns whether this process is a detached trainer at all.
+    Returns whether this process is a detached trainer.
 
     Raises:
-        OSError: there can be no console.log.
+        OSError: console.log cannot be opened.
     """
     if not is_detached():
         return False
@@ -165,7 +165,7 @@ def accept(run: RunDir) -> bool:
 
 
 def refuse(error: CmbenchError) -> bool:
-    """In a detached trainer that has not accepted: hand its error to the starter."""
+    """In a detached trainer that has not accepted: pass its error to the starter."""
     if (end := _take_handshake()) is None:
         return False
     _answer(end, {"error": str(error), "exit_code": error.exit_code})
@@ -179,4 +179,4 @@ def _take_handshake() -> int | None:
 
 def _answer(end: int, message: dict[str, object]) -> None:
     with suppress(BrokenPipeError), os.fdopen(end, "wb") as pipe:  # a closed terminal took the starter with it
-        pipe.write(json.dumps(message).encode())  # which keeps the bytes of a path that is no UTF-8
+        pipe.write(json.dumps(message).encode())  # JSON keeps the bytes of a path that is not UTF-8

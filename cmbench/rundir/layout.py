@@ -1,4 +1,4 @@
-"""Every path of a run directory, and how one is made."""
+"""Every path of a run directory, and how to make one."""
 
 import functools
 import hashlib
@@ -21,15 +21,15 @@ from cmbench.rundir.files import fsync_folder
 SCHEMA = 1
 LATEST = "latest"
 TRASH = ".trash"
-STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # what the folder of a checkpoint is called
+STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # pattern of a checkpoint's folder name
 _STEP = re.compile(STEP)
 _LARGEST_RECIPE = 1 << 20  # bytes
-_EARLIEST_DATE = 1_000_000  # a smaller number of eight digits is no date in any order
+_EARLIEST_DATE = 1_000_000  # no smaller number of eight digits is a date, in any order
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run directory by its path."""
+    """One run directory, given by its path."""
 
     path: Path
 
@@ -60,17 +60,17 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """A row a log step."""
+        """One row per log step."""
         return self.path / "metrics.jsonl"
 
     @property
     def profiles(self) -> Path:
-        """A row a profile step: the per-time bins."""
+        """One row per profile step: the time bins."""
         return self.path / "profiles.jsonl"
 
     @property
     def machine(self) -> Path:
-        """A row every few seconds: what the machine does. Runs of earlier versions have none."""
+        """One row every few seconds: the load of the machine. Runs of earlier versions have none."""
         return self.path / "machine.jsonl"
 
     @property
@@ -85,12 +85,12 @@ class RunDir:
 
     @property
     def forking(self) -> Path:
-        """There while a fork is made: its first checkpoint comes before its recipe, and is no more than a leftover."""
+        """Exists while a fork is being made: its first checkpoint comes before its recipe, so it may be a leftover."""
         return self.path / "fork.json"
 
     @property
     def annotations(self) -> Path:
-        """Note and tags, by whoever looks at the run."""
+        """Note and tags, written by people."""
         return self.path / "annotations.json"
 
     @property
@@ -100,16 +100,16 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Path:
-        """A folder a checkpoint."""
+        """One folder per checkpoint."""
         return self.path / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
-        """Weights and all else that changes, after a step."""
+        """Weights and everything else that changes, after a step."""
         return self.checkpoints / f"{step:08d}"
 
     @property
     def abandoned_checkpoints(self) -> Path:
-        """Those past a checkpoint from which the run was taken up by choice."""
+        """Checkpoints after the one from which a user resumed the run."""
         return self.checkpoints / "abandoned"
 
     @property
@@ -119,17 +119,17 @@ class RunDir:
 
     @property
     def abandoned_snapshots(self) -> Path:
-        """Those of steps that were abandoned."""
+        """Snapshots of abandoned steps."""
         return self.snapshots / "abandoned"
 
     @property
     def samples(self) -> Path:
-        """What `cmbench sample` drew."""
+        """Samples drawn by `cmbench sample`."""
         return self.path / "samples"
 
     @property
     def evaluations(self) -> Path:
-        """What `cmbench eval` found, a file a question."""
+        """Answers of `cmbench eval`, one file per question."""
         return self.path / "evaluations"
 
     @property
@@ -151,8 +151,8 @@ class RunDir:
 def steps_of_checkpoints(run: RunDir) -> list[int]:
     """List the steps that have a checkpoint, damaged or not, ascending.
 
-    Behind a link to another disk anything may lie. A folder is a checkpoint that is called as ours are, holds a file of
-    one, and is of a step that the run can have: 20260101 is rather a date.
+    A link to another disk may lead to any folder. A folder counts as a checkpoint if its name fits, it holds a file of
+    a checkpoint, and the run can reach its step: 20260101 is more likely a date.
     """
     try:
         entries = list(os.scandir(run.checkpoints))
@@ -166,7 +166,7 @@ def steps_of_checkpoints(run: RunDir) -> list[int]:
 
 
 def _holds_state(folder: str) -> bool:
-    """Return whether a folder holds a file of a checkpoint, or may."""
+    """Return whether a folder holds, or may hold, a file of a checkpoint."""
     try:
         names = [entry.name for entry in os.scandir(folder)]
     except PermissionError:
@@ -177,7 +177,7 @@ def _holds_state(folder: str) -> bool:
 
 
 def _last_step(run: RunDir) -> int:
-    """Return the last step of a run by its recipe; that of all runs where it does not say."""
+    """Return the last step of a run by its recipe, or the largest possible step if the recipe does not say."""
     with suppress(OSError, ValueError, RecursionError):
         tables = tomli.loads(regular.read(run.recipe, _LARGEST_RECIPE).decode())
         last = whole(table(tables.get("train")).get("steps"))
@@ -189,7 +189,7 @@ def create(runs_dir: Path, name: str) -> RunDir:
     """Make a fresh run directory <name>-<yyyymmdd-hhmmss>-<4 hex>.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the run cannot be written.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
@@ -210,15 +210,15 @@ def create(runs_dir: Path, name: str) -> RunDir:
 
 @functools.cache
 def machine() -> str:
-    """Return what tells the place where a process's number is its own from others: host, boot and container."""
+    """Return an id of the place in which process ids are unique: a digest of host, boot and container."""
     parts = [socket.gethostname()]
-    with suppress(OSError):  # where there is no /proc, the host has one such place
+    with suppress(OSError):  # without /proc, the host is one such place
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def point_latest(run: RunDir) -> None:
-    """Let runs/latest name this run, unless what has that name is no link, and so not ours.
+    """Point runs/latest to this run, unless that name is not a link, and so not ours.
 
     Raises:
         OSError: the folder cannot be written.

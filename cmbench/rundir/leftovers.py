@@ -1,4 +1,4 @@
-"""What killed commands left in a runs folder: found by what we write there, to the letter, and removed."""
+"""Leftovers of killed commands in a runs folder: removed only if they are exactly what cmbench writes there."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from cmbench.rundir.layout import LATEST, RunDir, machine
 from cmbench.rundir.lock import hold
 
 _RUN = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", re.DOTALL)
-_LATEST = re.compile(rf"\.{LATEST}\.(?:([0-9a-f]{{12}})\.)?([0-9]{{1,7}})")  # without a machine: of older versions
-_OLD = 600.0  # seconds: a link that has not become `latest` by then does so no more
+_LATEST = re.compile(rf"\.{LATEST}\.(?:([0-9a-f]{{12}})\.)?([0-9]{{1,7}})")  # older versions write no machine
+_OLD = 600.0  # seconds: a link that has not become `latest` by then never will
 _JSON = "meta.json|status.json|fork.json|recipe.source.toml".replace(".", r"\.")
 _FILES = re.compile(rf"lock|{_JSON}|{temporaries(_JSON + '|recipe.toml')}")
 _LOGS = re.compile(r"(metrics|profiles|events|machine)\.jsonl")
-_OPENED = b'{"segment":1,"first_step":%d}\n'  # all that a log holds before its run is one
+_OPENED = b'{"segment":1,"first_step":%d}\n'  # the whole content of a log before its run has a recipe
 _EMPTY = re.compile("checkpoints|snapshots|control")
 _WEIGHTS = re.compile("teacher|start")
 _OF_CHECKPOINT = re.compile(rf"(?:{GROUP})\.safetensors|state\.json|{temporaries('state.json')}")
@@ -28,10 +28,10 @@ _OF_WEIGHTS = re.compile(rf"model\.safetensors|teacher\.json|{temporaries('teach
 
 
 def sweep(runs_dir: Path) -> None:
-    """Remove the runs that were being made when their command was killed, and the links that were to be `latest`.
+    """Remove unfinished runs whose command was killed, and links that were to become `latest`.
 
-    A run has its recipe last. Without it, with nothing in it but what comes before, and with no live owner, it is none.
-    Its own checkpoint comes before in a fork alone, whose fork.json says so.
+    A run gets its recipe last. A folder is a leftover if it has no recipe, no live owner, and only the files that come
+    before the recipe. Only in a fork does a checkpoint come before the recipe, and its fork.json says so.
     """
     try:
         entries = [
@@ -46,12 +46,12 @@ def sweep(runs_dir: Path) -> None:
                 _remove_link(path, match)
             elif entry.is_dir(follow_symlinks=False) and not (path / "recipe.toml").exists():
                 _remove(RunDir(path))
-        except (OSError, ConflictError, UsageError):  # another's, or at work: it stays
+        except (OSError, ConflictError, UsageError):  # someone else's, or in use: it stays
             continue
 
 
 def _remove_link(path: Path, match: re.Match[str]) -> None:
-    """Remove a link whose maker is no more; of the processes of other machines nothing is known but the time."""
+    """Remove a link whose process is dead; for processes on other machines only the age of the link is known."""
     is_dead = match[1] == machine() and not lives(int(match[2]))
     if is_dead or time.time() - path.lstat().st_mtime > _OLD:
         path.unlink()
@@ -60,7 +60,7 @@ def _remove_link(path: Path, match: re.Match[str]) -> None:
 def _remove(run: RunDir) -> None:
     if _contents(run.path) is None or (run.status.exists() and status.is_live(run)):
         return
-    lock = hold(run)  # against the command that may be making it
+    lock = hold(run)  # a command may still be making the run
     try:
         for path in _contents(run.path) or ():
             path.rmdir() if path.is_dir() else path.unlink()
@@ -69,7 +69,7 @@ def _remove(run: RunDir) -> None:
 
 
 def _contents(folder: Path) -> list[Path] | None:
-    """Return all that is in the folder of a run in the making and itself, in the order to remove it; None for more."""
+    """Return the contents of an unfinished run and its folder, in order of removal; None if it has other files."""
     run, found = RunDir(folder), list[Path]()
     forked = whole((read_json(run.forking) or {}).get("step"))
     opened = _OPENED % ((forked or 0) + 1)
@@ -83,12 +83,12 @@ def _contents(folder: Path) -> list[Path] | None:
             found.append(path)
         else:
             return None
-    lasts = (run.forking, run.lock)  # the first of them says what the rest is, should this be killed as well
+    lasts = (run.forking, run.lock)  # fork.json identifies the rest, should this removal be killed too
     return [*sorted(found, key=lambda path: lasts.index(path) if path in lasts else -1), folder]
 
 
 def _inside(folder: Path) -> list[Path] | None:
-    """Return what is in a folder of a run in the making; None where there is more than comes before its recipe."""
+    """Return the contents of a folder of an unfinished run; None if it has more than comes before the recipe."""
     inside = list(folder.iterdir())
     if _WEIGHTS.fullmatch(folder.name):
         return inside if all(_is_file(path, _OF_WEIGHTS) for path in inside) else None
@@ -96,7 +96,7 @@ def _inside(folder: Path) -> list[Path] | None:
 
 
 def _first_checkpoint(folder: Path, step: int) -> list[Path] | None:
-    """Return what is in the folder of a fork's checkpoints: that of its first step, whole or in part; None for more."""
+    """Return the contents of a fork's checkpoints folder: its first checkpoint, whole or in part; None for more."""
     found: list[Path] = []
     for path in folder.iterdir():
         if path.name not in (f"{step:08d}", f".{step:08d}.tmp") or not stat.S_ISDIR(path.lstat().st_mode):

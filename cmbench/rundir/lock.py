@@ -1,4 +1,4 @@
-"""The lock of a run: held by its one writer, and freed by the system however the process ends."""
+"""The lock of a run: its only writer holds it, and the system frees it however that process ends."""
 
 import filelock
 
@@ -12,12 +12,12 @@ def hold(run: RunDir) -> filelock.BaseFileLock:
     """Take the lock of a run.
 
     Raises:
-        ConflictError: another process has it.
-        UsageError: it cannot be taken, for the run is not there, say.
+        ConflictError: another process holds the lock.
+        UsageError: the lock cannot be taken, for example because the run does not exist.
     """
     lock = filelock.FileLock(run.lock)
     with writing(run.lock):
-        run.path.stat()  # filelock would make the folder anew
+        run.path.stat()  # filelock would create a missing folder
         refuse_unusual(run.lock)
         try:
             lock.acquire(timeout=0)

@@ -1,9 +1,9 @@
-"""Append-only JSON lines: one writer, any number of readers that follow it as it grows.
+"""Append-only JSON lines: one writer, and any number of readers that follow the file as it grows.
 
-A resumed run opens a new segment by a line {"segment": 2, "first_step": 101}; `segments` knows which rows count then.
+A resumed run opens a new segment with a line {"segment": 2, "first_step": 101}; `segments` then knows which rows count.
 
-Logs grow without end, so readers hold a piece of them at a time. Whoever wants the end reads backward (`segments`);
-whoever wants few rows names what stands in their lines (`marks`), and other lines are not parsed.
+Logs grow without limit, so readers hold one piece at a time. To get the end, read backward (`segments`). To get a few
+rows, name bytes that their lines contain (`marks`): other lines are not parsed.
 """
 
 import errno
@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 from cmbench.rundir.fields import whole
 from cmbench.rundir.files import from_json, name_nonfinite, open_to_append, opened, to_json, write_all
 
-CHUNK = 1 << 19  # bytes read at once: smaller pieces of rows fit a cache better, larger ones are drawn less often
-LONGEST = 1 << 22  # bytes of a line; a longer one is passed over and never held
-_BACK = 1 << 16  # bytes of a look back: mostly no more are wanted
-_MOST_LOST = 1 << 30  # bytes of longer lines; behind so many nothing is looked for
-_KEPT = 1 << 24  # bytes of rows that wait for room on the disk
+CHUNK = 1 << 19  # bytes read at once: smaller pieces fit a cache better, larger ones are drawn less often
+LONGEST = 1 << 22  # bytes of a line; a longer line is skipped and never held in memory
+_BACK = 1 << 16  # bytes of a look back: usually enough
+_MOST_LOST = 1 << 30  # bytes of longer lines; after so many the search ends
+_KEPT = 1 << 24  # bytes of rows that wait for disk space
 
 Row = dict[str, Any]
 
@@ -30,14 +30,14 @@ Row = dict[str, Any]
 class Log:
     """The write end. A line torn by a crash is cut off when the log is opened again.
 
-    What the disk has no room for is kept, and written before the next row. Where a log is removed, or replaced by
-    another file, it goes on under its name.
+    Rows that do not fit on the disk are kept, and written before the next row. If the log is removed, or replaced by
+    another file, writing continues in a file of the same name.
 
     Attributes:
-        path: where it is; whoever moves the folder says so here.
-        waiting: rows that are kept.
-        lost: rows that were kept too long, the oldest of too many.
-        renewed: how often it was found removed or replaced.
+        path: where the log is; update it when the folder moves.
+        waiting: number of kept rows.
+        lost: number of kept rows that were dropped, oldest first, because there were too many.
+        renewed: how often the log was found removed or replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Log:
 
     @property
     def waiting(self) -> int:
-        """How many rows wait for room on the disk."""
+        """How many rows wait for disk space."""
         return len(self._kept)
 
     def last_segment(self) -> int:
@@ -59,7 +59,9 @@ class Log:
         return last_segment(self.path)
 
     def open_segment(self, segment: int, first_step: int, abandons: bool = False) -> None:
-        """Begin a segment, whose rows start with `first_step`; `abandons` says that earlier ones come no more.
+        """Begin a segment, whose rows start with `first_step`.
+
+        With `abandons`, the superseded rows will not be trained again.
 
         Raises:
             OSError: as `append`.
@@ -68,15 +70,15 @@ class Log:
         self._write({"segment": segment, "first_step": first_step, **({"abandons": True} if abandons else {})})
 
     def append(self, row: Row) -> None:
-        """Write one row, whole or not at all as far as any reader sees.
+        """Write one row. Readers see the whole row or nothing.
 
         Raises:
-            OSError: it cannot be written now; it is kept.
+            OSError: the row cannot be written now; it is kept.
         """
         self._write({"segment": self.segment, **row})
 
     def flush(self) -> None:
-        """Write the rows that are kept. Raises as `append`."""
+        """Write the kept rows. Raises as `append`."""
         self._find_again()
         while self._kept:
             self._put(self._kept[0])
@@ -92,13 +94,13 @@ class Log:
         self._file.close()
 
     def _open(self) -> None:
-        """Open the file of this name; where that fails, the one that is open stays so."""
+        """Open the file of this name; if that fails, the file that is open stays open."""
         file = os.fdopen(open_to_append(self.path), "a+b", buffering=0)
         try:
             size = file.seek(0, os.SEEK_END)
             whole_until = _whole_until(file.fileno(), size)
             if size - whole_until > LONGEST:
-                raise OSError(errno.EINVAL, f"{self.path.name} ends in a line that is none of a log's")
+                raise OSError(errno.EINVAL, f"{self.path.name} ends in a line too long for a log")
         except BaseException:
             file.close()
             raise
@@ -120,18 +122,18 @@ class Log:
             write_all(self._file.fileno(), line)
         except BaseException:
             self._whole = start
-            with suppress(OSError):  # else before the next row
+            with suppress(OSError):  # if this fails, the line is cut before the next row
                 self._cut()
             raise
 
     def _cut(self) -> None:
-        """Cut off what is left of a torn line, if there is any."""
+        """Cut off the rest of a torn line, if there is one."""
         if self._whole is not None and self._whole < self._file.seek(0, os.SEEK_END):
             self._file.truncate(self._whole)
         self._whole = None
 
     def _find_again(self) -> None:
-        """Open the file anew where the name is that of another file by now, or of none."""
+        """Open the file again if its name now belongs to another file, or to none."""
         ours = os.fstat(self._file.fileno())
         with suppress(FileNotFoundError):
             if os.path.samestat(self.path.lstat(), ours):
@@ -147,33 +149,35 @@ class Log:
 
 
 class Tail:
-    """The read end: each look returns the rows that came since the last. A half-written line is not there yet.
+    """The read end: each look returns the rows added since the last. A half-written line does not count yet.
 
     Args:
-        path: of the log; one that is not there, or cannot be read, has no rows.
-        marks: where given, lines without any of these are passed over.
+        path: of the log; a missing or unreadable log has no rows.
+        marks: if given, lines that contain none of these are skipped.
 
-    Where another file has its name by now, or it is shorter, it is read anew, behind a line that opens a segment at
-    step 0: whoever drops what such a line supersedes drops all of the old file.
+    If the file was replaced, or is shorter than before, it is read from the beginning. A row that opens a segment at
+    step 0 then comes first, so that a reader who drops superseded rows drops all of the old file.
     """
 
     def __init__(self, path: Path, marks: Sequence[bytes] = ()) -> None:
         self.path, self._marks = path, marks
         self._offset, self._size = 0, 0
-        self._file: tuple[int, int] | None = None  # what tells the file that was read from others of its name
-        self._lost, self._is_inside = 0, False  # bytes of lines that are too long; whether the offset is in one
+        self._file: tuple[int, int] | None = (
+            None  # device and inode: tell the file that was read from others of its name
+        )
+        self._lost, self._is_inside = 0, False  # bytes of too long lines; whether the offset is inside one
 
     @property
     def behind(self) -> int:
-        """Bytes that were there at the last look and are not read yet."""
+        """Bytes that the file had at the last look and that are not read yet."""
         return max(0, self._size - self._offset)
 
     def read(self) -> list[Row]:
-        """Return all new rows, those that open a segment included."""
+        """Return all new rows, including those that open a segment."""
         return [row for rows in self.pieces() for row in rows]
 
     def pieces(self) -> Iterator[list[Row]]:
-        """Yield all new rows, a piece at a time."""
+        """Yield all new rows, one piece at a time."""
         while True:
             rows = self.read_piece()
             if rows:
@@ -182,7 +186,7 @@ class Tail:
                 return
 
     def read_piece(self) -> list[Row]:
-        """Return the rows of the next piece of whole lines; none where nothing is new, or no row is in it."""
+        """Return the rows of the next piece of whole lines: none if nothing is new, or if the piece has no row."""
         replaced: list[Row] = []
         try:
             found = self.path.stat(follow_symlinks=False)
@@ -198,17 +202,17 @@ class Tail:
                 file.seek(self._offset)
                 data = self._whole_lines(file)
         except OSError:
-            self._size = self._offset  # gone, or not ours to read: nothing is waited for
+            self._size = self._offset  # gone, or unreadable: do not wait
             return replaced
         return replaced + parse(_marked(data, self._marks) if self._marks else data)
 
     def _is_another(self, found: os.stat_result) -> bool:
-        """Return whether a file is not the one that was read so far, or less of it than was read."""
+        """Return whether the file is a different one, or shorter than what was read so far."""
         is_other = self._file is not None and self._file != (found.st_dev, found.st_ino)
         return self._offset > 0 and (is_other or found.st_size < self._offset)
 
     def skip(self) -> None:
-        """Pass over what is there, to read what comes."""
+        """Skip what is there, and read only what comes later."""
         try:
             with opened(self.path) as file:
                 self._offset = _end_of_lines(file)
@@ -245,15 +249,15 @@ class Tail:
 
 
 def last_segment(path: Path) -> int:
-    """Return the number of the newest segment, which every row says, or 0."""
+    """Return the number of the newest segment, which every row contains, or 0."""
     found = (whole(row.get("segment")) for data in lines_backward(path) for row in reversed(parse(data)))
     return next((segment for segment in found if segment is not None), 0)
 
 
 def parse(data: bytes) -> list[Row]:
-    """Return the rows of whole lines, without what a crash tore: at once, or one by one where one is torn."""
+    """Return the rows of whole lines, without torn ones: all at once, or one by one if a line is torn."""
     try:
-        rows = from_json(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take a good part of it
+        rows = from_json(b"".join((b"[", data.replace(b"\n", b","), b"0]")))[:-1]  # copies take much of the time
     except ValueError:
         rows = []
     if len(rows) != data.count(b"\n") or len(data) > LONGEST:
@@ -264,12 +268,12 @@ def parse(data: bytes) -> list[Row]:
 def _parsed(line: bytes) -> Iterator[Any]:
     try:
         yield from_json(line)
-    except ValueError:  # torn by a crash in the middle of a write, or nothing that we write
+    except ValueError:  # torn by a crash in the middle of a write, or not written by us
         return
 
 
 def _marked(data: bytes, marks: Sequence[bytes]) -> bytes:
-    """Return the lines that hold one of the marks."""
+    """Return the lines that contain one of the marks."""
     lines: dict[int, bytes] = {}
     for mark in marks:
         place = data.find(mark)
@@ -281,7 +285,7 @@ def _marked(data: bytes, marks: Sequence[bytes]) -> bytes:
 
 
 def lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
-    """Yield whole lines in pieces from the end of a log, or from where some end, without those that are too long."""
+    """Yield whole lines in pieces, from the end of a log or from byte `end` backward, without too long lines."""
     try:
         with opened(path) as file:
             place, size, rest, lost, is_inside = _end_of_lines(file) if end is None else end, _BACK, b"", 0, False
@@ -305,7 +309,7 @@ def lines_backward(path: Path, end: int | None = None) -> Iterator[bytes]:
 
 
 def _end_of_lines(file: BinaryIO) -> int:
-    """Return where the last whole line ends; the beginning where there is none."""
+    """Return where the last whole line ends, or 0 if there is none."""
     place = end = file.seek(0, os.SEEK_END)
     while place and end - place < _MOST_LOST:
         size = min(max(_BACK, end - place), CHUNK, place)
@@ -317,7 +321,7 @@ def _end_of_lines(file: BinaryIO) -> int:
 
 
 def _whole_until(descriptor: int, end: int) -> int:
-    """Return where the last whole line in front of `end` is over."""
+    """Return where the last whole line before `end` ends."""
     while end > 0:
         start = max(0, end - _BACK)
         if (found := os.pread(descriptor, end - start, start).rfind(b"\n")) >= 0:

@@ -1,4 +1,4 @@
-"""The course of a run's loss in a few numbers, at a cost that does not grow with its log."""
+"""The course of a run's loss in a few numbers, at a cost that does not grow with the log."""
 
 import os
 from typing import BinaryIO
@@ -10,13 +10,13 @@ from cmbench.rundir.log import Row, Tail, parse
 
 _WHOLE = 1 << 17  # bytes of a log that is read as a whole
 _BLOCK = 1 << 13  # bytes of a look into a longer one; several rows
-_LARGEST_BLOCK = 1 << 18  # where rows are long
+_LARGEST_BLOCK = 1 << 18  # if rows are long
 
 
 def course(run: RunDir, n: int) -> list[float | None]:
-    """Return at most n means of the loss over even parts of the run; None where none was finite.
+    """Return at most n means of the loss over equal parts of the run; None where no loss was finite.
 
-    Of a long log only a row in each part is looked at. Rows that a later segment trained again do not count.
+    In a long log only one row of each part is read. Rows that a later segment trained again do not count.
     """
     try:
         with opened(run.metrics) as file:
@@ -45,13 +45,13 @@ def _looks(file: BinaryIO, size: int, n: int) -> list[Row]:
     for i in range(n):
         end = (i + 1) * size // n
         while (row := _look(file, end, block)) is None and block < _LARGEST_BLOCK:
-            block *= 4  # for the looks to come too
+            block *= 4  # also for the next looks
         rows += [row] if row else []
     return rows
 
 
 def _look(file: BinaryIO, end: int, block: int) -> Row | None:
-    """Return the last whole row with a loss of a block."""
+    """Return the last whole row of a block that has a loss."""
     file.seek(max(end - block, 0))
     lines = file.read(block).split(b"\n")[1:-1]
     rows = (row for line in reversed(lines) for row in parse(line + b"\n"))

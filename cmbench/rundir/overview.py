@@ -1,4 +1,4 @@
-"""Every run of a folder at a glance, from its status and annotations alone, read again only where they changed."""
+"""Every run of a folder at a glance, from its status and annotations alone, read again only if they changed."""
 
 import math
 import operator
@@ -17,15 +17,15 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs
 
-LIST_EVERY = 5.0  # seconds between looks for new runs and at those that are not live
-_SHARE = 0.01  # of the time, for such looks: of many runs they take longer, and come less often
+LIST_EVERY = 5.0  # seconds between looks for new runs and at runs that are not live
+_SHARE = 0.01  # of the time, for such looks: with many runs they take longer, and happen less often
 
 Stamp = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What a table tells of one run. Equal glances look the same."""
+    """One run as a table shows it. Equal glances look the same."""
 
     run: RunDir
     state: str
@@ -35,7 +35,7 @@ class Glance:
     best: tuple[tuple[str, float], ...]
     heartbeat: float
     written: Annotations
-    within_floor: frozenset[str] = frozenset()  # metrics whose best is not to be told from a perfect sampler's
+    within_floor: frozenset[str] = frozenset()  # metrics whose best equals a perfect sampler's within the spread
     last: Mapping[str, float] = field(default_factory=dict, compare=False)  # of each metric; for filter and order
 
     @property
@@ -45,23 +45,23 @@ class Glance:
 
     @property
     def is_live(self) -> bool:
-        """Whether a trainer works on it, or may."""
+        """Whether a trainer works on the run, or may."""
         return self.state in status.LIVE
 
     @property
     def quality(self) -> float | None:
-        """The best figure of the measure that tells quality, of the fewest sampler steps there are."""
+        """The best figure of the quality measure, for the fewest sampler steps."""
         found = dict(self.best)
         return next((found[key] for key in quality_keys(found)), None)
 
     @property
     def is_within_floor(self) -> bool:
-        """Whether that figure is within its floor, so that its place among others like it says nothing."""
+        """Whether `quality` is within its floor, so that its rank among other such figures means nothing."""
         return any(key in self.within_floor for key in quality_keys(dict(self.best))[:1])
 
 
 class Overview:
-    """Glances at the runs of a folder. Not for two threads at once."""
+    """Glances at the runs of a folder. Not thread-safe."""
 
     def __init__(self, runs_dir: Path, list_every: float = LIST_EVERY) -> None:
         self.runs_dir, self._list_every = runs_dir, list_every
@@ -71,12 +71,12 @@ class Overview:
         self._next_list = -math.inf
 
     def read(self, anew: bool = False) -> list[Glance]:
-        """Return a glance at each run, oldest first; glance and list are those of last time where nothing changed.
+        """Return a glance at each run, oldest first. If nothing changed, the objects are those of the last call.
 
-        Live runs are looked at each time; the others, which a trainer may have taken up, as often as new ones.
+        Each call looks at live runs. It looks at the others, which may have been resumed, as often as for new runs.
 
         Args:
-            anew: look at everything now, however recently that was done.
+            anew: look at everything now, however recent the last look was.
         """
         start = time.monotonic()
         if not (anew or start >= self._next_list):
@@ -92,7 +92,7 @@ class Overview:
         return glances
 
     def _taken(self, glances: list[Glance]) -> list[Glance]:
-        """Keep new glances, unless they are those that there are."""
+        """Keep new glances, unless they are the present ones."""
         if len(glances) != len(self._glances) or any(map(operator.is_not, glances, self._glances)):
             self._glances = glances
             self._live = [known for known in self._known if known.glance and known.glance.is_live]
@@ -100,17 +100,17 @@ class Overview:
 
 
 class _Known:
-    """One run, and what was found when its files were read last."""
+    """One run, and the result of the last look at its files."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._paths = (str(run.status), str(run.annotations))  # asked for every second: no new objects each time
+        self._paths = (str(run.status), str(run.annotations))  # used every second: no new objects each time
         self._stamps: tuple[Stamp, ...] | None = None
         self._written: dict[str, Any] | None = None
         self.glance: Glance | None = None  # the last one
 
     def is_gone(self) -> bool:
-        """Return whether it was moved away before its files could be read: of such a run nothing is told."""
+        """Return whether the run was moved away before its files could be read: such a run is not listed."""
         return self._written is None and not self.run.path.exists()
 
     def read(self) -> Glance:
@@ -133,14 +133,14 @@ def glance(run: RunDir) -> Glance:
 
 
 def figure(glance: Glance, name: str) -> float | None:
-    """Return the figure of a run that `last.METRIC` or `best.METRIC` names, in any case of letters."""
+    """Return the figure of a run that `last.METRIC` or `best.METRIC` names, ignoring case."""
     which, _, metric = name.partition(".")
     found = glance.last if which == "last" else dict(glance.best)
     return next((value for key, value in found.items() if key.casefold() == metric.casefold()), None)
 
 
 def figure_names(glances: Iterable[Glance]) -> list[str]:
-    """Return the names of all figures that runs have, as `figure` takes them."""
+    """Return the names of all figures of the runs, as `figure` takes them."""
     names = {f"last.{key}" for glance in glances for key in glance.last}
     return sorted(names | {f"best.{key}" for glance in glances for key, _ in glance.best})
 

@@ -1,4 +1,4 @@
-"""What a run is a fork of: which checkpoint of which run. No torch."""
+"""The parent of a fork: which checkpoint of which run. No torch."""
 
 import re
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 
 @dataclass(frozen=True)
 class Parent:
-    """Where a run began: at a step of another run in the same folder."""
+    """Where a fork began: at a step of another run in the same folder."""
 
     run: RunDir
     step: int
 
 
 def of_meta(run: RunDir, meta: dict[str, Any]) -> Parent | None:
-    """Return the parent of a run, where it has one that lies beside it."""
+    """Return the parent of a run, if it has one in the same folder."""
     told = table(meta.get("parent"))
     name, step = told.get("run"), whole(told.get("step"))
     if not isinstance(name, str) or step is None or not re.fullmatch(r"[^/\0]+", name) or name in (".", ".."):
@@ -35,17 +35,17 @@ def of(run: RunDir) -> Parent | None:
 
 
 def split(text: str) -> tuple[str, str]:
-    """Return run and step of RUN[@STEP], the step "latest" where there is none."""
+    """Return run and step of RUN[@STEP]; without a step, "latest"."""
     match = re.fullmatch(r"(.+)@([0-9]+|best|latest)", text, re.DOTALL)
     return (match[1], match[2]) if match and match[1] != "@" else (text, "latest")
 
 
 def nearest_checkpoint(run: RunDir, wanted: str) -> int:
-    """Return the step of the checkpoint that is the last one up to a step, or "best" or "latest".
+    """Return the step of the last checkpoint up to a given step, or of "best" or "latest".
 
     Raises:
-        NotFoundError: there is none.
-        UsageError: it is no step.
+        NotFoundError: there is no such checkpoint.
+        UsageError: `wanted` is not a step.
     """
     if not re.fullmatch("[0-9]{1,18}", wanted):
         return checkpoints.choose(run, wanted)

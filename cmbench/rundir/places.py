@@ -1,4 +1,4 @@
-"""What a run's recipe says of places, as it holds now: data may have moved, and the device may be another. No torch."""
+"""The places in a run's recipe as they are now: the data may have moved, and the device may have changed. No torch."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Tail
 
-KEYS = ("data.root", "train.device")  # may be named anew when a run is resumed
+KEYS = ("data.root", "train.device")  # may be changed when a run is resumed
 
-# What [data] meant before it had such keys. A run's recipe has every default, so that one without them is older.
+# The meaning of [data] before it had such keys. A run's recipe has every default, so one without them is older.
 _BEFORE = {"images": {"reader": "torchvision"}}
 
 
 def named(run: RunDir) -> dict[str, str]:
-    """Return what resumes of a run have named anew, such as {"data.root": "/new"}, from its journal."""
+    """Return the places that resumes of a run have changed, such as {"data.root": "/new"}, from its journal."""
     found: dict[str, str] = {}
     for row in Tail(run.events, [b'"places"']).read():
         given = table(row.get("places"))
@@ -31,7 +31,7 @@ def in_force(run: RunDir, tables: Mapping[str, Any], given: Mapping[str, Any] | 
     Args:
         run: the run.
         tables: of its recipe.toml.
-        given: places that are named anew by this command.
+        given: places that this command changes.
     """
     placed = {key: dict(value) if isinstance(value, dict) else value for key, value in tables.items()}
     data = table(placed.get("data"))
@@ -40,7 +40,9 @@ def in_force(run: RunDir, tables: Mapping[str, Any], given: Mapping[str, Any] | 
         data = {**_BEFORE.get(kind, {}), **data}
     root, began = data.get("root"), text((read_json(run.meta) or {}).get("directory"))
     if kind == "images" and isinstance(root, str) and not root.startswith("~") and began and Path(began).is_absolute():
-        data["root"] = os.path.normpath(Path(began) / root)  # an older run's may be relative to where it was started
+        data["root"] = os.path.normpath(
+            Path(began) / root
+        )  # in older runs it may be relative to where the run was started
     placed["data"] = data
     for key, value in {**named(run), **(given or {})}.items():
         name, _, own = key.partition(".")

@@ -1,8 +1,8 @@
-"""Which rows of a log count: those that no later segment trained again.
+"""Decides which rows of a log count: those that no later segment trained again.
 
-A resumed run opens a segment by a line {"segment": 2, "first_step": 101}: rows of earlier segments at or past its first
-step were trained again. With "abandons": true they are not to come again: the run was taken up from an earlier
-checkpoint by choice, and settings of those steps are not made again. All readers learn of that here.
+A resumed run opens a segment with a line {"segment": 2, "first_step": 101}. Rows of earlier segments at or past its
+first step were trained again, and no longer count. "abandons": true means that a user resumed from an earlier
+checkpoint; settings of the abandoned steps are not made again. All readers use this module.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +19,9 @@ class Part(NamedTuple):
     """Rows of one segment.
 
     Attributes:
-        rows: in their order; some may be damaged.
-        first_step: rows before these count below it alone; None: all of them, the segment began earlier.
-        abandons: whether what it supersedes comes no more.
+        rows: in order; some may be damaged.
+        first_step: earlier rows count only below this step; None if all count, since the segment began earlier.
+        abandons: whether the settings of superseded rows are given up for good.
     """
 
     rows: Sequence[Row]
@@ -29,12 +29,12 @@ class Part(NamedTuple):
     abandons: bool = False
 
     def spares(self, row: Row) -> bool:
-        """Return whether a row with a step, of an earlier part, still counts."""
+        """Return whether a row of an earlier part, which has a step, still counts."""
         return self.first_step is None or row["step"] < self.first_step
 
 
 def parts(rows: Sequence[Row]) -> Iterator[Part]:
-    """Yield rows segment by segment, without the lines that open these."""
+    """Yield rows segment by segment, without the lines that open segments."""
     start, opening = 0, Part([])
     for i in [i for i, row in enumerate(rows) if "first_step" in row]:
         if (first_step := whole(rows[i]["first_step"])) is not None:
@@ -44,7 +44,7 @@ def parts(rows: Sequence[Row]) -> Iterator[Part]:
 
 
 def that_count(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that count, in order. Each has a step: what is damaged is dropped."""
+    """Return the rows that count, in order. Each has a step: damaged rows are dropped."""
     kept: list[Row] = []
     for part in parts(list(rows)):
         kept = [row for row in kept if part.spares(row)]
@@ -53,14 +53,14 @@ def that_count(rows: Iterable[Row]) -> list[Row]:
 
 
 def newest(path: Path, end: int | None = None) -> Iterator[Row]:
-    """Yield the rows that count, the newest first; of those in the first `end` bytes alone, if it is given."""
+    """Yield the rows that count, newest first; if `end` is given, only from the first `end` bytes."""
     for rows in backward(path, end):
         yield from reversed(rows)
 
 
 def backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
-    """Yield such rows in pieces, the newest piece first, each in the order of its rows."""
-    limit = END  # the lowest first step of the segments behind
+    """Yield the rows of `newest` in pieces, the newest piece first, each in the order of its rows."""
+    limit = END  # the lowest first step of later segments
     for data in lines_backward(path, end):
         kept: list[list[Row]] = []
         for part in reversed(list(parts(parse(data)))):
@@ -70,7 +70,7 @@ def backward(path: Path, end: int | None = None) -> Iterator[list[Row]]:
 
 
 def first(path: Path, key: str) -> Row | None:
-    """Return the first row that counts and has a key, at the cost of a look at the bytes of the rest."""
+    """Return the first row that counts and has a key. This also scans the bytes of all later rows."""
     later = [part.first_step for part in parts(Tail(path, [OPENING]).read()) if part.first_step is not None]
     for rows in Tail(path).pieces():
         for part in parts(rows):

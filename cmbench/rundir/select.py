@@ -11,18 +11,18 @@ from cmbench.rundir.layout import LATEST, RunDir, steps_of_checkpoints
 
 
 def runs_folder(given: Path | None = None) -> Path:
-    """Return where runs are: the one given, CMBENCH_RUNS_DIR, or ./runs."""
+    """Return the folder of the runs: the given one, CMBENCH_RUNS_DIR, or ./runs."""
     return given or Path(os.environ.get("CMBENCH_RUNS_DIR") or "runs")
 
 
 def address(run: RunDir) -> str:
-    """Return what to type for a run, quoted for a shell: its name where commands look by themselves, else its path."""
+    """Return what to type for a run, quoted for a shell: its name if commands find it by default, else its path."""
     is_near = run.path.resolve().parent == runs_folder().resolve() and not run.name.startswith("-")
     return shlex.quote(run.name if is_near else str(run.path))
 
 
 def all_runs(runs_dir: Path) -> list[RunDir]:
-    """List the runs of a folder, oldest first: the folders that hold a recipe, whatever else is wrong with them."""
+    """List the runs of a folder, oldest first: the folders with a recipe, whatever else is wrong with them."""
     try:
         entries = [e for e in os.scandir(runs_dir) if e.name != LATEST and not e.name.startswith(".")]
     except OSError:
@@ -32,7 +32,7 @@ def all_runs(runs_dir: Path) -> list[RunDir]:
         try:
             written = os.lstat(f"{entry.path}/recipe.toml").st_mtime_ns
         except (OSError, ValueError):
-            continue  # no run, or gone by now
+            continue  # not a run, or gone by now
         found.append((written, entry.name, entry.path))
     return [RunDir(Path(path)) for _, _, path in sorted(found)]
 
@@ -43,10 +43,10 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
     Args:
         selector: a path, a unique prefix of a name (or its last four characters), @latest, or @latest:PREFIX.
         runs_dir: where runs are.
-        with_checkpoint: let @latest pass over runs without one.
+        with_checkpoint: let @latest skip runs without a checkpoint.
 
     Raises:
-        NotFoundError: there is none, or more than one.
+        NotFoundError: no run matches, or more than one.
     """
     if is_path(selector):
         return RunDir(Path(selector).resolve())
@@ -73,11 +73,11 @@ def select_many(selectors: Sequence[str], runs_dir: Path) -> list[RunDir]:
     """Find the runs that selectors mean, each once, in their order.
 
     Args:
-        selectors: as for `select`; or patterns of names with *, ? or [...], whose runs come oldest first.
+        selectors: as for `select`; or name patterns with *, ? or [...], whose runs come oldest first.
         runs_dir: where runs are.
 
     Raises:
-        NotFoundError: one of them means no run.
+        NotFoundError: a selector matches no run.
     """
     found = [run for selector in selectors for run in _matching(selector, runs_dir)]
     return list({run.path.resolve(): run for run in found}.values())
@@ -94,19 +94,19 @@ def _matching(selector: str, runs_dir: Path) -> list[RunDir]:
 
 
 def portable(run: RunDir, selector: str) -> str:
-    """Return how to name a run again that `selector` found: a path stays a path, anything else is its full name.
+    """Return how to name again a run that `selector` found: a path stays a path, anything else becomes its full name.
 
     Raises:
-        UsageError: it is a path that no recipe can hold.
+        UsageError: the path cannot be written in a recipe.
     """
     name = str(run.path) if is_path(selector) else run.name
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise UsageError(
-            f"{run.name}: its path is no UTF-8, which no recipe can hold; allowed: its name, by --runs-dir"
+            f"{run.name}: its path is not UTF-8, so no recipe can contain it; allowed: its name, by --runs-dir"
         )
     return name
 
 
 def is_path(selector: str | Path) -> bool:
     """Return whether a selector is the path of a run."""
-    return os.path.lexists(os.path.join(selector, "recipe.toml"))  # noqa: PTH118 - no name is an error here
+    return os.path.lexists(os.path.join(selector, "recipe.toml"))  # noqa: PTH118 - works with any name

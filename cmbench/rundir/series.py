@@ -1,7 +1,7 @@
-"""A run's rows as curves, read on as the files grow, in memory that does not grow with them.
+"""A run's rows as curves: read further as the files grow, in bounded memory.
 
-Files may be damaged: what is of another type than its own is passed over. A curve keeps at most CAPACITY buckets. When
-they are full, neighbours are merged; each keeps its lowest and highest value, so that a spike of a row stays in sight.
+Files may be damaged: values of the wrong type are skipped. A curve keeps at most CAPACITY buckets. When they are full,
+neighbours are merged. Each bucket keeps its lowest and highest value, so that a spike in one row stays visible.
 """
 
 import math
@@ -24,14 +24,14 @@ from cmbench.rundir.settings import is_setting
 from cmbench.rundir.training import Seconds
 
 CURVES = 1 << 12  # names that a run may have
-PROFILES = 256  # rows of profiles.jsonl kept of each quantity
+PROFILES = 256  # rows of profiles.jsonl kept for each quantity
 JOURNAL = 1000  # rows of events.jsonl kept
 
 _NO_CURVES = {"step", "time", "train_s", "segment", "images", "nonfinite"}
 
 
 def _is_row(row: Row) -> bool:
-    """Return whether a row says when it was written."""
+    """Return whether a row has a step and a time."""
     return whole(row.get("step")) is not None and type(row.get("time")) in (int, float)
 
 
@@ -56,7 +56,7 @@ class Metrics:
     clock: Seconds = field(default_factory=Seconds)
 
     def read(self) -> bool:
-        """Read the next piece. Return whether there was something."""
+        """Read the next piece. Return whether it had rows."""
         rows = self.reader.read_piece()
         for part in parts(rows):
             if part.first_step is not None:
@@ -65,7 +65,7 @@ class Metrics:
         return bool(rows)
 
     def _drop_from(self, first_step: int) -> None:
-        if not first_step:  # another file: not even its names need be the old ones
+        if not first_step:  # another file: even its names may differ
             self.curves.clear()
             self.last.clear()
         for curve in self.curves.values():
@@ -73,9 +73,9 @@ class Metrics:
         self.clock.back_to(*max((curve.end() for curve in self.curves.values()), default=(0, 0.0)))
 
     def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return steps that have rows, ascending, the seconds of training and the wall's time there: of one curve.
+        """Return steps that have rows (ascending), their seconds of training and their wall-clock time, of one curve.
 
-        Each is a copy, (n,), of zeros where there is no curve.
+        Each is a copy, (n,); a single zero if there is no curve.
         """
         points = max((curve.points() for curve in self.curves.values()), key=len, default=None)
         if points is None or not len(points):
@@ -106,14 +106,14 @@ class Metrics:
 
 @dataclass
 class Profiles:
-    """profiles.jsonl: of each quantity the newest rows, thinned evenly where a run is long."""
+    """profiles.jsonl: the rows of each quantity, thinned evenly in a long run."""
 
     reader: Tail
     rows: dict[str, list[tuple[int, NDArray[np.float32]]]] = field(default_factory=dict)
     version: int = 0
 
     def read(self) -> bool:
-        """Read the next piece. Return whether there was something."""
+        """Read the next piece. Return whether it had rows."""
         rows = self.reader.read_piece()
         for part in parts(rows):
             if part.first_step is not None:
@@ -128,7 +128,7 @@ class Profiles:
             self._take(key, [row for row in rows if isinstance(row.get(key), list)])
 
     def _take(self, key: str, rows: Sequence[Row]) -> None:
-        """Take in a quantity of rows that have a list of it: all at once, or one by one where they are not alike."""
+        """Take in one quantity of rows that have a list of it: all at once, or one by one if their lengths differ."""
         table = _table([row[key] for row in rows])
         if table is not None:
             self._add(key, [(row["step"], bins.copy()) for row, bins in zip(rows, table, strict=True)])
@@ -138,13 +138,13 @@ class Profiles:
 
     def _add(self, key: str, rows: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
         kept = self.rows.get(key, [])
-        if kept and len(kept[-1][1]) != len(rows[0][1]):  # other bins: those before cannot stand beside them
+        if kept and len(kept[-1][1]) != len(rows[0][1]):  # other bins: earlier rows cannot be shown beside them
             kept = []
         while rows:
             room = 2 * PROFILES + 1 - len(kept)
             kept, rows = [*kept, *rows[:room]], rows[room:]
             if len(kept) > 2 * PROFILES:
-                kept = kept[::2]  # of an odd number: the newest stays
+                kept = kept[::2]  # the number is odd, so the newest stays
         self.rows[key] = kept
 
     def _drop_from(self, first_step: int) -> None:
@@ -152,7 +152,7 @@ class Profiles:
 
 
 def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
-    """Return the bins of profiles, (n, B), nan where there is no number; None where they are not alike, or none."""
+    """Return the bins of profiles, (n, B), nan where not a number; None if they are empty or differ in length."""
     try:
         table = as_float32(np.array(values, np.float64))
     except (TypeError, ValueError):
@@ -162,14 +162,14 @@ def _table(values: Sequence[list[Any]]) -> NDArray[np.float32] | None:
 
 @dataclass
 class Journal:
-    """events.jsonl: the newest rows, and all settings that the run was given."""
+    """events.jsonl: the newest rows, and all settings made in the run."""
 
     reader: Tail
     rows: deque[Row] = field(default_factory=lambda: deque(maxlen=JOURNAL))
     settings: list[Row] = field(default_factory=list)
 
     def read(self) -> bool:
-        """Read the next piece. Return whether there was something."""
+        """Read the next piece. Return whether it had rows."""
         rows = self.reader.read_piece()
         for part in parts(rows):
             if part.first_step is not None:
@@ -192,7 +192,7 @@ class Series:
         self.journal = Journal(Tail(run.events))
 
     def read(self) -> bool:
-        """Read a piece of each file. Return whether there was something new."""
+        """Read a piece of each file. Return whether any had new rows."""
         new = [part.read() for part in self._parts()]
         return any(new)
 

@@ -1,7 +1,7 @@
-"""Settings that a run was given while it trained: which have led to a checkpoint, and which come after it.
+"""Settings that were changed while a run trained: those made before a checkpoint, and those made after it.
 
-They stand in the journal as answered requests, {"kind": "request", "action": "set", "result": "done", "settings": ...},
-and hold from the step after theirs.
+The journal has them as answered requests, {"kind": "request", "action": "set", "result": "done", "settings": ...}.
+They hold from the step after their own.
 """
 
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ from cmbench.rundir.segments import OPENING, parts, that_count
 
 
 def read(run: RunDir) -> list[Row]:
-    """Return the rows of a run's journal that tell of settings, and those that open segments."""
+    """Return the rows of a run's journal that contain settings, and those that open segments."""
     return Tail(run.events, [OPENING, b'"settings"']).read()
 
 
 def is_setting(row: Row) -> bool:
-    """Return whether a row of the journal is a setting that was made."""
+    """Return whether a row of the journal is a setting that took effect."""
     made = row.get("kind") == "request" and row.get("action") == "set" and row.get("result") == "done"
     kinds = {"settings": dict, "id": str}
     whole_step = whole(row.get("step")) is not None
@@ -27,16 +27,16 @@ def is_setting(row: Row) -> bool:
 
 
 def in_force(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the settings of a run that differ from its recipe by now, such as {"optimizer.lr": 1e-4}.
+    """Return the settings of a run that now differ from its recipe, such as {"optimizer.lr": 1e-4}.
 
     Args:
-        rows: of the journal, with those that were superseded and those that open segments.
+        rows: of the journal, including superseded ones and those that open segments.
     """
     return {key: value for _, key, value in course(rows)}
 
 
 def course(rows: Iterable[Row]) -> list[tuple[int, str, Any]]:
-    """Return what a run was given in its order: the step after which it holds, the key, the value. Rows as above."""
+    """Return the settings of a run in order: (step after which it holds, key, value). Rows as for `in_force`."""
     made = filter(is_setting, that_count(rows))
     return [(row["step"], key, value) for row in made for key, value in row["settings"].items()]
 
@@ -45,12 +45,12 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
     """Split all settings of a run at the checkpoint of a step: those in force there, and those to be made again.
 
     Args:
-        rows: of the journal, with those that were superseded and those that open segments.
+        rows: of the journal, including superseded ones and those that open segments.
         step: from which the run is resumed.
 
     Returns:
-        Both in the order in which they are made. A setting that has been made in several segments is there once, one
-        of steps that a later segment abandons not at all.
+        Both lists in the order in which the settings are made. A setting made in several segments appears once. A
+        setting of steps that a later segment abandons does not appear.
     """
     rows = list(rows)
     made: dict[tuple[str, int], Row] = {}
@@ -60,19 +60,19 @@ def at(rows: Iterable[Row], step: int) -> tuple[list[Row], list[Row]]:
         for row in filter(is_setting, part.rows):
             if not row.get("replayed"):
                 made = {_key(other): other for other in without_keys_of(row, made.values())}
-            made[_key(row)] = row  # one that was made before keeps its place
+            made[_key(row)] = row  # an earlier setting keeps its place
     counts = {_key(row) for row in that_count([*rows, {"first_step": step + 1}]) if is_setting(row)}
     ordered = sorted(made.values(), key=lambda row: row["step"])
     return [row for row in ordered if _key(row) in counts], [row for row in ordered if _key(row) not in counts]
 
 
 def _key(setting: Row) -> tuple[str, int]:
-    """Return what stays the same when a setting is made again. The id alone is what someone called a file."""
+    """Return what identifies a setting when it is made again. The id alone is only the name of a file."""
     return setting["id"], setting["step"]
 
 
 def without_keys_of(setting: Row, others: Iterable[Row]) -> list[Row]:
-    """Let a new setting replace, for its keys, those of later steps, which an earlier segment was given."""
+    """Remove the keys of a new setting from settings of later steps, which an earlier segment had."""
     left = []
     for other in others:
         if other["step"] > setting["step"]:

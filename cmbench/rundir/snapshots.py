@@ -1,4 +1,4 @@
-"""Which snapshots a run has, and how good its model was at their steps."""
+"""The snapshots of a run, and the quality of its model at their steps."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail
 from cmbench.rundir.segments import that_count
 
-FIXED = "fixed.safetensors"  # where f is asked at every snapshot, and what it should answer
-FILM, PLANE = "{:08d}_film.safetensors", "{:08d}_plane.safetensors"  # what it answered at a step
-TRAJECTORIES = ("exact", "teacher", "noised")  # along which: of the data, of the teacher, none
+FIXED = "fixed.safetensors"  # inputs of f at every snapshot, and the answers it should give
+FILM, PLANE = "{:08d}_film.safetensors", "{:08d}_plane.safetensors"  # its answers at a step
+TRAJECTORIES = ("exact", "teacher", "noised")  # whose trajectory: the data's, the teacher's, or none
 
 _NAME = re.compile(r"([0-9]{1,15})_([0-9]{1,6})step\.png")
 _ANSWERS = re.compile(r"([0-9]{1,15})_(film|plane)\.safetensors")
@@ -24,7 +24,7 @@ _Stamp = tuple[int, int]  # time of change in nanoseconds, and size
 
 
 class SnapshotFile(NamedTuple):
-    """A picture, and the points that it shows where they lie beside it; differs from one that replaced it."""
+    """A picture, and the file of its points if there is one. The stamps tell it from a file that replaces it."""
 
     picture: Path
     points: Path | None
@@ -32,7 +32,7 @@ class SnapshotFile(NamedTuple):
 
 
 class AnswerFile(NamedTuple):
-    """What f answered at fixed places, and the file of these places."""
+    """The answers of f at fixed inputs, and the file of these inputs."""
 
     answers: Path
     fixed: Path
@@ -41,10 +41,10 @@ class AnswerFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Album:
-    """The snapshots of a run by step and number of sampler steps, and the quality likewise.
+    """The snapshots of a run by step and number of sampler steps, and the quality by the same keys.
 
-    `measure` is what the quality is called in a row's key, e.g. "sw". `films` and `planes` are what f answered at
-    fixed places by step; runs of earlier versions have none.
+    `measure` is the name of the quality in a row's key, e.g. "sw". `films` and `planes` are the answers of f at fixed
+    inputs, by step; runs of earlier versions have none.
     """
 
     files: Mapping[int, Mapping[int, SnapshotFile]] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Album:
 
     @property
     def sampler_steps(self) -> list[int]:
-        """Every number of sampler steps that any of them was drawn with, ascending."""
+        """Every number of sampler steps of any snapshot, ascending."""
         return sorted({k for files in self.files.values() for k in files})
 
     @property
     def best(self) -> int | None:
-        """The step of the journal's best checkpoint; where that has no snapshot, the best of those that have one."""
+        """The step of the journal's best checkpoint; if it has no snapshot, the best step that has one."""
         if self.journal_best in self.files:
             return self.journal_best
         figures = {step: self.quality[step][min(self.quality[step])] for step in self.files if step in self.quality}
@@ -79,7 +79,7 @@ class Album:
 
 
 class AlbumReader:
-    """Reads a run's album again and again, from the journals only what is new."""
+    """Reads a run's album repeatedly; from the logs it reads only new rows."""
 
     def __init__(self, run: RunDir) -> None:
         self._folder = run.snapshots
@@ -88,7 +88,7 @@ class AlbumReader:
         self._checkpoints: list[Row] = []
 
     def read(self) -> Album:
-        """Return the album as it is now; equal to the last one if nothing changed."""
+        """Return the current album; equal to the last one if nothing changed."""
         self._figures = _go_on(self._figures, self._metrics, lambda key: bool(quality_keys([key])))
         best = _go_on(self._checkpoints, self._events, lambda key: key == "best")
         self._checkpoints = [row for row in best if row["best"] is True]
@@ -100,7 +100,7 @@ class AlbumReader:
 
 
 def _go_on(rows: list[Row], tail: Tail, tells: Callable[[str], bool]) -> list[Row]:
-    """Return the rows that count with one of the keys that tell something; `rows` are those of the last look."""
+    """Return the rows that count and have a key that `tells` accepts; `rows` are those of the last look."""
     for piece in tail.pieces():
         keys = {"first_step", *filter(tells, set().union(*piece))}
         if new := [row for row in piece if not keys.isdisjoint(row)]:
@@ -127,7 +127,7 @@ def files_of(folder: Path) -> dict[int, dict[int, SnapshotFile]]:
 
 
 def answers_of(folder: Path) -> dict[str, dict[int, AnswerFile]]:
-    """Return what f answered by step, as "films" along trajectories and as "planes" of latents."""
+    """Return the answers of f by step: "films" along trajectories and "planes" of latents."""
     stamps, found = _stamps(folder), {"films": dict[int, AnswerFile](), "planes": dict[int, AnswerFile]()}
     for name in sorted(stamps):
         if (match := _ANSWERS.fullmatch(name)) and FIXED in stamps:
@@ -137,7 +137,7 @@ def answers_of(folder: Path) -> dict[str, dict[int, AnswerFile]]:
 
 
 def has_any(folder: Path) -> bool:
-    """Whether there are snapshots in a folder; no more is looked at than the first that is found."""
+    """Return whether a folder has snapshots; the search ends at the first one."""
     try:
         with os.scandir(folder) as entries:
             return any(_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
@@ -153,7 +153,7 @@ def _stamps(folder: Path) -> dict[str, _Stamp]:
                 found = entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # removed in between
-            if stat.S_ISREG(found.st_mode):  # a pipe would let its reader wait for ever
+            if stat.S_ISREG(found.st_mode):  # a pipe would make its reader wait for ever
                 stamps[entry.name] = (found.st_mtime_ns, found.st_size)
     except OSError:
         pass

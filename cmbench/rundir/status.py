@@ -1,4 +1,4 @@
-"""status.json, replaced atomically, and what a reader makes of it."""
+"""status.json: written atomically, and judged by its readers."""
 
 import os
 import socket
@@ -38,19 +38,19 @@ _TYPES: dict[str, Callable[[object], Any]] = {
     "last": numbers,
     "best": best,
 }
-_MAY_BE_NULL = ("of", "images_per_s", "eta_s", "checkpoint")  # where the trainer does not know
+_MAY_BE_NULL = ("of", "images_per_s", "eta_s", "checkpoint")  # if the trainer does not know
 
 
 def owner() -> dict[str, Any]:
-    """Return what identifies this process among all that ever ran: pid, its start time, host."""
+    """Return what identifies this process among all others, past ones included: pid, its start time, host."""
     return {"pid": os.getpid(), "pid_start": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
 def write(run: RunDir, status: dict[str, Any]) -> None:
-    """Replace status.json, with the heartbeat of now; on a full disk, write over it.
+    """Replace status.json, with the current time as heartbeat; on a full disk, overwrite it in place.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     content = to_json({**status, "heartbeat": time.time()}, indent=True) + b"\n"
     try:
@@ -62,16 +62,16 @@ def write(run: RunDir, status: dict[str, Any]) -> None:
 
 
 def read(run: RunDir) -> dict[str, Any]:
-    """Return the status with `state` as it truly is: a trainer that died shows as crashed, a silent one as lost.
+    """Return the status with its true `state`: a trainer that died is "crashed", a silent one "lost".
 
-    Where the run's whole folder is not there, or can be reached no more, the state is "gone"; where status.json holds
-    no status, or something else has its place, it is "unreadable".
+    If the run's folder is missing or cannot be reached, the state is "gone". If status.json is not a file, or its
+    content is not a status, the state is "unreadable".
     """
     return judged(run, read_json(run.status))
 
 
 def judged(run: RunDir, written: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what `read` makes of the content of status.json; a field of another type than its own is not there."""
+    """Return the status that `read` derives from the content of status.json; fields of a wrong type are dropped."""
     sound = _missing(run) if written is None else _sound(written)
     status = {"state": "starting", "step": 0, **sound}
     if "heartbeat" not in status:
@@ -82,17 +82,17 @@ def judged(run: RunDir, written: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _missing(run: RunDir) -> dict[str, Any]:
-    """Return what there is to say where status.json is missing or broken."""
-    if not os.path.isdir(run.path):  # noqa: PTH112 - False whatever stands in the way
+    """Return the fields that are known if status.json is missing or broken."""
+    if not os.path.isdir(run.path):  # noqa: PTH112 - False on any error
         return {"state": "gone"}
     if not os.path.lexists(run.status):
         return {}
-    written = read_json(run.status)  # it may just have come; it is never there by halves
+    written = read_json(run.status)  # it may have just been written; it is never there in part
     return {"state": UNREADABLE} if written is None else _sound(written)
 
 
 def _sound(written: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that have the type of their own."""
+    """Return the fields that have the right type."""
     sound = {key: _TYPES[key](value) if key in _TYPES else value for key, value in written.items()}
     wrong = [key for key in _TYPES.keys() & sound.keys() if sound[key] is None and key not in _MAY_BE_NULL]
     for key in wrong:

@@ -1,4 +1,4 @@
-"""Last and best of each metric: what `ls`, `show` and status.json tell of a run."""
+"""Last and best value of each metric, as `ls`, `show` and status.json give them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -12,9 +12,9 @@ NOT_METRICS = {"step", "time", "train_s", "segment", "images", "nonfinite", "for
 
 
 class Summary:
-    """The last value of every metric, and the best of every measure of quality, by what `measures` says is better.
+    """The last value of every metric, and the best of every quality measure; `measures` says what is better.
 
-    A loss has no best: that of a curriculum grows as the task gets harder.
+    A loss has no best: the loss of a curriculum grows as the task gets harder.
     """
 
     def __init__(self, rows: list[Row] | None = None) -> None:
@@ -25,13 +25,13 @@ class Summary:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> "Summary":
-        """Return the summary whose `last` and `best` are told, as in status.json; of other types they are not there."""
+        """Return the summary with the given `last` and `best`, as in status.json; wrong types are dropped."""
         summary = cls()
         summary.last, summary.best = numbers(told.get("last")), best(told.get("best"))
         return summary
 
     def add_before(self, rows: Sequence[Row]) -> None:
-        """Take in rows of metrics.jsonl that count and come before all so far: they are many, and few tell anything."""
+        """Take in rows of metrics.jsonl that count and come before all earlier ones: many rows, of which few matter."""
         keys = set().union(*rows) - NOT_METRICS
         for key in keys - self.last.keys():
             found = (row[key] for row in reversed(rows) if key in row and number_of(row[key]) is not None)

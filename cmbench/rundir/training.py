@@ -1,9 +1,9 @@
-"""The time of training at the rows of a run: seconds in which steps were taken, as `cmbench.engine.clock` defines it.
+"""The training time at the rows of a run: seconds in which steps were taken, as `cmbench.engine.clock` defines it.
 
-Rows say it as `train_s`. Those of earlier versions do not; what they say of speed is of the same seconds, so that
-theirs follow from it: steps times images a step over `images_per_s`, that of the next row that has one. Where a row
-says no speed either, the clock of the wall stands in: what passed since the row before, in the same segment and not
-backwards, or since the run began. That alone counts pauses and evaluations.
+Rows have it as `train_s`. Rows of earlier versions lack it, but their speed refers to the same seconds. Their time is
+therefore steps times images per step over `images_per_s`, taken from the next row that has it. If no speed is known
+either, the wall clock is used: the time since the row before in the same segment, never negative, or since the run
+began. Only the wall clock counts pauses and evaluations.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-KEYS = ("step", "time", "images", "images_per_s", "train_s")  # of rows, that these seconds follow from
+KEYS = ("step", "time", "images", "images_per_s", "train_s")  # of rows, from which these seconds follow
 
 
 class Seconds:
-    """Follows the rows of a run in the order of their file, a piece at a time.
+    """Follows the rows of a run in the order of their file, one piece at a time.
 
     Args:
-        began: when the run began, seconds since 1970; None lets its first row be the begin.
+        began: when the run began, seconds since 1970; None takes the time of its first row.
     """
 
     def __init__(self, began: float | None = None) -> None:
@@ -28,15 +28,15 @@ class Seconds:
         self._has_rows = False
 
     def at(self, rows: Mapping[str, Floats]) -> Floats:
-        """Return the seconds of training at each of the next rows, (n,), which never fall.
+        """Return the seconds of training at each of the next rows, (n,); they never decrease.
 
         Args:
-            rows: KEYS of them, each (n,), nan where a row has none.
+            rows: their KEYS, each (n,), nan where a row lacks the key.
         """
         step, time, images, rate, told = (rows[key] for key in KEYS)
         if not len(step):
             return np.empty(0)
-        with np.errstate(all="ignore"):  # what is damaged comes to no number, and counts as nothing
+        with np.errstate(all="ignore"):  # damaged values become nan and count as nothing
             rate = _known_before(_known_before(np.where(rate > 0, rate, np.nan)[::-1], np.nan)[::-1], self._rate)
             steps = np.maximum(np.diff(step, prepend=self._step), 0.0)
             by_speed = steps * (images / step) / rate
@@ -52,12 +52,12 @@ class Seconds:
         return seconds
 
     def back_to(self, step: float, seconds: float) -> None:
-        """Go on in another segment, from the last row that it leaves of those before; from zeros without one."""
+        """Continue in another segment from the last earlier row that still counts, or from zeros if there is none."""
         if self._has_rows:  # else it is the first segment, which begins with the run
             self._step, self._seconds, self._time, self._rate = step, seconds, np.nan, np.nan
 
 
 def _known_before(values: Floats, first: float) -> Floats:
-    """Return values (n,) with each nan replaced by the last before it that is none, at the begin by `first`."""
+    """Return values (n,) with each nan replaced by the last known value before it, at the start by `first`."""
     place = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(1, len(values) + 1)))
     return np.append(first, values)[place]

@@ -1,4 +1,4 @@
-"""Runs that are no longer wanted: moved aside, never deleted."""
+"""Unwanted runs: moved aside, never deleted."""
 
 import os
 from itertools import count
@@ -13,18 +13,18 @@ from cmbench.rundir.select import all_runs
 
 
 def trash(run: RunDir) -> RunDir:
-    """Move a run to .trash beside it, where no command looks, and return where it is now.
+    """Move a run to .trash beside it, where no command looks, and return the moved run.
 
     Raises:
-        ConflictError: a trainer works on it, or may.
-        UsageError: it cannot be moved.
+        ConflictError: a trainer works on the run, or may.
+        UsageError: the run cannot be moved.
     """
     if (state := status.read(run)["state"]) in status.LIVE:
         raise ConflictError(f"{run.name}: is live ({state}): stop it first (cmbench stop)")
     folder = run.path.parent / TRASH
     with writing(run.path):
         make_folder(folder)
-        lock = hold(run)  # while it moves: no trainer starts on it meanwhile
+        lock = hold(run)  # no trainer may start on the run while it moves
         try:
             was_latest = _is_latest(run)
             moved = RunDir(run.path.rename(_free(folder / run.name)))
@@ -36,7 +36,7 @@ def trash(run: RunDir) -> RunDir:
 
 
 def _free(wanted: Path) -> Path:
-    """Return a path where nothing is: the wanted one, or it with a number."""
+    """Return a free path: the wanted one, with a number if it is taken."""
     names = (wanted.with_name(f"{wanted.name}.{i}") if i else wanted for i in count())
     return next(path for path in names if not os.path.lexists(path))
 
@@ -47,7 +47,7 @@ def _is_latest(run: RunDir) -> bool:
 
 
 def _repoint(runs_dir: Path) -> None:
-    """Let runs/latest name the newest of the runs that are left."""
+    """Point runs/latest to the newest of the remaining runs."""
     if left := all_runs(runs_dir):
         point_latest(left[-1])
     else:

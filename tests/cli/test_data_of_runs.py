@@ -272,7 +272,7 @@ def test_a_run_of_a_host_that_is_gone(cmbench, stopped):
     status.write(stopped, live)
     refused(cmbench("resume", stopped.name, "--foreground"), 5, "elsewhere", f"resume {stopped.name} --host-gone")
     assert cmbench("resume", stopped.name, "--foreground", "--host-gone").code == 0
-    assert any("elsewhere is said to be gone" in row["text"] for row in journal(stopped, "warning"))
+    assert any("elsewhere is assumed to be gone" in row["text"] for row in journal(stopped, "warning"))
 
 
 def test_no_word_takes_a_run_from_a_trainer_of_this_host(cmbench, stopped):

@@ -145,7 +145,7 @@ def test_a_log_that_is_removed_from_a_live_run_is_told(home, trained):
     made = create(home)
     after(made, 5, made.run.metrics.unlink)
     run = finish(made)
-    assert warnings(run) == ["metrics.jsonl was removed or replaced; it goes on in the file of that name"]
+    assert warnings(run) == ["metrics.jsonl was removed or replaced; it continues in a file of that name"]
     wanted = [row for row in timeless(trained.metrics) if row["step"] > 5]
     assert timeless(run.metrics) == wanted
     assert_checkpoint_is_that_of(run, trained)

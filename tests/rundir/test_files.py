@@ -200,7 +200,7 @@ def test_a_folder_is_made_but_never_the_one_that_holds_it(tmp_path):
     for name in ("new", "new", "link"):
         make_folder(tmp_path / name)
     for name in ("dangling", "file"):
-        with pytest.raises(OSError, match=f"{name} is no folder, nor a link to one"):
+        with pytest.raises(OSError, match=f"{name} is not a folder, nor a link to one"):
             make_folder(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         make_folder(tmp_path / "gone" / "new")

@@ -67,7 +67,7 @@ def test_a_path_that_no_recipe_can_hold_is_told(tmp_path):
     run.path.mkdir(parents=True)
     run.recipe.touch()
     assert portable(run, "x") == "x"
-    with pytest.raises(UsageError, match=r"x: its path is no UTF-8, .*; allowed: its name"):
+    with pytest.raises(UsageError, match=r"x: its path is not UTF-8, .*; allowed: its name"):
         portable(run, str(run.path))
 
 

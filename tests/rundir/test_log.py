@@ -291,7 +291,7 @@ def test_what_is_too_long_for_a_row_is_not_cut_off(path, monkeypatch):
     with path.open("ab") as file:
         file.write(b"x" * 51)
     content = path.read_bytes()
-    with pytest.raises(OSError, match=r"metrics\.jsonl ends in a line that is none of a log's"):
+    with pytest.raises(OSError, match=r"metrics\.jsonl ends in a line too long for a log"):
         Log(path)
     assert path.read_bytes() == content
 

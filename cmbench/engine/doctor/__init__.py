@@ -1,7 +1,7 @@
-"""Looks before a run: what this machine lacks, and whether a recipe's network is fit for its objective.
+"""Checks before a run: what this machine lacks, and whether a recipe's network fits its objective.
 
-Nothing is trained and no run directory is made: a few steps happen in memory, to be timed. What torch.compile would do
-is looked at where asked for, since compiling takes longer than all the rest.
+Nothing is saved and no run directory is made: a few steps run in memory, to be timed. torch.compile is checked only on
+request, since compiling takes longer than all the other checks.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from cmbench.rundir.layout import RunDir
 
 
 def of_machine(runs: Path) -> list[Check]:
-    """Return the findings about this machine; `runs` is the folder that runs would go to."""
+    """Return the findings about this machine; `runs` is the folder for runs."""
     return machine.checks(runs)
 
 
@@ -30,10 +30,10 @@ def of_recipe(
 
     Args:
         recipe: complete, as `build.complete` returns it.
-        where: what messages name.
-        runs_dir: where its teacher's run is looked for.
-        kept: the run that the recipe was taken from, with its copies of its teacher and of its first weights.
-        compile: also look at what torch.compile makes of the network.
+        where: named by messages.
+        runs_dir: where to look for its teacher's run.
+        kept: the run that the recipe was taken from, with its copies of its teacher and of its initial weights.
+        compile: also check how torch.compile handles the network.
 
     Raises:
         UsageError: the recipe cannot be built.
@@ -58,7 +58,7 @@ def of_recipe(
 
 
 def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
-    """Return the recipe's data, or noise in their shape where they would have to be fetched."""
+    """Return the recipe's data, or noise of the same shape if the data would have to be fetched."""
     with naming(where):
         device = build.device_of(recipe.train.device)
         cls, own = build.data_settings(recipe)
@@ -73,22 +73,22 @@ def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
             fetched = own.download and own.name != "folder"
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
-            told = f"{missing}; noise of shape {list(shape)} takes their place"
+            told = f"{missing}; noise of shape {list(shape)} is used instead"
             return probe.noise(shape, classes, recipe.path.sigma_data, device), Check("data", level, told)
 
 
 def _oddities(built: Trainer) -> list[Check]:
-    """Return what seems wrong with the data that a run would warn of."""
+    """Return the warnings that a run would give about the data."""
     lines = fingerprint.oddities(built.recipe, built.data)
     return [Check("data", "warn", line.removeprefix("data: ")) for line in lines]
 
 
 def _without_fetching(recipe: Recipe) -> tuple[Recipe, list[Check]]:
-    """Return the recipe with distance = "l2" where that of LPIPS would first be fetched."""
+    """Return the recipe with distance = "l2" if LPIPS would first have to be fetched."""
     weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
     if recipe.objective.get("distance") != "lpips" or weights.exists():
         return recipe, []
-    found = f"LPIPS' weights of 528 MB are not at {weights} yet; l2 stands in, so a step is cheaper here than in a run"
+    found = f"LPIPS' weights of 528 MB are not at {weights} yet; l2 is used, so a step is cheaper here than in a run"
     return recipe.model_copy(update={"objective": {**recipe.objective, "distance": "l2"}}), [
         Check("lpips", "ok", found)
     ]

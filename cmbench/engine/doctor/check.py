@@ -1,4 +1,4 @@
-"""What a check came to."""
+"""The result of a check."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,11 +13,11 @@ class Check:
     """One finding.
 
     Attributes:
-        name: what was looked at, one or two words.
-        level: "ok", "warn", "fail", or "-" for what could not be looked at.
+        name: what was checked, in one or two words.
+        level: "ok", "warn", "fail", or "-" if the check was not possible.
         found: what was found, in plain words.
-        advice: what to do about it; empty where there is nothing to do.
-        values: the numbers behind it, for programs.
+        advice: what to do about it; empty if there is nothing to do.
+        values: the numbers behind the finding, for programs.
     """
 
     name: str

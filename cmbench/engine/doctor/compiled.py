@@ -1,6 +1,6 @@
-"""What torch.compile would make of a recipe's network: whole graphs, the same numbers, the same masks, and the speed.
+"""How torch.compile handles a recipe's network: whole graphs, the same numbers, the same masks, and the speed.
 
-cmbench itself trains uncompiled; this is for those who compile the network in a loop of their own.
+cmbench itself trains uncompiled; this is for users who compile the network in their own loop.
 """
 
 import time
@@ -23,7 +23,7 @@ _TIMED = 5
 
 
 def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
-    """Compile F_theta for value and gradient, and once more with its forward derivative. Takes a minute or so.
+    """Compile F_theta for value and gradient, and again with its forward derivative. This takes about a minute.
 
     Args:
         built: the recipe.
@@ -63,9 +63,9 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
 
 
 def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ...]], allowed: float) -> Check:
-    """Compare what a function and its compiled self return, and how long they take.
+    """Compare the results and run times of a function and its compiled version.
 
-    What torch warns of meanwhile is part of what was found, whether this Python shows, hides or raises warnings.
+    Torch's warnings are part of the finding, whether this Python shows, hides or raises warnings.
     """
     try:
         plain = run(f)
@@ -76,7 +76,7 @@ def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ..
         warnings.simplefilter("default")
         try:
             difference = max(_relative(a, b) for a, b in zip(run(compiled), plain, strict=True))
-        except Exception as reason:  # a compiler raises what it likes
+        except Exception as reason:  # a compiler may raise anything
             return Check(name, "warn", f"torch.compile fails: {first_line(reason)}", "leave it uncompiled")
         ratio = _seconds(compiled, run) / _seconds(f, run)
     said = sorted({first_line(warning.message) for warning in warned})
@@ -85,7 +85,7 @@ def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ..
     found += "".join(f"; torch warns: {text}" for text in said)
     if difference <= allowed:
         return Check(name, "ok", found, values=values)
-    return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask are others", values)
+    return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask differ", values)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

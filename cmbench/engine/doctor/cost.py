@@ -1,4 +1,4 @@
-"""What training costs: seconds a step, peak memory, and which parameters the loss does not reach."""
+"""The cost of training: seconds per step, peak memory, and parameters that the loss does not reach."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,20 +17,20 @@ from cmbench.engine.trainer import Trainer
 
 _GIB = 2**30
 _WARM_UP, _TIMED = 2, 5  # steps
-_PATIENCE = 5.0  # seconds that a step may take before fewer samples are timed in place of the batch
-_TRIAL = 4  # samples of the first steps, from which that is judged
+_PATIENCE = 5.0  # seconds: if a step takes longer, fewer samples are timed instead of the batch
+_TRIAL = 4  # samples of the trial step that decides this
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Of one training step.
+    """The cost of one training step.
 
     Attributes:
         seconds: the median.
         kept: bytes that stay from step to step: weights, gradients, optimiser, averages, teacher.
-        passing: bytes beside them at the peak.
-        samples: of the batch that was measured.
-        wanted: of the recipe's batch.
+        passing: further bytes at the peak.
+        samples: in the measured batch.
+        wanted: samples in the recipe's batch.
     """
 
     seconds: float
@@ -45,7 +45,7 @@ class _Cost:
 
 
 def checks(built: Trainer) -> list[Check]:
-    """Train a few steps in memory, by the loop itself, and return what they cost. Changes the weights of `built`."""
+    """Train a few steps in memory with the training loop, and return their cost. Changes the weights of `built`."""
     try:
         cost = measured_cost(built)
     except (RuntimeError, NotImplementedError, ArithmeticError) as error:
@@ -54,9 +54,9 @@ def checks(built: Trainer) -> list[Check]:
 
 
 def measured_cost(built: Trainer) -> _Cost:
-    """Return what a step of a recipe costs here."""
+    """Return the cost of a step of a recipe on this machine."""
     wanted = built.recipe.train.batch_size
-    if built.device.type == "cpu":  # where a few samples cost their share; a GPU has too little to do with them
+    if built.device.type == "cpu":  # here a few samples cost their share; on a GPU they would be too little work
         trial = _steps(built, min(_TRIAL, wanted), 0, 1)
         if trial.seconds * trial.scale > _PATIENCE:
             return trial
@@ -64,7 +64,7 @@ def measured_cost(built: Trainer) -> _Cost:
 
 
 def _steps(built: Trainer, samples: int, warm_up: int, timed: int) -> _Cost:
-    """Train a step under the eyes of `_passing`, which take time of their own, and then some by the clock."""
+    """Train one step under `_passing`, which itself takes time, and then time some more steps."""
     with _passing(built) as passing:
         _seconds(built, samples, 1)
     seconds = _seconds(built, samples, warm_up + timed)[warm_up:]
@@ -100,9 +100,9 @@ def _wait(device: torch.device) -> None:
 
 @contextmanager
 def _passing(built: Trainer) -> Iterator:
-    """Yield a function of no arguments: the bytes that the steps of the block needed beside what is kept.
+    """Yield a function that returns the bytes that the steps of the block needed besides the kept ones.
 
-    On a GPU the allocator knows. On the CPU it is what autograd saves for the backward pass, which leaves out the
+    On a GPU the allocator knows them. On the CPU they are what autograd saves for the backward pass, without the
     temporaries of single operations.
     """
     if built.device.type == "cuda":
@@ -130,7 +130,7 @@ def _kept(built: Trainer) -> int:
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Return the bytes of each piece of memory that the tensors lie in, by its address."""
+    """Return the bytes of each block of memory that the tensors use, by its address."""
     return {(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in tensors}
 
 

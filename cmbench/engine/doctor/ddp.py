@@ -1,8 +1,7 @@
-"""Whether the network may be wrapped in DistributedDataParallel: the same gradients, in two steps after each other.
+"""Checks whether the network may be wrapped in DistributedDataParallel: equal gradients in two consecutive steps.
 
-cmbench itself trains on one device; this is for those who train on several in a loop of their own. One process stands
-for all: what DDP does to passes without gradient, to derivatives and to parameters that the loss does not reach, it
-does there too.
+cmbench itself trains on one device; this is for users who train on several in their own loop. One process is enough:
+even there DDP affects passes without gradient, derivatives, and parameters that the loss does not reach.
 """
 
 import copy
@@ -23,8 +22,8 @@ from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 _SAMPLES = 8
-_STEPS = 2  # DDP complains in the second one of parameters that had no gradient in the first
-_NEW_NAME, _OLD_NAME = "forward_sync_buffers", "broadcast_buffers"  # torch has given the option another one
+_STEPS = 2  # only in the second step DDP complains about parameters without gradient in the first
+_NEW_NAME, _OLD_NAME = "forward_sync_buffers", "broadcast_buffers"  # torch has renamed the option
 _BUFFERS = _NEW_NAME if _NEW_NAME in signature(DistributedDataParallel).parameters else _OLD_NAME
 _WAYS_OUT: tuple[dict[str, bool], ...] = ({_BUFFERS: False}, {"find_unused_parameters": True})
 _ALLOWED = 1e-6  # relative difference of the gradients: with one process nothing is averaged
@@ -35,7 +34,7 @@ def check(built: Trainer, model: Model) -> Check:
 
     Args:
         built: the recipe; its objective makes the loss.
-        model: its model, from `probe.copied`, of which copies are made.
+        model: its model, from `probe.copied`; it is copied.
     """
     if not (distributed.is_available() and distributed.is_gloo_available()):
         return Check("ddp", "-", "not looked at: this torch has no torch.distributed with gloo")
@@ -62,18 +61,18 @@ def check(built: Trainer, model: Model) -> Check:
 
 
 def _wrapped(built: Trainer, model: Model, **options: Any) -> list[Tensor | None] | Exception:
-    """Return the gradients of a copy of the model whose network is wrapped, or what was raised."""
+    """Return the gradients of a copy of the model with a wrapped network, or the exception that was raised."""
     wrapped = copy.deepcopy(model)
     try:
         wrapped.F_theta = DistributedDataParallel(wrapped.F_theta, **options)
         return _gradients(built, wrapped)
-    except Exception as error:  # DDP raises what it likes
+    except Exception as error:  # DDP may raise anything
         return error
 
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Within this block there is a process group of one, which talks to nobody."""
+    """Open a process group with one process and no communication for the block."""
     with tempfile.TemporaryDirectory() as folder:
         store = distributed.FileStore(str(Path(folder) / "store"), 1)
         distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -84,7 +83,7 @@ def _one_process() -> Iterator[None]:
 
 
 def _gradients(built: Trainer, model: Model) -> list[Tensor | None]:
-    """Return the gradient of each parameter of F_theta after the last of some steps that move no weight."""
+    """Return the gradient of each parameter of F_theta after the last of some steps that change no weight."""
     model.train()
     network: nn.Module = model.F_theta
     for step in range(_STEPS):

@@ -1,4 +1,4 @@
-"""The machine: python, torch, GPUs, threads, what cmbench depends on, and where runs go."""
+"""The machine: python, torch, GPUs, threads, dependencies of cmbench, and the folder for runs."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smbfs", "smb3", "lustre", "beeg
 
 
 def checks(runs: Path) -> list[Check]:
-    """Return the findings about this machine; `runs` is the folder that runs would go to."""
+    """Return the findings about this machine; `runs` is the folder for runs."""
     return [_python(), _torch(), _gpu(), _threads(), _memory(), *_dependencies(), runs_folder_check(runs)]
 
 
@@ -30,7 +30,7 @@ def _python() -> Check:
 
 
 def _torch() -> Check:
-    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU alone"
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     return Check("torch", "ok", f"{torch.__version__}, built for {built}")
 
 
@@ -58,7 +58,7 @@ def _memory() -> Check:
     memory = psutil.virtual_memory()
     found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
     if memory.available < _GIB:
-        return Check("memory", "warn", found, "end other processes, or training may be ended by the system")
+        return Check("memory", "warn", found, "end other processes, or the system may end training")
     return Check("memory", "ok", found)
 
 
@@ -66,7 +66,7 @@ def _dependencies() -> list[Check]:
     try:
         wanted = [Requirement(line) for line in metadata.requires("cmbench") or ()]
     except metadata.PackageNotFoundError:
-        return [Check("packages", "-", "cmbench is not installed, so what it needs is not known", "pip install -e .")]
+        return [Check("packages", "-", "cmbench is not installed, so its dependencies are unknown", "pip install -e .")]
     own = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
     problems = {r.name: problem for r in own if (problem := _problem(r))}
     names = ", ".join(f"{r.name} {metadata.version(r.name)}" for r in own if r.name not in problems)
@@ -78,7 +78,7 @@ def _dependencies() -> list[Check]:
 
 
 def _problem(wanted: Requirement) -> str:
-    """Return what is wrong with a package, or nothing."""
+    """Return what is wrong with a package; empty if nothing is."""
     try:
         version = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
@@ -100,7 +100,7 @@ def _extra(extra: str, wanted: list[Requirement]) -> Check:
 
 
 def runs_folder_check(runs: Path) -> Check:
-    """Return whether runs can be written in a folder, which need not be there."""
+    """Return whether runs can be written in a folder, which need not exist."""
     there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -116,12 +116,12 @@ def runs_folder_check(runs: Path) -> Check:
     if kind in ("tmpfs", "ramfs"):
         return Check("runs", "warn", found, "this folder lies in memory and is gone after a restart")
     if kind in _NETWORK_FILE_SYSTEMS:
-        return Check("runs", "ok", found, "a network's file system: runs work there; start one from one host at a time")
+        return Check("runs", "ok", found, "a network file system: runs work there; start a run from one host at a time")
     return Check("runs", "ok", found)
 
 
 def _file_system(folder: Path) -> str:
-    """Return the type of the file system that holds a folder, or nothing where the system does not tell."""
+    """Return the type of the file system that contains a folder; empty if unknown."""
     try:
         partitions = psutil.disk_partitions(all=True)
     except OSError:

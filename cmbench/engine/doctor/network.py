@@ -1,4 +1,4 @@
-"""What a network must keep to: the boundary, a bounded time embedding, one dropout mask, no memory of past batches."""
+"""Requirements on a network: the boundary, a bounded time embedding, one dropout mask, no memory of past batches."""
 
 import copy
 
@@ -15,9 +15,9 @@ from cmbench.layers.embedding import embeddings_of
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
-_LEVELS = 1024  # noise levels at which the embedding is looked at
+_LEVELS = 1024  # noise levels at which the embedding is checked
 _SAME_MASK = 1e-2  # relative error of the derivative in float64; another mask makes it of order 1
-_ROUNDING = 1e-5  # of f(x, epsilon) - x over the largest x, where the path's clock rounds the time of epsilon
+_ROUNDING = 1e-5  # of f(x, epsilon) - x relative to the largest x, if the path's clock rounds the time of epsilon
 
 
 def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
@@ -33,12 +33,12 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
 
 
 def steepness(model: Model) -> tuple[float, float] | None:
-    """Return the largest |d emb / dt| cos t sin t over TrigFlow's t: over channels the rms, and the L2 norm.
+    """Return the largest |d emb / dt| cos t sin t over TrigFlow's t: the rms over channels, and the L2 norm.
 
-    In any path's own clock that is |d emb / d ln n| with n the noise level; of two times it is that of the steeper one,
-    and the second, t - r, moves as t does. None where the network does not say which modules its embeddings are. The
-    bound of 1 on the rms is that of Lu & Song 2024, section 4.1, in numbers: their positional embedding of t has .09,
-    Fourier features of scale 16 of ln(n) / 4 about 18.
+    On any path this is |d emb / d ln n|, with n the noise level. With two times it is that of the steeper embedding;
+    the second time, t - r, moves as t does. None if the network does not name its embedding modules. The bound of 1 on
+    the rms puts Lu & Song 2024, section 4.1, into a number: their positional embedding of t has .09, Fourier features
+    of scale 16 of ln(n) / 4 about 18.
     """
     n = torch.logspace(0, 1, _LEVELS, dtype=torch.float64)  # from 1 to 10, stretched to the model's range
     n = model.sigma_min * (model.sigma_max / model.sigma_min) ** torch.log10(n)
@@ -68,7 +68,7 @@ def embedding_check(model: Model) -> Check:
 
 @torch.no_grad()
 def boundary_check(model: Model, at: Points) -> Check:
-    """Look whether f(x, epsilon) = x to the last bit."""
+    """Check whether f(x, epsilon) = x to the last bit, or to rounding."""
     p = model.parameterisation
     t = model.time(torch.full_like(at.t, p.epsilon))
     x = at.x_0 + p.epsilon * at.eps
@@ -88,13 +88,13 @@ def boundary_check(model: Model, at: Points) -> Check:
 
 
 def _dropout(built: Trainer, model: Model, at: Points) -> list[Check]:
-    """Look whether all passes of a step see one mask: the two branches, and the value and its derivative."""
+    """Check whether all passes of a step use one mask: the two branches, and the value and its derivative."""
     random = StepRandom(built.device, built.recipe.seed, 0)
     model.train()
     try:
         (first, drew), (second, _) = _pass(model, at, random), _pass(model, at, random)
         if not torch.equal(first, second):
-            advice = "draw from torch's default generator alone, or student and target differ by more than time"
+            advice = "draw only from torch's default generator; otherwise student and target differ by more than time"
             return [Check("dropout", "fail", "two passes of one step differ", advice)]
         if not drew:
             return [Check("dropout", "ok", "none: a pass in training mode draws no random numbers")]
@@ -137,7 +137,7 @@ def _derivative_mask(built: Trainer, model: Model, at: Points, random: StepRando
 
 
 def _statistics(model: Model) -> Check:
-    """Name modules whose output depends on the rest of the batch or on batches before."""
+    """Name modules whose output depends on the rest of the batch or on earlier batches."""
     names = [
         f"{name.removeprefix('F_theta.')} ({type(module).__name__})"
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""The network of a recipe on points of its path, without training it."""
+"""Evaluates the network of a recipe at points of its path, without training it."""
 
 import copy
 import math
@@ -18,9 +18,9 @@ from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 BINS = 8
-_STAND_INS = 256  # samples that stand in for data, in training and held out
-_SAMPLES = 32  # in all bins together, of a network up to ...
-_SMALL = 5_000_000  # parameters; beyond that one a bin, where float64 on the CPU would take minutes
+_STAND_INS = 256  # samples that replace the data, in training and held out
+_SAMPLES = 32  # in all bins together, for a network up to ...
+_SMALL = 5_000_000  # parameters; beyond that one per bin, since float64 on the CPU would take minutes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Points:
     edges: Tensor
 
     def few(self) -> "Points":
-        """Return two of the points, where their number does not matter."""
+        """Return two of the points, for checks that need no more."""
         labels = None if self.labels is None else self.labels[:2]
         return Points(self.x_0[:2], self.eps[:2], self.t[:2], labels, self.edges)
 
@@ -51,7 +51,7 @@ class Points:
 
 
 def points(built: Trainer) -> Points:
-    """Return the points at which a recipe's network is looked at; they follow from its seed."""
+    """Return the points at which a recipe's network is checked; they follow from the recipe's seed."""
     random, model = StepRandom(built.device, built.recipe.seed, 0), built.state.model
     times = built.objective.profile_edges(BINS).double().cpu()
     per_bin = _SAMPLES // BINS if sum(p.numel() for p in model.parameters()) < _SMALL else 1
@@ -63,10 +63,10 @@ def points(built: Trainer) -> Points:
 
 
 def copied(model: Model) -> Model:
-    """Return a copy in evaluation mode whose weights that are all zero are N(0, 1 / fan_in), from a fixed seed.
+    """Return a copy in evaluation mode in which all-zero weights are drawn from N(0, 1 / fan_in), from a fixed seed.
 
-    Networks begin with zeros in their last layer, and in the last of each block: F is 0 there whatever the time, and
-    there would be nothing to look at. Weights that have been trained stay as they are.
+    Networks begin with zeros in their last layer, and in the last layer of each block. F is then 0 at all times, and
+    there is nothing to check. Trained weights stay as they are.
     """
     model = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(0)
@@ -92,7 +92,7 @@ def log_unit(path: GaussianPath, t: Tensor) -> Tensor:
 
 
 def method_of(built: Trainer) -> Method:
-    """Return how the recipe takes derivatives; "dual" for objectives that take none."""
+    """Return the recipe's method for derivatives; "dual" for objectives without one."""
     return getattr(_config(built), "tangent_method", "dual")
 
 
@@ -115,10 +115,10 @@ def value_and_derivative(
         built: the recipe.
         model: its model or a copy.
         at: the points, in the precision of the copy.
-        method: how; None takes the recipe's own, with the units and the step of its objective.
+        method: of the derivative; None takes the recipe's own, with the units and the step of its objective.
     """
     config, path, unit = _config(built), model.path, log_unit(model.path, at.t)
-    # A step of the central difference means what it means in training: `rearranged` alone has it in this unit.
+    # The step of the central difference means the same as in training: only `rearranged` has it in this unit.
     own = unit if method or getattr(config, "tangent", "") == "rearranged" else torch.ones_like(unit)
     h = 1e-5 if method else getattr(config, "tangent_step", tangent.STEP)
     x_t, v = path.x_t(at.x_0, at.eps, at.t), path.conditional_velocity(at.x_0, at.eps, at.t)
@@ -130,9 +130,9 @@ def value_and_derivative(
 
 
 def noise(shape: tuple[int, ...], classes: int, sigma_data: float, device: torch.device) -> Finite:
-    """Return a stand-in for data whose files are not here: samples N(0, sigma_data^2) of `shape`, labels in turn."""
+    """Return a replacement for missing data: samples N(0, sigma_data^2) of `shape`, with labels in turn."""
     generator = torch.Generator().manual_seed(0)
     train, test = sigma_data * torch.randn(2, _STAND_INS, *shape, generator=generator)
     labels = torch.arange(_STAND_INS) % classes
-    labels[-1] = classes - 1  # however many there are, Finite counts them by the highest
+    labels[-1] = classes - 1  # Finite counts the classes by the highest label
     return Finite(train, labels, test, labels, device)

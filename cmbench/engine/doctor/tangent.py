@@ -1,4 +1,4 @@
-"""The derivative that continuous-time objectives train on: whether there is one, and how exact it is, time by time."""
+"""The derivative that continuous-time objectives train on: whether it exists, and how exact it is at each time."""
 
 import traceback
 import warnings
@@ -17,12 +17,12 @@ from cmbench.model import Model
 _REFERENCES: tuple[Method, ...] = ("jvp", "finite_difference")
 _WAYS_OUT: tuple[Method, ...] = ("dual", *_REFERENCES)
 _ALLOWED = {"float32": 1e-4, "bfloat16": 1e-2}  # relative error
-_ALLOWED_DIFFERENCE = 1e-2  # of the recipe's own central differences in float32: 2e-4 at best, 6e-3 at the ends of t
+_ALLOWED_DIFFERENCE = 1e-2  # for the recipe's own central differences in float32: 2e-4 at best, 6e-3 at the ends of t
 _RULES_AGREE = 1e-4  # in float64: rounding alone leaves 1e-9
 
 
 def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
-    """Return whether the network has the derivative that the recipe takes, and its error in each time bin.
+    """Return whether the network has the derivative that the recipe uses, and its error in each time bin.
 
     Args:
         built: the recipe.
@@ -36,7 +36,7 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
 
 
 def _rules(built: Trainer, model: Model, at: Points) -> tuple[Check, Method | None]:
-    """Take the derivative as training does, in training mode, and listen to what is said about it.
+    """Take the derivative as training does, in training mode, and collect errors and warnings.
 
     Returns the finding, and the method whose error can be measured.
     """
@@ -66,7 +66,7 @@ def _rules(built: Trainer, model: Model, at: Points) -> tuple[Check, Method | No
 
 
 def _tried(built: Trainer, model: Model, at: Points, method: Method) -> tuple[Exception | None, list[str]]:
-    """Take the derivative in training mode; return what was raised, and what was warned of."""
+    """Take the derivative in training mode; return the exception that was raised, and the warnings."""
     model.train()
     try:
         with warnings.catch_warnings(record=True) as said:
@@ -82,7 +82,7 @@ def _tried(built: Trainer, model: Model, at: Points, method: Method) -> tuple[Ex
 
 
 def _place(error: Exception) -> str:
-    """Return the line of the network's own code that an exception came through, where its message names none."""
+    """Return the line of the network's own code where an exception arose, unless its message names one."""
     if ".py:" in str(error):
         return ""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
@@ -108,7 +108,7 @@ def _errors(built: Trainer, model: Model, at: Points, method: Method) -> list[Ch
 
 
 def _in_float64(built: Trainer, model: Model, at: Points) -> tuple[dict[str, Tensor], str]:
-    """Return the derivative by each reference method that the network has, and why one is missing."""
+    """Return the derivative by each reference method that works, and why another is missing."""
     exact: dict[str, Tensor] = {}
     missing, double = "", probe.in_float64(model)
     for method in _REFERENCES:
@@ -144,7 +144,7 @@ def _verdict(built: Trainer, bins: list[dict], errors: dict[str, Tensor], method
 
 
 def _how(built: Trainer) -> str:
-    """Return what makes the derivative more exact."""
+    """Return advice that makes the derivative more exact."""
     if probe.method_of(built) == "finite_difference":
         return "another objective.tangent_step, or tangent_method = 'dual'"
     if built.recipe.train.precision == "bfloat16":
@@ -157,7 +157,7 @@ def _how(built: Trainer) -> str:
 def _agreement(exact: dict[str, Tensor], unavailable: str) -> list[Check]:
     """Compare torch's forward derivative with central differences, both in float64: a wrong rule shows here."""
     if len(exact) < len(_REFERENCES):
-        return [Check("rules", "-", f"not compared: float64 has one reference alone ({unavailable})")]
+        return [Check("rules", "-", f"not compared: float64 has only one reference ({unavailable})")]
     jvp, difference = exact.values()
     error = float(relative_errors(jvp, difference).max())
     found, values = f"float64: torch.func.jvp and central differences differ by {error:.1e}", {"error": error}
