@@ -30,8 +30,6 @@ METHODS = {"denoise": "dm_trigflow", "cd": "cd_edm", "ct": "ct_edm", "ict": "ict
 METHODS |= {"tcm": "tcm_edm", "continuous": "ctcm_naive_trigflow", "meanflow": "meanflow_linear"}
 METHODS |= {"sct": "sct_trigflow", "scd": "scd_trigflow_oracle"}
 FIRST = {"tcm": "ect_edm"}  # what must be trained before, as a run: the teacher
-# The network's time as in the first stage, and the published rate: with those of the recipe the student forgets it.
-SETTINGS = {"tcm": ["path.c_noise=angle", "optimizer.lr=5e-5"]}
 HEUN_STEPS, SAMPLES, COLOURS = 18, 2000, 64
 ROOT = Path(__file__).parents[1]
 BLUE, ORANGE = "#24507a", "#d9722e"
@@ -127,8 +125,7 @@ def draw(method: str, steps: int, out: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         if method in FIRST:
             train_first(FIRST[method], steps, Path(folder))
-        sets = [*overrides(steps), *SETTINGS.get(method, [])]
-        built = trainer.from_file(recipe_of(METHODS[method]), sets, Path(folder))
+        built = trainer.from_file(recipe_of(METHODS[method]), overrides(steps), Path(folder))
         course = train(built)
     figure = Figure(figsize=(9, 3), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.15, 1.15))

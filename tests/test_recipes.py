@@ -50,7 +50,7 @@ def sources(recipe, home):
 
 @all_recipes
 def test_first_weights_are_those_of_the_same_network(path):
-    """Of the recipe that the selector names, with the same scalings."""
+    """Of the recipe that the selector names, with the same scalings and time input."""
     recipe = recipes.load(path)
     initialised = recipe.teacher is not None and recipe.teacher.initialise_student
     source = recipe.teacher if initialised else recipe.start
@@ -59,7 +59,8 @@ def test_first_weights_are_those_of_the_same_network(path):
     taught = FOLDER / f"{source.run.removeprefix('@latest:').removesuffix('-')}.toml"
     mine, theirs = (build.complete(recipes.load(p), str(p)) for p in (path, taught))
     assert {**mine.network, "dropout": 0} == {**theirs.network, "dropout": 0}
-    assert (mine.path.scalings, mine.path.sigma_data) == (theirs.path.scalings, theirs.path.sigma_data)
+    for key in ("scalings", "sigma_data", "c_noise"):
+        assert getattr(mine.path, key) == getattr(theirs.path, key)
     assert mine.data["kind"] == theirs.data["kind"]
 
 
