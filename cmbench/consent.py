@@ -1,11 +1,11 @@
-"""Whose classes may be imported: those of a recipe that the user named, and those that the user consented to.
+"""Which classes may be imported: those of a recipe that the user named, and those that the user consented to.
 
-`kind = "module:Class"` in a run directory is a wish of whoever made the run. It is granted where the files that it
-means were trusted as they are: when this user started a run with them, or by --trust. Nothing here imports a module to
-find its file. Of source files, what is imported is what was looked at, byte by byte; a compiled extension is loaded by
-the system, from its path, after its bytes were looked at, and so is what an import hook of the user's own finds.
-Bytecode without its source is trusted for nobody else's recipe, and a module in an archive for none, for it cannot be
-looked at. What a module imports in turn is its own.
+`kind = "module:Class"` in a run directory is a request by the author of the run. It is granted if the class's files
+are trusted as they are now: because this user started a run with them, or by --trust. No module is imported to find
+its file. Of source files, exactly the bytes that were checked are imported. The system loads a compiled extension from
+its path after its bytes were checked; the same holds for modules that a user's own import hook finds. Bytecode without
+its source is never trusted for another user's recipe. A module in an archive is never trusted, because it cannot be
+checked. Modules that a module imports in turn are not checked.
 """
 
 import importlib
@@ -36,7 +36,7 @@ _OF_A_RUN = (*_WRITTEN, "checkpoints", "control", "lock")
 
 
 class _Consent:
-    """What this process was allowed: by name the kinds of recipes that the user named; `trusting` is --trust."""
+    """What this process may import. `named`: the kinds of recipes that the user named; `trusting`: --trust."""
 
     def __init__(self) -> None:
         self.named: set[str] = set()
@@ -46,13 +46,13 @@ class _Consent:
 
 @dataclass(frozen=True)
 class Found:
-    """A module that is there and was not imported.
+    """A module that was found and not imported.
 
     Attributes:
         module: its full name.
         specs: of its packages and of itself, from outside in.
-        contents: of the file of each; empty where it has none.
-        place: the working directory, where nothing else has such a module.
+        contents: of the file of each; empty if it has none.
+        place: the working directory, if the module is found nowhere else.
     """
 
     module: str
@@ -62,7 +62,7 @@ class Found:
 
     @property
     def files(self) -> list[str]:
-        """What would run: files, or a word for a part of Python."""
+        """The files that would run, or the name of a part of Python."""
         return [str(spec.origin) if spec.has_location else f"{spec.name} of Python" for spec in self._running()]
 
     def trusted(self, kind: str) -> Trusted:
@@ -70,9 +70,9 @@ class Found:
         return Trusted([kind.encode(), *map(os.fsencode, self.files)], self.contents)
 
     def load(self) -> ModuleType:
-        """Import the module, of the very contents that were looked at: no older bytecode beside them is taken."""
+        """Import the module from exactly the contents that were checked, and ignore older bytecode beside them."""
         if self.place and self.place not in sys.path:
-            sys.path.append(self.place)  # for what it imports in turn
+            sys.path.append(self.place)  # for its own imports
         finder = _AsFound(self)
         sys.meta_path.insert(0, finder)
         try:
@@ -88,28 +88,28 @@ _consent = _Consent()
 
 
 def trust(wanted: bool) -> bool:
-    """Grant what run directories ask for from now on, or no longer: --trust. Returns what was given."""
+    """Set whether requests of run directories are granted from now on: --trust. Return `wanted`."""
     _consent.trusting = wanted
     return wanted
 
 
 def forget() -> None:
-    """Forget what this process was allowed; what was remembered on disk stays."""
+    """Forget what this process may import; consent that is kept on disk stays."""
     _consent.__init__()  # type: ignore[misc]
     reach.forget()
 
 
 def typed(overrides: Sequence[str]) -> None:
-    """Allow this process the classes and data of overrides `table.key=value`, whatever recipe they are laid over."""
+    """Allow this process the classes and data of overrides `table.key=value`, whatever recipe they belong to."""
     tables = recipes.parse_overrides(overrides)
     _consent.named |= set(kinds(tables).values())
     reach.typed(tables)
 
 
 def named(path: Path, overrides: Sequence[str] = ()) -> Given:
-    """Read the recipe of a file that the user named, with overrides: this process is allowed its classes and data.
+    """Read a recipe file that the user named, with overrides, and allow this process its classes and data.
 
-    Where it, or one that it extends, lies in a run directory, those of the overrides alone are allowed: somebody else
+    If the file, or one that it extends, lies in a run directory, only those of the overrides are allowed: another user
     may have written the rest. Raises as `recipe.read`.
     """
     given = recipes.read(path, overrides)
@@ -122,12 +122,12 @@ def named(path: Path, overrides: Sequence[str] = ()) -> Given:
 
 
 def ours(kind: str) -> None:
-    """Allow this process a class of cmbench's own, which stands in for what a recipe names."""
+    """Allow this process one of cmbench's own classes, which replaces a class that a recipe names."""
     _consent.named.add(kind)
 
 
 def kinds(tables: Mapping[str, Any], among: Sequence[str] = (*COMPONENTS, "teacher")) -> dict[str, str]:
-    """Return the classes of one's own that a recipe's tables name, such as {"network.kind": "module:Class"}."""
+    """Return the custom classes that a recipe's tables name, such as {"network.kind": "module:Class"}."""
     found = {}
     for table in among:
         kind = value.get("kind") if isinstance(value := tables.get(table), Mapping) else None
@@ -137,15 +137,15 @@ def kinds(tables: Mapping[str, Any], among: Sequence[str] = (*COMPONENTS, "teach
 
 
 def ask(wanted: Mapping[str, str], where: str, folder: Path | None = None) -> None:
-    """Grant `kinds`, or refuse them, before anything of them is imported.
+    """Grant or refuse `kinds` before any of them is imported.
 
     Args:
         wanted: as `kinds` returns them.
-        where: what messages name.
-        folder: in which a module is looked for at last; None takes the working directory.
+        where: named in messages.
+        folder: the last place to look for a module; None for the working directory.
 
     Raises:
-        UsageError: one is neither named, nor trusted as it is, nor granted by --trust; or it is not there.
+        UsageError: a class is neither named, nor trusted as it is, nor granted by --trust; or it does not exist.
     """
     with naming(where):
         for key, kind in wanted.items():
@@ -153,10 +153,10 @@ def ask(wanted: Mapping[str, str], where: str, folder: Path | None = None) -> No
 
 
 def granted(key: str, kind: str, folder: Path | None = None) -> Found:
-    """Return the module of `module:Class`, which may be imported. `key` is what messages call it.
+    """Return the module of `module:Class` if it may be imported. `key` names it in messages.
 
     Raises:
-        UsageError: as `ask`, or there is no such module, or its file cannot be read.
+        UsageError: as in `ask`, or there is no such module, or its file cannot be read.
     """
     if kind in _consent.granted:
         return _consent.granted[kind]
@@ -172,7 +172,7 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
         if not _consent.trusting:
             why = "has changed since it was trusted" if trusted.was_kept() else "is not trusted"
             raise UsageError(
-                f"{key}: found '{kind}', a class of {shown}, which {why}; look at it, and give --trust to import it "
+                f"{key}: found '{kind}', a class of {shown}, which {why}; check it, then give --trust to import it "
                 "(remembered until it changes)"
             )
         print(f"cmbench: trusting '{kind}', a class of {shown}", file=sys.stderr, flush=True)
@@ -182,14 +182,14 @@ def granted(key: str, kind: str, folder: Path | None = None) -> Found:
 
 
 def data(table: Mapping[str, Any], default: object) -> dict[str, Any]:
-    """Return what settings of a complete recipe's [data] are to be instead, as `reach.granted` does.
+    """Return replacements for settings of a complete recipe's [data], as `reach.granted` does.
 
     Args:
         table: the recipe's [data].
-        default: of its root, where such data have one.
+        default: of its root, if such data have one.
 
     Raises:
-        UsageError: it names a root that nobody consented to.
+        UsageError: there is no consent to its root.
     """
     if not isinstance(table.get("root"), str) or not isinstance(default, str):
         return {}
@@ -197,17 +197,17 @@ def data(table: Mapping[str, Any], default: object) -> dict[str, Any]:
 
 
 def moved(places: Mapping[str, str]) -> None:
-    """Allow this process where the user says that data are now: {"data.root": "/new"}."""
+    """Allow this process the current place of the data that the user names: {"data.root": "/new"}."""
     reach.typed({"data": {"root": places.get("data.root")}})
 
 
 def may_look(table: Mapping[str, Any], default: str) -> bool:
-    """Return whether the files that a run's [data] names may be looked at without a question."""
+    """Return whether the files that a run's [data] names may be read without asking."""
     return not isinstance(table.get("root"), str) or _consent.trusting or reach.allows(table, default)
 
 
 def _listed(files: Sequence[str]) -> str:
-    """Return files for one line: where there are several, their common folder once."""
+    """Return files as one line; several files show their common folder once."""
     folder = os.path.commonpath(files) if len(files) > 1 and all(map(os.path.isabs, files)) else ""
     text = ", ".join(os.path.relpath(file, folder) if folder else file for file in files)
     text += f" in {folder}" if folder else ""
@@ -215,7 +215,7 @@ def _listed(files: Sequence[str]) -> str:
 
 
 def remember(recipe: Recipe) -> None:
-    """Trust from now on what a recipe named, and of its classes what this process imported: the run is the user's."""
+    """Trust a recipe's data from now on, and those of its classes that this process imported: the run is the user's."""
     reach.remember(recipe.tables())
     for kind in kinds(recipe.tables()).values():
         if (found := _consent.granted.get(kind)) is not None:
@@ -223,7 +223,7 @@ def remember(recipe: Recipe) -> None:
 
 
 def _is_of_a_run(file: Path) -> bool:
-    """Return whether a file lies in a run directory, however deep, or beside what one holds."""
+    """Return whether a file lies in a run directory, at any depth, or beside files of a run."""
     folder, *above = file.absolute().parents
     return _has(folder, _WRITTEN) or any(
         _has(run, ["recipe.toml"]) and _has(run, _OF_A_RUN) for run in (folder, *above)
@@ -235,7 +235,7 @@ def _has(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _find(module: str, folder: Path) -> Found:
-    """Find a module as an import would, but import no package on the way, which would run it."""
+    """Find a module as an import would, but without importing its packages, which would run them."""
     importlib.invalidate_caches()
     specs: list[ModuleSpec] = []
     place = ""
@@ -283,14 +283,14 @@ def _inside(name: str, package: ModuleSpec) -> ModuleSpec | None:
 
 
 class _AsFound(MetaPathFinder):
-    """Lets an import find source files as they were when they were looked at."""
+    """Lets an import find source files as they were when they were checked."""
 
     def __init__(self, found: Found) -> None:
         pairs = zip(found.specs, found.contents, strict=True)
         self._found = {spec.name: (spec, content) for spec, content in pairs if type(spec.loader) is SourceFileLoader}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Return the module's spec, or None where it is no part of what was found."""
+        """Return the module's spec, or None if it is not among those found."""
         if name not in self._found:
             return None
         spec, content = self._found[name]
@@ -304,5 +304,5 @@ class _Source(SourceFileLoader):
         self._content = content
 
     def get_code(self, fullname: str) -> Any:
-        """Compile the source, whatever bytecode lies beside it."""
+        """Compile the source, and ignore bytecode beside it."""
         return self.source_to_code(self._content, self.path)

@@ -1,17 +1,17 @@
-"""What can go wrong in front of a user, with the exit code of each. One line of text, never a traceback."""
+"""The errors that a user sees, each with its exit code. They print one line of text, never a traceback."""
 
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk
-_LONGEST_NAME = 200  # characters of a name; to look for one near to a text of megabytes takes seconds
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors for a full disk
+_LONGEST_NAME = 200  # characters of a name; finding the nearest to a text of megabytes takes seconds
 STOPPED = 75  # EX_TEMPFAIL: stopped with a checkpoint, can be resumed
 
 
 class CmbenchError(Exception):
-    """A failure that is explained by its message alone."""
+    """A failure whose message alone explains it."""
 
     exit_code = 1
 
@@ -23,7 +23,7 @@ class UsageError(CmbenchError):
 
 
 class NoDerivativeError(UsageError, NotImplementedError):
-    """A network has no derivative by the method that the recipe takes."""
+    """A network has no derivative by the recipe's method."""
 
 
 class DivergedError(CmbenchError):
@@ -45,14 +45,14 @@ class ConflictError(CmbenchError):
 
 
 class StoppedError(CmbenchError):
-    """A run cannot go on now, and can be resumed as it is."""
+    """A run cannot continue now, but can be resumed as it is."""
 
     exit_code = STOPPED
 
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Put `where` (a file, as a rule) in front of the usage errors raised in the block."""
+    """Put `where` (usually a file) in front of the usage errors raised in the block."""
     try:
         yield
     except UsageError as error:
@@ -61,7 +61,7 @@ def naming(where: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Turn what the system says against writing at `path` into a usage error."""
+    """Turn a system error about writing to `path` into a usage error."""
     try:
         yield
     except OSError as error:
@@ -70,7 +70,7 @@ def writing(path: object) -> Iterator[None]:
 
 @contextmanager
 def writing_on(path: object) -> Iterator[None]:
-    """As `writing`, in a run that is there: on a full or failing disk it is not refused, but stopped."""
+    """As `writing`, for an existing run: on a full or failing disk the run is not refused, but stopped."""
     try:
         with writing(path):
             yield

@@ -1,8 +1,8 @@
-"""Which files the [data] of a recipe may reach, and whether they are fetched: as the user named, or consented to.
+"""Which files the [data] of a recipe may use, and whether they are downloaded: as the user named, or consented to.
 
-A run's recipe is data, and its `root` and `download` are wishes: of a walk through a folder, of folders that are made,
-of the network. They are granted where this user started a run with them, or typed them, or by --trust. Otherwise data
-are read from where they lie by default, and nothing is fetched.
+A run's recipe is only data. Its `root` and `download` are requests: to walk a folder, to make folders, to use the
+network. They are granted if this user started a run with them, or typed them, or by --trust. Otherwise data are read
+from their default place, and nothing is downloaded.
 """
 
 import os
@@ -19,45 +19,45 @@ _named: set[str] = set()  # roots; "" stands for the default
 
 
 def forget() -> None:
-    """Forget what this process was allowed."""
+    """Forget what this process may read."""
     _named.clear()
 
 
 def typed(tables: Mapping[str, Any]) -> None:
-    """Allow this process the root that tables name, if they do."""
+    """Allow this process the root that tables name, if any."""
     if isinstance(root := _of(tables).get("root"), str):
         _named.add(_absolute(root))
 
 
 def named(tables: Mapping[str, Any]) -> None:
-    """Allow this process the root of a recipe that the user named, also where it is the default."""
+    """Allow this process the root of a recipe that the user named, even if it is the default."""
     typed(tables)
     if "root" not in _of(tables):
         _named.add("")
 
 
 def remember(tables: Mapping[str, Any]) -> None:
-    """Allow from now on what a complete recipe reaches, with which the user started a run."""
+    """Allow the root of a complete recipe from now on, because the user started a run with it."""
     if isinstance(root := _of(tables).get("root"), str):
         _trusted(_of(tables), root).keep(f"data {_absolute(root)}")
 
 
 def allows(data: Mapping[str, Any], default: str) -> bool:
-    """Return whether the user named the root of a recipe's [data], or consented to it, or it is the default."""
+    """Return whether the root of a recipe's [data] is the default, or the user named it or consented to it."""
     root, place = data["root"], _absolute(data["root"])
     return place in _named or place == _absolute(default) or _trusted(data, root).is_kept()
 
 
 def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, Any]:
-    """Return what the settings of a data set are to be instead: no download, where there is no consent to it.
+    """Return replacements for settings of a data set: no download, if there is no consent to it.
 
     Args:
         data: a complete recipe's [data], with a root.
-        default: root where none is given.
+        default: root if none is given.
         trusting: whether --trust was given.
 
     Raises:
-        UsageError: the root is another than the default, and there is no consent to it.
+        UsageError: the root is not the default, and there is no consent to it.
     """
     root, place = data["root"], _absolute(data["root"])
     is_default = place == _absolute(default)
@@ -70,8 +70,8 @@ def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, 
         return {}
     if not is_default:
         raise UsageError(
-            f"data.root: found {shown(root, 200)}, which is not trusted, for no run was started here with it; look at "
-            "it, and give --trust to read it (remembered)"
+            f"data.root: found {shown(root, 200)}, which is not trusted: no run was started here with it; check it, "
+            "then give --trust to read it (remembered)"
         )
     return {"download": False} if data.get("download") else {}
 
@@ -87,5 +87,5 @@ def _trusted(data: Mapping[str, Any], root: str) -> Trusted:
 def _absolute(root: str) -> str:
     try:
         return str(Path(root).expanduser().absolute())
-    except RuntimeError:  # no home
+    except RuntimeError:  # no home folder
         return root

@@ -1,6 +1,6 @@
-"""Reading a file that somebody else may have put there: a regular one of bounded size, or a reason why not.
+"""Reads a file that another user may have put there: a regular file of bounded size, or a reason why not.
 
-Anything else in its place may wait for ever or have no end: a device, a FIFO or a socket is not even opened.
+A device, a FIFO or a socket is not even opened: reading it might wait for ever or have no end.
 """
 
 import errno
@@ -13,19 +13,19 @@ _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def opened(path: str | Path, links: bool = False) -> BinaryIO:
-    """Open a regular file to read; follow it where it is a link, if `links` may stand there.
+    """Open a regular file for reading; follow links only if `links` is true.
 
     Raises:
-        OSError: there is none, or it is none that can be read.
+        OSError: there is no such file, or it cannot be read.
     """
     return os.fdopen(_descriptor(path, links)[0], "rb")
 
 
 def read(path: str | Path, most: int, links: bool = False) -> bytes:
-    """Return what stands in such a file.
+    """Return the content of such a file.
 
     Raises:
-        OSError: there is none, it cannot be read, or it has more than `most` bytes, also if it grows meanwhile.
+        OSError: there is none, it cannot be read, or it has more than `most` bytes, even if it grows meanwhile.
     """
     descriptor, size = _descriptor(path, links)
     try:  # a file object would take a third of the time of `cmbench ls`
@@ -43,13 +43,13 @@ def read(path: str | Path, most: int, links: bool = False) -> bytes:
 def _descriptor(path: str | Path, links: bool) -> tuple[int, int]:
     """Open a file as `opened` does, and return its descriptor and size."""
     try:
-        _check(os.stat(path, follow_symlinks=links), path)  # noqa: PTH116 - to open a device may do something
+        _check(os.stat(path, follow_symlinks=links), path)  # noqa: PTH116 - opening a device may do something
         descriptor = os.open(path, _READING | (0 if links else os.O_NOFOLLOW))
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     found = os.fstat(descriptor)
     try:
-        _check(found, path)  # it may have taken the place of what was looked at
+        _check(found, path)  # it may have replaced the file that was checked
     except OSError:
         os.close(descriptor)
         raise

@@ -1,4 +1,4 @@
-"""What a user prefers: ~/.config/cmbench/config.toml."""
+"""The user's preferences: ~/.config/cmbench/config.toml."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ LARGEST = 1 << 20  # bytes of config.toml
 
 
 class Alert(Config):
-    """What is run, or told, when something happens to a run. In the user's own settings alone, never in a recipe."""
+    """A command or an address for events of a run. It is only in the user's own settings, never in a recipe."""
 
     command: Strings = Field((), description="a program and its arguments; no shell is asked")
     url: str = Field("", pattern="^(https?://.+)?$", description="an http or https address that JSON is sent to")
@@ -54,13 +54,13 @@ class Settings(Config):
 
 
 def path() -> Path:
-    """Return where the settings are: CMBENCH_CONFIG, or cmbench/config.toml in XDG_CONFIG_HOME or ~/.config."""
+    """Return the path of the settings: CMBENCH_CONFIG, or cmbench/config.toml in XDG_CONFIG_HOME or ~/.config."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(os.environ.get("CMBENCH_CONFIG") or f"{base}/cmbench/config.toml").expanduser()
 
 
 def load() -> Settings:
-    """Read the settings; without a file they are the defaults.
+    """Read the settings; without a file, return the defaults.
 
     Raises:
         UsageError: something in the file is not allowed.
@@ -79,12 +79,12 @@ def check_names(settings: Settings, themes: list[str], actions: Callable[[], Ite
     """Refuse themes and actions that do not exist.
 
     Raises:
-        UsageError: there is one.
+        UsageError: a theme or an action does not exist.
     """
     if settings.theme and settings.theme not in themes:
         hint = nearest(settings.theme, themes)
         raise UsageError(f"{path()}: theme: found '{settings.theme}', allowed: {', '.join(sorted(themes))}{hint}")
-    if not settings.keys:  # to know the actions is to import every screen
+    if not settings.keys:  # finding the actions imports every screen
         return
     known = sorted(set(actions()))
     for name in settings.keys:

@@ -15,7 +15,7 @@ from cmbench.text import shown, shown_key
 
 _TABLES: dict[str, type[Config]] = {**TABLES, "objective": Warmup}
 KEYS = [f"{table}.{key}" for table, config in _TABLES.items() for key in steerable_keys(config)]
-PLACES = frozenset({"data.root", "train.device"})  # named anew where a run is taken up, as `rundir.places` keeps them
+PLACES = frozenset({"data.root", "train.device"})  # may be renamed on resume; `rundir.places` keeps them
 
 # What a fork may change. The state in a checkpoint depends on the rest: weights, data, times and their bins.
 _NEXT = re.compile(r"\s+(?=[\w.]+=)")
@@ -30,15 +30,15 @@ def steerable(recipe: Recipe) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Return the parts `table.key=value` of a line; a value may hold spaces, as in ema.lengths=[0.9, 0.99]."""
+    """Return the parts `table.key=value` of a line; a value may contain spaces, as in ema.lengths=[0.9, 0.99]."""
     return [part for part in _NEXT.split(text.strip()) if part]
 
 
 def parse_with_places(recipe: Recipe, overrides: Sequence[str], where: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read `table.key=value` for a run that is taken up: settings as `parse` does, and places of data and device.
+    """Read `table.key=value` for a run that is resumed: settings as in `parse`, and places of data and device.
 
     Raises:
-        UsageError: as `parse` and `places_in`.
+        UsageError: as in `parse` and `places_in`.
     """
     given = recipes.flat_overrides(overrides)
     places = places_in(recipe, given, where)
@@ -53,8 +53,8 @@ def parse(recipe: Recipe, overrides: Sequence[str], where: str, option: str = "-
     Args:
         recipe: of the run, complete.
         overrides: as the user gave them.
-        where: what messages name, the run.
-        option: what messages call an override that is none.
+        where: the run's name in messages.
+        option: the option's name in messages about a malformed override.
 
     Raises:
         UsageError: a key cannot be changed while a run trains, or not to this value.
@@ -67,7 +67,7 @@ def parse(recipe: Recipe, overrides: Sequence[str], where: str, option: str = "-
 def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Collection[str] = ()) -> Recipe:
     """Return a complete recipe with settings such as {"optimizer.lr": 1e-4} in force.
 
-    `also` are keys that messages name as allowed beside the steerable ones.
+    Messages list the keys `also` as allowed besides the steerable ones.
 
     Raises:
         UsageError: a key cannot be changed while a run trains, or not to this value.
@@ -87,15 +87,15 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Colle
 
 
 def places_in(recipe: Recipe, settings: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Return those of settings that say where data and device are, which a resume, an evaluation may name anew.
+    """Return the settings of data.root and train.device, which a resume or an evaluation may change.
 
     Raises:
-        UsageError: one of them is no place, or the recipe's data have no root.
+        UsageError: a value is not valid, or the recipe's data have no root.
     """
     found: dict[str, str] = {}
     for key in PLACES & settings.keys():
         if not isinstance(settings[key], str) or not settings[key]:
-            raise UsageError(f"{where}: {key}: found {shown(settings[key])}, allowed: a text")
+            raise UsageError(f"{where}: {key}: found {shown(settings[key])}, allowed: a non-empty text")
         if key == "data.root" and "root" not in recipe.data:
             raise UsageError(f"{where}: {key}: found one, but data of kind '{recipe.data['kind']}' have no root")
         if key == "train.device" and not re.fullmatch(DEVICE, settings[key]):
@@ -117,16 +117,16 @@ def _check_key(recipe: Recipe, key: str, where: str, also: Collection[str]) -> N
 
 
 def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str) -> None:
-    """Refuse what a fork cannot change, and one that has nothing to do.
+    """Refuse overrides that a fork cannot make, and a fork without steps to do.
 
     Args:
         recipe: of the parent, complete.
         overrides: `table.key=value`.
         step: of the checkpoint.
-        where: what messages name, the run.
+        where: the run's name in messages.
 
     Raises:
-        UsageError: a key stands for what the checkpoint was made with, or no step is left.
+        UsageError: the checkpoint depends on a key, or no step is left.
     """
     given = recipes.flat_overrides(overrides)
     keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_fork(key)]

@@ -1,4 +1,4 @@
-"""Where consent is kept: a folder for each thing that was consented to, in it a file for each state that it was in."""
+"""Where consent is kept: a folder for each trusted thing, with a file for each state of the thing."""
 
 import hashlib
 import os
@@ -14,8 +14,8 @@ class Trusted:
     """Consent to one thing in one state.
 
     Attributes:
-        thing: what tells it from others.
-        state: what changes where it has to be asked for again.
+        thing: what identifies it.
+        state: consent is needed again when this changes.
     """
 
     thing: Sequence[bytes]
@@ -32,14 +32,14 @@ class Trusted:
         return folder is not None and folder.is_dir()
 
     def keep(self, about: str) -> None:
-        """Remember the consent, if there is a home for it; `about` is a line for whoever reads the file."""
+        """Remember the consent, if the user has a home; `about` is a line for people who read the file."""
         folder = self._folder()
         if folder is None or self.is_kept():
             return
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomically(folder / _digest(self.state), f"{about}\n".encode("utf-8", "surrogateescape"))
-        except OSError:  # then it is asked for again
+        except OSError:  # then consent is needed again
             return
 
     def _folder(self) -> Path | None:

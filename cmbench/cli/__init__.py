@@ -1,1 +1,1 @@
-"""The command line: one file a command. Torch is imported inside the commands that compute."""
+"""The command line, one file per command. Only the commands that compute import torch, inside their functions."""

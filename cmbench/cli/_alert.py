@@ -1,4 +1,4 @@
-"""The user's alert: a command or an address that is told when a run diverges, has a spike, or ends."""
+"""The user's alert: a command to run or an address to notify when a run diverges, has a spike, or ends."""
 
 import os
 import subprocess
@@ -21,14 +21,14 @@ _ENDS = ("finished", "stopped", "failed")
 
 
 class Alerts:
-    """Tells of what happens. Training does not wait for it, but for the end, and goes on whatever becomes of it."""
+    """Sends alerts. Training waits for them only when it ends, and continues even if they fail."""
 
     def __init__(self, wanted: "Alert", runner: "Runner") -> None:
         self._wanted, self._runner = wanted, runner
         self._threads: list[threading.Thread] = []
 
     def take(self, record: "Record") -> None:
-        """Tell of a row of the journal, where the user wants that; of an end, wait until it is told."""
+        """Send an alert for a row of the journal, if the user wants one. At an end, wait until it is sent."""
         kind = _kind(record.stream, record.row)
         if kind not in self._wanted.on or not (self._wanted.command or self._wanted.url):
             return

@@ -1,4 +1,4 @@
-"""The application. A file of this folder whose name begins with no underscore adds its commands by `@app.command`."""
+"""The application. Each file of this folder without a leading underscore adds its commands with `@app.command`."""
 
 import importlib
 import pkgutil
@@ -7,7 +7,7 @@ import typer
 
 from cmbench import cli
 
-# As --help lists them; those that are not named here come last.
+# The order in --help; commands that are not named here come last.
 _ORDER = [
     *("run", "resume", "watch", "serve", "ls", "show", "compare", "sample", "eval", "classifier"),
     *("stop", "pause", "continue", "checkpoint", "snapshot", "set", "ablate", "doctor", "lab"),

@@ -1,4 +1,4 @@
-"""A run on a card of text: what the dashboard tells, for pipes, logs and terminals that show lines alone."""
+"""A run as a text card: the dashboard's content for pipes, logs and terminals that only show lines."""
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
@@ -20,7 +20,7 @@ _EVENTS = 5
 
 
 def card(run: RunDir, ascii_only: bool = False) -> Text:
-    """Return a card, on a terminal in lines of at most 80 columns."""
+    """Return a card; on a terminal its lines have at most 80 columns."""
     view = RunView(run)
     while view.read() and view.series.behind:
         pass
@@ -42,7 +42,7 @@ def card(run: RunDir, ascii_only: bool = False) -> Text:
 
 
 def _line(text: str) -> str:
-    """Return what others wrote as a line; one that fits, where a terminal would fold it."""
+    """Return foreign text as one line, cut to fit where a terminal would fold it."""
     shown = plain(text)
     return shown if cell_len(shown) <= WIDTH or not _screen.is_terminal() else set_cell_size(shown, WIDTH).rstrip()
 

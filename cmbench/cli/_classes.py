@@ -9,12 +9,12 @@ from cmbench.text import shown
 
 
 def label_of(wanted: str, classes: int, names: list[str]) -> int:
-    """Return the number of the class that `--label` means: its number, or the name of its folder.
+    """Return the number of the class that `--label` means: by its number, or by the name of its folder.
 
-    "#3" is the number and "=3" the name, where folders are called by other numbers than their own.
+    If folders are named by numbers other than their own, "#3" means the number and "=3" the name.
 
     Raises:
-        UsageError: there is no such class, or the text means two.
+        UsageError: there is no such class, or the text is ambiguous.
     """
     refuse_negative(wanted)
     digits, name = wanted.removeprefix("#"), wanted.removeprefix("=")
@@ -35,12 +35,12 @@ def label_of(wanted: str, classes: int, names: list[str]) -> int:
 
 
 def refuse_negative(wanted: str) -> None:
-    """Refuse what is no class of any run, before one is read. Raises UsageError."""
+    """Refuse a label that no run can have, before a run is read. Raises UsageError."""
     if re.fullmatch("-[0-9]+|", wanted):
         raise UsageError(f"--label: found {wanted or 'nothing'}, allowed: a number from 0, or the name of a class")
 
 
 def names_of(run: RunDir, step: int, classes: int) -> list[str]:
-    """Return the names of the classes that a checkpoint was trained on; an empty list where they have none."""
+    """Return the names of the classes that a checkpoint was trained on; an empty list if they have none."""
     names = fingerprints.names(fingerprints.recorded(run, step))
     return names if len(names) == classes else []

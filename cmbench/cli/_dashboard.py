@@ -1,4 +1,4 @@
-"""The dashboard in this terminal, where there is one that can show it."""
+"""The dashboard in this terminal, if the terminal can show it."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def can_be_shown() -> bool:
-    """Whether there is a terminal in which the cursor can be moved: input and output, and not a dumb one."""
+    """Whether input and output are a terminal in which the cursor can be moved, not a dumb one."""
     if _is_in_browser():
         return True
     return has_terminal() and os.environ.get("TERM", "") not in ("", "dumb")
@@ -35,18 +35,18 @@ def _is_in_browser() -> bool:
 
 
 def settings() -> "Settings":
-    """Return the user's settings. A command that starts something asks for them first, so that it is not too late.
+    """Return the user's settings. A command that starts something reads them first, so that errors come in time.
 
     Raises:
-        UsageError: they cannot be used.
+        UsageError: the settings cannot be used.
     """
-    if os.environ.get("SSH_CONNECTION"):  # 256 colours take half the bytes of all of them
+    if os.environ.get("SSH_CONNECTION"):  # 256 colours take half the bytes of true colour
         os.environ.setdefault("TEXTUAL_COLOR_SYSTEM", "256")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # Textual reads both when it is imported
     from cmbench import settings as preferences
 
     given = preferences.load()
-    if given.theme or given.keys:  # their names are known once every screen is imported
+    if given.theme or given.keys:  # the names are known only once every screen is imported
         from cmbench.tui import keys
         from cmbench.tui.colours import themes
 
@@ -57,9 +57,9 @@ def settings() -> "Settings":
 
 
 def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) -> None:
-    """Show the browser, or the dashboard of one run, or the comparison of several, until the user leaves.
+    """Show the browser, the dashboard of one run, or the comparison of several, until the user leaves.
 
-    Below a run's own screens lies the browser of the folder that the run is in, which need not be `runs_dir`.
+    A run's own screens lie on top of the browser of the run's folder, which may differ from `runs_dir`.
 
     Raises:
         UsageError: the user's settings cannot be used.
@@ -76,11 +76,11 @@ def show(runs_dir: Path, runs: Sequence[RunDir] = (), ascii_only: bool = False) 
 
 
 def show_start(start: Start) -> RunDir:
-    """Show that a trainer starts, then its run's dashboard, until the user leaves. Return the run.
+    """Show the start of a trainer, then its run's dashboard, until the user leaves. Return the run.
 
     Raises:
-        RefusedError: the trainer said no.
-        KeyboardInterrupt: the user said no before it had accepted; no trainer is left.
+        RefusedError: the trainer refused.
+        KeyboardInterrupt: the user cancelled before the trainer had accepted; no trainer is left.
     """
     from cmbench.tui import kept
     from cmbench.tui.app import CmbenchApp
@@ -93,7 +93,7 @@ def show_start(start: Start) -> RunDir:
     if app.is_cancelled:
         raise KeyboardInterrupt
     if not start.is_answered:
-        _screen.line(f"{start.subject}: still starts, the run goes on (Ctrl-C: cancel)", err=True)
+        _screen.line(f"{start.subject}: still starting, the run goes on (Ctrl-C: cancel)", err=True)
     return start.wait()
 
 

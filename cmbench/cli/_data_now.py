@@ -1,4 +1,4 @@
-"""The data that a checkpoint is measured against, beside those that it was trained on. No torch."""
+"""The data that a checkpoint is measured against, compared with its training data. No torch."""
 
 from collections.abc import Mapping
 
@@ -13,21 +13,20 @@ from cmbench.rundir.select import address
 
 
 def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) -> tuple[str, str]:
-    """Return what tells the data of now from others, as files and run tell, and in what they differ from before.
+    """Return what identifies the current data, from files and run, and how they differ from the training data.
 
-    Each is empty where it is not known, or nothing differs.
+    Each is empty if it is not known, or if nothing differs.
 
-    Files that are not there at all, or that nobody consented to look at, are taken for those of before: what was found
-    of them stays true.
+    Missing files, and files without consent to read them, are taken as unchanged: the recorded facts stay valid.
 
     Args:
         run: the run.
         step: of the checkpoint.
-        given: places that the command names anew.
-        other_data: the data may be others than those that it was trained on.
+        given: new places from the command.
+        other_data: whether the data may differ from the training data.
 
     Raises:
-        ConflictError: they are others, and may not be.
+        ConflictError: the data differ, and may not.
     """
     then = fingerprints.recorded(run, step)
     known = text(then.get("content")) or ""
@@ -45,9 +44,9 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
 
 
 def _others(run: RunDir, why: str) -> ConflictError:
-    """Return the refusal to measure a run against data that are others than those that it was trained on."""
+    """Return the refusal to measure a run against data other than its training data."""
     again = f"cmbench eval {address(run)}"
     return ConflictError(
-        f"{run.name}: its data are others now: {why} (where those of before are elsewhere: {again} --set "
+        f"{run.name}: its data have changed: {why} (if the former data are elsewhere: {again} --set "
         f"data.root=FOLDER; to measure against these: {again} --other-data)"
     )

@@ -1,4 +1,4 @@
-"""The figures of `cmbench eval`: read where they were asked before, computed and kept where not, shown as tables."""
+"""The figures of `cmbench eval`: read if they are kept from before, else computed and kept, and shown as tables."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from cmbench.words.numbers import four_digits
 _CLASSES = 100  # rows of classes in a table; JSON has all
 _LARGEST = 1 << 30  # bytes of a classifier, which is small
 
-Asking = tuple[str, int | None]  # a measure, and sampler steps where it is one of samples
+Asking = tuple[str, int | None]  # a measure, and sampler steps if it measures samples
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks of every run; `named` is whether it names the measures."""
+    """What the command line asks about every run; `named` says whether it names the measures."""
 
     metrics: list[str]
     named: bool
@@ -37,20 +37,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Subject:
-    """Weights that are asked about.
+    """Weights to be measured.
 
     Attributes:
-        run: whose they are.
+        run: the run that they belong to.
         step: of the checkpoint.
         ema: which average.
         sha256: of their file.
         steps: sampler steps.
         n: samples of a set.
         trajectories: for measures of the consistency function.
-        data: what tells the data that it is measured against from others; empty where that is not known.
-        places: of the data, where the command names them anew.
-        other_data: whether they may be others than those that it was trained on.
-        others: in what they are others, where they are known to be.
+        data: what identifies the data to measure against; empty if not known.
+        places: new places of the data from the command.
+        other_data: whether the data may differ from the training data.
+        others: how the data differ from the training data, if they are known to differ.
     """
 
     run: RunDir
@@ -80,7 +80,7 @@ class Subject:
 
 
 def identity(features: str) -> str:
-    """Return what tells features from others: a name, or the checksum of a file.
+    """Return what identifies features: a name, or the checksum of a file.
 
     Raises:
         UsageError: the file cannot be read.
@@ -114,13 +114,13 @@ def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: P
 
 
 def _kept(subject: Subject, asked: Asked) -> dict[Asking, Answer]:
-    """Return the answers that were found before."""
+    """Return the answers that are kept from before."""
     found = {asking: evaluations.read(subject.run, q) for asking, q in subject.questions(asked).items()}
     return {asking: _defined(asking, answer, subject, asked) for asking, answer in found.items() if answer is not None}
 
 
 def _defined(asking: Asking, answer: Answer, subject: Subject, asked: Asked) -> Answer:
-    """Return an answer, unless it says that the run has no such figure and it was asked for by name."""
+    """Return an answer; refuse one without a figure if its measure was asked for by name."""
     if "why_not" in answer and asked.named:
         raise UsageError(f"--measures: found '{asking[0]}', but {subject.run.name}: {answer['why_not']}")
     return answer
@@ -134,7 +134,7 @@ def _computed(
     runs_dir: Path | None,
     advance: Callable[[], None],
 ) -> dict[Asking, Answer]:
-    """Compute answers and keep each as soon as it is there."""
+    """Compute answers, and keep each as soon as it is ready."""
     from cmbench.engine.build import device_of
     from cmbench.engine.evaluate import Evaluation
 
@@ -162,7 +162,7 @@ def _figure(name: str, steps: int | None, answer: Answer, cached: bool) -> dict[
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal while figures are computed; yield what tells it of each."""
+    """Show a progress bar on a terminal while figures are computed; yield the function that advances it."""
     from rich.progress import Progress
 
     console, shown = _screen.console(err=True), total and _screen.is_terminal(err=True)
@@ -173,7 +173,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:
-    """Print the tables of one subject: its figures, and those of each class where the network takes labels."""
+    """Print the tables of one subject: its figures, and those of each class if the network takes labels."""
     sets = f"{asked.repeats} sets of {subject.n:,} samples, seed {asked.seed}, features {asked.features}"
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     if subject.others:
@@ -190,7 +190,7 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
 
 
 def _show_classes(figures: Sequence[dict[str, Any]]) -> None:
-    """Print the figures of each class, a row for each class and number of steps; the first classes where many."""
+    """Print a row of figures for each class and number of steps, for the first _CLASSES classes."""
     known = {(f["metric"], f["steps"]): f for f in figures if f.get("classes")}
     names = list(dict.fromkeys(name for name, _ in known))
     rows: list[tuple[Any, ...]] = []
@@ -204,43 +204,43 @@ def _show_classes(figures: Sequence[dict[str, Any]]) -> None:
 
 
 def _of_class(figure: dict[str, Any], i: int) -> str:
-    """Return a class's figure beside its floor."""
+    """Return a class's figure with its floor."""
     own = figure["classes"][i]
     beside = "" if own["floor"] is None else f" (floor {four_digits(own['floor'])} ± {own['floor_spread'] or 0:.1g})"
     return value({**own, "better": figure["better"]}) + beside
 
 
 def named(figure: dict[str, Any]) -> str:
-    """Return what a figure is called: with its noise levels where they are not those of other runs."""
+    """Return a figure's name, with its noise levels if they are not those of other runs."""
     return f"{figure['metric']} ({levels(figure)})" if figure.get("partial") else figure["metric"]
 
 
 def levels(figure: dict[str, Any]) -> str:
-    """Return over which noise levels a mean is that leaves out those that are not trained."""
+    """Return the noise levels of a mean that leaves out untrained levels."""
     low, high = figure["over"]
     return f"sigma {four_digits(low)} to {four_digits(high)} alone"
 
 
 def value(figure: dict[str, Any]) -> str:
-    """Return a figure as text, with a sign where it is within its floor."""
+    """Return a figure as text, with a sign if it is within its floor."""
     return floors.marked(four_digits(figure["value"]), is_within(figure))
 
 
 def is_within(figure: dict[str, Any]) -> bool:
-    """Return whether a figure is not to be told from a perfect sampler's."""
+    """Return whether a figure cannot be distinguished from a perfect sampler's."""
     if figure.get("floor") is None:
         return False
     return Floor(figure["floor"], figure.get("floor_spread")).holds(figure["value"], figure["better"] or "")
 
 
 def notes(subject: Subject, figures: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what has to be said of a table: signs, floors of samples that repeat, and why figures are missing."""
+    """Return the notes of a table: signs, floors of repeated samples, and why figures are missing."""
     within = any(is_within({"better": f["better"], **own}) for f in figures for own in (f, *f.get("classes", [])))
     found = [floors.legend()] if within else []
     if draws := max((f.get("floor_draws") or 0 for f in figures), default=0):
         found.append(f"floor: mean and deviation of {draws} draws of real data in the place of samples")
     found += [note] if (note := of_fewer(subject, figures)) else []
-    found += [f"partial: {named(f)}, for the run trains no others" for f in figures if f.get("partial")]
+    found += [f"partial: {named(f)}, because the run trains no others" for f in figures if f.get("partial")]
     reasons = [(f["metric"], f["why"]) for f in figures if f.get("why")]
     for figure in figures:
         missing = (own for own in figure.get("classes", []) if own.get("why") and not figure.get("why"))
@@ -249,7 +249,7 @@ def notes(subject: Subject, figures: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:
-    """Return a line that says where a floor is drawn from fewer samples than a set has; empty where none is."""
+    """Return a line that names floors drawn from fewer samples than a set has; empty without one."""
     fewer: dict[int, list[str]] = {}
     for figure in figures:
         if (figure.get("floor_from") or subject.n) < subject.n:
@@ -262,7 +262,7 @@ def of_fewer(subject: Subject, figures: Sequence[dict[str, Any]]) -> str:
 
 
 def floor_text(figure: dict[str, Any], number: Callable[[float], str] = four_digits) -> str:
-    """Return a figure's floor as text; a dash where it has none."""
+    """Return a figure's floor as text; a dash if it has none."""
     there = figure.get("floor") is not None
     floor = Floor(figure["floor"], figure.get("floor_spread"), figure.get("floor_draws")) if there else None
     return floors.in_words(floor, number)

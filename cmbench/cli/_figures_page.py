@@ -16,7 +16,7 @@ _ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 
 def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) -> str:
-    """Return the table, figures with their spread and the floors on top, and a line that says how it was made."""
+    """Return the table, with floors on top and figures with their spread, and a line that says how it was made."""
     metrics = [name for name in asked.metrics if any(f["metric"] == name for figures in answers for f in figures)]
     heads = ["run", "steps", *(name + _ARROWS.get(MEASURES[name].better, "") for name in metrics)]
     rows = [["floor: real data", "", *_floors(answers, metrics)]]
@@ -30,7 +30,7 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
 
 
 def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
-    """Yield the name of each run's recipe, or of the run where several have one recipe."""
+    """Yield the name of each run's recipe, or of the run if several share a recipe."""
     recipes = [_STAMP.sub("", subject.run.name) for subject in subjects]
     count = Counter(recipes)
     for recipe, subject in zip(recipes, subjects, strict=True):
@@ -38,7 +38,7 @@ def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
 
 
 def _cell_text(text: str) -> str:
-    """Return text that stands in a cell as code: it ends neither."""
+    """Return text for code in a cell: it ends neither the code nor the cell."""
     return plain(text).replace("`", "'").replace("|", "\\|")
 
 
@@ -54,7 +54,7 @@ def _floor(figure: dict[str, Any]) -> str:
 
 
 def _rows(label: str, subject: Subject, figures: Figures, metrics: Sequence[str]) -> Iterator[list[str]]:
-    """Yield a row for each number of steps; measures that take no samples stand in the first."""
+    """Yield a row for each number of steps; measures that take no samples are in the first row."""
     found = {(f["metric"], f["steps"]): _cell(f) for f in figures}
     for i, steps in enumerate(subject.steps):
         alone = {} if i else {name: found[name, None] for name in metrics if (name, None) in found}

@@ -1,4 +1,4 @@
-"""What measuring claims came to, as text on the terminal, as plain data, and as a page of Markdown."""
+"""The results of measured claims, as text on the terminal, as plain data, and as a page of Markdown."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _VERDICTS = ("holds", "holds in part", "fails")
 
 @dataclass(frozen=True)
 class Result:
-    """A claim, what came out, and the seconds it took."""
+    """A claim, its finding, and the seconds it took."""
 
     claim: Claim
     finding: Finding
@@ -80,7 +80,7 @@ def page(results: Sequence[Result]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it stands."""
+    """Return text that Markdown shows literally."""
     for character in "\\|*_<":
         text = text.replace(character, f"\\{character}")
     return text
@@ -93,7 +93,7 @@ def _rows(finding: Finding) -> Iterator[tuple[Measure, tuple[str, str, str]]]:
 
 
 def _chart(chart: Chart) -> Text:
-    """Return the chart as text; on logarithmic axes what is not positive is left out."""
+    """Return the chart as text; logarithmic axes leave out values that are not positive."""
     curves, labels = [], []
     for curve, marker in zip(chart.curves, _MARKERS, strict=False):
         x, y = _scaled(curve.x, chart.log_x), _scaled(curve.y, chart.log_y)

@@ -1,4 +1,4 @@
-"""Following a run as plain lines, from its directory alone."""
+"""Follows a run as plain lines, from its directory alone."""
 
 import heapq
 import math
@@ -36,17 +36,17 @@ def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
 
 
 def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
-    """Yield the rows of the metrics and of the journal, in the order of time, until the run ends.
+    """Yield the rows of the metrics and of the journal, ordered by time, until the run ends.
 
-    What has been comes without the rows that were trained again; a segment that opens later comes as its line
-    {"segment": 2, "first_step": 101}, so that a reader can drop what it supersedes.
+    Past rows come without those that were trained again. A segment that opens later comes as its line
+    {"segment": 2, "first_step": 101}, so that a reader can drop the rows that it supersedes.
 
     Args:
         run: the run.
-        past: how many rows of what has been to begin with; None for all of the newest segment.
+        past: number of past rows to begin with; None for all of the newest segment.
     """
     tails = [Tail(run.metrics), Tail(run.events)]
-    live = status.is_live(run)  # asked before reading, so that the last rows are not missed
+    live = status.is_live(run)  # checked before reading, so that the last rows are not missed
     for tail in tails:
         tail.skip()
     yield from reversed(list(islice(_been(tails, past), past)))
@@ -57,8 +57,8 @@ def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:
 
 
 def _been(tails: Sequence[Tail], past: int | None) -> Iterator[Row]:
-    """Yield what the tails have passed, the newest first; without `past` of the newest segment alone."""
-    logs = [newest(tail.path, tail.place) for tail in reversed(tails)]  # of one moment, the journal's is the newer
+    """Yield the rows that the tails have skipped, the newest first; without `past`, only the newest segment's."""
+    logs = [newest(tail.path, tail.place) for tail in reversed(tails)]  # at equal times, the journal's is newer
     if past is None:
         segment = max(last_segment(tail.path) for tail in tails)
         logs = [takewhile(lambda row: row.get("segment") == segment, rows) for rows in logs]
@@ -67,7 +67,7 @@ def _been(tails: Sequence[Tail], past: int | None) -> Iterator[Row]:
 
 
 def _timed(rows: Iterable[Row]) -> Iterator[tuple[float, Row]]:
-    """Yield rows with times that never grow, so that they stay in their order whatever their clock says."""
+    """Yield rows with times that never increase, so that they keep their order even if a clock was wrong."""
     latest = math.inf
     for row in rows:
         latest = min(latest, number_of(row.get("time")) or math.inf)
@@ -75,7 +75,7 @@ def _timed(rows: Iterable[Row]) -> Iterator[tuple[float, Row]]:
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
-    """Sort rows by time; the lines that open segments carry none and come first."""
+    """Sort rows by time; the lines that open segments have no time and come first."""
     return sorted(rows, key=lambda row: number_of(row.get("time")) or 0.0)
 
 
@@ -96,7 +96,7 @@ def follow_started(run: RunDir) -> int:
 
 
 def _keep_watching(run: RunDir) -> bool:
-    """Ask what Ctrl-C meant. Return whether to watch on: always, unless the run is left alone."""
+    """Ask what Ctrl-C meant. Return whether to keep watching, which is False only if the run is left running."""
     _screen.line("")
     try:
         answer = typer.prompt("[s]top with a checkpoint, [l]eave it running, or [w]atch on", default="l")
@@ -112,7 +112,7 @@ def _keep_watching(run: RunDir) -> bool:
 
 
 def closing(run: RunDir, told: bool = False) -> int:
-    """Say how a run ended, why unless that was `told`, and what to type next. Return its trainer's exit code."""
+    """Print how a run ended, why (unless `told` before), and what to type next. Return its trainer's exit code."""
     now = status.read(run)
     state = now["state"]
     if (reason := now.get("reason")) and not told:
@@ -129,5 +129,5 @@ def closing(run: RunDir, told: bool = False) -> int:
     else:
         _screen.line(f"{state} at step {now['step']}: cmbench resume {address(run)}")
         if state in ("failed", "crashed"):
-            _screen.line(f"what it printed last: {run.console}")
+            _screen.line(f"its last output: {run.console}")
     return _EXIT_CODES.get(state, 1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def fork(
     origin: str, overrides: Sequence[str], runs_dir: Path | None, foreground: bool, detach: bool, trust: bool
 ) -> int:
-    """Train a child of RUN[@STEP] in a directory of its own, and follow it."""
+    """Train a child of RUN[@STEP] in a new directory, and follow it."""
     name, wanted = parents.split(origin)
     parent = select(name, runs_folder(runs_dir))
     step = parents.nearest_checkpoint(parent, wanted)

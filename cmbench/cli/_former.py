@@ -1,4 +1,4 @@
-"""Names that options had in earlier versions: taken as before, so that scripts go on working, and listed nowhere."""
+"""Former names of options: still accepted, so that old scripts work, but listed nowhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -7,10 +7,10 @@ from typer.core import TyperCommand
 
 
 def names(**names: str) -> type[TyperCommand]:
-    """Return a command whose options have these names.
+    """Return a command class that also accepts former names of options.
 
     Args:
-        names: each name now, by that of before, both without dashes in front and with _ in place of others.
+        names: current names by former names, both without leading dashes and with _ for inner dashes.
     """
 
     class Command(_Command):
@@ -31,7 +31,7 @@ def _option(name: str) -> str:
 
 
 def _renamed(args: Sequence[str], now: Mapping[str, str]) -> Iterator[str]:
-    """Yield the arguments with the names of now; what stands behind -- is none."""
+    """Yield the arguments with current option names; arguments after -- stay as they are."""
     ended = False
     for arg in args:
         ended = ended or arg == "--"

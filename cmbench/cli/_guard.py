@@ -1,4 +1,4 @@
-"""Putting the terminal right after a dashboard that was killed: nothing inside it could do that."""
+"""Restores the terminal after a dashboard was killed, which the dashboard itself cannot do."""
 
 import os
 import subprocess
@@ -7,20 +7,20 @@ from contextlib import contextmanager, suppress
 
 # Main screen, no mouse, no focus reports, no bracketed paste, plain keyboard, cursor, lines that wrap, no colours.
 _RESET = r"\033[?1049l\033[?1000;1002;1003;1006;1015l\033[?1004l\033[?2004l\033[<u\033[?25h\033[?7h\033[0m"
-# What Textual leaves behind however it ends: a mouse that counts pixels, and sizes told as input, which it still turns
-# on where the terminal's answer comes while it goes.
+# Modes that Textual leaves on however it ends: a mouse that counts pixels, and sizes reported as input. It still turns
+# them on if the terminal's answer comes while it exits.
 _LEFT = r"\033[?1016l\033[?2048l"
-# Ends with its input: by a word where all is well, by nothing where the one who held the other end died. It may then
-# stand in the background, where changing the terminal would stop it, but for the trap; and the terminal may be nobody's
-# any more, where that one led the session: so it is its output from the start, not found anew as /dev/tty.
+# This script ends with its input: it reads a word if all is well, and nothing if the process at the other end died. It
+# may then be in the background, where changing the terminal would stop it without the trap. If the dead process led the
+# session, /dev/tty can no longer be opened: so the terminal is the script's output from the start.
 _WATCH = r"""trap "" TTOU HUP INT; { read -r word || { stty "$1" <&1; printf "$2"; }; printf "$3"; } 2>/dev/null"""
 
 
 @contextmanager
 def sane_terminal() -> Iterator[None]:
-    """Let a small process wait for this one's death while the block runs, and then restore the terminal.
+    """Let a small process restore the terminal if this one dies while the block runs.
 
-    Where the block ends by itself, its modes are its own care, but for those in _LEFT.
+    A block that ends by itself restores its own modes, except those in _LEFT.
     """
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:  # noqa: PTH123 - a device

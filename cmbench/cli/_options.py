@@ -11,7 +11,7 @@ from cmbench.rundir.select import all_runs, runs_folder
 
 
 def complete_runs(incomplete: str) -> list[str]:
-    """Return the runs whose name begins so, for the shell."""
+    """Return the runs whose names begin with `incomplete`, for the shell."""
     names = [run.name for run in reversed(all_runs(runs_folder()))]
     return _offered(["@latest", *names], incomplete)
 
@@ -23,13 +23,13 @@ def _complete_recipes(incomplete: str) -> list[str]:
 
 
 def _offered(names: list[str], incomplete: str) -> list[str]:
-    """Return the names that begin so, but for those that a shell would not take as they stand: some evaluate them."""
+    """Return the names with this prefix, except those that a shell needs quoted: some shells evaluate them."""
     return [name for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
 
 
 RunsDir = Annotated[
     Path | None,
-    typer.Option("--runs-dir", envvar="CMBENCH_RUNS_DIR", help="Where runs are; ./runs if not given."),
+    typer.Option("--runs-dir", envvar="CMBENCH_RUNS_DIR", help="Folder of the runs; ./runs if not given."),
 ]
 Run = Annotated[
     str,
@@ -44,7 +44,7 @@ Runs = Annotated[
     typer.Argument(
         metavar="RUN",
         autocompletion=complete_runs,
-        help="Paths, unique prefixes, @latest or @latest:PREFIX; none: all runs.",
+        help="Paths, unique prefixes, @latest or @latest:PREFIX; all runs if not given.",
     ),
 ]
 RunsToCompare = Annotated[
@@ -55,7 +55,7 @@ RunsToCompare = Annotated[
         help="Paths, unique prefixes, patterns such as 'ct_*', @latest or @latest:PREFIX.",
     ),
 ]
-Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with plain characters alone.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters only.")]
 RecipeFile = Annotated[
     str,
     typer.Argument(metavar="RECIPE", autocompletion=_complete_recipes, help="A recipe's path or name."),
@@ -70,40 +70,40 @@ Overrides = Annotated[
 ]
 Places = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="data.root=FOLDER", help="Override a key, data.root alone: where the data lie now."),
+    typer.Option("--set", metavar="data.root=FOLDER", help="Override a key: only data.root, where the data are now."),
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key from the next step on; may be repeated."),
 ]
-MOST_SAMPLES = 10**7  # as config.py says of recipes
+MOST_SAMPLES = 10**7  # as for recipes, see config.py
 MOST_STEPS = 10**12
 N_HELP = "Number of samples."  # of `--n`
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Ema = Annotated[str, typer.Option(help="A length of the run's [ema], or none; the first if not given.")]
+Ema = Annotated[str, typer.Option(help="A length from the run's [ema], or none; the first if not given.")]
 Checkpoint = Annotated[
-    str, typer.Option(metavar="STEP|best|latest", help="The checkpoint that is meant: a step, best or latest.")
+    str, typer.Option(metavar="STEP|best|latest", help="The checkpoint to use: a step, best or latest.")
 ]
 CheckpointOrNone = Annotated[
     str | None,
     typer.Option(
         metavar="STEP|best|latest",
-        help="The checkpoint that is meant, to go back to and abandon what lies past it.",
+        help="The checkpoint to go back to; later steps are abandoned.",
     ),
 ]
 OtherData = Annotated[
-    bool, typer.Option("--other-data", help="Take the data of now, though they are not those that it was trained on.")
+    bool, typer.Option("--other-data", help="Use the current data, even if the run was trained on others.")
 ]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
-Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what came out as Markdown.")]
+Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as Markdown.")]
 Plain = Annotated[
-    bool, typer.Option("--plain", help="Print text in place of the screen: tables, or lines until a run ends.")
+    bool, typer.Option("--plain", help="Print text instead of showing the screen: tables, or lines until a run ends.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="All that is drawn follows from it.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of everything that is drawn.")]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", callback=consent.trust, help="Import module:Class of a run's recipe, and remember its file as it is."
+        "--trust", callback=consent.trust, help="Import module:Class of a run's recipe, and trust its file as it is."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

@@ -1,4 +1,4 @@
-"""What the runs of an ablation came to: a line for each, a row for each variant."""
+"""The results of an ablation: a line for each run, a row for each variant."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ def in_words(task: Task) -> str:
 
 
 def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
-    """Print a row for each variant, or the same and each run as JSON."""
+    """Print a row for each variant; as JSON, also each run."""
     variants = dict.fromkeys(task.variant for task in tasks)
     rows = [_summary([task for task in tasks if task.variant == variant]) for variant in variants]
     metric = _metric(tasks[0])
@@ -50,9 +50,9 @@ def _metric(task: Task) -> str:
 
 
 def _figures(task: Task) -> dict[str, Any]:
-    """Return what one run came to."""
+    """Return the results of one run."""
     run = task.run
-    logs = [run.metrics, run.events] if run else []  # the journal tells that a run diverged, and at which tangent norm
+    logs = [run.metrics, run.events] if run else []  # the journal has a divergence and its tangent norm
     return {
         "seed": task.recipe.seed,
         "run": run.name if run else None,
@@ -69,9 +69,9 @@ def _rows(logs: Iterable[Path]) -> Iterator[Row]:
 
 
 def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return what the runs of one variant came to.
+    """Return the results of one variant's runs.
 
-    Means are over the runs that finished: what one that diverged showed last belongs to an earlier step.
+    Means are over the runs that finished: the last values of a diverged run belong to an earlier step.
     """
     runs = [_figures(task) for task in tasks]
     ended = [run for run in runs if run["state"] in ENDED]

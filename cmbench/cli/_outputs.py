@@ -1,7 +1,7 @@
-"""Files that the user names to be written: what is there already is replaced only where it is a file.
+"""Output files that the user names. An existing thing at a path is replaced only if it is a file.
 
-A link leads to the file that is meant. A pipe, /dev/null and what this process prints to are written into as they are,
-as the shell's `>` would. Any other thing is refused.
+Links are followed. A pipe, /dev/null and this process's own output streams are written into, as the shell's `>` would.
+Anything else is refused.
 """
 
 import errno
@@ -14,32 +14,32 @@ from pathlib import Path
 from cmbench.errors import UsageError, writing
 from cmbench.rundir.files import write_all, write_atomically
 
-_STREAMS = (1, 2)  # what is printed to; opened anew, a file would be written over from its beginning
+_STREAMS = (1, 2)  # stdout and stderr; reopening one would overwrite its file from the beginning
 
 
 def check(path: Path, option: str) -> None:
-    """Refuse what `write` would refuse, before what is to be written takes hours.
+    """Refuse what `write` would refuse, before the content takes hours to compute.
 
     Raises:
-        UsageError: it cannot be written; `option` is what the message names.
+        UsageError: the path cannot be written; the message names `option`.
     """
     with writing(f"{option} {path}"):
         if _is_written_into(path) or os.access(path.resolve().parent, os.W_OK | os.X_OK):
             return
-    raise UsageError(f"{option} {path}: cannot be written: in no folder that takes files")
+    raise UsageError(f"{option} {path}: cannot be written: its folder is not writable")
 
 
 def write(path: Path, content: bytes, option: str, folders: bool = False) -> None:
-    """Write a file, so that it is there whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
         path: as the user named it.
         content: of the file.
-        option: that names it, for messages.
-        folders: whether to make those that it lies in.
+        option: the option that names the path, for messages.
+        folders: whether to make missing folders of the path.
 
     Raises:
-        UsageError: it cannot be written, or is neither a file nor a pipe.
+        UsageError: the path cannot be written, or is neither a file nor a pipe.
     """
     with writing(f"{option} {path}"):
         if folders:
@@ -52,10 +52,10 @@ def write(path: Path, content: bytes, option: str, folders: bool = False) -> Non
 
 
 def _is_written_into(path: Path) -> bool:
-    """Return whether a path is that of a pipe or a device that takes text; False where it is a file, or yet none.
+    """Return whether a path is a pipe or a device that takes text; False for a file, or if nothing is there yet.
 
     Raises:
-        OSError: it is something else.
+        OSError: the path is something else.
     """
     try:
         found = path.stat()
@@ -75,7 +75,7 @@ def _is_written_into(path: Path) -> bool:
 def _stream(found: os.stat_result) -> int | None:
     """Return which of the process's own streams goes to a file, if one does."""
     for stream in _STREAMS:
-        with suppress(OSError):  # closed by whoever started this
+        with suppress(OSError):  # closed by the parent process
             if os.path.samestat(found, os.fstat(stream)):
                 return stream
     return None
@@ -83,10 +83,10 @@ def _stream(found: os.stat_result) -> int | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a pipe or a device to write into. A terminal is none: what is written was not made harmless for it.
+    """Open a pipe or a device to write into. A terminal is refused: the content was not made harmless for it.
 
     Raises:
-        OSError: it cannot be opened, or nobody reads the pipe.
+        OSError: the path cannot be opened, or nobody reads the pipe.
     """
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     stream = _stream(path.stat())

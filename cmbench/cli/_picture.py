@@ -51,7 +51,7 @@ def _print_scatter(x: "Tensor") -> None:
 
     console = _screen.console()
     points = x[:2000, :2].cpu()
-    inside = points[(points.abs() <= 1.5).all(dim=1)].tolist()  # plotext fails on what is not finite
+    inside = points[(points.abs() <= 1.5).all(dim=1)].tolist()  # plotext fails on values that are not finite
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(min(60, console.width), 24)

@@ -1,4 +1,4 @@
-"""Charts as text, by plotext. What is not finite is left out here, for plotext does not always survive it."""
+"""Charts as text, by plotext. Values that are not finite are left out, because plotext may fail on them."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from cmbench.cli import _screen
 
 _COLOURS = ("cyan", "orange", "green", "magenta", "red")
 _Y_TICKS = 4
-_TICK_WIDTH = 8  # characters of the numbers on the left, so that charts stand under each other
+_TICK_WIDTH = 8  # characters of the numbers on the left, so that charts are aligned
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one curve; None and what is not finite leave a gap.
+    """Points of one curve; None and values that are not finite leave a gap.
 
     Attributes:
         x, y: of equal length.
@@ -40,11 +40,11 @@ def chart(
     """Return a chart as lines of text; the curves are in colour.
 
     Args:
-        series: at most five curves; those drawn later lie above.
-        x_ticks: what is written where on the horizontal axis, which ends at the outermost of its points and ticks.
-        height: lines in all.
+        series: at most five curves; later ones are drawn on top.
+        x_ticks: labels by position on the horizontal axis, which ends at the outermost points or ticks.
+        height: total lines.
         at_most: columns.
-        log_y: whether y is log10 of what the ticks should say.
+        log_y: whether y is log10 of the values that the ticks show.
     """
     import plotext
 
@@ -80,7 +80,7 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
 
 
 def _finite(curve: Series) -> Series:
-    """Return the finite points of a curve, no more than four to a column: means of neighbours beyond that."""
+    """Return the finite points of a curve, at most four per column: if there are more, means of neighbours."""
     pairs = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if y is not None and math.isfinite(x + y)]
     many = math.ceil(len(pairs) / (4 * width())) or 1
     groups = [pairs[i : i + many] for i in range(0, len(pairs), many)]
@@ -89,7 +89,7 @@ def _finite(curve: Series) -> Series:
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
-    """Return limits around values, from zero where zero is near, and never equal."""
+    """Return limits around values, from zero if zero is near, and never equal."""
     if 0 <= low < 0.5 * high:
         low = 0.0
     margin = 0.0 if high > low else abs(high) * 0.5 or 1.0

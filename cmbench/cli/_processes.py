@@ -1,4 +1,4 @@
-"""Several trainers as processes of their own, so many at a time. A signal stops them all with their checkpoints."""
+"""Several trainers as separate processes, a few at a time. A signal stops them all with checkpoints."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _POLL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class Accepted:
-    """A trainer has its run directory, by whose name it begins what it prints."""
+    """A trainer has its run directory, whose name is the first line that it prints."""
 
     index: int
     run: str
@@ -28,7 +28,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trainer has ended. `error` is the last line that it complained with, without "cmbench: "."""
+    """A trainer has ended. `error` is its last error line, without "cmbench: "."""
 
     index: int
     exit_code: int
@@ -42,7 +42,7 @@ class Processes:
     Attributes:
         commands: the arguments of each.
         at_once: how many at a time.
-        environment: variables that they get beside those of this process.
+        environment: variables that they get in addition to those of this process.
         stopped: whether a signal has asked to stop; nothing is started after that.
     """
 
@@ -52,13 +52,13 @@ class Processes:
     stopped: bool = False
 
     def events(self) -> Generator[Accepted | Ended, None, None]:
-        """Yield what happens until all have ended. Signals that ask for an end are passed on and start nothing more.
+        """Yield what happens until all have ended. Signals that ask for an end are passed on; then nothing more starts.
 
-        Each goes on as itself: a trainer that is being built, or is told twice, knows what a batch system announces.
-        To leave earlier, close the generator: the trainers that run then stop with a checkpoint.
+        Each signal is passed on as it is: a trainer that is still being built, or gets a batch system's announcement
+        twice, knows what it means. To leave earlier, close the generator: running trainers then stop with a checkpoint.
 
         Raises:
-            RefusedError: one cannot be started; the others then stop likewise.
+            RefusedError: a trainer cannot be started; the others then stop with a checkpoint.
         """
         waiting, running = deque(enumerate(self.commands)), list[_Process]()
         with _received() as signals, ExitStack() as files:
@@ -68,7 +68,7 @@ class Processes:
                         with launch.starting():
                             said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
                             running.append(_Process(*waiting.popleft(), self.environment, *said))
-                    while signals:  # also reaches what was started while it came
+                    while signals:  # also reaches trainers that were started meanwhile
                         self.stopped = True
                         _pass_on(signals.pop(0), running)
                     for process in list(running):
@@ -84,7 +84,7 @@ class Processes:
 
 
 class _Process:
-    """One trainer. It leads a session of its own: Ctrl-C reaches it once, through us, for a second one kills it."""
+    """One trainer in its own session, so that Ctrl-C reaches it only once, through us: a second one would kill it."""
 
     def __init__(
         self, index: int, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], errors: IO[bytes]
@@ -102,7 +102,7 @@ class _Process:
 
     def news(self) -> Iterator[Accepted | Ended]:
         """Yield what has happened since the last call."""
-        exit_code = self.popen.poll()  # before reading, so that the last words are not missed
+        exit_code = self.popen.poll()  # before reading, so that the last output is not missed
         first, newline, _ = os.pread(self._output.fileno(), 4096, 0).partition(b"\n")
         if newline and not self._accepted:
             self._accepted = True
@@ -126,7 +126,7 @@ def _pass_on(number: int, processes: Sequence[_Process]) -> None:
 
 @contextmanager
 def _received() -> Iterator[list[int]]:
-    """Collect the signals that come, rather than act on them between two statements."""
+    """Collect signals instead of acting on them between two statements."""
     signals: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The charts of a comparison, by matplotlib: curves, and the newest profiles over each other, as SVG or PNG."""
+"""The charts of a comparison, by matplotlib: curves, and the newest profiles overlaid, as SVG or PNG."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_POINTS = 300  # of a curve, whose average is drawn; what the rows span is shaded
-_SHADED = 8  # runs; what more of them span lies over all curves
-_WIDE = 30.0  # values that span more than this many times are seen better on a log axis
+_POINTS = 300  # of a curve's average; the span of its rows is shaded
+_SHADED = 8  # runs; with more, the shading would cover all curves
+_WIDE = 30.0  # a log axis shows values better whose largest is more than so many times the smallest
 _ACROSS, _WIDTH, _HEIGHT = 3, 4.4, 2.6  # charts beside each other, inches of each
 _LEGEND = 0.18  # inches of a line
 _STYLES = ("solid", "dashed", "dotted", "dashdot")
 
 
 def svg(found: Comparison) -> str:
-    """Return the charts as an SVG element that refers to nothing outside it."""
+    """Return the charts as an SVG element without external references."""
     text = saved(lambda: _figure(found), is_svg=True).decode()
     return text[text.index("<svg") :]
 
@@ -96,7 +96,7 @@ def _draw_curves(axes: "Axes", name: str, columns: Sequence[Column | None]) -> N
 
 
 def _draw_floors(axes: "Axes", known: Iterable[Floor]) -> None:
-    """Shade where figures are not to be told from a perfect sampler's: its mean and deviation."""
+    """Shade where figures cannot be distinguished from a perfect sampler's: its mean and deviation."""
     for floor in known:
         spread = floor.spread or 0.0
         axes.axhspan(floor.value - spread, floor.value + spread, color="0.5", alpha=0.25, linewidth=0, label="floor")
@@ -105,7 +105,7 @@ def _draw_floors(axes: "Axes", known: Iterable[Floor]) -> None:
 
 def _draw_curve(axes: "Axes", column: Column, average: Floats | None, look: dict[str, Any], shaded: bool) -> None:
     starts = np.arange(n := min(_POINTS, len(column))) * len(column) // n
-    drawn = np.append(starts, len(column) - 1)  # rows, or the average at rows: nothing stands at another place
+    drawn = np.append(starts, len(column) - 1)  # rows, or the average at rows: no point lies between rows
     values = column.value if average is None else average
     axes.plot(column.step[drawn], values[drawn], marker="o" if n == 1 else None, markersize=4, **look)
     if shaded and (average is not None or n < len(column)):
@@ -115,7 +115,7 @@ def _draw_curve(axes: "Axes", column: Column, average: Floats | None, look: dict
 
 
 def _average(name: str, column: Column, is_log: bool) -> Floats | None:
-    """Return the average that the dashboard draws; none of a schedule, or of few rows."""
+    """Return the average that the dashboard draws; None for a schedule or for few rows."""
     scale = Scale("log" if is_log else "linear")
     share = 0.0 if name in SCHEDULES else USUAL
     average = positions(column.step, column.value, np.ones(len(column)), share, (Scale(), scale))
@@ -135,17 +135,17 @@ def _draw_profiles(axes: "Axes", name: str, found: Comparison) -> None:
 
 
 def _edges(members: Sequence[Member]) -> tuple[str, list[list[float]]]:
-    """Return what the bins of each run lie over: time, or the noise level where the times of their paths differ."""
+    """Return the axis and the bin edges of each run: over time, or over noise levels if the times differ."""
     with_bins = [member for member in members if member.edges]
     if len({tuple(member.edges) for member in with_bins}) < 2:
         return "t", [member.edges for member in members]
     if all(member.levels for member in with_bins):
         return "noise level", [member.levels for member in members]
-    return "t, of each run its own", [member.edges for member in members]
+    return "t, different for each run", [member.edges for member in members]
 
 
 def _name(axes: "Axes", title: str, x: str, values: Floats) -> None:
-    """Put a title and axes around values."""
+    """Set the title and the axes for values."""
     axes.set_title(drawable(title), loc="left", fontsize=9)
     axes.set_xlabel(x)
     if usual(values) == "log":

@@ -1,4 +1,4 @@
-"""A comparison as CSV: one value a line, with what it is and of which run. Text is no formula to a spreadsheet."""
+"""A comparison as CSV: one value per line, with its name and run. No text is a formula to a spreadsheet."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ _Line = tuple[str, str, str, int, Any]  # section, name, figure, place of the ru
 
 
 def encoded(found: Comparison) -> str:
-    """Return a comparison as CSV with headers; what a run does not have has no line."""
+    """Return a comparison as CSV with headers; missing values have no line."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADERS)

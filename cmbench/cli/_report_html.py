@@ -1,4 +1,4 @@
-"""A comparison as one page that loads nothing: tables, charts as SVG, snapshots inside it."""
+"""A comparison as one page that loads nothing: tables, charts as SVG, and embedded snapshots."""
 
 import base64
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _LARGEST = 1 << 22  # bytes of a picture that goes into the page
 
 @dataclass(frozen=True)
 class _Shown:
-    """A picture of a run, as a data URI; empty where the file cannot be shown."""
+    """A picture of a run, as a data URI; empty if the file cannot be shown."""
 
     letter: str
     step: int
@@ -25,7 +25,7 @@ class _Shown:
 
 
 def encoded(found: Comparison) -> bytes:
-    """Return the page. Whatever the runs hold is escaped."""
+    """Return the page. All text from the runs is escaped."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -1,4 +1,4 @@
-"""A comparison as JSON: everything, by the letters of the runs; a number that is not finite is null and named."""
+"""A comparison as JSON: everything, by the letters of the runs. A number that is not finite is null and named."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""A comparison as one picture: tables, charts and snapshots under each other."""
+"""A comparison as one picture: tables, charts and snapshots from top to bottom."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from cmbench.rundir.files import read
 from cmbench.words.comparison import figures, overview
 from cmbench.words.tables import drawn
 
-_MARGIN, _SIZE = 16, 13  # pixels: around each part, of a letter
+_MARGIN, _SIZE = 16, 13  # pixels around each part, and pixels of a letter
 _WIDEST = 400  # characters of a line
 _SHOWN = 264  # pixels of a snapshot's longer side
 _LARGEST = 1 << 22  # bytes of a file that is drawn
@@ -30,7 +30,7 @@ def encoded(found: Comparison) -> bytes:
 
 
 def _tables(found: Comparison) -> str:
-    """Return all tables but those that the charts are."""
+    """Return all tables except those that the charts replace."""
     console = Console(file=io.StringIO(), width=_WIDEST, color_system=None, record=True)
     for section in (*overview(found), *figures(found)):
         console.print(drawn(section))
@@ -49,7 +49,7 @@ def _text(text: str) -> Image.Image:
 
 
 def _snapshots(found: Comparison, row: PictureRow) -> Iterator[Image.Image]:
-    """Yield each run's picture over its letter and step; those alone where the file cannot be shown."""
+    """Yield each run's picture above its letter and step; only the text if the file cannot be shown."""
     for i, shown in row.pictures.items():
         below = _text(f"{found.members[i].letter}, step {shown.step}")
         picture = _picture(shown.path)
@@ -67,7 +67,7 @@ def _picture(path: Path) -> Image.Image | None:
 
 
 def _below(parts: Sequence[Image.Image], margin: int = _MARGIN) -> Image.Image:
-    """Put pictures under each other."""
+    """Stack pictures from top to bottom."""
     size = max(part.width for part in parts), sum(part.height + margin for part in parts)
     whole, y = Image.new("RGB", (size[0] + 2 * margin, size[1] + margin), "white"), margin
     for part in parts:
@@ -77,7 +77,7 @@ def _below(parts: Sequence[Image.Image], margin: int = _MARGIN) -> Image.Image:
 
 
 def _beside(parts: Sequence[Image.Image]) -> Image.Image:
-    """Put pictures beside each other."""
+    """Put pictures side by side."""
     whole = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")
     x = 0
     for part in parts:

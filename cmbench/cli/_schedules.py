@@ -1,4 +1,4 @@
-"""Schedules of one recipe, or of two against each other, as charts and a table."""
+"""Schedules of one recipe, or of two compared, as charts and a table."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _constant(schedules: "Schedules", name: str) -> str:
 
 
 def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
-    """Draw one scalar over the steps, in shares of the run where the recipes have different numbers of them."""
+    """Draw one scalar over the steps, or over shares of the run if the recipes' numbers of steps differ."""
     if all(_constant(s, name) for s in recipes if name in s.scalars):
         return
     total = max(s.total for s in recipes)
@@ -76,7 +76,7 @@ def _over_steps(name: str, recipes: "Sequence[Schedules]") -> None:
 
 
 def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:
-    """Draw one quantity over the noise level: the steps in one chart, or for two recipes a chart for each step."""
+    """Draw one quantity over the noise level: all steps in one chart, or a chart per step for two recipes."""
     having = [s for s in recipes if getattr(s.noise[0], kind)]
     if not having:
         return
@@ -101,7 +101,7 @@ def _over_noise(kind: str, recipes: "Sequence[Schedules]") -> None:
 
 
 def _curve(look: "OverNoise", kind: str, marker: str) -> Series:
-    """Return points in the middle of the bins; where nothing falls there is none, so that grids show as grids."""
+    """Return points in the middle of the bins. Empty bins have none, so that grids show as grids."""
     middles = [0.5 * (math.log10(a) + math.log10(b)) for a, b in zip(look.edges, look.edges[1:], strict=False)]
     empty = (None,) if kind == "interval" else (None, 0.0)
     return Series(middles, [None if y in empty else y for y in getattr(look, kind)], marker, joined=False)
@@ -114,5 +114,5 @@ def _outside(recipes: "Sequence[Schedules]") -> list[list[str]]:
 
 
 def _percent(share: float) -> str:
-    """Return a share as text; "-" where there is none, for the weight is not finite."""
+    """Return a share as text; "-" if there is none, because the weight is not finite."""
     return f"{share:.2%}" if math.isfinite(share) else "-"

@@ -1,8 +1,8 @@
-"""The one way out: what the command line prints leaves through here, as text that no terminal obeys.
+"""The only output of the command line: everything is printed here, as text that cannot control a terminal.
 
-Commands print by `line`, `text`, `data`, `table` and `show`. What others write to sys.stdout and sys.stderr, such as
-usage errors, warnings and tracebacks, passes the gate that stands in their place. Colours and cursor movements come
-from Rich alone, by a console whose texts are made harmless; the dashboard has the terminal to itself.
+Commands print with `line`, `text`, `data`, `table` and `show`. A gate replaces sys.stdout and sys.stderr: usage errors,
+warnings and tracebacks pass through it. Only Rich prints colours and cursor movements, by a console whose texts are
+made harmless. The dashboard has the terminal to itself.
 """
 
 import io
@@ -23,12 +23,12 @@ from cmbench.rundir.files import to_json
 from cmbench.text import brief, json_escaped, plain, plain_lines
 from cmbench.words import tables
 
-_MANY = 100  # rows of a table, from which on it matters what one takes
-_READER_LEFT = 141  # what a shell makes of SIGPIPE
+_MANY = 100  # rows of a table, from which its time matters
+_READER_LEFT = 141  # the exit code of a shell for SIGPIPE
 
 
 class LostOutputError(CmbenchError):
-    """What is printed cannot be written. Without a message where the reader of a pipe has left."""
+    """Output cannot be written. The message is empty if the reader of a pipe has left."""
 
     def __init__(self, error: OSError) -> None:
         left = isinstance(error, BrokenPipeError)
@@ -39,7 +39,7 @@ class LostOutputError(CmbenchError):
 class _Stream(io.TextIOBase):
     """A standard stream that takes text as it is.
 
-    Where it takes no more it raises LostOutputError, if it `tells`; else the text is lost in silence.
+    If writing fails, it raises LostOutputError if it `tells`; otherwise the text is lost silently.
     """
 
     def __init__(self, beneath: TextIO, tells: bool) -> None:
@@ -81,7 +81,7 @@ class _Stream(io.TextIOBase):
 
 
 class _Gate(_Stream):
-    """A standard stream through which text alone passes. It calls itself no terminal, so that nobody styles for it."""
+    """A standard stream that only text passes. It claims to be no terminal, so that no library sends it styles."""
 
     def __init__(self, beneath: TextIO, tells: bool) -> None:
         super().__init__(beneath, tells)
@@ -91,15 +91,15 @@ class _Gate(_Stream):
         return False
 
     def write(self, text: str) -> int:
-        is_progress = text.startswith("\r") and text != "\r\n"  # each look at it gets a line of its own
+        is_progress = text.startswith("\r") and text != "\r\n"  # each update gets its own line
         return super().write(plain_lines("\n" + text[1:] if is_progress else text))
 
 
 class _Console(Console):
-    """A console of Rich's that prints texts without what acts on a terminal; its own sequences are no text."""
+    """A Rich console that makes control characters in texts visible, but keeps Rich's own sequences."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the parts of what is printed."""
+        """Yield the parts that are printed."""
         for part in super().render(renderable, options):
             yield part if part.control or _is_harmless(part.text) else Segment(plain_lines(part.text), part.style)
 
@@ -110,13 +110,13 @@ def _is_harmless(text: str) -> bool:
 
 @contextmanager
 def gate() -> Iterator[None]:
-    """Let sys.stdout and sys.stderr take text alone while the block runs."""
+    """Let sys.stdout and sys.stderr take only text while the block runs."""
     before = sys.stdout, sys.stderr
     for name, tells in (("stdout", True), ("stderr", False)):
         stream = getattr(sys, name)
         if stream is None:  # closed when this process began
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
-        if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is shown as well
+        if isinstance(stream, io.TextIOWrapper):  # also shows characters that the encoding lacks
             stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, _Gate(stream, tells))
     try:
@@ -126,7 +126,7 @@ def gate() -> Iterator[None]:
 
 
 def fill_standard_streams() -> None:
-    """Open those of the three that are closed, or the next file of ours would take their place."""
+    """Open closed standard streams; otherwise the next file that we open would take their place."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -135,7 +135,7 @@ def fill_standard_streams() -> None:
 
 
 def drop_what_is_left() -> None:
-    """Let go of what was printed and cannot be written, or the interpreter complains of it when it ends."""
+    """Drop output that cannot be written; otherwise the interpreter complains when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -157,17 +157,17 @@ def is_terminal(err: bool = False) -> bool:
 
 
 def console(err: bool = False) -> Console:
-    """Return a console for tables and pictures; their texts are shown and not obeyed."""
+    """Return a console for tables and pictures; their texts are never interpreted."""
     return _Console(file=_stream(err), stderr=err, markup=False, highlight=False, emoji=False)
 
 
 def line(text: object, err: bool = False) -> None:
-    """Print one line, whatever is in it."""
+    """Print a text as one line, whatever it contains."""
     _print(f"{plain(text)}\n", err)
 
 
 def text(block: str, err: bool = False) -> None:
-    """Print lines of our own making; what others wrote stands in them on one line."""
+    """Print our own lines; any foreign text in them must already be on one line."""
     _print(f"{plain_lines(block)}\n", err)
 
 
@@ -177,14 +177,14 @@ def data(value: Any, indent: bool = False) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print what Rich draws, lines as long as they are."""
+    """Print a Rich renderable without folding its lines."""
     console().print(renderable, soft_wrap=True)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], spare: int = 0) -> None:
-    """Print rows under headers; columns whose cells look like numbers stand to the right.
+    """Print rows under headers; columns whose cells look like numbers are aligned to the right.
 
-    Where a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
+    If a terminal is too narrow, up to `spare` of the last columns are left out; beyond that, cells are folded.
     A file or another program gets every row whole, on one line.
     """
     own = console()
@@ -211,7 +211,7 @@ def complain(message: object) -> None:
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
-    """Show on a terminal what takes its time while a block runs."""
+    """Show a spinner and a text on a terminal while a block runs."""
     from rich.live import Live
     from rich.spinner import Spinner
 

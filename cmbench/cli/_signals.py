@@ -1,4 +1,4 @@
-"""The signals that ask for an end, and what listens to them instead of the system."""
+"""The signals that ask a process to end, and their handlers."""
 
 import signal
 from collections.abc import Callable
@@ -10,7 +10,7 @@ ASKING = (*BY_HAND, *ANNOUNCED)
 
 
 def on(*signals: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
-    """Let signals call a handler, but for those that are ignored: nohup stays nohup."""
+    """Let signals call a handler, except ignored ones, so that nohup keeps its effect."""
     for each in signals:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, handler)

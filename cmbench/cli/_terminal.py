@@ -9,7 +9,7 @@ from cmbench.cli import _screen
 
 
 class Terminal(NamedTuple):
-    """A finding about the terminal, as `engine.doctor` gives them of the rest."""
+    """A finding about the terminal, like those of `engine.doctor` about the rest."""
 
     level: Literal["ok", "warn"]
     found: str
@@ -17,7 +17,7 @@ class Terminal(NamedTuple):
 
 
 def look() -> Terminal:
-    """Return what is known of the terminal that stdout goes to."""
+    """Return a finding about the terminal that stdout goes to."""
     width, height = shutil.get_terminal_size()
     encoding = (sys.stdout.encoding or "ascii").lower()
     around = [
@@ -36,7 +36,7 @@ def look() -> Terminal:
         return Terminal("ok", f"none: output goes to a file or a pipe ({', '.join(facts)})", "")
     problems = []
     if width < 80 or height < 24:
-        problems.append("enlarge it: tables and charts want 80 x 24")
+        problems.append("enlarge it: tables and charts need 80 x 24")
     if term in ("", "dumb"):
         problems.append("export TERM=xterm-256color")
     if "utf" not in encoding:

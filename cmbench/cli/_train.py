@@ -26,10 +26,11 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
     """Train, and return the exit code.
 
     Args:
-        make: builds the runner, when the training is to happen in this process.
-        arguments: of the `cmbench` that trains in a process of its own.
-        foreground: asked for by the user; without a terminal, under CI and under Slurm it is so in any case.
-        detach: start it and return.
+        make: builds the runner, for training in this process.
+        arguments: of the `cmbench` that trains in a separate process.
+        foreground: whether to train in this process. Without a terminal, under CI and under Slurm it is always so,
+            unless `detach` is given.
+        detach: whether to start the training and return.
     """
     if not launch.is_detached():
         _say_that_it_starts(launch.subject_of(arguments))  # before the dashboard is imported, too
@@ -56,9 +57,9 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
 
 
 def _say_that_it_starts(subject: str) -> None:
-    """Give a sign of life to whoever looks: seconds pass until torch is imported and the model built."""
+    """Give a sign of life on a terminal: importing torch and building the model takes seconds."""
     if _screen.is_terminal(err=True):
-        _screen.line(f"{subject}: starting, torch is imported and the model built (Ctrl-C: cancel)", err=True)
+        _screen.line(f"{subject}: starting, importing torch and building the model (Ctrl-C: cancel)", err=True)
 
 
 def _has_terminal() -> bool:
@@ -92,9 +93,9 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
 
         def say(line: str) -> None:
             shown = plain(line)
-            with suppress(OSError):  # on a full disk the log of what was said has gaps
+            with suppress(OSError):  # on a full disk the log has gaps
                 write_all(console.fileno(), f"{shown}\n".encode())
-            if not detached:  # otherwise it went where it would be printed
+            if not detached:  # if detached, stdout is the log itself
                 with _to_whoever_listens():
                     _screen.line(shown)
 
@@ -117,7 +118,7 @@ def _in_this_process(make: "Callable[[], Runner]") -> int:
 
 @contextmanager
 def _to_whoever_listens() -> Iterator[None]:
-    """Print no more, and train on, where the reader or the terminal has gone, or the disk is full."""
+    """Stop printing but continue training if the reader or the terminal has gone, or the disk is full."""
     try:
         yield
     except _screen.LostOutputError:
@@ -132,10 +133,10 @@ def _line(record: "Record", runner: "Runner") -> str:
 
 
 def _stop_on_signals(runner: "Runner") -> None:
-    """Let signals stop with a checkpoint.
+    """Let signals stop the run with a checkpoint.
 
-    The first SIGINT, SIGTERM or SIGHUP does, and the second ends the process at once. SIGUSR1, SIGUSR2 and SIGXCPU are
-    what batch systems announce an end with, some more than once: these never do more.
+    The first SIGINT, SIGTERM or SIGHUP does so; the second ends the process at once. Batch systems announce an end by
+    SIGUSR1, SIGUSR2 or SIGXCPU, some more than once: these never do more than stop with a checkpoint.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -148,7 +149,7 @@ def _stop_on_signals(runner: "Runner") -> None:
 
 
 def _heard_meanwhile() -> list[str]:
-    """Return where the names of the signals come that announce an end while a run is still being built."""
+    """Return a list that collects the names of signals that announce an end while a run is still being built."""
     heard: list[str] = []
     _signals.on(*_signals.ANNOUNCED, handler=lambda number, frame: heard.append(signal.Signals(number).name))
     return heard

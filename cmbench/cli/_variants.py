@@ -20,12 +20,12 @@ ON, OFF = "on", "off"
 
 @dataclass(frozen=True)
 class Switch:
-    """Something that an objective says can be dropped.
+    """A part of an objective that can be dropped.
 
     Attributes:
-        name: what to call it.
+        name: of the part.
         overrides: `table.key=value`, which drop it.
-        standing: "on", "off" where the overrides change nothing in the recipe, or why the recipe refuses them.
+        standing: "on"; "off" if the overrides change nothing in the recipe; or why the recipe refuses them.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Task:
     Attributes:
         variant: "whole", or "no_" and the switch.
         dropped: the overrides that make the variant.
-        overrides: all that go with the recipe's file: those given, those of the variant, name and seed.
+        overrides: all overrides of the recipe's file: those given, those of the variant, name and seed.
         recipe: complete.
-        run: the run that it has, if any.
-        resumed: whether that run was there and is taken up again.
+        run: its run, if any.
+        resumed: whether its run existed already and is resumed.
     """
 
     variant: str
@@ -55,12 +55,12 @@ class Task:
 
     @property
     def state(self) -> str:
-        """Of its run, or "missing"."""
+        """The state of its run, or "missing"."""
         return status.read(self.run)["state"] if self.run else "missing"
 
     @property
     def is_done(self) -> bool:
-        """Whether its run has come to an end. To diverge is one: the same would happen again."""
+        """Whether its run has ended. A diverged run has, because it would diverge again."""
         return self.state in ENDED
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ def complete(path: Path, overrides: Sequence[str]) -> Recipe:
 
 
 def switches_of(path: Path, overrides: Sequence[str], whole: Recipe) -> list[Switch]:
-    """List the switches of the objective of a recipe, which is `whole` when complete."""
+    """List the switches of a recipe's objective; `whole` is the complete recipe."""
     from cmbench.engine import build
 
     objective, _ = build.component("objective", whole.objective["kind"])
@@ -96,24 +96,24 @@ def _standing(path: Path, overrides: Sequence[str], whole: Recipe) -> str:
         return OFF
     taken_over = whole.start is not None or (whole.teacher is not None and whole.teacher.initialise_student)
     if taken_over and _architecture(variant) != _architecture(whole):
-        return "another network than that of the run which the first weights come from"
+        return "another network than that of the run that the first weights come from"
     return ON
 
 
 def _architecture(recipe: Recipe) -> Tables:
-    """Return what weights belong to."""
+    """Return the network settings that the weights depend on."""
     return {key: value for key, value in recipe.network.items() if key != "dropout"}
 
 
 def chosen(names: str, switches: Sequence[Switch], where: str) -> list[Switch]:
-    """Return the switches that `names` lists with commas between, each once.
+    """Return the switches in the comma-separated list `names`, each once.
 
     Raises:
         UsageError: one is unknown, off, or not for this recipe.
     """
     known = {switch.name: switch for switch in switches}
     on = [switch.name for switch in switches if switch.standing == ON]
-    allowed = f"allowed: {', '.join(on) or 'none, for this recipe has no switches that are on'}"
+    allowed = f"allowed: {', '.join(on) or 'none, because this recipe has no switches that are on'}"
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
     for name in wanted:
         if name in on:
@@ -138,7 +138,7 @@ def tasks_of(
     """List the runs of an ablation, variant by variant, each for `seeds` seeds from the recipe's on.
 
     Raises:
-        UsageError: a name or a seed is not one of a recipe.
+        UsageError: a recipe cannot have such a name or seed.
         NotFoundError: the teacher's run does not exist.
     """
     variants: dict[str, tuple[str, ...]] = {"whole": (), **{f"no_{s.name}": s.overrides for s in dropped}}
@@ -156,13 +156,13 @@ def _check_names(name: str, names: Sequence[str]) -> None:
     bad = [n for n in sorted(names, key=len, reverse=True) if not re.fullmatch(recipes.NAME, n)]
     if bad:
         raise UsageError(
-            f"--name: found '{name}', by which a run is called '{bad[0]}' ({len(bad[0])} characters), "
+            f"--name: found '{name}', which names a run '{bad[0]}' ({len(bad[0])} characters), "
             "allowed: letters, digits, _ and -, at most 64 characters"
         )
 
 
 def _pinned_sources(whole: Recipe, runs_dir: Path) -> list[str]:
-    """Name the runs that weights come from in full: @latest would be another one when the last variant starts."""
+    """Name the runs of first weights in full: @latest could be another run when the last variant starts."""
     selectors = {
         "teacher.run": whole.teacher.run if whole.teacher else "",
         "start.run": whole.start.run if whole.start else "",
@@ -175,10 +175,10 @@ def _pinned_sources(whole: Recipe, runs_dir: Path) -> list[str]:
 
 
 def take_up(tasks: Sequence[Task], runs_dir: Path) -> None:
-    """Give each task the run that it has: the newest that ended, else the newest.
+    """Give each task its existing run: the newest that ended, else the newest.
 
     Raises:
-        ConflictError: a run of this name has another recipe, or is live.
+        ConflictError: a run of the same name has another recipe, or is live.
     """
     by_name = {task.recipe.name: task.recipe for task in tasks}
     by_key = {(task.recipe.name, task.recipe.seed): task for task in tasks}

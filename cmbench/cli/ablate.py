@@ -28,22 +28,22 @@ def ablate(
     recipe: RecipeFile,
     drop: Annotated[
         str | None,
-        typer.Option("--drop", metavar="SWITCH,...", help="Switches of the objective, each dropped by itself."),
+        typer.Option("--drop", metavar="SWITCH,...", help="Switches of the objective; each variant drops one."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs of each variant, from the recipe's seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Seeds per variant, from the recipe's seed on.")] = 1,
     overrides: Overrides = None,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="What the runs' names begin with; RECIPE_ablation if not given.")
+        str, typer.Option(metavar="NAME", help="Prefix of the runs' names; RECIPE_ablation if not given.")
     ] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="Trainers at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="How many runs train at a time.")] = 1,
     listed: Annotated[bool, typer.Option("--list", help="List the recipe's switches, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
 ) -> int:
-    """Train a recipe whole and without each of its switches, and compare. Called again, it goes on where it was left.
+    """Train a recipe whole and without each given switch, and compare. The same command resumes a stopped ablation.
 
-    Ctrl-C stops with checkpoints. The means are over the runs that finished.
+    Ctrl-C writes checkpoints and stops. Means are taken over the runs that finished.
     """
     path, given = recipes.find(recipe), overrides or []
     recipes.load(path, given)  # most mistakes show here, before torch is imported
@@ -60,7 +60,7 @@ def ablate(
     tasks = _variants.tasks_of(path, given, whole, dropped, seeds, name, folder)
     _variants.take_up(tasks, folder)
 
-    consent.remember(whole)  # for runs that are taken up, whose recipe is this one
+    consent.remember(whole)  # also for resumed runs, which have this recipe
     training = _Training(path, folder, jobs, trust, to_stderr=json)
     training.do(tasks)
     left = sum(not task.is_done for task in tasks)
@@ -85,7 +85,7 @@ def _list(switches: Sequence[Switch], objective: str, json: bool) -> None:
 
 
 class _Training:
-    """Trains what is not done yet, and tells of it in lines."""
+    """Trains the tasks that are not done, and prints lines about their progress."""
 
     def __init__(self, path: Path, runs_dir: Path, jobs: int, trust: bool, to_stderr: bool) -> None:
         self._path, self._runs_dir, self._jobs, self._to_stderr = path, runs_dir, jobs, to_stderr
@@ -94,14 +94,14 @@ class _Training:
         self.interrupted = False
 
     def say(self, line: str) -> None:
-        """Print a line beside the data."""
+        """Print a line apart from the data."""
         _screen.line(line, err=self._to_stderr)
 
     def do(self, tasks: Sequence[Task]) -> None:
-        """Train the tasks that are not done. A run that fails is noted, and the others go on."""
+        """Train the tasks that are not done. A failed run is noted, and the others continue."""
         left = [task for task in tasks if not task.is_done]
         if left and len(left) < len(tasks):
-            self.say(f"{len(tasks) - len(left)} of {len(tasks)} runs are there already")
+            self.say(f"{len(tasks) - len(left)} of {len(tasks)} runs exist already")
         processes = Processes([self._command(task) for task in left], self._jobs, _threads(self._jobs))
         with closing(processes.events()) as events:
             for event in events:
@@ -135,7 +135,7 @@ class _Training:
 
 
 def _threads(jobs: int) -> dict[str, str]:
-    """Share out the cores that one trainer would take, unless that is settled.
+    """Return variables that divide one trainer's cores among `jobs` trainers; none if OMP_NUM_THREADS is set.
 
     Two trainers of ct_edm_ring on two cores: 9,000 images/s each with one thread, 1,100 with two.
     """

@@ -26,7 +26,7 @@ def classifier(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Train a small classifier on the data of a recipe, whose features `cmbench eval` can compare."""
+    """Train a small classifier on a recipe's data. `cmbench eval` can compare its features."""
     if out.suffix != ".safetensors":
         raise UsageError(f"--out: found '{out}', allowed: a name that ends in .safetensors")
     path = recipes.find(recipe)
@@ -42,4 +42,4 @@ def classifier(
     if json:
         _screen.data({"schema": 1, "file": str(out), "accuracy": accuracy})
     else:
-        _screen.line(f"{out}: {accuracy:.1%} of held-out data are put into their class")
+        _screen.line(f"{out}: {accuracy:.1%} of held-out data are classified correctly")

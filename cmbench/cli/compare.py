@@ -16,7 +16,7 @@ from cmbench.rundir import overview
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
 
-if TYPE_CHECKING:  # numpy is not for every command to load
+if TYPE_CHECKING:  # not every command should load numpy
     from cmbench.comparison.compare import Comparison
 
 
@@ -26,19 +26,19 @@ def compare(
     runs_dir: RunsDir = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", metavar="WORDS", help="Of these runs, or of all: 'tag:x state:finished loss<0.1'."),
+        typer.Option("--filter", metavar="WORDS", help="Filter these runs, or all: 'tag:x state:finished loss<0.1'."),
     ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Of all metrics, profiles and curves of the machine these alone: sw1, 'machine_*'; may be repeated.",
+            help="Compare only these metrics, profiles or machine curves: sw1, 'machine_*'; may be repeated.",
         ),
     ] = None,
     plain: Plain = False,
     json: Json = False,
     csv: Annotated[
-        str | None, typer.Option(metavar="FILE.csv", help="Write CSV, one value a line; - prints it.")
+        str | None, typer.Option(metavar="FILE.csv", help="Write CSV, one value per line; - prints it.")
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with charts and snapshots.")] = None,
     png: Annotated[
@@ -46,22 +46,22 @@ def compare(
     ] = None,
     reach: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC=LEVEL", help="Tell when each run got there, e.g. sw1=0.06; may be repeated."),
+        typer.Option(metavar="METRIC=LEVEL", help="Show when each run reached LEVEL: sw1=0.06; may be repeated."),
     ] = None,
     fail_if: Annotated[
         str | None,
         typer.Option(
             metavar="CONDITION",
-            help="Exit with 1 if it holds of a run after the first, e.g. 'sw1 > 1.05 * a.sw1'; a is the first run. "
-            "A value that is not finite lets it hold.",
+            help="Exit with 1 if it holds for a run after the first, e.g. 'sw1 > 1.05 * a.sw1'; a is the first run. "
+            "It also holds if a value is not finite.",
         ),
     ] = None,
     ascii_only: Ascii = False,
 ) -> int:
-    """Compare runs, called a, b, c and so on: in a terminal on a screen, else as tables, JSON, CSV or a page."""
+    """Compare runs, named a, b, c and so on: on a screen in a terminal, otherwise as tables, JSON, CSV or a page."""
     if plain + json + (csv == "-") > 1:
         raise UsageError("--plain, --json, --csv -: found more than one, allowed: one of them")
-    if csv is not None and csv != "-" and not csv.endswith(".csv"):  # it took no file once: this may be a run
+    if csv is not None and csv != "-" and not csv.endswith(".csv"):  # --csv once took no file: this may be a run
         raise UsageError(f"--csv: found '{csv}', allowed: a file whose name ends in .csv, or - to print it")
     folder = runs_folder(runs_dir)
     chosen = _chosen(runs or [], where, folder)
@@ -86,11 +86,11 @@ def compare(
 
 
 def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDir]:
-    """Return the runs that are meant.
+    """Return the selected runs.
 
     Raises:
-        UsageError: none are named, or the filter cannot be understood.
-        NotFoundError: there are none.
+        UsageError: no run is named, or the filter is malformed.
+        NotFoundError: no run matches.
     """
     if not selectors and where is None:
         raise UsageError("compare: found no runs, allowed: RUN..., --filter WORDS, or both")
@@ -104,7 +104,7 @@ def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDi
 
 
 def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
-    """Put the levels that were asked for in place of the usual ones."""
+    """Replace the usual levels by those of --reach, if any."""
     from cmbench.comparison import compare as comparison
     from cmbench.comparison import expression
 
@@ -124,7 +124,7 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
 
 
 def _verdicts(found: "Comparison", text: str) -> list[str]:
-    """Return a line for each run of which the condition holds."""
+    """Return a line for each run that meets the condition."""
     from cmbench.comparison import compare as comparison
     from cmbench.comparison.expression import Condition
     from cmbench.text import plain
@@ -142,7 +142,7 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
 
 
 def _write(found: "Comparison", html: Path | None, png: Path | None, csv: Path | None) -> None:
-    """Write the files that were asked for."""
+    """Write the requested files."""
     if csv:
         from cmbench.cli import _report_csv
 

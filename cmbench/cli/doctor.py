@@ -26,22 +26,22 @@ def doctor(
         typer.Argument(
             metavar="RECIPE",
             autocompletion=_complete_recipes,
-            help="A recipe's path or name, or a run's; none: the machine.",
+            help="A recipe's path or name, or a run's; without it, the machine is checked.",
         ),
     ] = None,
     overrides: Overrides = None,
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="Also compare the network with itself compiled; takes a minute or so."),
+        typer.Option("--compile", help="Also compare the network with its compiled form; takes about a minute."),
     ] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
 ) -> int:
-    """Check this machine, or a recipe before it is trained. Exit code 1 if a check failed."""
+    """Check this machine, or a recipe before training. Exit code 1 if a check fails."""
     for option, given in (("--set", overrides), ("--compile", compile)):
         if recipe is None and given:
-            raise UsageError(f"{option}: found one, allowed with a recipe alone")
+            raise UsageError(f"{option}: found one, allowed only with a recipe")
     checks = _of_machine(runs_dir) if recipe is None else _of_recipe(recipe, overrides or [], runs_dir, compile)
     counts = {level: sum(check.level == level for check in checks) for level in ("ok", "warn", "fail", "-")}
     if json:
@@ -77,7 +77,7 @@ def _of_recipe(name: str, overrides: list[str], runs_dir: Path | None, compile: 
 
 
 def _find(name: str, runs_dir: Path | None) -> tuple[Path, RunDir | None]:
-    """Return the file of a recipe, or of a run's recipe with the run."""
+    """Return the file of a recipe; for a run, its recipe file and the run."""
     try:
         path = recipes.find(name)
     except UsageError as no_recipe:

@@ -34,7 +34,7 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import shown, shown_key
 
-_TRAJECTORIES = 128  # where the recipe asks for none
+_TRAJECTORIES = 128  # if the recipe sets none
 
 
 @app.command("eval", cls=_former.names(metrics="measures"))
@@ -44,17 +44,15 @@ def evaluate(
         typer.Argument(
             metavar="RUN",
             autocompletion=complete_runs,
-            help="Paths, unique prefixes, @latest or @latest:PREFIX; none: the newest with a checkpoint.",
+            help="Paths, unique prefixes, @latest or @latest:PREFIX; the newest run with a checkpoint if not given.",
         ),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Sampler steps, e.g. 1,2,4; the run's [evaluate] if not given.")] = "",
+    steps: Annotated[str, typer.Option(help="Sampler steps, e.g. 1,2,4; as in [evaluate] if not given.")] = "",
     n: Annotated[int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help=N_HELP)] = None,
-    repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Sets of samples, for the spread.")] = 5,
-    measures: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Measures with commas between; all if not given.")
-    ] = "",
+    repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Number of sample sets, which give the spread.")] = 5,
+    measures: Annotated[str, typer.Option(metavar="NAME,...", help="Comma-separated measures; all if not given.")] = "",
     features: Annotated[
-        str, typer.Option(help="What measures of samples compare: pixels, inception, or a classifier's .safetensors.")
+        str, typer.Option(help="Features of samples to compare: pixels, inception, or a classifier's .safetensors.")
     ] = "pixels",
     checkpoint: Checkpoint = "latest",
     ema: Ema = "",
@@ -67,7 +65,7 @@ def evaluate(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Measure the samples of runs beside real data; what was asked before is read, not computed."""
+    """Measure samples of runs against real data. Earlier results are reused."""
     asked = Asked(_metrics(measures), bool(measures), repeats, seed, features, _figures.identity(features))
     wanted_steps = _steps(steps)
     if markdown:
@@ -87,7 +85,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _About:
-    """What the user says of the data of all runs."""
+    """What the command line says about the data of all runs."""
 
     moved: list[str]
     other_data: bool
@@ -102,7 +100,7 @@ class _About:
 def _subject(
     selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None, about: _About
 ) -> Subject:
-    """Find the weights and the data that are meant, without reading the weights."""
+    """Find the selected weights and data, without reading the weights."""
     run = select(selector, folder, with_checkpoint=True)
     step = checkpoints.choose(run, checkpoint)
     sums = checkpoints.checksums(run, step)
@@ -132,9 +130,7 @@ def _subject(
 def _steps(text: str) -> list[int]:
     parts = text.split(",") if text else []
     if not all(re.fullmatch("[0-9]{1,4}", part) and 1 <= int(part) <= 1000 for part in parts):
-        raise UsageError(
-            f"--steps: found {shown(text)}, allowed: integers from 1 to 1000 with commas between, e.g. 1,2,4"
-        )
+        raise UsageError(f"--steps: found {shown(text)}, allowed: comma-separated integers from 1 to 1000, e.g. 1,2,4")
     return list(dict.fromkeys(map(int, parts)))
 
 

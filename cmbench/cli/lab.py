@@ -29,7 +29,7 @@ def lab(
         typer.Argument(
             metavar="CLAIM",
             autocompletion=_complete_claims,
-            help="Claims to measure, or all; none: list them.",
+            help="Claims to measure, or all; without any, they are listed.",
         ),
     ] = None,
     json: Json = False,
@@ -38,10 +38,10 @@ def lab(
     ] = None,
     markdown: Markdown = None,
 ) -> int:
-    """Measure claims of the theory on problems with closed forms. Exit code 1 if one fails."""
+    """Measure claims of the theory on problems with closed-form solutions. Exit code 1 if one fails."""
     if not names:
         if out or markdown:
-            raise UsageError(f"--{'out' if out else 'markdown'}: found one, allowed with claims alone")
+            raise UsageError(f"--{'out' if out else 'markdown'}: found one, allowed only with claims")
         _list(json)
         return 0
     wanted = claims.chosen(names)
@@ -66,10 +66,10 @@ def lab(
 
 
 def _check_outputs(out: Path | None, markdown: Path | None) -> None:
-    """Refuse what cannot be written before anything is measured, and make the folder of the charts.
+    """Check the output paths before anything is measured, and make the folder of the charts.
 
     Raises:
-        UsageError: there is no matplotlib, or a path takes no files.
+        UsageError: matplotlib is missing, or a path is not writable.
     """
     if out and importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--out: needs the matplotlib package: pip install 'cmbench[plots]'")
@@ -79,7 +79,7 @@ def _check_outputs(out: Path | None, markdown: Path | None) -> None:
         with writing(f"--out {out}"):
             out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
-            raise UsageError(f"--out {out}: cannot be written: a folder that takes no files")
+            raise UsageError(f"--out {out}: cannot be written: the folder is not writable")
 
 
 def _list(json: bool) -> None:
@@ -92,7 +92,7 @@ def _list(json: bool) -> None:
 
 
 def _draw(result: "_findings.Result", folder: Path) -> None:
-    """Draw the chart of a finding by matplotlib."""
+    """Draw the chart of a finding with matplotlib."""
     from matplotlib.figure import Figure
 
     chart = result.finding.chart
@@ -102,7 +102,7 @@ def _draw(result: "_findings.Result", folder: Path) -> None:
         axes.plot(curve.x, curve.y, "-o" if curve.joined else "o", markersize=3, linewidth=1.2, label=curve.label)
     axes.set(title=f"{result.claim.name}: {chart.title}", xlabel=chart.x, ylabel=chart.y)
     axes.set(xscale="log" if chart.log_x else "linear", yscale="log" if chart.log_y else "linear")
-    axes.tick_params(which="minor", labelsize=6)  # matplotlib lets them overlap otherwise
+    axes.tick_params(which="minor", labelsize=6)  # otherwise they overlap
     axes.legend(fontsize="small")
     figure.savefig(encoded := io.BytesIO(), format="png")
     _outputs.write(folder / f"{result.claim.name}.png", encoded.getvalue(), "--out")

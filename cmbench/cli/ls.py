@@ -30,12 +30,12 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
         if any(look.is_within_floor for look in looks):
             _screen.line(floors.legend())
     else:
-        begin = f"cmbench run {_first_recipe()} begins one, --runs-dir FOLDER looks elsewhere"
+        begin = f"cmbench run {_first_recipe()} starts one, --runs-dir FOLDER looks elsewhere"
         _screen.line(f"no runs in {cut(str(folder), 200)}: {begin}", err=True)
 
 
 def _first_recipe() -> str:
-    """Return a recipe that can be run from here: a small one where there is one."""
+    """Return a recipe that can be run from here, a small one if possible."""
     names = [path.stem for path in recipes.available()]
     return next((name for name in ("ct_edm_ring", "ct_edm", *names) if name in names), "RECIPE.toml")
 

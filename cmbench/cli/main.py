@@ -1,4 +1,4 @@
-"""`cmbench`: the application, and the one place where errors become a line and an exit code."""
+"""`cmbench`: the application, and the only place where errors become a line and an exit code."""
 
 import os
 import sys

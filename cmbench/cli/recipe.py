@@ -57,18 +57,18 @@ def show(
     recipe: RecipeFile,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="OTHER", autocompletion=_complete_recipes, help="With --schedules: another to compare."),
+        typer.Argument(metavar="OTHER", autocompletion=_complete_recipes, help="With --schedules: another recipe."),
     ] = None,
     schedules: Annotated[
-        bool, typer.Option("--schedules", help="Draw what it does over the steps and over the noise levels instead.")
+        bool, typer.Option("--schedules", help="Draw its schedules over steps and noise levels instead.")
     ] = False,
     overrides: Overrides = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Print a recipe whole: every default written out, each key with its meaning."""
+    """Print a complete recipe, with every default and the meaning of each key."""
     if other is not None and not schedules:
-        raise UsageError(f"OTHER: found '{other}', allowed with --schedules alone")
+        raise UsageError(f"OTHER: found '{other}', allowed only with --schedules")
     if schedules:
         _show_schedules([recipe] if other is None else [recipe, other], overrides or [], json)
         return
@@ -84,7 +84,7 @@ def show(
 
 
 def _show_schedules(names: list[str], overrides: list[str], json: bool) -> None:
-    """Draw the schedules of one recipe or of two; overrides hold for both."""
+    """Draw the schedules of one recipe or of two; overrides apply to both."""
     from cmbench.cli import _schedules
     from cmbench.engine import build
     from cmbench.engine import schedules as engine
@@ -107,7 +107,7 @@ def check(
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Check recipes: a line for each, and exit code 2 if any has a mistake."""
+    """Check recipes and print a line for each. Exit code 2 if any has a mistake."""
     from cmbench.engine import build
 
     mistakes = []

@@ -1,4 +1,4 @@
-"""What a live run is asked for: `cmbench pause`, `continue`, `checkpoint`, `snapshot`, `set`."""
+"""Requests to a live run: `cmbench pause`, `continue`, `checkpoint`, `snapshot`, `set`."""
 
 import time
 from pathlib import Path
@@ -22,39 +22,39 @@ _POLL = 0.1  # seconds
 
 Changes = Annotated[
     list[str],
-    typer.Argument(metavar="TABLE.KEY=VALUE", help="E.g. optimizer.lr=1e-4 log.every=50; the rest stays."),
+    typer.Argument(metavar="TABLE.KEY=VALUE", help="E.g. optimizer.lr=1e-4 log.every=50; other keys stay."),
 ]
 
 
 @app.command("pause")
 def pause(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Let a live run wait after the step in progress, until `cmbench continue` or `cmbench stop`."""
+    """Pause a live run after the current step, until `cmbench continue` or `cmbench stop`."""
     _ask(select_live(run, runs_dir), "pause", timeout, json)
 
 
 @app.command("continue")
 def go_on(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Let a paused run go on."""
+    """Let a paused run continue."""
     _ask(select_live(run, runs_dir), "continue", timeout, json)
 
 
 @app.command("checkpoint")
 def checkpoint(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Let a live run write a checkpoint now."""
+    """Ask a live run to write a checkpoint now."""
     _ask(select_live(run, runs_dir), "checkpoint", timeout, json)
 
 
 @app.command("snapshot")
 def snapshot(run: Run, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Let a live run draw samples now."""
+    """Ask a live run to draw samples now."""
     _ask(select_live(run, runs_dir), "snapshot", timeout, json)
 
 
 @app.command("set")
 def change(run: Run, changes: Changes, runs_dir: RunsDir = None, timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Change the learning rate, the tangent warm-up, the averages' lengths or an interval of a live run.
+    """Change the learning rate, the tangent warm-up, the EMA lengths or an interval of a live run.
 
-    A change holds from the next step on, and is made again at the same step when the run is resumed.
+    A change applies from the next step on. A resumed run repeats it at the same step.
     """
     chosen = select(run, runs_folder(runs_dir))
     settings = steering.parse(recipes.load(chosen.recipe), changes, chosen.name, option="set")
@@ -62,11 +62,11 @@ def change(run: Run, changes: Changes, runs_dir: RunsDir = None, timeout: Timeou
 
 
 def select_live(run: str, runs_dir: Path | None) -> RunDir:
-    """Find the one live run that a selector means.
+    """Find the live run that a selector names.
 
     Raises:
         NotFoundError: there is no such run.
-        ConflictError: no trainer works on it.
+        ConflictError: no trainer works on the run.
     """
     return _if_live(select(run, runs_folder(runs_dir)))
 
@@ -82,18 +82,18 @@ def _ask(run: RunDir, action: str, timeout: float, json: bool, **details: Any) -
     """Send a request and print its answer.
 
     Raises:
-        ConflictError: the trainer refused, or ended first.
-        CmbenchError: no answer came in time; the request still waits.
+        ConflictError: the trainer refused, or ended before it answered.
+        CmbenchError: no answer came in time; the request is still pending.
     """
     journal = Tail(run.events)
-    journal.skip()  # what has been
+    journal.skip()  # past rows
     identity = control.request(run, action, **details)
     if not timeout:
         _say({"id": identity, "action": action, **details}, f"{run.name}: asked to {action}", json)
         return
     answer = _answer(run, journal, identity, time.monotonic() + timeout)
     if answer is None:
-        raise CmbenchError(f"{run.name}: asked to {action}, but no answer after {timeout:g} s; it is still asked")
+        raise CmbenchError(f"{run.name}: asked to {action}, but no answer after {timeout:g} s; the request still waits")
     if answer["result"] != "done":
         raise ConflictError(f"{run.name}: {action} {answer['result']}")
     _say(answer, f"{run.name}: {event_line(answer)}", json)
@@ -108,7 +108,7 @@ def _say(about: Row, text: str, json: bool) -> None:
 
 def _answer(run: RunDir, journal: Tail, identity: str, deadline: float) -> Row | None:
     while True:
-        live = status.is_live(run)  # asked before reading, so that a last answer is not missed
+        live = status.is_live(run)  # checked before reading, so that a last answer is not missed
         for row in journal.read():
             if row.get("kind") == "request" and row.get("id") == identity:
                 return row

@@ -32,18 +32,18 @@ def resume(
     checkpoint: CheckpointOrNone = None,
     other_data: OtherData = False,
     host_gone: Annotated[
-        bool, typer.Option("--host-gone", help="Take the run of another host up: its trainer works no more.")
+        bool, typer.Option("--host-gone", help="Resume a run of another host whose trainer has ended.")
     ] = False,
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
     trust: Trust = False,
 ) -> int:
-    """Take a stopped, crashed or diverged run up from its newest checkpoint, exactly as if it had never ended.
+    """Resume a stopped, crashed or diverged run from its newest checkpoint, exactly as if it had never ended.
 
-    With --checkpoint from an earlier one: rows and settings of later steps count no more, and later checkpoints are set
-    aside in checkpoints/abandoned until the run has passed their steps. --set data.root=FOLDER says where its data
-    have moved, --set train.device=cpu where it trains now.
+    --checkpoint chooses an earlier one. Rows and settings of later steps then no longer count, and later checkpoints
+    are kept in checkpoints/abandoned until the run has passed their steps. --set data.root=FOLDER says where the data
+    are now, --set train.device=cpu where the run trains now.
     """
     chosen = select(run, runs_folder(runs_dir))
     now = status.read(chosen)
@@ -56,7 +56,7 @@ def resume(
     is_here = host in (None, socket.gethostname())
     if state in ("running", "paused") and (is_here or not host_gone):
         next_command = "watch" if state == "running" else "continue"
-        otherwise = "" if is_here else f"; where {host} is gone: cmbench resume {address(chosen)} --host-gone"
+        otherwise = "" if is_here else f"; if {host} is gone: cmbench resume {address(chosen)} --host-gone"
         raise ConflictError(f"{chosen.name}: is {state} (cmbench {next_command} {address(chosen)}{otherwise})")
     given = changes or []
     whole = recipe.load(chosen.recipe)
@@ -65,7 +65,7 @@ def resume(
     step = None if checkpoint is None else checkpoints.choose(chosen, checkpoint)
     began, passed_over = began_in(chosen, trust)
     consent.ask(consent.kinds(whole.tables()), str(chosen.recipe), began)
-    for tables, where in kept_tables(chosen):  # of these, weights alone are taken: no teacher is built
+    for tables, where in kept_tables(chosen):  # only their weights are used: no teacher is built
         consent.ask(consent.kinds(tables, tuple(COMPONENTS)), str(where), began)
     if passed_over:
         _screen.complain(passed_over)
@@ -80,7 +80,7 @@ def resume(
         return runner.resume(RunDir(path), runs_path, settings, step, elsewhere, whole)
 
     arguments = ["resume", str(path), "--runs-dir", str(runs_path)]
-    places_last = [*given, *(f"{key}={value}" for key, value in places.items())]  # absolute, from here
+    places_last = [*given, *(f"{key}={value}" for key, value in places.items())]  # absolute paths
     arguments += [part for change in places_last for part in ("--set", change)]
     arguments += [] if step is None else ["--checkpoint", str(step)]
     options = {"--trust": trust, "--other-data": other_data, "--host-gone": host_gone}
@@ -89,10 +89,10 @@ def resume(
 
 
 def began_in(run: RunDir, trust: bool) -> tuple[Path, str]:
-    """Return where the run was started: data and modules of one's own may be named relative to it.
+    """Return the folder where the run was started: paths of data and custom modules may be relative to it.
 
-    A folder that is somebody else's is entered with consent alone; without it the run goes on from here, and a line
-    that says so is returned as well.
+    Another user's folder is entered only with consent. Without it the run continues from the current folder, and a
+    line that says so is returned as well.
     """
     directory, here = (read_json(run.meta) or {}).get("directory"), Path.cwd()
     with suppress(OSError, ValueError):
@@ -106,7 +106,7 @@ def began_in(run: RunDir, trust: bool) -> tuple[Path, str]:
 
 
 def user_name(uid: int) -> str:
-    """Return what a user is called, or their number in words."""
+    """Return a user's name, or "user" and their number."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -114,7 +114,7 @@ def user_name(uid: int) -> str:
 
 
 def kept_tables(run: RunDir) -> Iterator[tuple[Mapping[str, Any], Path]]:
-    """Yield the tables of the runs whose weights a run keeps, each with its file."""
+    """Yield the recipe tables of the runs whose weights a run keeps, each with its file."""
     for file in (run.teacher / "teacher.json", run.start / "teacher.json"):
         tables = (read_json(file) or {}).get("recipe")
         if isinstance(tables, dict):

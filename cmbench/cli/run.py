@@ -28,7 +28,7 @@ def run(
             "--from",
             metavar="RUN[@STEP]",
             autocompletion=complete_runs,
-            help="Go on from a run's checkpoint, the last up to STEP, as a child of it with a directory of its own.",
+            help="Train a child of a run, from its last checkpoint up to STEP, in a new directory.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -37,10 +37,10 @@ def run(
     detach: Detach = False,
     trust: Trust = False,
 ) -> int:
-    """Train a recipe in a new run directory, and follow it. Closing the terminal does not stop it.
+    """Train a recipe in a new run directory, and follow it. Closing the terminal does not stop the run.
 
-    With --from RUN[@STEP] the new run is a child of another: from its checkpoint on, with the settings that --set
-    changes, it trains exactly as that run would have done.
+    With --from RUN[@STEP] the new run is a child of another. It starts from that run's checkpoint with the settings
+    that --set changes, and trains exactly as that run would have done.
     """
     if origin is not None:
         if recipe is not None:
@@ -64,7 +64,7 @@ def run(
 
 
 def _ask(path: Path, given: Recipe, runs_dir: Path) -> None:
-    """Ask for consent to classes of the recipe, and of the runs that weights come from, while somebody looks."""
+    """Ask for consent to the classes of the recipe and of the weights' runs while the user is still watching."""
     consent.ask(consent.kinds(given.tables()), str(path))
     for source in (given.teacher, given.start):
         if source is not None and source.run:

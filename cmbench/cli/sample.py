@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
-    sigmas: Annotated[str, typer.Option(help="Noise levels instead, from the highest, e.g. 80,0.8.")] = "",
+    sigmas: Annotated[str, typer.Option(help="Descending noise levels instead of steps, e.g. 80,0.8.")] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = 64,
     seed: Seed = 0,
     label: Annotated[
@@ -34,7 +34,7 @@ def sample(
     ema: Ema = "",
     checkpoint: Checkpoint = "latest",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write the PNG; else in the run's samples/.")
+        Path | None, typer.Option(metavar="FILE", help="Where to write the PNG; the run's samples/ if not given.")
     ] = None,
     safetensors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the samples themselves as safetensors.")
@@ -44,7 +44,7 @@ def sample(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Draw samples from a trained run, by default from the newest with a checkpoint."""
+    """Draw samples from a trained run, by default the newest with a checkpoint."""
     if label is not None:
         _classes.refuse_negative(label)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
@@ -108,7 +108,7 @@ def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--sigmas: found {shown(text)}, allowed: numbers with commas between, e.g. 80,0.8") from None
+        raise UsageError(f"--sigmas: found {shown(text)}, allowed: comma-separated numbers, e.g. 80,0.8") from None
     descending = all(a > b for a, b in pairwise(levels))
     if not descending or not all(low < level <= high for level in levels):
         raise UsageError(f"--sigmas: found {shown(text)}, allowed: descending numbers above {low:g}, up to {high:g}")
@@ -135,7 +135,7 @@ def _labels(of_class: int | None, n: int, trained: "Trained") -> "Tensor | None"
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write samples in the run, which may have been moved meanwhile."""
+    """Write samples into the run's folder, which may have been moved meanwhile."""
     with writing(f"samples: {path}"):
         make_folder(path.parent)
         write_atomically(path, content)

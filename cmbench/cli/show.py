@@ -22,7 +22,7 @@ _LISTED = 40  # classes on a line
 
 @app.command("show")
 def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
-    """Show one run: how it stands, its metrics, checkpoints, snapshots and recipe."""
+    """Show one run: its state, metrics, checkpoints, snapshots and recipe."""
     chosen = select(run, runs_folder(runs_dir))
     about = _about(chosen)
     if json:
@@ -79,7 +79,7 @@ def _about(run: RunDir) -> dict[str, Any]:
 
 
 def _moment(value: object) -> str:
-    """Return a day and its time, and how long ago that is."""
+    """Return a date with its time, and how long ago that is."""
     known = moment(value)
     if known is None:
         return "-"
@@ -88,13 +88,13 @@ def _moment(value: object) -> str:
 
 
 def _trained(now: dict[str, Any]) -> str:
-    """Return how long the run has trained, pauses and gaps between its segments left out."""
+    """Return how long the run has trained, without pauses and gaps between its segments."""
     seconds = moment(now.get("train_s"))
     return "-" if seconds is None else duration(seconds, EXACT)
 
 
 def _data(about: dict[str, Any]) -> str:
-    """Return what the run is trained on, as its newest checkpoint tells."""
+    """Return a line about the run's data, from its newest checkpoint."""
     found, own = about["data"], about["recipe"]["data"]
     what = " ".join(str(own[key]) for key in ("kind", "name") if key in own)
     count, held_out = whole(found.get("count")), whole(found.get("held_out"))
@@ -105,7 +105,7 @@ def _data(about: dict[str, Any]) -> str:
 
 
 def _classes(about: dict[str, Any]) -> str:
-    """Return the classes in the order of their labels, with their pictures where they are counted."""
+    """Return the classes in the order of their labels, with the number of pictures of each, if known."""
     found, names = about["data"], fingerprints.names(about["data"])
     counts = number_list(found.get("counts"))
     if not names:
@@ -118,7 +118,7 @@ def _classes(about: dict[str, Any]) -> str:
 
 
 def _changed(about: dict[str, Any]) -> str:
-    """Return the settings that were changed while it trained, as they are in force."""
+    """Return the current values of the settings that were changed during training."""
     return "  ".join(f"{key}={value}" for key, value in about["settings"].items()) or "nothing since it began"
 
 
@@ -138,7 +138,7 @@ def _first_weights(about: dict[str, Any]) -> str:
 
 
 def _checkpoint(run: dict[str, Any], source: dict[str, Any]) -> str:
-    """Return which weights were taken: of a run that a recipe names, at the step that meta.json tells."""
+    """Return which weights were used: the run from the recipe, the step and average from meta.json."""
     return f"{run.get('run', '?')}, step {source.get('step', '?')}, ema {source.get('ema', '?')}"
 
 

@@ -17,11 +17,11 @@ def watch(
     runs: Runs = None,
     runs_dir: RunsDir = None,
     plain: Plain = False,
-    past: Annotated[int, typer.Option(min=0, max=10**9, help="With --plain: lines of what has been.")] = 10,
+    past: Annotated[int, typer.Option(min=0, max=10**9, help="With --plain: number of past lines.")] = 10,
     ascii_only: Ascii = False,
     json: Json = False,
 ) -> None:
-    """Open the dashboard: of one run, of several beside each other, or of all. Without a terminal: a card of text."""
+    """Open the dashboard of one run, of several side by side, or of all. Without a terminal, print a text card."""
     folder = runs_folder(runs_dir)
     chosen = [select(run, folder) for run in runs or ()]
     if (json or plain) and len(chosen) > 1:

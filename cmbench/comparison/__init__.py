@@ -1,1 +1,1 @@
-"""Runs beside each other: what a comparison tells, computed from run directories and their recipes."""
+"""Comparisons of runs, computed from run directories and their recipes."""

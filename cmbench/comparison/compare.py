@@ -1,4 +1,4 @@
-"""Several runs beside each other: all that a report of them tells, computed from their files alone."""
+"""Compares several runs: everything in a report about them, computed from their files alone."""
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
@@ -22,20 +22,20 @@ from cmbench.rundir import floors, snapshots
 from cmbench.rundir.columns import Column, Floats, Profile
 from cmbench.rundir.layout import RunDir
 
-# What a recipe lays down or a machine makes of it: that it differs says nothing about what was learned.
+# Set by the recipe or the machine: differences in these say nothing about what was learned.
 NOT_LEARNED = SCHEDULES | {"images_per_s"}
 _COUNTS = {"count", "anatomy_count"}  # of samples in each bin of a profile
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one metric came to in one run; None for what there is not.
+    """The figures of one metric in one run; None for missing ones.
 
     Attributes:
-        last: nan or inf where it was not finite.
+        last: nan or inf if it was not finite.
         best: of metrics of quality.
         area: under the curve over the steps that all runs share, in units of the metric times steps.
-        at: the value where all runs have been, by axis.
+        at: the value at the furthest place that all runs share, by axis.
     """
 
     last: float | None
@@ -49,10 +49,10 @@ class Metric:
     """One metric of all runs.
 
     Attributes:
-        figures: one a run; None of those that do not have it.
-        start: the first step that all who have it share.
-        ends: the furthest place that they share, by axis; None where there is none.
-        ends_together: whether the last row of each is of one step.
+        figures: one per run; None for runs without the metric.
+        start: the first step that all runs with the metric share.
+        ends: the furthest place that they share, by axis; None if there is none.
+        ends_together: whether their last rows are of the same step.
     """
 
     figures: Sequence[Figures | None]
@@ -62,7 +62,7 @@ class Metric:
 
     @property
     def comparable(self) -> list[float | None]:
-        """A value of each run after as many steps: the last, or that at the last step that they share."""
+        """A value of each run after the same number of steps: the last, or that at the last shared step."""
         return [
             None if found is None else found.last if self.ends_together else found.at["step"] for found in self.figures
         ]
@@ -70,12 +70,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Goal:
-    """When each run first was as good as a level; None for those that never were."""
+    """When each run first was as good as a level; None for runs that never were."""
 
     metric: str
     level: float
     reached: Sequence[Reached | None]
-    is_floor: bool = False  # the level is where the floor's band ends: who comes below it first is chance
+    is_floor: bool = False  # the level is the edge of the floor's band: which run passes it first is chance
 
     @property
     def text(self) -> str:
@@ -85,14 +85,14 @@ class Goal:
 
 @dataclass(frozen=True)
 class Apart:
-    """From where on a run is not like the first: metric by metric, and the first band of times of the profiles.
+    """Where a run departs from the first: metric by metric, and the first band of times of the profiles.
 
-    Measures of quality are not judged so: they are taken from the same latents each time, and differ smoothly from
-    seed to seed, by more than from one row to the next. What they differ by is a question for `groups`.
+    Measures of quality are not judged in this way. They use the same latents each time, so that they differ more from
+    seed to seed than from one row to the next, and smoothly. `groups` judges their differences.
 
     Attributes:
         judged: metrics with enough rows to tell.
-        metrics: those of them that depart, and those that are finite in one run alone.
+        metrics: those of them that depart, and those that are finite in only one run.
         profiles_judged: quantities over time with equal bins and enough shared rows to tell.
         band: of the profiles.
     """
@@ -104,7 +104,7 @@ class Apart:
 
     @property
     def earliest(self) -> tuple[str, Departure] | None:
-        """The metric that departs first, of those that tell of learning."""
+        """The metric that departs first, among those that are learned."""
         learned = [(name, found) for name, found in self.metrics.items() if name not in NOT_LEARNED]
         return min(learned, key=lambda item: (item[1].step, -abs(item[1].size)), default=None)
 
@@ -119,7 +119,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Snapshots of equal latents, by the same number of sampler steps: a run's place and its picture each."""
+    """Snapshots of equal latents with the same number of sampler steps: pictures by the places of their runs."""
 
     sampler_steps: int
     pictures: Mapping[int, Picture]
@@ -133,7 +133,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it. Lists are in the order of `members`."""
+    """A whole comparison. Lists are in the order of `members`."""
 
     members: Sequence[Member]
     recipe: Mapping[str, Sequence[Any]]
@@ -142,7 +142,7 @@ class Comparison:
     goals: Sequence[Goal]
     apart: Sequence[Apart]  # of each run after the first
     groups: Sequence[Group]
-    machine: machine.Loads | None  # None where other metrics alone were wanted
+    machine: machine.Loads | None  # None if only other metrics were wanted
     profiles: Mapping[str, Sequence[tuple[int, Floats] | None]]  # the newest step and bins of each run
     pictures: Sequence[PictureRow]
 
@@ -151,12 +151,11 @@ def compare(runs: Sequence[RunDir], wanted: Sequence[str] = ()) -> Comparison:
     """Read runs and compare them.
 
     Args:
-        runs: one or more; what cannot be read of one is not there.
-        wanted: names, short forms or patterns of the metrics, profiles and curves of the machine that are compared; all
-            if there are none.
+        runs: one or more; parts that cannot be read are missing.
+        wanted: names, short forms or patterns of the metrics, profiles and machine curves to compare; all if empty.
 
     Raises:
-        UsageError: a name or pattern means none of them; the message names the nearest.
+        UsageError: a name or pattern matches none of them; the message names the nearest.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # sums of huge values are inf, and shown so
         return _compared(read_all(runs, [letter(i) for i in range(len(runs))]), wanted)
@@ -191,7 +190,7 @@ def _compared(members: Sequence[Member], wanted: Sequence[str]) -> Comparison:
 
 
 def letter(i: int) -> str:
-    """Return what the run at a place is called: a to z, then a1, b1 and so on."""
+    """Return the letter of the run at a place: a to z, then a1, b1 and so on."""
     return chr(ord("a") + i % 26) + (str(i // 26) if i >= 26 else "")
 
 
@@ -203,7 +202,7 @@ def goal(members: Sequence[Member], metric: str, level: float, is_floor: bool = 
 
 
 def _meant(wanted: Sequence[str], names: Sequence[str]) -> set[str]:
-    """Return the names that are wanted; all where nothing is."""
+    """Return the wanted names; all if `wanted` is empty."""
     found = set() if wanted else set(names)
     for text in wanted:
         of_none = text.startswith(machine.PREFIX) and not any(name.startswith(machine.PREFIX) for name in names)
@@ -212,7 +211,7 @@ def _meant(wanted: Sequence[str], names: Sequence[str]) -> set[str]:
 
 
 def _rank(metric: str) -> tuple[bool, bool, str]:
-    """Put quality first, and last what is not learned."""
+    """Put quality first, and metrics that are not learned last."""
     return metric in NOT_LEARNED, not better(metric), metric
 
 
@@ -250,9 +249,9 @@ def _figures(name: str, column: Column, start: float | None, ends: Mapping[Axis,
 
 
 def _usual_goals(members: Sequence[Member], metrics: Mapping[str, Metric]) -> list[Goal]:
-    """Return for each metric of quality the best level that all runs which have it have reached.
+    """Return, for each metric of quality, the best level that all runs with the metric have reached.
 
-    It is not beyond the edge of a floor: within that no figure is better than another.
+    The level is not beyond the edge of a floor: within a floor no figure is better than another.
     """
     goals = []
     for name in filter(better, metrics):
@@ -282,7 +281,7 @@ def _newest(rows: Profile | None) -> tuple[int, Floats] | None:
 
 
 def _picture_rows(members: Sequence[Member]) -> list[PictureRow]:
-    """Return rows of snapshots, near the step that the shortest of its runs has reached."""
+    """Return rows of snapshots, each near the step that the shortest of its runs has reached."""
     rows: dict[tuple[Any, int], dict[int, dict[int, Path]]] = {}
     for i, member in enumerate(members):
         for step, files in snapshots.files_of(member.run.snapshots).items():

@@ -1,21 +1,21 @@
-"""From where on two runs differ by more than their noise: the step, from a metric; the times, from the profiles.
+"""Where two runs begin to differ by more than their noise: the step, from a metric; the times, from the profiles.
 
-The method. Over the steps that two runs share, a metric is averaged in at most BLOCKS blocks of rows, the same steps
-in both: "batch means" (Law & Carson 1979), for a mean over more rows than the noise remembers is nearly independent of
-the next. Where all means are positive their logarithms are compared, whose noise stays when the loss falls or a weight
-grows. The noise of the difference D is taken from differences of D in turn, over LASTING blocks, for what the noise
-remembers: the smaller of what first differences say, which a step moves little (Rice 1984), and second ones, in which a
-straight trend cancels (Gasser, Sroka & Jennen-Steinmetz 1986). Both by a median over a window, which single spikes do
-not move and which follows noise that changes (Donoho & Johnstone 1994):
+Over the steps that two runs share, a metric is averaged in at most BLOCKS blocks of rows, with the same steps in both.
+These are "batch means" (Law & Carson 1979): a mean over more rows than the noise is correlated over is nearly
+independent of the next. If all means are positive, their logarithms are compared, whose noise stays constant when the
+loss falls or a weight grows. The noise of the difference D is estimated from differences of D over LASTING blocks,
+because noise is correlated. Of two estimates the smaller is used. A step has little effect on first differences (Rice
+1984). A straight trend cancels in second differences (Gasser, Sroka & Jennen-Steinmetz 1986). Both are medians over a
+window, which ignore single spikes and follow noise that changes (Donoho & Johnstone 1994):
 
     sigma_k = min(median |D_{j+LASTING} - D_j| / sqrt 2,
                   median |D_{j+LASTING} - 2 D_j + D_{j-LASTING}| / sqrt 6) / 0.6745,  j in a window around k.
 
 The runs depart at the first of LASTING blocks in a row in all of which D lies beyond LIMIT sigma on the same side.
-Of pairs of runs that do not differ, 0.8% are said to at most where rows are independent, with normal noise and with
-Student's of 3 degrees; 2.0% where a row remembers 0.3 of the one before, 10.1% at 0.6 (10 to 1,000 rows; 1,500 pairs of
-each length, 400 of the longest).
-A single seed's noise is all that is known here: what another seed would do is a question for `groups`.
+Some pairs of runs that do not differ are reported all the same. With independent rows these are at most 0.8%, for
+normal noise and for Student's noise of 3 degrees of freedom. They are 2.0% if a row keeps 0.3 of the one before, and
+10.1% at 0.6 (10 to 1,000 rows; 1,500 pairs of each length, 400 of the longest).
+Only the noise of a single seed is known here; `groups` judges what another seed would do.
 
 Law & Carson, "A sequential procedure for determining the length of a steady-state simulation", Oper. Res. 27, 1979.
 Gasser, Sroka & Jennen-Steinmetz, "Residual variance and residual pattern in nonlinear regression", Biometrika 73, 1986.
@@ -35,9 +35,9 @@ from cmbench.rundir.columns import Column, Floats, Profile
 BLOCKS = 128
 LASTING = 3  # blocks in a row
 LIMIT = 3.0  # standard deviations
-_FEWEST = 10  # blocks: fewer do not tell noise from a difference
-_WINDOW = 32  # differences that a noise is taken from
-_ROUNDING = 1e-6  # of the values: a smaller noise is none
+_FEWEST = 10  # blocks: with fewer, noise cannot be told from a difference
+_WINDOW = 32  # differences that a noise is estimated from
+_ROUNDING = 1e-6  # of the values: smaller differences count as none
 _MEDIAN = 0.6745  # of the absolute value of normal noise, in standard deviations
 _NEIGHBOURS = 2  # bins on either side whose noise is pooled
 
@@ -47,7 +47,7 @@ class Departure:
     """Where a metric of two runs departs.
 
     Attributes:
-        step, until: first and last step of the block in which it shows first; equal where a value is not finite.
+        step, until: first and last step of the first block that shows it; equal if a value is not finite.
         size: the difference there in standard deviations of its noise, second run less first; inf without noise.
     """
 
@@ -68,29 +68,29 @@ class Band:
 
 
 def of_columns(a: Column, b: Column) -> Departure | None:
-    """Return where two runs depart in a metric; None where they do not, or where there are too few rows to tell."""
+    """Return where two runs depart in a metric; None if they do not, or if there are too few rows to tell."""
     found = [d for d in (_of_finiteness(a, b), _of_means(a.finite(), b.finite())) if d]
     return min(found, key=lambda departure: departure.step, default=None)
 
 
 def can_be_told(a: Column, b: Column) -> bool:
-    """Return whether two runs share rows enough of a metric to tell its noise from a difference."""
+    """Return whether two runs share enough rows of a metric to tell its noise from a difference."""
     a, b = a.finite(), b.finite()
     return bool(len(a) and len(b)) and min(map(len, _shared_rows(a, b))) >= _FEWEST
 
 
 def can_be_told_over_time(edges: Sequence[float], a: Profile, b: Profile) -> bool:
-    """Return whether two profiles have these bins and share rows enough."""
+    """Return whether two profiles have these bins and share enough rows."""
     shared = np.intersect1d(a.step, b.step, assume_unique=True)
     return len(shared) > LASTING and {run.bins.shape[1:] for run in (a, b)} == {(len(edges) - 1,)}
 
 
 def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -> Band | None:
-    """Return the first times at which a quantity of two profiles departs: two bins at least, for LASTING rows.
+    """Return the first times at which a quantity of two profiles departs: at least two bins, for LASTING rows.
 
-    The rows of the steps that both have are the blocks; the noise of a bin is pooled with its neighbours'. Norms of
-    gradients remember more than that: of the 15 pairs of six seeds of ict_edm_ring (30 rows), five were said to differ
-    in theirs, none in loss, weight or tangent.
+    The blocks are the rows of the steps that both runs have; the noise of a bin is pooled with its neighbours'. Norms
+    of gradients are correlated over more rows: of the 15 pairs of six seeds of ict_edm_ring (30 rows), five were
+    reported to differ in gradient norms, none in loss, weight or tangent.
 
     Args:
         quantity: its name.
@@ -111,7 +111,7 @@ def of_profiles(quantity: str, edges: Sequence[float], a: Profile, b: Profile) -
 
 
 def _of_finiteness(a: Column, b: Column) -> Departure | None:
-    """Return the first row that is not finite in one run, if the other goes on past it."""
+    """Return the first row that is not finite in one run, if the other run continues past it."""
     lost_a, lost_b = (column.step[~np.isfinite(column.value)][:1].tolist() or [np.inf] for column in (a, b))
     step = min(lost_a[0], lost_b[0])
     if lost_a == lost_b or not (len(a) and len(b)) or min(a.step[-1], b.step[-1]) < step:
@@ -134,13 +134,13 @@ def _of_means(a: Column, b: Column) -> Departure | None:
 
 
 def _shared_rows(a: Column, b: Column) -> list[NDArray[np.intp]]:
-    """Return the rows of each within the steps that both have been through."""
+    """Return the rows of each run within the steps that both have covered."""
     start, end = max(a.step[0], b.step[0]), min(a.step[-1], b.step[-1])
     return [np.flatnonzero((run.step >= start) & (run.step <= end)) for run in (a, b)]
 
 
 def _means(values: Floats, counts: NDArray[np.int64]) -> Floats:
-    """Return the mean of each block of so many rows; nan of an empty one."""
+    """Return the mean of each block of `counts` rows; nan for an empty one."""
     means = np.full(len(counts), np.nan)
     there = counts > 0
     starts = (np.cumsum(counts) - counts)[there]
@@ -172,7 +172,7 @@ def _around(differences: Floats, n: int) -> Floats:
 
 
 def _noise_of_bins(difference: Floats) -> Floats:
-    """Return the noise of each bin, (B,), from successive rows of it and its neighbours: there are few rows."""
+    """Return the noise of each bin, (B,), from successive rows of it and its neighbours, because rows are few."""
     steps = np.abs(np.diff(difference, axis=0)) / 2**0.5
     padded = np.pad(steps, ((0, 0), (_NEIGHBOURS, _NEIGHBOURS)), constant_values=np.nan)
     windows = sliding_window_view(padded, 2 * _NEIGHBOURS + 1, axis=1).transpose(1, 0, 2).reshape(steps.shape[1], -1)
@@ -185,7 +185,7 @@ def _noise_of_bins(difference: Floats) -> Floats:
 
 
 def _difference(a: Floats, b: Floats) -> Floats:
-    """Return b - a, of the logarithms where all values are positive; 0 where they are equal but for rounding."""
+    """Return b - a, of the logarithms if all values are positive; 0 where they are equal except for rounding."""
     b = np.where(np.abs(b - a) <= _ROUNDING * np.fmax(np.abs(a), np.abs(b)), a, b)
     if all(np.fmin.reduce(part, axis=None, initial=np.inf) > 0 for part in (a, b)):
         return np.log(b) - np.log(a)

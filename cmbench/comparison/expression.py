@@ -1,7 +1,7 @@
-"""A small language of conditions on runs: `sw1 > 1.05 * a.sw1 or loss > 2`. Nothing of it is ever executed as Python.
+"""A small language of conditions on runs: `sw1 > 1.05 * a.sw1 or loss > 2`. It is never executed as Python.
 
-Numbers, + - * /, comparisons, and, or, not, min, max, abs and brackets. `a.sw1` is the last sw_1step of run a; a metric
-by itself is that of each run after the first in turn, or of the only run.
+It has numbers, + - * /, comparisons, and, or, not, min, max, abs and brackets. `a.sw1` is the last sw_1step of run a.
+A metric without a run is that of each run after the first in turn, or of the only run.
 """
 
 import ast
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cmbench.errors import UsageError, nearest
 
-_LONGEST = 500  # characters: Python's parser is not asked to nest deeper
+_LONGEST = 500  # characters: limits the nesting for Python's parser
 _ARITHMETIC: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -28,7 +28,7 @@ _COMPARISONS: dict[type, Callable[[float, float], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS: dict[str, tuple[Callable[..., float], range]] = {  # and how many numbers each takes
+_FUNCTIONS: dict[str, tuple[Callable[..., float], range]] = {  # with how many numbers each takes
     "min": (min, range(2, 100)),
     "max": (max, range(2, 100)),
     "abs": (abs, range(1, 2)),
@@ -41,7 +41,7 @@ Values = Mapping[str, Mapping[str, float | None]]  # letter of a run -> metric -
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a condition says of a run, by its letter, or of all at once, and the values that it looked at."""
+    """Whether a condition holds for a run, by its letter, or for all at once, and the values that it used."""
 
     run: str | None
     holds: bool
@@ -49,23 +49,23 @@ class Verdict:
 
 
 def metric_named(name: str, metrics: Collection[str]) -> str:
-    """Return the metric that a name means: its own, or a short form such as sw1 for sw_1step.
+    """Return the metric that a name means: its full name, or a short form such as sw1 for sw_1step.
 
     Raises:
-        UsageError: there is none; the message names the nearest.
+        UsageError: there is no such metric; the message names the nearest.
     """
     short = re.sub(r"^sw_?(\d+)$", r"sw_\1step", name)
     if name not in metrics and short not in metrics:
-        known = [metric for metric in metrics if metric.isidentifier()]  # no more can be named in a condition
+        known = [metric for metric in metrics if metric.isidentifier()]  # no others can be named in a condition
         raise UsageError(f"found no metric {name!r}, allowed: {', '.join(known) or 'none'}{nearest(short, known)}")
     return name if name in metrics else short
 
 
 class Condition:
-    """A condition that has been understood, on runs with certain metrics."""
+    """A parsed condition, on runs with certain metrics."""
 
     def __init__(self, text: str, runs: Collection[str], metrics: Collection[str]) -> None:
-        """Understand a condition.
+        """Parse a condition.
 
         Args:
             text: as typed.
@@ -73,7 +73,7 @@ class Condition:
             metrics: of all runs together.
 
         Raises:
-            UsageError: something in it is not allowed, or names what is not there, or a run is compared with itself.
+            UsageError: something in it is not allowed or does not exist, or a run is compared with itself.
         """
         self._runs, self._metrics, self._text = runs, metrics, text
         self._tree = _parsed(text)
@@ -82,21 +82,21 @@ class Condition:
             _truth(self._tree, lambda node: 1.0, trial=True)
             self._refuse_to_compare_with_itself()
         except RecursionError:
-            raise UsageError(f"found too much in brackets or behind signs, allowed: {_ALLOWED}") from None
+            raise UsageError(f"found too many nested brackets or signs, allowed: {_ALLOWED}") from None
 
     def verdicts(self, values: Values) -> list[Verdict]:
-        """Return what it says of each run after the first, or of the only one; once for all if it names its run always.
+        """Return a verdict for each run after the first, or for the only run; one for all if every metric has a run.
 
-        Where a metric is compared with that of a named run, that run is left out and the first is not: none is
-        compared with itself. A value that is not finite lets the condition hold: a run that diverged passes no gate.
+        If a metric is compared with that of a named run, that run is left out instead of the first: no run is compared
+        with itself. The condition holds if a value is not finite: a run that diverged passes no gate.
 
         Raises:
-            UsageError: a run lacks a metric that is asked of it, or a number is divided by zero.
+            UsageError: a run lacks a metric of the condition, or a number is divided by zero.
         """
         return [self._verdict(run, values) for run in self._judged()]
 
     def _judged(self) -> Sequence[str | None]:
-        """Return the runs that a metric without a run stands for; None alone where every metric has one."""
+        """Return the runs that a metric without a run means; None alone if every metric has a run."""
         bare = {metric for run, metric in self._names.values() if run is None}
         if not bare:
             return [None]
@@ -107,7 +107,7 @@ class Condition:
     def _refuse_to_compare_with_itself(self) -> None:
         if not self._judged():
             named = next(name for name, (run, _) in self._names.items() if run)
-            raise UsageError(f"found no run that {named} would not compare with itself, allowed: two runs or more")
+            raise UsageError(f"found only runs that {named} compares with themselves, allowed: two runs or more")
 
     def _verdict(self, run: str | None, values: Values) -> Verdict:
         found: dict[str, float] = {}
@@ -148,7 +148,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _references(node: ast.AST) -> Iterable[ast.expr]:
-    """Yield the names of metrics in a condition, a name with its run as one."""
+    """Yield the names of metrics in a condition; a metric and its run are one name."""
     if isinstance(node, ast.Attribute | ast.Name):
         yield node
         return
@@ -157,7 +157,7 @@ def _references(node: ast.AST) -> Iterable[ast.expr]:
 
 
 def _truth(node: ast.expr, lookup: Lookup, trial: bool = False) -> bool:
-    """Return whether a condition holds. On trial, every part is looked at, and what the numbers are does not matter."""
+    """Return whether a condition holds. A trial checks every part, whatever the numbers are."""
     match node:
         case ast.BoolOp(op, parts):
             truths = [_truth(part, lookup, trial) for part in parts]

@@ -1,10 +1,10 @@
-"""A small language of words that says which runs are meant: `ring optimizer.lr>1e-4 OR seed:3 NOT state:crashed`.
+"""A small language of words that selects runs: `ring optimizer.lr>1e-4 OR seed:3 NOT state:crashed`.
 
-A run is meant when every word between two ORs holds of it; a word after NOT must not hold. A plain word stands in its
-name, its tags or its note; `state:` and `tag:` name these; loss, quality (or sw) and step are compared with a number,
-and so are `last.METRIC` and `best.METRIC`. A key of the recipe, with its table, is compared with a number or, by a
-colon, with the beginning of its value, of a number with all of it: `optimizer.lr>1e-4`, `objective.kind:ct`, `seed:3`.
-What a run does not have is never true of it.
+A run is selected if every word between two ORs holds for it; a word after NOT must not hold. A plain word must occur
+in the run's name, tags or note; `state:` and `tag:` match the state and a tag. loss, quality (or sw), step,
+`last.METRIC` and `best.METRIC` are compared with a number. A key of the recipe, with its table, is compared with a
+number: `optimizer.lr>1e-4`. After a colon it is compared with the beginning of its value, or with all of it if it is a
+number: `objective.kind:ct`, `seed:3`. A word about something that a run lacks does not hold.
 """
 
 import operator
@@ -35,14 +35,14 @@ _FIELDS: dict[str, Callable[[str], Filter]] = {
 _COMPARISON = re.compile(r"([\w.]+)(<=|>=|<|>|=)(.*)")
 _FIELD = re.compile(r"([\w.]+):(.*)")
 _OF_METRICS = ("last.", "best.")
-_KEPT = 4096  # recipes: of no run do they change
+_KEPT = 4096  # recipes: those of runs never change
 
 
 def parse(text: str) -> Filter:
-    """Return what tells whether a run is meant.
+    """Return a function that tells whether a run is selected.
 
     Raises:
-        UsageError: a word cannot be understood, or OR or NOT stands without the word that it needs.
+        UsageError: a word is malformed, or OR or NOT lacks the word that it needs.
     """
     ways: list[list[Filter]] = [[]]
     negated = False
@@ -111,7 +111,7 @@ def _tables() -> Sequence[str]:
 
 
 def _is_of_recipe(name: str) -> bool:
-    """Whether a name may be a key of a recipe. Components of one's own have keys that nobody else knows."""
+    """Whether a name may be a key of a recipe. Keys of custom components are not known here."""
     table, dot, key = name.partition(".")
     return name == "seed" or (bool(dot and key) and table in _tables())
 
@@ -131,7 +131,7 @@ def _value(glance: Glance, key: str) -> Any:
 
 @lru_cache(_KEPT)
 def _settings(path: str, modified: int, size: int) -> dict[str, Any]:
-    """Return the keys of a recipe in lower case; none where it cannot be read. The stamps tell it from a later one."""
+    """Return the keys of a recipe in lower case; none if it cannot be read. Time and size identify its version."""
     try:
         tables = parsed(read(path).decode(), path)
     except (OSError, ValueError, UsageError):
@@ -149,7 +149,7 @@ def _number(value: object) -> float | None:
 
 
 def _begins(value: object, wanted: str) -> bool:
-    """Whether a value begins so, as `objective.kind:ct` is meant; of numbers all of it, for 30 is no 3."""
+    """Whether a value begins with `wanted`, as in `objective.kind:ct`; a number must be equal, for 30 is not 3."""
     if (number := _number(value)) is not None:
         with suppress(ValueError):
             return number == float(wanted)
@@ -157,7 +157,7 @@ def _begins(value: object, wanted: str) -> bool:
 
 
 def _texts(value: object) -> list[str]:
-    """Return how a value may be written: TOML's true is Python's True; of a list, each of its values."""
+    """Return the texts of a value in lower case, so that TOML's true is Python's True; for a list, of each value."""
     if value is None:
         return []
     if isinstance(value, list):

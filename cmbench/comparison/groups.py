@@ -1,4 +1,4 @@
-"""Runs of one recipe that differ in their seed alone: means over seeds, and how sure a difference of two means is."""
+"""Runs of one recipe that differ only in their seed: means over seeds, and how certain their differences are."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import numpy as np
 from cmbench.rundir import figures
 from cmbench.rundir.columns import Floats
 
-# Ends of intervals of mean(second) - mean(first) for each row of two arrays (metrics, seeds): as `interval`.
+# Ends of intervals of mean(second) - mean(first) for each row of two arrays (metrics, seeds), as in `interval`.
 Intervals = Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Floats]]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over the seeds of a group; deviation is None for one seed, both are nan where a value is not finite."""
+    """A metric over the seeds of a group; deviation is None for one seed, both are nan if a value is not finite."""
 
     n: int
     mean: float
@@ -24,7 +24,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of a later group less that of the first, and 95% intervals of it: by bootstrap, and Welch's."""
+    """The mean of a later group minus that of the first, and its 95% intervals: by bootstrap, and Welch's."""
 
     mean: float
     low: float
@@ -35,7 +35,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs, by their places, that differ in their seed alone, one a seed; differences are to the first group."""
+    """Runs, by their places, that differ only in their seed, one per seed; differences are from the first group."""
 
     places: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -49,10 +49,10 @@ def of(
     """Return the groups of two seeds or more, in the order of their first runs.
 
     Args:
-        keys: one a run, as of `Member`; None where its recipe cannot be read. Of runs with one seed the first counts:
-            a copy is no second draw.
-        values: of each metric in each run, after as many steps; None where it has none.
-        intervals: of the difference of two means; asked only where there are two groups.
+        keys: one per run, as in `Member`; None if its recipe cannot be read. Of runs with the same seed only the first
+            counts: a copy is not a second draw.
+        values: of each metric in each run, after the same number of steps; None if missing.
+        intervals: of the difference of two means; called only if there are two groups.
     """
     sets = over_seeds(keys)
     first = sets[0][0] if sets else ()
@@ -64,7 +64,7 @@ def of(
 
 def over_seeds(keys: Sequence[Mapping[str, Any] | None]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return places and seeds of the runs of each group, as `of` finds them."""
-    found: dict[str, dict[int, int]] = {}  # what all have -> seed -> place
+    found: dict[str, dict[int, int]] = {}  # shared keys and values -> seed -> place
     for i, own in enumerate(keys):
         if own is not None:
             same = repr(sorted((key, value) for key, value in own.items() if key not in ("seed", "name")))

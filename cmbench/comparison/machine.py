@@ -1,4 +1,4 @@
-"""What the machines did while several runs trained: the figures of machine.jsonl beside each other."""
+"""What the machines did while several runs trained: the figures of machine.jsonl, compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from cmbench.comparison.member import Member
 from cmbench.rundir.columns import Column
 
-PREFIX = "machine_"  # begins the names of its curves
+PREFIX = "machine_"  # of the names of machine curves
 
 
 @dataclass(frozen=True)
 class Load:
-    """One curve of one run over all its rows, which stand a few seconds apart, in the curve's own unit.
+    """One curve of one run over all its rows, which are a few seconds apart, in the curve's own unit.
 
     Attributes:
         mean, lowest, highest: of the finite values.
-        rows: how many these are.
+        rows: number of finite values.
     """
 
     mean: float
@@ -28,12 +28,12 @@ Loads = Mapping[str, Sequence[Load | None]]
 
 
 def names_of(members: Sequence[Member]) -> list[str]:
-    """Return the curves of all runs' machines together; none of runs of earlier versions."""
+    """Return the machine curves of all runs together; runs of earlier versions have none."""
     return sorted({name for member in members for name in member.machine})
 
 
 def loads(members: Sequence[Member], names: Sequence[str]) -> Loads:
-    """Return a figure of each curve a run; None of those that do not have it."""
+    """Return each curve's load, one per run; None for runs without the curve."""
     return {name: [_load(member.machine.get(name)) for member in members] for name in names}
 
 

@@ -1,4 +1,4 @@
-"""One of several runs that are compared: what of its files a comparison looks at."""
+"""One of several runs that are compared: the parts of its files that a comparison uses."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.floors import Floors
 from cmbench.rundir.layout import RunDir
 
-# Of meta.json: what a run is, where it lies, or what follows from its recipe.
+# Keys of meta.json that say what a run is or where it lies, or that follow from its recipe.
 _NOT_ENVIRONMENT = {
     *("schema", "created", "argv", "directory", "seed", "teacher", "start"),
     *("shape", "classes", "parameters", "profile_edges", "profile_noise_levels"),
@@ -25,21 +25,21 @@ _NOT_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Member:
-    """One run; what is missing or damaged in its files is empty.
+    """One run; missing or damaged parts of its files are empty.
 
     Attributes:
-        letter: what reports call it.
-        recipe: None where it cannot be read.
-        keys: of the recipe with their values, and where one was changed while the run trained all its values, such as
+        letter: its name in reports.
+        recipe: None if it cannot be read.
+        keys: of the recipe with their values. A key that was changed while the run trained has all its values, such as
             "0.003, 0.001 from step 601"; None without a recipe.
-        environment: what results depend on beside the recipe, by key.
+        environment: what results depend on besides the recipe, by key.
         columns: its metrics.
-        machine: what the machine did while it trained, in the same way; empty for runs of earlier versions.
+        machine: the machine's curves while the run trained, in the same way; empty for runs of earlier versions.
         edges: times between the bins of its profiles, (B + 1,).
         levels: the noise levels of these times; empty where they were not written.
         profiles: its quantities over time.
         floors: what a perfect sampler would show, by measure.
-        latents: equal for runs whose snapshots are drawn from the same latents; its own letter where that is not known.
+        latents: equal for runs whose snapshots are drawn from the same latents; the run's letter if not known.
     """
 
     letter: str
@@ -80,16 +80,16 @@ class Member:
 
     @property
     def seed(self) -> int | None:
-        """The recipe's seed, where it can be read."""
+        """The recipe's seed, if it can be read."""
         return self.recipe.seed if self.recipe else None
 
 
 def with_settings(recipe: Recipe, course: Iterable[tuple[int, str, Any]]) -> dict[str, Any]:
-    """Return the keys of a recipe, those that were changed while the run trained with the course of their values.
+    """Return the keys of a recipe with their values; keys that were changed while the run trained have all of theirs.
 
     Args:
-        recipe: as the run began with it.
-        course: as of `settings.course`.
+        recipe: as at the start of the run.
+        course: as from `settings.course`.
     """
     keys = dict(flat(recipe.tables()))
     now, texts = dict(keys), dict[str, str]()

@@ -1,4 +1,4 @@
-"""Many runs are read by several processes at once."""
+"""Reads many runs by several processes at once."""
 
 import contextlib
 import importlib
@@ -15,24 +15,24 @@ from cmbench.comparison.member import Member
 from cmbench.rundir.files import read
 from cmbench.rundir.layout import RunDir
 
-_MANY = 8  # runs; of fewer the start of the processes is a good part
-_CAN_FORK = sys.platform == "linux"  # a process that begins anew takes longer than it saves
+_MANY = 8  # runs; with fewer, starting processes takes a large part of the time
+_CAN_FORK = sys.platform == "linux"  # a process that is not forked takes longer to start than it saves
 
 
 def read_all(runs: Sequence[RunDir], letters: Sequence[str]) -> list[Member]:
-    """Return what a comparison reads of runs, each called by its letter."""
+    """Return what a comparison reads from runs, each with its letter."""
     if len(runs) < _MANY or not _CAN_FORK or threading.active_count() > 1:  # a fork of many threads may hang
         return list(map(Member.read, runs, letters))
     n = min(len(runs), len(os.sched_getaffinity(0)))
     pairs = list(zip(runs, letters, strict=True))
     readers = [_reader(pairs[i::n]) for i in range(n)]
     if _repeat_each_other(runs):
-        importlib.import_module("scipy.stats")  # for intervals; takes as long as twenty runs, so now beside them
+        importlib.import_module("scipy.stats")  # for intervals; takes as long as twenty runs, so it runs beside them
     return [next(readers[i % n], None) or Member.read(*pair) for i, pair in enumerate(pairs)]
 
 
 def _reader(pairs: Sequence[tuple[RunDir, str]]) -> Iterator[Member]:
-    """Start a process that reads runs, and return what comes of it: less if it dies, which ends its own pipe alone."""
+    """Start a process that reads runs, and return its results: fewer if it dies, which ends only its own pipe."""
     receiver, sender = get_context("fork").Pipe(duplex=False)
     get_context("fork").Process(target=_send, args=(sender, pairs), daemon=True).start()
     sender.close()
@@ -46,7 +46,7 @@ def _reader(pairs: Sequence[tuple[RunDir, str]]) -> Iterator[Member]:
 
 
 def _repeat_each_other(runs: Sequence[RunDir]) -> bool:
-    """Return whether recipes seem to differ in their seed alone: a guess, which costs or saves time and no more."""
+    """Return whether recipes seem to differ only in their seed: a guess that only costs or saves time."""
     texts = []
     for run in runs:
         with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ def _repeat_each_other(runs: Sequence[RunDir]) -> bool:
 
 
 def _send(sender: Connection, pairs: Sequence[tuple[RunDir, str]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word; the command has its own
-    with contextlib.suppress(Exception):  # what fails here is read by the command, which says why
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends silently; the command has its own handler
+    with contextlib.suppress(Exception):  # the command itself reads what fails here, and says why
         for pair in pairs:
             sender.send(Member.read(*pair))

@@ -1,4 +1,4 @@
-"""What one metric of one run came to: its last and best value, its area, its value somewhere, when it got so far."""
+"""Figures of one metric of one run: its best value, its area, its value at a place, and when it reached a level."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ AXES: tuple[Axis, ...] = ("step", "images", "seconds", "forwards")
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of a measure, by what `measures` says is better, and its first step."""
+    """The best value of a measure, in the sense of `measures.better`, and its first step."""
 
     value: float
     step: int
@@ -22,7 +22,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a measure first was as good as asked; images and forwards are None where the rows do not say."""
+    """Where a measure first reached a level; images and forwards are None if the rows do not contain them."""
 
     step: int
     images: int | None
@@ -40,9 +40,9 @@ def best(name: str, column: Column) -> Best | None:
 
 
 def at(column: Column, axis: Axis, x: float) -> float | None:
-    """Return the value at a step, after so many images, seconds or forward passes, on lines between the finite rows.
+    """Return the value at a step, or after `x` images, seconds or forward passes, on lines between the finite rows.
 
-    None where the metric does not reach from before `x` to it: nothing is extrapolated.
+    None if the metric's rows do not enclose `x`: nothing is extrapolated.
     """
     column = column.finite()
     places: Floats = getattr(column, axis)
@@ -55,7 +55,7 @@ def at(column: Column, axis: Axis, x: float) -> float | None:
 def area(column: Column, start: float, end: float) -> float | None:
     """Return the area under the straight lines between the finite rows, from step `start` to `end`.
 
-    None where the metric does not cover them. The unit is that of the metric times steps.
+    None if the metric does not cover these steps. The unit is that of the metric times steps.
     """
     column = column.finite()
     ends = at(column, "step", start), at(column, "step", end)
@@ -68,7 +68,7 @@ def area(column: Column, start: float, end: float) -> float | None:
 
 
 def reached(column: Column, level: float, way: Better = "lower") -> Reached | None:
-    """Return where the metric first was at most `level`, or at least where higher is better; None for nowhere."""
+    """Return where the metric first was at most `level`, or at least if higher is better; None if never."""
     good = np.flatnonzero(column.value >= level if way == "higher" else column.value <= level)
     if not len(good):
         return None

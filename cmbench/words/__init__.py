@@ -1,1 +1,1 @@
-"""What the command line and the dashboard both say: numbers, times, signs, sentences, tables. No Textual."""
+"""Text that the command line and the dashboard share: numbers, times, signs, sentences, tables. No Textual."""

@@ -1,4 +1,4 @@
-"""A comparison as tables of text, for screen, terminal and page. What a name or a note holds is shown, not obeyed."""
+"""A comparison as tables of text, for screen, terminal and page. Control characters in names and notes are shown."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from cmbench.words.times import EXACT, duration
 
 NO_MACHINE = "no machine history in this run"
 _WIDTH = 32  # characters of a profile
-_COLUMNS = 6  # runs that have a column each; of more, equal values stand together
+_COLUMNS = 6  # runs that have a column each; of more, equal values are grouped
 
 
 def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
@@ -31,7 +31,7 @@ def report(found: Comparison, ascii_only: bool = False) -> list[Section]:
 
 
 def overview(found: Comparison) -> Iterator[Section]:
-    """Yield the tables that tell which runs these are and in what they differ."""
+    """Yield the tables that list the runs and show how they differ."""
     letters = [member.letter for member in found.members]
     yield _runs(found)
     if len(letters) > 1:
@@ -43,7 +43,7 @@ def overview(found: Comparison) -> Iterator[Section]:
 
 
 def figures(found: Comparison) -> Iterator[Section]:
-    """Yield a table for each metric, and one for each level that was to be reached."""
+    """Yield a table for each metric, and one for each goal."""
     letters = [member.letter for member in found.members]
     for name, metric in found.metrics.items():
         yield _metric(found.members, name, metric)
@@ -91,7 +91,7 @@ def _differing(title: str, letters: Sequence[str], table: Any, otherwise: str) -
     if len(letters) <= _COLUMNS:
         return Section(title, ["key", *letters], [[key, *values] for key, values in texts.items()], otherwise)
     rows = []
-    texts.pop("seed", None)  # of many runs it stands with their names alone
+    texts.pop("seed", None)  # for many runs, only the table of runs shows it
     for key, values in texts.items():
         for value in dict.fromkeys(values):
             same = [letter for letter, other in zip(letters, values, strict=True) if other == value]
@@ -124,7 +124,7 @@ def _band(apart: Apart, first: Member, other: Member) -> str:
     if not (first.profiles and other.profiles):
         return NONE
     if not apart.profiles_judged:
-        return "too few rows" if first.edges == other.edges else "other bins of time"
+        return "too few rows" if first.edges == other.edges else "different time bins"
     if (band := apart.band) is None:
         return "none"
     return f"{plain(band.quantity)}, t {four_digits(band.low)} to {four_digits(band.high)}, step {band.step}"
@@ -149,7 +149,7 @@ def _metric(members: Sequence[Member], name: str, metric: Metric) -> Section:
 
 
 def _floors(members: Sequence[Member], name: str, columns: int) -> list[list[str]]:
-    """Return a row with the floor of all runs, or one for each where they differ."""
+    """Return a row with the floor of all runs, or one for each floor if they differ."""
     texts: dict[str, list[str]] = {}
     for member in members:
         if floor := floors.of_row(member.floors, name):
@@ -193,7 +193,7 @@ def _groups(found: Comparison) -> Section:
 
 
 def _machine(members: Sequence[Member], loads: Loads) -> Section:
-    """Return what the machines did, a row for each curve and run; of runs of earlier versions, that nothing tells."""
+    """Return a row for each machine curve and run; runs of earlier versions get a row that says there are none."""
     all_loads = [(name, *pair) for name, each in loads.items() for pair in zip(members, each, strict=True)]
     rows = [[plain(n), m.letter, *map(four_digits, (x.mean, x.lowest, x.highest))] for n, m, x in all_loads if x]
     rows += [[NO_MACHINE, m.letter, NONE, NONE, NONE] for m in members if rows and not m.machine]
@@ -206,7 +206,7 @@ def _after_as_many_steps(name: str, metric: Metric) -> str:
 
 
 def _over_seeds(found: Comparison, metric: str) -> Iterator[str]:
-    """Yield a cell of each group, and of each after the first its difference, unless both are within the floor."""
+    """Yield the cells of each group; after the first also its difference, unless both are within the floor."""
     first = False
     for i, group in enumerate(found.groups):
         spread, difference = group.spreads.get(metric), group.differences.get(metric)

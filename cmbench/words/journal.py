@@ -16,7 +16,7 @@ _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{
 def metrics_line(row: Row, of: int, batch_size: int) -> str:
     """One row of metrics.jsonl, e.g. `step 200/4000  loss 0.0231  grad_norm 0.61  912 images/s  eta 42s`.
 
-    What has not the type that we write is left out.
+    Values of an unexpected type are left out.
     """
     step = row["step"]
     parts = [f"step {step}/{of}"]
@@ -31,12 +31,12 @@ def metrics_line(row: Row, of: int, batch_size: int) -> str:
 
 
 def event_line(row: Row) -> str:
-    """One row of the journal with its step, e.g. `step 1000  checkpoint 00001000`; what is long is cut."""
+    """One row of the journal with its step, e.g. `step 1000  checkpoint 00001000`; long text is cut."""
     return brief(f"step {row.get('step', '?')}  {said(row)}")
 
 
 def said(row: Row) -> str:
-    """Return what a row of the journal says; of one that is not as we write it, its kind alone."""
+    """Return the text of a journal row; only its kind if the row is malformed."""
     kind = str(row.get("kind", "?"))
     try:
         return _SAY.get(kind, lambda row: kind)(row)
@@ -45,7 +45,7 @@ def said(row: Row) -> str:
 
 
 def denoiser_differs(error: float) -> str:
-    """Return what became of the source's denoiser where its weights were taken over."""
+    """Return how much the output differs from that of the source's denoiser whose weights were taken over."""
     return f"output differs by {four_digits(100 * error)}%"
 
 
@@ -58,7 +58,7 @@ def _initialised(row: Row) -> str:
 
 
 def _request(row: Row) -> str:
-    """What was asked for and what came of it; the settings come last, for they may be cut off."""
+    """The request and its result; the settings come last, because they may be cut off."""
     again = " again" if row.get("replayed") else ""
     files = "".join(f" {name}" for name in row.get("files", []))
     settings = " ".join(f"{key}={value}" for key, value in (row.get("settings") or {}).items())
@@ -70,19 +70,19 @@ def _resumed(row: Row) -> str:
 
 
 def _with_places(row: Row) -> str:
-    """What a resume named anew, e.g. ` with data.root=/new`; empty where nothing."""
+    """The new places that a resume named, e.g. ` with data.root=/new`; empty if none."""
     places = row.get("places")
     named = " ".join(f"{key}={value}" for key, value in places.items()) if isinstance(places, dict) else ""
     return f" with {named}" if named else ""
 
 
 def _abandoned(row: Row) -> str:
-    """What was set aside where a run was taken up from a chosen checkpoint; empty where it was not."""
+    """What was set aside when a run was resumed from a chosen checkpoint; empty if it was not."""
     steps = row.get("abandoned")
     if row.get("chosen") is not True or not isinstance(steps, list):
         return ""
     kept = f", checkpoints {', '.join(map(str, steps))} kept in checkpoints/abandoned" if steps else ""
-    return f" by choice; what lies past it is abandoned{kept}"
+    return f" by choice; later steps are abandoned{kept}"
 
 
 _SAY: dict[str, Callable[[Row], str]] = {

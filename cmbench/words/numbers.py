@@ -8,16 +8,16 @@ _ROOM = 7  # characters of a number
 
 
 def four_digits(value: float | None, deviation: float | None = None) -> str:
-    """Return 0.0231, 1.234, 1.2e-05: four significant digits, and a deviation behind them; a dash for none."""
+    """Return four significant digits, e.g. 0.0231, 1.234, 1.2e-05, and a deviation if given; a dash for None."""
     if value is None:
         return NONE
     return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
 
 
 def number(value: float | None, step: float = 0.0) -> str:
-    """Return a number in at most seven characters, with the digits that a spacing of `step` calls for.
+    """Return a number in at most seven characters, with the digits that a spacing of `step` needs.
 
-    From ten thousand on by k, M, G, T; far from one by exponents. Nothing where there is none.
+    From ten thousand on with k, M, G, T; far from one with exponents. Empty for None.
     """
     if value is None:
         return ""
@@ -50,7 +50,7 @@ def _exponent(value: float, step: float) -> str:
 
 
 def _fitting(forms: Iterable[str]) -> str:
-    """Return the first form that has room, else the last: a label that is cut off would be another number."""
+    """Return the first form that fits, else the last: a label that is cut off would be another number."""
     form = ""
     for form in forms:
         if len(form) <= _ROOM:
@@ -67,5 +67,5 @@ def _count(value: int) -> str:
 
 
 def progress(step: int, of: int | None) -> str:
-    """Return how far a run is: 184k/400k, 400k at its end, 184k where none is known."""
+    """Return how far a run is: 184k/400k, 400k at its end, 184k if the end is not known."""
     return _count(step) if of is None or step == of else f"{_count(step)}/{_count(of)}"

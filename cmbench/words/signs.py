@@ -1,4 +1,4 @@
-"""States, courses and names in a few characters, and any text in those of ASCII."""
+"""States, curves and names in a few characters, and any text in ASCII."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from cmbench.rundir.columns import Floats
 from cmbench.text import plain
 
-_SIGNS = {  # state -> sign, its letter where the terminal has no more than ASCII, style
+_SIGNS = {  # state -> sign, its letter if the terminal only has ASCII, style
     "starting": ("○", "o", "green"),
     "running": ("●", "*", "green"),
     "paused": ("⏸", "=", "yellow"),
@@ -27,7 +27,7 @@ _LIKE = {"-": "─━═▔▁▂▃▀▄▅▆▇—", "|": "│┃┊▏▎�
 _LIKE |= {"<": "←", ">": "→▶", "^": "↑▲", "v": "↓▼", "*": "★●"}
 _ASCII = str.maketrans({sign: like for like, signs in _LIKE.items() for sign in signs})
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-~=*#"
-_DECADES = 1.5  # a course over more of them is drawn by its logarithm
+_DECADES = 1.5  # a curve that spans more is drawn by its logarithm
 
 
 def sign(state: str, ascii: bool = False) -> tuple[str, str]:
@@ -37,7 +37,7 @@ def sign(state: str, ascii: bool = False) -> tuple[str, str]:
 
 
 def sparkline(values: Sequence[float | None], ascii: bool = False) -> str:
-    """Draw a character a value, low to high; nothing stands where there is none, or one that is not finite."""
+    """Draw one character per value, low to high; a space for None and for values that are not finite."""
     blocks = _ASCII_BLOCKS if ascii else _BLOCKS
     values = [v if v is not None and math.isfinite(v) else None for v in values]
     finite = [v for v in values if v is not None]
@@ -51,13 +51,13 @@ def sparkline(values: Sequence[float | None], ascii: bool = False) -> str:
 
 
 def spark(values: Floats, width: int, ascii_only: bool = False) -> str:
-    """Return a curve as a sparkline of the means of even parts; spaces where there is no value."""
+    """Return a curve as a sparkline of the means of even parts; spaces for parts without values."""
     parts = [part[np.isfinite(part)] for part in np.array_split(values, max(1, min(width, len(values))))]
     return sparkline([float(part.mean()) if len(part) else None for part in parts], ascii_only)
 
 
 def ascii_alone(text: str) -> str:
-    """Return a text of as many cells in ASCII: signs by their likes, letters of other scripts as question marks."""
+    """Return a text in ASCII of the same width: signs become similar ones, foreign letters question marks."""
     if text.isascii():
         return text
     return "".join(c if c.isascii() else "?" * cell_len(c) for c in text.translate(_ASCII))

@@ -1,4 +1,4 @@
-"""Tables of text, for terminal, screen, picture and page; what their cells hold is shown as text, never obeyed."""
+"""Tables of text, for terminal, screen, picture and page; cells are shown as text, never interpreted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ _GAP = 2  # spaces between columns
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a title; without rows, `otherwise` stands in its place.
+    """A table with a title; without rows, `otherwise` is shown instead.
 
-    `spare` of the last columns may be left out where there is no room for all.
+    `spare` of the last columns may be left out if there is no room for all.
     """
 
     title: str
@@ -26,7 +26,7 @@ class Section:
 
 
 def drawn(section: Section) -> Group:
-    """Return a table under its title, which may be the wider of the two."""
+    """Return a table under its title, which may be wider than the table."""
     headers = section.headers if section.rows else [section.otherwise]
     table = laid_out(headers, section.rows, header_style="dim")
     return Group(Text(section.title, style="bold", no_wrap=True), table)
@@ -38,13 +38,13 @@ def laid_out(
     header_style: str = "bold",
     width: int | None = None,
 ) -> Table:
-    """Return rich's table; columns whose cells look like numbers stand to the right.
+    """Return a Rich table; columns whose cells look like numbers are aligned to the right.
 
     Args:
-        headers: of the columns; none is shown where all are empty.
+        headers: of the columns; none is shown if all are empty.
         rows: of cells.
-        header_style: rich's.
-        width: characters that there are, beyond which cells are folded, but for the first column's; None folds none.
+        header_style: a Rich style.
+        width: available characters, beyond which cells are folded, except the first column's; None folds none.
     """
     table = Table(box=None, pad_edge=False, header_style=header_style, show_header=any(headers))
     for i, header in enumerate(headers):
@@ -56,7 +56,7 @@ def laid_out(
             no_wrap=width is None or i == 0,
         )
     if rows and (width is None or _cells_stay_whole(headers, rows, width)):
-        # A column becomes one cell of many lines, for a fifth of the time.
+        # A column becomes one cell of many lines, which takes a fifth of the time.
         rows = [["\n".join(cells) for cells in zip(*rows, strict=True)]]
     for row in rows:
         table.add_row(*map(Text, row))
@@ -69,7 +69,7 @@ def is_numeric(cells: Sequence[str]) -> bool:
 
 
 def in_lines(rows: Sequence[Sequence[str]], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
-    """Return rows as rich would draw them, for a tenth of the time."""
+    """Return rows as Rich would draw them, in a tenth of the time."""
     columns = [
         [_padded(cell, width, right) for cell in column]
         for column, width, right in zip(zip(*rows, strict=True), widths, numeric, strict=True)
@@ -84,18 +84,18 @@ def _padded(cell: str, width: int, right: bool) -> str:
 
 
 def width_of(columns: Sequence[int]) -> int:
-    """Return how many characters columns of such widths take."""
+    """Return how many characters columns of these widths take."""
     return sum(columns) + _GAP * (len(columns) - 1)
 
 
 def _cells_stay_whole(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Return whether no cell is folded, though headers may be, in so many characters.
+    """Return whether no cell is folded at this width; headers may be.
 
-    Rich makes the widest columns narrower, evenly, and the first one never: none becomes narrower than the longest cell
-    as long as that is enough.
+    Rich narrows the widest columns evenly, but never the first one. As long as that is enough, no column becomes
+    narrower than the longest cell.
     """
     cells = [cell for row in rows for cell in row]
-    longest = 1 + max(map(cell_len, cells), default=0)  # and one where it does not come out even
+    longest = 1 + max(map(cell_len, cells), default=0)  # and one more if the division is not even
     widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
     least = widths[0] + sum(min(column, longest) for column in widths[1:]) + _GAP * (len(widths) - 1)
     return least <= width

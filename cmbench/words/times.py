@@ -10,7 +10,7 @@ _NO_HOUR = "--:--:--"
 
 
 def duration(seconds: float, units: int = 2) -> str:
-    """Return a time in its largest units, at most so many: 42s, 3m20s, 1h05m, 2d03h; ? where none would tell it."""
+    """Return a time in its largest units, at most `units`: 42s, 3m20s, 1h05m, 2d03h; ? if it is too long."""
     if not abs(seconds) < NEVER:
         return "?"
     left = max(0, round(seconds))
@@ -23,14 +23,14 @@ def duration(seconds: float, units: int = 2) -> str:
 
 
 def coarse(seconds: float) -> str:
-    """Return a duration to three parts in a hundred: an estimate that changes every second only costs bytes."""
+    """Return a duration to about 3%: an estimate that changes every second would only cost bytes."""
     units = {30 * 86400: 86400, 30 * 3600: 3600, 30 * 600: 600, 30 * 60: 60, 300: 10, 30: 5}
     unit = next((unit for limit, unit in units.items() if limit < seconds < NEVER), 0)
     return duration(unit * round(seconds / unit) if unit else seconds)
 
 
 def age(seconds: float) -> str:
-    """Return now, 5 m, 2 h or 3 d: whole units that have passed; ? as `duration`."""
+    """Return now, 5 m, 2 h or 3 d: whole units that have passed; ? as in `duration`."""
     if seconds < 60 and abs(seconds) < NEVER:
         return "now"
     told = duration(seconds // 1, units=1)
@@ -38,7 +38,7 @@ def age(seconds: float) -> str:
 
 
 def date(moment: object, form: str = "%Y-%m-%d %H:%M:%S", otherwise: str = "?") -> str:
-    """Return a moment of the wall's clock, here, of seconds since 1970: 2026-11-28 23:59:01."""
+    """Return seconds since 1970 as local date and time: 2026-11-28 23:59:01."""
     try:
         return time.strftime(form, time.localtime(float(moment)))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, OSError):
@@ -46,17 +46,17 @@ def date(moment: object, form: str = "%Y-%m-%d %H:%M:%S", otherwise: str = "?") 
 
 
 def day_and_hour(moment: object) -> tuple[str, str]:
-    """Return the day and the time of day of a moment; dashes in place of the latter where there is none."""
+    """Return the day and the time of day of a moment; without a moment no day, and dashes for the time."""
     day, _, hour = date(moment, otherwise=f" {_NO_HOUR}").partition(" ")
     return day, hour
 
 
 def moments(times: Sequence[object], now: float | None = None) -> list[str]:
-    """Return times of day, all of them with their days where these differ, or are not today's.
+    """Return times of day, all of them with their days if the days differ or are not today.
 
     Args:
-        times: seconds since 1970; what is none becomes dashes.
-        now: which day is today's; the clock's if not given.
+        times: seconds since 1970; anything else becomes dashes.
+        now: a moment of today; the clock's if not given.
     """
     told = [day_and_hour(each) for each in times]
     days = {day for day, _ in told if day} | {day_and_hour(time.time() if now is None else now)[0]}
@@ -66,7 +66,7 @@ def moments(times: Sequence[object], now: float | None = None) -> list[str]:
 
 
 class Stamps:
-    """Tells when each line of a log was: the time of day, and the day in front where it is another than before."""
+    """Puts the time of day in front of each line of a log, and the day if it changed."""
 
     def __init__(self) -> None:
         self._day = ""

@@ -135,7 +135,7 @@ def test_an_ablation_stopped_by_ctrl_c_is_taken_up_and_compared(mine, cmbench, m
     assert [status.read(run)["state"] for run in (whole, brake, prop)] == ["finished", "diverged", "failed"]
     assert status.read(whole)["segment"] == status.read(brake)["segment"] == 2
     assert (whole.metrics.read_bytes(), whole.events.read_bytes()) == before
-    assert failed.err.splitlines()[0] == "1 of 3 runs are there already"
+    assert failed.err.splitlines()[0] == "1 of 3 runs exist already"
     assert f"{brake.name}  seed 3  resumed" in failed.err
     assert f"{brake.name}  seed 3  diverged at step 30  sw_1step" in failed.err
     assert f"{prop.name}  seed 3  started" in failed.err

@@ -109,7 +109,7 @@ def test_ls(cmbench, trained, teacher, home):
     empty = cmbench("ls")
     assert (empty.code, empty.out) == (0, "")
     assert "no runs in" in empty.err
-    assert "cmbench run RECIPE.toml begins one" in empty.err or "cmbench run ct_edm_ring begins one" in empty.err
+    assert "cmbench run RECIPE.toml starts one" in empty.err or "cmbench run ct_edm_ring starts one" in empty.err
     assert answer(cmbench("ls", "--json"))["runs"] == []
 
 

@@ -260,7 +260,7 @@ def test_why_no_times_are_named(cmbench, home):
     assert [outcome["apart"][letter]["profiles_judged"] for letter in "bcd"] == [["loss"], [], []]
     lines = cmbench("compare", "a", "b", "c", "d", "--plain").out.splitlines()
     below = lines[lines.index("apart from a beyond the noise of their rows") + 2 :][:3]
-    assert [why in line for why, line in zip(("none ", "too few rows", "other bins"), below, strict=True)] == [True] * 3
+    assert [why in line for why, line in zip(("none ", "too few rows", "time bins"), below, strict=True)] == [True] * 3
 
 
 def test_seeds_are_compared_after_as_many_steps(cmbench, home):
@@ -372,7 +372,7 @@ MISTAKES = {
     "gate that is code": (["a-run", "--fail-if", "open('x')"], 2, ["--fail-if", "open('x')", "allowed"]),
     "gate and files": (["a-run", "--html", "x.html", "--fail-if", "los > 1"], 2, ["--fail-if"]),
     "gate that is empty": (["a-run", "b-run", "--fail-if", ""], 2, ["--fail-if", "allowed"]),
-    "gate of a run against itself": (["a-run", "a-run", "--fail-if", "sw1 > a.sw1"], 2, ["no run", "a.sw1", "two"]),
+    "gate of a run against itself": (["a-run", "a-run", "--fail-if", "sw1 > a.sw1"], 2, ["only runs", "a.sw1", "two"]),
     "level that is not finite": (["a-run", "--reach", "sw1=nan"], 2, ["--reach", "'nan'", "sw1=0.06"]),
     "page that is a folder": (["a-run", "--html", "."], 2, [".: cannot be written: Is a directory"]),
     "page in no folder": (["a-run", "--html", "nowhere/x.html"], 2, ["nowhere/x.html"]),

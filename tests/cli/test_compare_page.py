@@ -134,7 +134,7 @@ def test_what_profiles_of_several_paths_lie_over(home, paths):
         meta = {"profile_edges": own, **({"profile_noise_levels": EDGES} if has_levels else {})}
         compared_run(home / "runs", name, {"loss": losses()}, meta=meta, profiles=rows)
     text = _report_charts.svg(compare([RunDir(home / "runs" / name) for name in "ab"]))
-    axes = {(False, False): ">t<", (True, True): ">noise level<", (True, False): ">t, of each run its own<"}
+    axes = {(False, False): ">t<", (True, True): ">noise level<", (True, False): ">t, different for each run<"}
     assert [label for label in axes.values() if label in text] == [axes[paths]]
 
 

@@ -106,12 +106,12 @@ def test_a_run_is_one_number_or_a_refusal(cmbench, home, stopped, monkeypatch):
     forget_answers(stopped)
 
     shutil.copytree(elsewhere / "pictures", home / "pictures")
-    refused(cmbench(*asked), 5, "its data are others now", "of other content", "--other-data")
+    refused(cmbench(*asked), 5, "its data have changed", "of other content", "--other-data")
     other = figure(cmbench(*asked, "--other-data"))
     assert other["value"] != first["value"]
     assert "not trained on" in cmbench(*asked[:-1], "--other-data").out
     assert figure(cmbench(*asked, "--set", "data.root=moved")) == first  # and not what was kept of the others
-    refused(cmbench(*asked), 5, "its data are others now")
+    refused(cmbench(*asked), 5, "its data have changed")
 
     resumed = cmbench("resume", stopped.path, "--foreground", "--set", "data.root=moved")
     assert resumed.code == 0, resumed.err

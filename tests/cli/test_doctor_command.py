@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(cmbench, home):
         (("doctor", "tinny.toml"), 2, "no such recipe"),
         (("doctor", "@latest"), 4, "no run"),
         (("doctor", "--set", "seed=1"), 2, "--set"),
-        (("doctor", "--compile"), 2, "--compile: found one, allowed with a recipe alone"),
+        (("doctor", "--compile"), 2, "--compile: found one, allowed only with a recipe"),
         (("doctor", "tiny.toml", "--set", "network.widht=1"), 2, "network.widht"),
         (
             ("doctor", "tiny.toml", "--set", "objective={kind='cd'}", "--set", "teacher={kind='run', run='gone'}"),

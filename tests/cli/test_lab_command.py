@@ -76,7 +76,7 @@ def test_a_page(cmbench, measured, home):
     [
         (["ema_teachr"], "did you mean 'ema_teacher'"),
         (["all", "nothing"], "claim: found 'nothing'"),
-        (["--out", "x"], "--out: found one, allowed with claims alone"),
+        (["--out", "x"], "--out: found one, allowed only with claims"),
         (["--markdown", "x"], "--markdown: found one"),
     ],
 )
