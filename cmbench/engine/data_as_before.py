@@ -32,11 +32,11 @@ def data_as_before(run: RunDir, recipe: Recipe, step: int | None, others_allowed
     known = {**fingerprints.of_meta(meta), **then}
     why = fingerprints.difference(known, now)
     if why and (allowed := _of_network(recipe, known, now)):
-        raise ConflictError(f"{run.name}: its data are others now: {why}; allowed: {allowed}, as its network has")
+        raise ConflictError(f"{run.name}: its data have changed: {why}; allowed: {allowed}, as its network has")
     if why and not others_allowed:
         moved = f"if the former data have moved: {again} --set data.root=FOLDER; " if "root" in recipe.data else ""
         raise ConflictError(
-            f"{run.name}: its data are others now: {why} ({moved}to train on these from here on: {again} --other-data)"
+            f"{run.name}: its data have changed: {why} ({moved}to train on these from here on: {again} --other-data)"
         )
     if why:
         return data, [f"data: {why}; it is trained on these from here on, as was asked for"]

@@ -79,7 +79,7 @@ class Evaluation:
         why = fingerprints.difference(then, fingerprint.of(recipe, data))
         if not self._other_data and why:
             raise ConflictError(
-                f"{self._run.name}: its data are others now: {why} (to measure against these: {again} --other-data)"
+                f"{self._run.name}: its data have changed: {why} (to measure against these: {again} --other-data)"
             )
         if tuple(data.shape) != self._trained.model.shape:
             found, allowed = list(data.shape), list(self._trained.model.shape)

@@ -173,7 +173,7 @@ def test_a_run_is_not_resumed_on_other_data_unless_that_is_wanted(cmbench, home,
     make(home / "pictures")
     before = {path: path.read_bytes() for path in stopped.path.rglob("*") if path.is_file() and path.name != "lock"}
     refused(
-        cmbench("resume", stopped.name, "--foreground"), 5, "its data are others now", why, "--other-data", "data.root"
+        cmbench("resume", stopped.name, "--foreground"), 5, "its data have changed", why, "--other-data", "data.root"
     )
     assert all(path.read_bytes() == content for path, content in before.items())
     refused(cmbench("eval", stopped.name, *FEW), 5, why)
