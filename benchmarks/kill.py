@@ -19,7 +19,8 @@ from cmbench.engine import checkpoint
 from cmbench.rundir import status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
-from cmbench.rundir.log import read_rows
+from cmbench.rundir.log import Tail
+from cmbench.rundir.segments import that_count
 
 CLOCKS = {"time", "train_s", "images_per_s", "segment"}
 
@@ -50,13 +51,13 @@ def kill(run: RunDir, delay: float, in_checkpoint: bool) -> str:
     os.kill(pid, signal.SIGKILL)
     wait(run)
     last = (steps_of_checkpoints(run) or [0])[-1]
-    rows = read_rows(run.metrics)
+    rows = that_count(Tail(run.metrics).read())
     return f"after row {rows[-1]['step'] if rows else 0}, checkpoint {last}{', one being written' if writing else ''}"
 
 
 def rows_of(path: Path) -> list[dict]:
     """Return the rows of a log without what depends on the clock."""
-    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in read_rows(path)]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in that_count(Tail(path).read())]
 
 
 def main(recipe: str, kills: int, options: list[str]) -> None:

@@ -1,6 +1,5 @@
 """The figures of `cmbench eval` as one Markdown table, a row for each run and number of sampler steps."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 from cmbench.cli._figures import Asked, Subject, floor_text, is_within, levels, notes
 from cmbench.measures import MEASURES
 from cmbench.rundir.floors import marked
+from cmbench.rundir.layout import STAMP
 from cmbench.text import plain
 
 Figures = Sequence[dict[str, Any]]
-_STAMP = re.compile(r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
 _ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 
@@ -31,7 +30,7 @@ def page(subjects: Sequence[Subject], answers: Sequence[Figures], asked: Asked) 
 
 def _labels(subjects: Sequence[Subject]) -> Iterator[str]:
     """Yield the name of each run's recipe, or of the run if several share a recipe."""
-    recipes = [_STAMP.sub("", subject.run.name) for subject in subjects]
+    recipes = [STAMP.sub("", subject.run.name) for subject in subjects]
     count = Counter(recipes)
     for recipe, subject in zip(recipes, subjects, strict=True):
         yield f"`{_cell_text(recipe if count[recipe] == 1 else subject.run.name)}`"

@@ -20,6 +20,7 @@ from cmbench.rundir.files import fsync_folder
 
 SCHEMA = 1
 LATEST = "latest"
+STAMP = re.compile("-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")  # what `create` puts behind a name
 TRASH = ".trash"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # pattern of a checkpoint's folder name
 _STEP = re.compile(STEP)

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cmbench.errors import NotFoundError, UsageError, nearest
-from cmbench.rundir.layout import LATEST, RunDir, steps_of_checkpoints
+from cmbench.rundir.layout import LATEST, STAMP, RunDir, steps_of_checkpoints
 
 
 def runs_folder(given: Path | None = None) -> Path:
@@ -59,9 +59,13 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
             raise NotFoundError(f"{runs_dir}: no {wanted}{' with a checkpoint' if with_checkpoint else ''}")
         return runs[-1]
     matches = [r for r in runs if r.name.startswith(selector) or r.name.endswith(f"-{selector}")]
-    exact = [r for r in matches if r.name == selector]
-    if len(exact or matches) == 1:
-        return (exact or matches)[0]
+    for found in (
+        [r for r in matches if r.name == selector],
+        [r for r in matches if STAMP.sub("", r.name) == selector],  # the only run of a recipe, as it is called
+        matches,
+    ):
+        if len(found) == 1:
+            return found[0]
     if matches:
         names = ", ".join(r.name for r in matches[:4])
         raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{', …' if len(matches) > 4 else ''}")

@@ -5,6 +5,8 @@ output that was left out, RUN for the newest run.
 """
 
 import importlib.metadata
+import itertools
+import os
 import re
 import shlex
 import shutil
@@ -23,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import reference  # noqa: E402
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = sorted([ROOT / "README.md", CONTRIBUTING, *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|href)=\"([^\"#]+)")
 SHORT = [
@@ -38,9 +41,11 @@ FEWER = {  # options that make a command as short, for those that take none
 }
 OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
 NEVER_ENDS = {"serve"}
-CONFLICT, FAILED = 5, 1
+OF_RUNS = {"compare", "eval", "sample", "show", "watch"}
+CONFLICT, USAGE, FAILED = 5, 2, 1
 # Other programs that pages may name; of make, the targets are looked up.
-OTHERS = set(re.findall(r"\S+", "bash cat cd cp git jq kill ls python3 ssh tmux torchrun .venv/bin/python"))
+OTHERS = {".", ".venv/bin/python", "bash", "cat", "cd", "cp", "echo", "git", "grep", "jq", "kill", "ls", "mkdir"}
+OTHERS |= {"python3", "ssh", "tmux", "torchrun"}
 PHONY = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 TARGETS = set(re.findall(r"[\w-]+", PHONY[1]))
 
@@ -55,13 +60,18 @@ def blocks(page: Path, language: str) -> list[str]:
     return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, named, text in found if named == language]
 
 
-def commands(page: Path) -> list[list[str]]:
-    """Return the words of each line that begins with a prompt; a backslash at its end takes the next line too."""
-    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
-    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-    return [
-        words for line in lines for part in re.split(r"\s(?:&&|\||;)\s", line) if (words := shlex.split(part, True))
-    ]
+def commands(page: Path) -> list[tuple[list[str], bool]]:
+    """Return the words of each command behind a prompt, and whether the page shows that it is refused.
+
+    A backslash at the end of a line takes the next line too. A refusal is output that begins with `cmbench: `.
+    """
+    lines = "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines()
+    found = []
+    for line, after in itertools.zip_longest(lines, lines[1:], fillvalue=""):
+        for part in re.split(r"\s(?:&&|\||;)\s", line[2:] if line.startswith("$ ") else ""):
+            if words := shlex.split(part, comments=True):
+                found.append((words, after.startswith("cmbench: ")))
+    return found
 
 
 def all_pages(function):
@@ -90,7 +100,11 @@ def test_the_commands_of_a_page_run(page, cmbench, home):
     for text in blocks(page, "toml"):
         if name := re.search(r'^name = "(\w+)"', text, re.MULTILINE):
             (home / f"{name[1]}.toml").write_text(text, encoding="utf-8")
-    for words in commands(page):
+    known = {path.stem for path in recipes.available()}
+    for words, is_refused in commands(page):
+        for name in known & {*words[2:]} if words[:1] == ["cmbench"] and words[1] in OF_RUNS else ():
+            if not list((home / "runs").glob(f"{name}-*")):  # a run that the page takes as given
+                cmbench(*in_short(["run", name]))
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= TARGETS
         elif words[0] != "cmbench":
@@ -100,28 +114,49 @@ def test_the_commands_of_a_page_run(page, cmbench, home):
             command.make_context(words[1], list(words[2:])).close()
         else:
             done = cmbench(*in_short(words[1:]))
-            allowed = {
-                0,
-                *([CONFLICT] if words[1] in OF_A_LIVE_RUN else []),
-                *([FAILED] if "--fail-if" in words else []),
-            }
+            allowed = {USAGE} if is_refused else {0}
+            allowed |= {CONFLICT} if words[1] in OF_A_LIVE_RUN else set()
+            allowed |= {FAILED} if "--fail-if" in words else set()
             assert done.code in allowed, (words, done)
 
 
 @pytest.mark.trains
 @all_pages
 def test_the_python_of_a_page_runs(page, home, put_back):
+    if page == CONTRIBUTING:
+        pytest.skip("its blocks are files of one example: see below")
     for text in blocks(page, "python"):
         fewer = ", ".join(repr(setting) for setting in SHORT[1:])
         text = re.sub(r'\["train\.steps=\d+"\]', f'["train.steps=4", {fewer}]', text)
         exec(compile(text, page_name(page), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.trains
+def test_the_example_of_contributing_is_an_objective_that_trains(cmbench, home, monkeypatch):
+    """Its files stand in the working directory, as a custom class, in place of the package."""
+    objective, test = (text for text in blocks(CONTRIBUTING, "python") if "import" in text)
+    (home / "own_mine.py").write_text(objective, encoding="utf-8")
+    (text,) = blocks(CONTRIBUTING, "toml")
+    (home / "mine_edm.toml").write_text(text.replace('kind = "mine"', 'kind = "own_mine:Objective"'), encoding="utf-8")
+    assert cmbench("recipe", "check", "mine_edm.toml").code == 0
+    assert cmbench(*in_short(["run", "mine_edm.toml"])).code == 0
+    monkeypatch.syspath_prepend(str(home))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "objectives"))
+    (home / "test_own_mine.py").write_text(
+        test.replace("from cmbench.objectives import mine", "import own_mine as mine"), encoding="utf-8"
+    )
+    options = ["-p", "no:cacheprovider", "-n", "0", "-q", "--rootdir", str(home), "-p", "conftest", "test_own_mine.py"]
+    command = [sys.executable, "-m", "pytest", *options]
+    paths = os.pathsep.join([str(home), str(ROOT / "tests" / "objectives"), str(ROOT)])
+    done = subprocess.run(command, cwd=home, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @all_pages
 def test_the_toml_of_a_page_is_a_recipe_or_settings(page, tmp_path):
     for text in blocks(page, "toml"):
         tables = tomli.loads(text)
-        if "name" in tables or "extends" in tables:
+        if page != CONTRIBUTING and ({"name", "extends"} & {*tables}):
             (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
             recipes.load(tmp_path / "mine.toml")
 

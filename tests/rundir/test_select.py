@@ -77,6 +77,16 @@ def test_a_whole_name_wins_over_a_longer_one(runs):
     assert select(NAMES[0], runs).name == NAMES[0]
 
 
+def test_the_only_run_of_a_recipe_wins_over_runs_of_longer_names(tmp_path):
+    """`ct_edm` means the run of ct_edm, whatever there is of ct_edm_ring; of two such runs none is meant."""
+    for i, name in enumerate(["ct_edm-20260101-000000-aaaa", "ct_edm_ring-20260101-000001-bbbb"]):
+        make(tmp_path, name, age=-i)
+    assert select("ct_edm", tmp_path).name == "ct_edm-20260101-000000-aaaa"
+    make(tmp_path, "ct_edm-20260101-000002-cccc", age=-9)
+    with pytest.raises(NotFoundError, match="ct_edm: 3 runs begin so"):
+        select("ct_edm", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("selector", "says"),
     [
