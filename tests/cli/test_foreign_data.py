@@ -82,7 +82,7 @@ def test_where_data_lie_by_default_they_are_read_and_not_fetched(trained, built,
     for root in ({}, {"root": ROOT}, {"root": str(Path(ROOT).expanduser())}):
         data_of(pictures(trained, name="cifar10", **root).recipe)
         assert built.pop().download is False
-    with pytest.raises(UsageError, match="no mnist at hand; or give --trust, and it is fetched"):
+    with pytest.raises(UsageError, match="no mnist at hand; or give --trust to fetch it"):
         data_of(pictures(trained, name="mnist").recipe)
     with pytest.raises(UsageError, match=r"no mnist at hand$"):
         data_of(pictures(trained, name="mnist", download=False).recipe)

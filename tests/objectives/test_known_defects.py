@@ -282,12 +282,12 @@ TABLES = {
         ("scd", {"path": {"kind": "trigflow"}}, "teacher: missing, and objective 'scd' needs it"),
         ("tcm", {}, "teacher: missing, and objective 'tcm' needs it (kind = 'run')"),
         ("tcm", {"teacher": {"kind": "oracle"}}, "teacher.kind: found 'oracle', allowed for objective 'tcm': run"),
-        ("ict", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, for objective 'ict'"),
-        ("ect", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, for objective 'ect'"),
+        ("ict", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, since objective 'ict'"),
+        ("ect", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, since objective 'ect'"),
         (
             "sct",
             {"path": {"kind": "trigflow"}, "teacher": {"kind": "oracle"}},
-            "teacher: found one, allowed: none, for objective 'sct'",
+            "teacher: found one, allowed: none, since objective 'sct'",
         ),
     ],
 )
