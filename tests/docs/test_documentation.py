@@ -68,9 +68,11 @@ def commands(page: Path) -> list[tuple[list[str], bool]]:
     lines = "\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines()
     found = []
     for line, after in itertools.zip_longest(lines, lines[1:], fillvalue=""):
-        for part in re.split(r"\s(?:&&|\||;)\s", line[2:] if line.startswith("$ ") else ""):
-            if words := shlex.split(part, comments=True):
-                found.append((words, after.startswith("cmbench: ")))
+        typed = shlex.shlex(line[2:] if line.startswith("$ ") else "", posix=True, punctuation_chars=";|&")
+        typed.whitespace_split = True
+        for is_end, words in itertools.groupby(typed, lambda word: word in (";", "&&", "|")):
+            if not is_end:
+                found.append(([*words], after.startswith("cmbench: ")))
     return found
 
 
