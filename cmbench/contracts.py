@@ -113,7 +113,9 @@ class Objective(Protocol):
     from another objective. Everything random comes from `random`; everything it needs at a step is in its state.
 
     `model.time(noise_level)` gives the path's time in the right precision, `model.time_type(x_0)` the dtype of times.
-    Draw times with `random.generator("any name")` and noise with `random.noise(x_0)`.
+    Draw times with `random.draw("any name", len(x_0), draw)`, where draw(n, generator) returns (n, ...), and noise with
+    `random.noise(x_0)`. The batch may be a part of a larger one (`random.part`): each sample then gets the numbers that
+    it has in the whole batch. What else depends on the place of a sample takes `random.whole` and `random.rows`.
 
     Attributes:
         paths: the kinds of path that it supports, of "edm", "vp", "trigflow" and "linear".
@@ -139,6 +141,7 @@ class Objective(Protocol):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) with labels (B,) or None; `step` counts from 0.
 
+        The total of a whole batch is the mean of the totals of its parts, weighted by their sizes.
         Each pass runs in its own `with random.dropout():`, so that all passes share one mask.
         """
 
@@ -191,6 +194,12 @@ class HasTimes(Protocol):
     times: int
 
 
+class HasGroups(Protocol):
+    """An objective class that couples neighbouring samples: parts of a batch start at multiples of `group`."""
+
+    group: int
+
+
 class HasLowest(Protocol):
     """An objective class that does not train down to path.sigma_min."""
 
@@ -216,13 +225,26 @@ class Data(Protocol):
         """The number of labels, which are 0 to classes - 1."""
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return x_0 (n, *shape) float32 and labels (n,) int64, which depend only on random's seed and step."""
+        """Return x_0 (n, *shape) float32 and labels (n,) int64, which depend only on random's seed and step.
+
+        n is the size of the whole batch. A data set may ignore `random.part`: it is set only for those that say so
+        (`DrawsParts`), and otherwise the caller takes the rows of the part out of the batch.
+        """
 
     def held_out(self, n: int) -> Tensor:
         """Return up to n samples that training never sees; for a distribution, a fixed draw."""
 
     def train_sample(self, n: int) -> Tensor:
         """Return up to n training samples; for a distribution, another fixed draw."""
+
+
+class DrawsParts(Protocol):
+    """Data whose `batch` returns only the rows of `random.part`, where that is set, if `draws_parts` is true.
+
+    They draw with `random.draw`, or for the whole batch with `random.batch`, and slice with `random.rows`.
+    """
+
+    draws_parts: bool
 
 
 class HasOracle(Protocol):

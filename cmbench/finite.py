@@ -23,6 +23,8 @@ class Finite:
         horizontal_flip: mirror each drawn picture with probability one half.
     """
 
+    draws_parts = True
+
     def __init__(
         self,
         train: Tensor,
@@ -40,17 +42,23 @@ class Finite:
         self.classes = int(max(train_labels.max(), test_labels.max())) + 1
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return the n samples of a step, x_0 (n, *shape) and labels (n,); every epoch visits each sample once."""
+        """Return the n samples of a step, x_0 (n, *shape) and labels (n,); every epoch visits each sample once.
+
+        Of a part only its rows are gathered and moved.
+        """
         M, first = len(self.train), random.step * n
         epochs = range(first // M, (first + n - 1) // M + 1)
         order = torch.cat([_permutation(M, random.seed, epoch) for epoch in epochs])
         start = first - epochs[0] * M
-        index = order[start : start + n].to(self.train.device)
+        index = random.rows(order[start : start + n]).to(self.train.device)
         x_0 = as_float(self.train[index].to(self.device))
         if self.horizontal_flip:
-            flip = torch.rand(n, generator=random.generator("flip"), device=self.device) < 0.5
+            flip = random.draw("flip", len(x_0), self._uniform) < 0.5
             x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
         return x_0, self.train_labels[index].to(self.device)
+
+    def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, generator=generator, device=self.device)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return n training samples with labels, drawn independently, as a perfect sampler would draw them."""

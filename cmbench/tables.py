@@ -170,8 +170,23 @@ class Train(Config):
 
     steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
     batch_size: Samples = Field(128, description="samples of a step")
+    micro_batch_size: SamplesOrNone = Field(
+        0, description="samples that go through the network at once, which bounds memory; 0: all of batch_size"
+    )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Train":
+        if self.micro_batch_size > self.batch_size:
+            allowed = f"up to batch_size = {self.batch_size}, or 0"
+            raise ValueError(f"micro_batch_size: found {self.micro_batch_size}, allowed: {allowed}")
+        return self
+
+    @property
+    def at_once(self) -> int:
+        """The samples that go through the network at once."""
+        return self.micro_batch_size or self.batch_size
 
 
 class Log(Config):

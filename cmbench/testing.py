@@ -1,19 +1,22 @@
 """Checks of plug-ins: call `check_objective(Objective, config)` in your own test to check what the engine relies on."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cmbench.contracts import HasLowest, HasTimes, Objective, Terms, has
+from cmbench.contracts import HasGroups, HasLowest, HasTimes, Objective, Terms, has
 from cmbench.equations import gaussian_path
+from cmbench.errors import UsageError
 from cmbench.model import Model
 from cmbench.networks import mlp
-from cmbench.randomness import StepRandom, forked_seed
+from cmbench.randomness import Part, StepRandom, forked_seed
 
 _STEP, _STEPS, _B, _SHAPE = 30, 100, 64, (3,)
+_ALLOWED = 1e-10  # relative difference of a mean over parts, in float64
 _SIGMA_DATA, _SIGMA_MIN, _SIGMA_MAX = 0.5, 0.002, 80.0
 # scalings, c_noise and boundary as in the recipes
 _CUSTOM: dict[str, tuple[Any, Any, str]] = {
@@ -38,6 +41,7 @@ def check_objective(objective: type[Any], config: Any, path: str | None = None) 
     - A non-finite sample affects only its own loss: the loss of a batch is that of its slices together.
     - The times are on the model's path, and within `profile_edges`, which ascend.
     - Rebuilt from its state, it continues identically.
+    - Its total is the mean of the totals of the batch's parts, weighted by their sizes, and so are its gradients.
 
     Args:
         objective: the class.
@@ -209,6 +213,43 @@ def _goes_on_from_its_state(tried: _Tried) -> None:
     assert _terms(made, model).scalars == _terms(again, copy).scalars, "rebuilt from its state its scalars differ"
 
 
+def _is_the_mean_of_its_parts(tried: _Tried) -> None:
+    group = tried.cls.group if has(tried.cls, HasGroups) else 1
+    cuts = [group * n for n in (1, 6, 8) if group * n < _B]  # uneven parts
+    whole, of_whole = _total_and_gradient(tried, [])
+    try:
+        total, of_parts = _total_and_gradient(tried, cuts)
+    except UsageError as error:
+        raise AssertionError(f"it cannot take a part of a batch: {error}") from None
+    assert _differ(total, whole) <= _ALLOWED, (
+        f"its total is not the mean of those of its parts: found {total.item():g}, allowed: {whole.item():g}"
+    )
+    for name, gradient in of_whole.items():
+        assert _differ(of_parts[name], gradient) <= _ALLOWED, (
+            f"the gradient of {name} is not the mean of those of the parts of the batch"
+        )
+
+
+def _total_and_gradient(tried: _Tried, cuts: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the total of a batch that is cut into parts, their mean by size, and its gradient by parameter."""
+    made, model = tried.build()
+    x_0, labels = _batch()
+    total = torch.zeros((), dtype=torch.float64)
+    for start, stop in pairwise([0, *cuts, _B]):
+        part = Part(start, stop, _B)
+        random = replace(_random(), part=part) if cuts else _random()
+        terms = made.loss(model, x_0[part.rows], labels[part.rows], _STEP, random)
+        (part.share * terms.total).backward()
+        total += part.share * terms.total.detach()
+    named = [*model.named_parameters(), *((f"its own {name}", p) for name, p in made.named_parameters())]
+    return total, {name.removeprefix("F_theta."): p.grad for name, p in named if p.grad is not None}
+
+
+def _differ(found: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference, relative to the largest of the numbers."""
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-300))
+
+
 _CHECKS: list[Callable[[_Tried], None]] = [
     _is_an_objective,
     _draws_from_random_alone,
@@ -217,4 +258,5 @@ _CHECKS: list[Callable[[_Tried], None]] = [
     _samples_are_apart,
     _times_are_profiled,
     _goes_on_from_its_state,
+    _is_the_mean_of_its_parts,
 ]

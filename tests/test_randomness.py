@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from cmbench.randomness import StepRandom, forked_seed
+from cmbench.errors import UsageError
+from cmbench.randomness import Part, StepRandom, forked_seed
 
 CPU = torch.device("cpu")
 LIKE = torch.empty(3, 4)
@@ -57,6 +58,44 @@ def test_noise_is_standard_normal_in_the_shape_and_type_of_its_model(dtype):
 def test_noise_of_successive_steps_is_uncorrelated():
     one, two = (StepRandom(CPU, 0, step).noise(torch.empty(10_000)) for step in (0, 1))
     assert (one * two).mean().item() == pytest.approx(0, abs=4 / 100)
+
+
+def uniform(n, generator):
+    return torch.rand(n, 2, generator=generator)
+
+
+def test_draw_is_the_generator_s_and_a_part_s_rows_are_those_of_the_whole_batch():
+    random, like = StepRandom(CPU, 1, 2), torch.empty(7, 3, dtype=torch.float64)
+    whole, noise = random.draw("time", 7, uniform), random.noise(like)
+    assert torch.equal(whole, uniform(7, random.generator("time")))
+    for part in (Part(0, 7, 7), Part(0, 2, 7), Part(2, 6, 7), Part(6, 7, 7)):
+        own = StepRandom(CPU, 1, 2, part=part)
+        assert torch.equal(own.draw("time", len(part), uniform), whole[part.rows])
+        assert torch.equal(own.noise(like[part.rows]), noise[part.rows])
+        assert torch.equal(own.rows(whole), whole[part.rows])
+        assert (own.whole(len(part)), own.batch) == (7, random)
+
+
+def test_a_part_refuses_what_would_not_be_its_rows():
+    own = StepRandom(CPU, 1, 2, part=Part(2, 6, 7))
+    with pytest.raises(UsageError, match=r'found random.generator\("time"\).*allowed: random.draw\("time", n, draw\)'):
+        own.generator("time")
+    with pytest.raises(ValueError, match="found n = 7, allowed: the 4 samples of the part"):
+        own.draw("time", 7, uniform)
+    with pytest.raises(ValueError, match="found 4 rows, allowed: the 7 of the whole batch"):
+        own.rows(torch.zeros(4))
+    for rows in ((-1, 2, 7), (2, 2, 7), (3, 2, 7), (2, 8, 7)):
+        with pytest.raises(ValueError, match="allowed: some of 0 to 7"):
+            Part(*rows)
+
+
+def test_a_part_s_mask_is_that_of_its_start():
+    step, first, again, second = (
+        mask(StepRandom(CPU, 1, 2, part=part)) for part in (None, Part(0, 4, 8), Part(0, 2, 8), Part(4, 8, 8))
+    )
+    assert torch.equal(step, first)
+    assert torch.equal(step, again)
+    assert not torch.equal(step, second)
 
 
 def mask(random):

@@ -99,6 +99,47 @@ class Remembering(ct.Objective):
         return changed(terms, total=terms.total * (1 + self.seen % 5))
 
 
+class PastDraw(ct.Objective):
+    def loss(self, model, x_0, labels, step, random):
+        terms = super().loss(model, x_0, labels, step, random)
+        u = torch.rand(len(x_0), generator=random.generator("own"), dtype=x_0.dtype)
+        return changed(terms, total=terms.total * (1 + u[0]))
+
+
+class OverTheBatch(ct.Objective):
+    def loss(self, model, x_0, labels, step, random):
+        terms = super().loss(model, x_0, labels, step, random)
+        return changed(terms, total=terms.total / terms.loss.square().mean().sqrt())
+
+
+class OwnGradient(ct.Objective):
+    """Each part has the right value, and a gradient that depends on the size of the part."""
+
+    def loss(self, model, x_0, labels, step, random):
+        terms = super().loss(model, x_0, labels, step, random)
+        total = terms.total.detach() + (terms.total - terms.total.detach()) * len(x_0)
+        return changed(terms, total=total)
+
+
+class Paired(ct.Objective):
+    """Every second sample counts with the one before it, which is at hand if parts keep pairs together."""
+
+    def loss(self, model, x_0, labels, step, random):
+        terms = super().loss(model, x_0, labels, step, random)
+        apart = (x_0[0::2] - x_0[1::2]).square().mean()
+        return changed(terms, total=terms.total + apart * next(model.parameters()).sum())
+
+
+class InPairs(Paired):
+    group = 2
+
+
+def test_parts_keep_groups_together():
+    check_objective(InPairs, ct.Config())
+    with pytest.raises(RuntimeError, match="must match the size"):
+        check_objective(Paired, ct.Config())
+
+
 BROKEN = {
     NoEdges: "it lacks profile_edges",
     OwnDraws: "leaves torch's generator",
@@ -111,6 +152,9 @@ BROKEN = {
     Float32: "total is torch.float32",
     Descending: "do not ascend",
     Remembering: "its loss differs",
+    PastDraw: r"cannot take a part of a batch.*allowed: random.draw\(\"own\", n, draw\)",
+    OverTheBatch: "its total is not the mean",
+    OwnGradient: "the gradient of .* is not the mean",
 }
 
 

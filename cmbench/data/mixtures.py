@@ -26,6 +26,7 @@ class Data:
     """Endless draws from a mixture; the label is the component."""
 
     shape = (2,)
+    draws_parts = True
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.device = device
@@ -33,9 +34,9 @@ class Data:
         self.classes = len(self.mixture.weights)
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return n fresh points (n, 2) and their components (n,)."""
-        x_0, labels = self.mixture.sample(n, random.generator("data"))
-        return x_0.float(), labels
+        """Return n fresh points (n, 2) and their components (n,), or the rows of the part."""
+        x_0, labels = self.mixture.sample(n, random.batch.generator("data"))
+        return random.rows(x_0).float(), random.rows(labels)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return n fresh points (n, 2) and their components (n,), as a perfect sampler would draw them."""

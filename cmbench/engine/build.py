@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from cmbench import config, consent, recipe
-from cmbench.contracts import Data, HasLowest, HasSwitches, HasTimes, Located, has
+from cmbench.contracts import Data, HasGroups, HasLowest, HasSwitches, HasTimes, Located, has
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
 from cmbench.errors import UsageError, naming
@@ -171,6 +171,9 @@ def _check_objective(given: Recipe) -> None:
     if given.path.kind not in objective.paths:
         allowed = ", ".join(objective.paths)
         raise UsageError(f"path.kind: found '{given.path.kind}', allowed for objective '{kind}': {allowed}")
+    if has(objective, HasGroups) and given.train.micro_batch_size % objective.group:
+        found, allowed = given.train.micro_batch_size, f"allowed for objective '{kind}': multiples of {objective.group}"
+        raise UsageError(f"train.micro_batch_size: found {found}, {allowed}")
     wanted, teacher = objective.teacher, given.teacher
     if wanted in ("denoiser", "consistency") and teacher is None:
         kinds = "kind = 'run'" if wanted == "consistency" else "kind = 'oracle' or 'run'"

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cmbench.contracts import HasAnatomy, Terms, has
-from cmbench.engine import memory
+from cmbench.engine import memory, passes
 from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
 from cmbench.engine.optimizer import learning_rate
+from cmbench.engine.passes import Gradient
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import PARTIAL
-from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
 
@@ -85,7 +85,8 @@ class Diverged(Event):
 def train(trainer: Trainer) -> Iterator[Event]:
     """Train from the state's step to the end of the recipe. To stop, ask for no further event."""
     state, data = trainer.state, trainer.data
-    steps, batch_size = trainer.recipe.train.steps, trainer.recipe.train.batch_size
+    settings = trainer.recipe.train
+    steps, batch_size, at_once = settings.steps, settings.batch_size, settings.at_once
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     clip = trainer.recipe.optimizer.clip
     analysed = trainer.objective if has(trainer.objective, HasAnatomy) else None
@@ -98,34 +99,33 @@ def train(trainer: Trainer) -> Iterator[Event]:
         recipe = trainer.recipe  # a new one if settings have changed since the last step
         random = StepRandom(trainer.device, recipe.seed, state.step)
         with memory.wanted_by("train.batch_size", batch_size):
-            x_0, labels = data.batch(batch_size, random)
+            x_0, labels = passes.drawn(data, batch_size, random)
         lr = learning_rate(recipe.optimizer, state.step, steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
 
         own = labels if trainer.conditional else None
-        with memory.wanted_by("train.batch_size", batch_size):
-            terms = trainer.objective.loss(state.model, x_0, own, state.step, random)
-            state.optimizer.zero_grad(set_to_none=True)
-            terms.total.backward()
+        with memory.wanted_by_passes(settings):
+            terms, F_gradient = passes.backward(state, x_0, own, random, at_once)
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         # One number per step comes to the host: non-finite values must not reach the weights.
         if not torch.isfinite(terms.total + grad_norm):
-            yield _diverged(terms, state)
+            yield _diverged(terms, F_gradient, state)
             return
 
         if clip:
             clip_grads_with_norm_(parameters, clip, grad_norm)
         if recipe.profile.every:
-            state.profile.add(terms, _F_gradient(state.model))
+            state.profile.add(terms, F_gradient())
             if analysed and anatomy_every and state.step % anatomy_every == 0:
                 few = slice(recipe.profile.anatomy_n)
                 own = labels[few] if trainer.conditional else None
-                with random.dropout(), memory.wanted_by("profile.anatomy_n", recipe.profile.anatomy_n, whole=False):
-                    look = analysed.anatomy(state.model, x_0[few], own, state.step, random)
-                state.profile.add_anatomy(look)
-        with memory.wanted_by("train.batch_size", batch_size, whole=False):
+                with memory.wanted_by("profile.anatomy_n", recipe.profile.anatomy_n, whole=False):
+                    looks = list(passes.looks(analysed, state, x_0[few], own, random, at_once))
+                for look in looks:
+                    state.profile.add_anatomy(look)
+        with memory.wanted_by_passes(settings, whole=False):
             state.optimizer.step()
             trainer.objective.after_step(state.model, state.step)
         state.step += 1
@@ -157,22 +157,14 @@ def train(trainer: Trainer) -> Iterator[Event]:
         yield Stepped(state.step)
 
 
-def _diverged(terms: Terms, state: State) -> Diverged:
+def _diverged(terms: Terms, F_gradient: Gradient, state: State) -> Diverged:
     """Describe what is not finite in a step that was not taken, and at which times."""
     what, per_sample = "loss", terms.weight * terms.loss
     if torch.isfinite(terms.total):
-        what, gradient = "gradient", _F_gradient(state.model)
+        what, gradient = "gradient", F_gradient()
         per_sample = terms.loss if gradient is None else gradient
     largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
     return Diverged(state.step, what, terms.t[~torch.isfinite(per_sample)].tolist(), largest)
-
-
-def _F_gradient(model: Model) -> Tensor | None:  # noqa: N802
-    """Return the norm of each sample's gradient of the weighted loss at F_theta's output, (B,), and free it."""
-    F, model.last_F = model.last_F, None
-    if F is None or F.grad is None:
-        return None
-    return F.grad.flatten(1).norm(dim=1).float() * len(F)
 
 
 def _evaluated(trainer: Trainer) -> Evaluated:

@@ -3,11 +3,12 @@
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from cmbench.errors import CmbenchError
+from cmbench.tables import Train
 
 # Messages of torch's plain RuntimeErrors for lack of memory: of its allocator on the CPU, and of libraries on a GPU.
 _SAID = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
@@ -34,8 +35,8 @@ def is_lack(error: BaseException) -> bool:
 
 
 @contextmanager
-def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
-    """Turn a lack of memory in the block into an error that names the key to lower.
+def wanted_by(key: str, value: object, whole: bool = True, also: str = "") -> Iterator[None]:
+    """Turn a lack of memory in the block into an error that names the key to lower, and another way in `also`.
 
     Raises:
         LackError: there was no memory. Everything that the block made is freed.
@@ -47,7 +48,15 @@ def wanted_by(key: str, value: object, whole: bool = True) -> Iterator[None]:
             raise
         traceback.clear_frames(error.__traceback__)  # frees the graph of a step, whose memory a checkpoint may need
         wanted = wanted_bytes(error)
-        raise LackError(f"out of memory{wanted}; a lower {key} needs less (found {value})", whole) from None
+        raise LackError(f"out of memory{wanted}; a lower {key} needs less (found {value}){also}", whole) from None
+
+
+def wanted_by_passes(train: Train, whole: bool = True) -> AbstractContextManager[None]:
+    """As `wanted_by`, for the passes of a step: fewer samples at once need less."""
+    if train.micro_batch_size:
+        return wanted_by("train.micro_batch_size", train.micro_batch_size, whole)
+    also = ", and so does a train.micro_batch_size below it"
+    return wanted_by("train.batch_size", train.batch_size, whole, also)
 
 
 def wanted_bytes(error: Exception) -> str:

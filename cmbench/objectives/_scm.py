@@ -91,8 +91,11 @@ class Scm(nn.Module):
 
     def time(self, model: Model, x_0: Tensor, random: StepRandom) -> Tensor:
         """Draw t = arctan(e^tau / sigma_data), tau ~ N(P_mean, P_std^2). (B,)."""
-        cfg, generator = self.config, random.generator("time")
-        return model.time(timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, generator, x_0.device))
+        cfg = self.config
+        noise_levels = random.draw(
+            "time", len(x_0), lambda B, generator: timesteps.log_normal(B, cfg.P_mean, cfg.P_std, generator, x_0.device)
+        )
+        return model.time(noise_levels)
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""

@@ -49,9 +49,11 @@ class Objective(nn.Module):
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
-        cfg = self.config
-        grid = model.time(self._grid(cfg.N).to(x_0.device, model.time_type(x_0)))
-        n = torch.randint(cfg.N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
+        cfg, device = self.config, x_0.device
+        grid = model.time(self._grid(cfg.N).to(device, model.time_type(x_0)))
+        n = random.draw(
+            "time", len(x_0), lambda B, generator: torch.randint(cfg.N - 1, (B,), generator=generator, device=device)
+        )
         r, t = grid[n], grid[n + 1]
         x_t = model.path.x_t(x_0, random.noise(x_0), t)
         x_r = self._teacher_step(model, x_t, t, r, labels)

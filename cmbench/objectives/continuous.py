@@ -92,7 +92,9 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t, t and the velocity dx_t/dt."""
         cfg = self.config
-        sigma = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device)
+        sigma = random.draw(
+            "time", len(x_0), lambda B, generator: timesteps.log_normal(B, cfg.P_mean, cfg.P_std, generator, x_0.device)
+        )
         t = model.time(sigma.clamp_min(model.parameterisation.epsilon))  # f is not defined below epsilon
         eps = random.noise(x_0)
         x_t = model.path.x_t(x_0, eps, t)

@@ -47,7 +47,9 @@ class Objective(nn.Module):
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         N, mu = self._curricula(step)
         grid = model.time(self._grid(N).to(x_0.device, model.time_type(x_0)))
-        n = torch.randint(N - 1, (len(x_0),), generator=random.generator("time"), device=x_0.device)
+        n = random.draw(
+            "time", len(x_0), lambda B, generator: torch.randint(N - 1, (B,), generator=generator, device=x_0.device)
+        )
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)
         x_t, x_r = model.path.x_t(x_0, eps, t), model.path.x_t(x_0, eps, r)

@@ -46,9 +46,9 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg, path = self.config, model.path
-        sigma = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).to(
-            x_0.dtype
-        )
+        sigma = random.draw(
+            "time", len(x_0), lambda B, generator: timesteps.log_normal(B, cfg.P_mean, cfg.P_std, generator, x_0.device)
+        ).to(x_0.dtype)
         t = model.time(sigma)
         x_t = path.x_t(x_0, random.noise(x_0), t)
         with random.dropout():

@@ -60,7 +60,9 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg, epsilon = self.config, model.parameterisation.epsilon
-        t = timesteps.log_normal(len(x_0), cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device)
+        t = random.draw(
+            "time", len(x_0), lambda B, generator: timesteps.log_normal(B, cfg.P_mean, cfg.P_std, generator, x_0.device)
+        )
         t = model.time(t.to(x_0.dtype)).clamp_min(2 * epsilon)
         r = self.r(t, step).clamp_min(epsilon)
         eps = random.noise(x_0)

@@ -56,7 +56,9 @@ class Objective(nn.Module):
         N = self.N(step)
         grid = self._grid(N)
         p = timesteps.discretised_log_normal(grid, cfg.P_mean, cfg.P_std).to(x_0.device)
-        n = torch.multinomial(p, len(x_0), replacement=True, generator=random.generator("time"))
+        n = random.draw(
+            "time", len(x_0), lambda B, generator: torch.multinomial(p, B, replacement=True, generator=generator)
+        )
         grid = model.time(grid.to(x_0.device, model.time_type(x_0)))
         r, t = grid[n], grid[n + 1]
         eps = random.noise(x_0)

@@ -106,10 +106,15 @@ class Objective(nn.Module):
 
     def _point(self, model: Model, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return z_t, t, r and v. logit t = log(t / (1 - t)) is the log of the noise level."""
-        cfg, n = self.config, len(x_0)
-        draws = timesteps.log_normal(2 * n, cfg.P_mean, cfg.P_std, random.generator("time"), x_0.device).view(2, n)
-        t, r = model.time(draws.amax(dim=0)), model.time(draws.amin(dim=0))
-        apart = torch.rand(n, generator=random.generator("apart"), device=x_0.device) < cfg.share_apart
+        cfg, n, device = self.config, len(x_0), x_0.device
+
+        def pairs(B: int, generator: torch.Generator) -> Tensor:
+            return timesteps.log_normal(2 * B, cfg.P_mean, cfg.P_std, generator, device).view(2, B).T
+
+        draws = random.draw("time", n, pairs)
+        t, r = model.time(draws.amax(dim=1)), model.time(draws.amin(dim=1))
+        u = random.draw("apart", n, lambda B, generator: torch.rand(B, generator=generator, device=device))
+        apart = u < cfg.share_apart
         eps = random.noise(x_0)
         v = model.path.conditional_velocity(x_0, eps, t)
         return model.path.x_t(x_0, eps, t), t, torch.where(apart, r, t), v

@@ -76,8 +76,8 @@ class Objective(nn.Module):
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
         cfg = self.config
-        t, at_boundary = self._times(x_0, random)
-        t = model.time(t)
+        t, in_batch = self._times(x_0, random)
+        t, at_boundary = model.time(t), random.rows(in_batch)
         below = timesteps.ect_r(t, 0, 1 / (1 - cfg.ratio), cfg.k, cfg.b, "sigmoid").clamp_min(model.sigma_min)
         r = torch.where(at_boundary, t, below)
         eps = random.noise(x_0)
@@ -92,10 +92,10 @@ class Objective(nn.Module):
             f_t = model(x_t, t, labels)
 
         loss = self.distance(f_t, f_r)
-        share = at_boundary.to(loss).mean()
-        rest = (1 - share).clamp_min(1 / len(loss))  # rounding may make share 0 or 1
+        share, B = in_batch.to(loss).mean(), len(in_batch)
+        rest = (1 - share).clamp_min(1 / B)  # rounding may make share 0 or 1
         w = weighting.of_pair(cfg.weighting, t, below, model.sigma_data)  # at the boundary too, or it would not count
-        weight = w * torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / len(loss)), 1 / rest)
+        weight = w * torch.where(at_boundary, cfg.boundary_weight / share.clamp_min(1 / B), 1 / rest)
         slope = torch.where(at_boundary, 0, tangent.norm(tangent.finite_difference(f_t, f_r, t, below)))
         return Terms((weight * loss).mean(), t, loss.detach(), weight, slope.detach(), r=r)
 
@@ -107,8 +107,10 @@ class Objective(nn.Module):
         return timesteps.log_edges(bins, self.config.t_prime, self.sigma_max)
 
     def _times(self, x_0: Tensor, random: StepRandom) -> tuple[Tensor, Tensor]:
-        """Return t (B,) and a mask of the boundary's samples, which are the first of the batch."""
-        u = torch.rand(len(x_0), generator=random.generator("time"), device=x_0.device)
-        at_boundary = torch.arange(len(x_0), device=x_0.device) < round(self.config.boundary_share * len(x_0))
+        """Return t, and a mask over the whole batch of the boundary's samples, which are its first."""
+        n, device = len(x_0), x_0.device
+        u = random.draw("time", n, lambda B, generator: torch.rand(B, generator=generator, device=device))
+        B = random.whole(n)
+        in_batch = torch.arange(B, device=device) < round(self.config.boundary_share * B)
         t = timesteps.of_quantiles(self.proposal, u)
-        return torch.where(at_boundary, self.config.t_prime, t).to(x_0.dtype), at_boundary
+        return torch.where(random.rows(in_batch), self.config.t_prime, t).to(x_0.dtype), in_batch

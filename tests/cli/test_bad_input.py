@@ -55,6 +55,12 @@ RECIPES = {
     ),
     "a grid beyond all machines": (["objective.s_1=100000000000000000000"], 2, ["objective.s_1", "100000"]),
     "a batch beyond all machines": (["train.batch_size=100000000000000"], 2, ["train.batch_size", "10000000"]),
+    "parts larger than the batch": (
+        ["train.micro_batch_size=9"],
+        2,
+        ["tiny.toml: train.micro_batch_size: found 9, allowed: up to batch_size = 8, or 0"],
+    ),
+    "parts below nothing": (["train.micro_batch_size=-1"], 2, ["tiny.toml", "train.micro_batch_size", "-1", "0"]),
     "a network beyond all machines": (["network.width=100000000000"], 2, ["network.width", "65536"]),
     "stages beyond the floats": (["objective={kind='ect', stages=100000}", "train.steps=200000"], 2, ["objective.q"]),
     "bad literal": (["path.kind=edmm"], 2, ["tiny.toml", "path.kind", "'edmm'", "'trigflow'", "did you mean 'edm'?"]),

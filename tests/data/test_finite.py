@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cmbench.finite import Finite, as_float
-from cmbench.randomness import StepRandom
+from cmbench.randomness import Part, StepRandom
 
 CPU = torch.device("cpu")
 
@@ -115,6 +115,29 @@ def test_horizontal_flip_mirrors_half_of_the_pictures_left_to_right():
     assert mirrored.float().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(n))
     assert torch.equal(x, flipped.batch(n, at(0))[0])
     assert not torch.equal(mirrored, (flipped.batch(n, at(1))[0] == straight.batch(n, at(1))[0]).flatten(1).all(dim=1))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_part_is_the_rows_of_the_batch_and_moves_no_more(flip):
+    data, seen = asymmetric(20, flip), []
+    x, labels = data.batch(13, at(4))
+
+    class Watched:
+        device = CPU
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            seen.append(len(index))
+            return pictures[index]
+
+    pictures, data.train = data.train, Watched()
+    for part in (Part(0, 5, 13), Part(5, 13, 13)):
+        own, same = data.batch(13, StepRandom(CPU, 0, 4, part=part))
+        assert torch.equal(own, x[part.rows])
+        assert torch.equal(same, labels[part.rows])
+    assert seen == [5, 8]
 
 
 def test_held_out_pictures_are_not_flipped():

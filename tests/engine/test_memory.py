@@ -1,5 +1,7 @@
 """Memory that is not there is one line with the key to lower; what was trained is kept."""
 
+import re
+
 import pytest
 import torch
 from fake_runs import read_rows
@@ -9,6 +11,7 @@ from cmbench.engine import checkpoint, memory, runner
 from cmbench.engine.memory import LackError
 from cmbench.rundir import status
 from cmbench.rundir.layout import steps_of_checkpoints
+from cmbench.tables import Train
 
 pytestmark = pytest.mark.usefixtures("put_back")
 CPU_SAYS = (
@@ -91,6 +94,19 @@ def test_a_run_ends_in_one_line_and_can_be_resumed(cmbench, home, trained, where
     assert outcome.code == 0, outcome.err
     mine, theirs = checkpoint.load(made.run, 12), checkpoint.load(trained, 12)
     assert all(torch.equal(mine[group][name], x) for group, own in theirs.items() for name, x in own.items())
+
+
+@pytest.mark.parametrize(
+    ("micro", "says"),
+    [
+        (0, "a lower train.batch_size needs less (found 8), and so does a train.micro_batch_size below it"),
+        (3, "a lower train.micro_batch_size needs less (found 3)"),
+    ],
+)
+def test_passes_need_less_in_parts(micro, says):
+    train = Train(batch_size=8, micro_batch_size=micro)
+    with pytest.raises(LackError, match=rf"{re.escape(says)}$"), memory.wanted_by_passes(train):
+        raise LACKS[0]
 
 
 def test_the_command_says_it_in_one_line(cmbench, home, monkeypatch):

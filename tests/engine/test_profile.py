@@ -22,10 +22,11 @@ def events(built: Trainer, kind: type) -> list:
     return [event for event in loop.train(built) if isinstance(event, kind)]
 
 
+@pytest.mark.parametrize("micro", [0, 3])
 @pytest.mark.parametrize("path", ["edm", "trigflow"])
-def test_gradient_at_the_output_is_that_of_each_samples_own_loss(home, monkeypatch, path):
+def test_gradient_at_the_output_is_that_of_each_samples_own_loss(home, monkeypatch, path, micro):
     """With unit weight on F_theta the loss is ||F - F*||^2 / D, so that its gradient is 2 sqrt(loss / D)."""
-    built = build(home, "objective={kind='denoise'}", f"path.kind={path}")
+    built = build(home, "objective={kind='denoise'}", f"path.kind={path}", f"train.micro_batch_size={micro}")
     seen, add = [], built.state.profile.add
     monkeypatch.setattr(built.state.profile, "add", lambda *given: seen.append(given) or add(*given))
     list(loop.train(built))

@@ -107,8 +107,9 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         (["train.precision=bfloat16"], 7),
         (UNET, 3),
         (["objective={kind='sct'}", "path.kind=trigflow", "network.dropout=0.3", "profile.anatomy_every=3"], 7),
+        (["train.micro_batch_size=3", "network.dropout=0.3"], 7),
     ],
-    ids=["dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "anatomy"],
+    ids=["dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "anatomy", "micro batches"],
 )
 def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
     overrides = [*overrides, "log.every=2"]

@@ -34,7 +34,7 @@ def gradient(objective, model, r, t):
     """Gradient of the loss over one interval of time, as an integral over data and noise."""
     objective.sigma_min, objective.sigma_max = r, t
     x_0, eps = lattice()
-    random = SimpleNamespace(generator=lambda stream: None, noise=lambda like: eps, dropout=nullcontext)
+    random = SimpleNamespace(draw=lambda stream, n, draw: draw(n, None), noise=lambda like: eps, dropout=nullcontext)
     model.zero_grad()
     objective.loss(model, x_0, None, 0, random).total.backward()
     return model.F_theta.weights.grad[:3].clone()

@@ -1,17 +1,20 @@
 """What holds for all objectives alike."""
 
 import importlib
+from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
 import toy
 from torch import nn
 
+from cmbench.engine import passes
 from cmbench.engine.meters import Profile
 from cmbench.equations import gaussian_path
 from cmbench.model import Model
 from cmbench.networks import dit, mlp, unet
-from cmbench.randomness import StepRandom
+from cmbench.randomness import Part, StepRandom
 from cmbench.recipe import component_names
 
 MODULES = {kind: importlib.import_module(f"cmbench.objectives.{kind}") for kind in component_names("objectives")}
@@ -52,10 +55,10 @@ def tiny(kind, **settings):
     return build(kind, model, **settings), model
 
 
-def with_dropout(kind, **settings):
+def with_dropout(kind, dropout=0.5, classes=0, **settings):
     """An objective around a perceptron that drops half of its units, and that perceptron's layers."""
     torch.manual_seed(0)
-    network = mlp.Network(mlp.Config(width=16, depth=2, dropout=0.5), (3,), 0, TIMES[kind])
+    network = mlp.Network(mlp.Config(width=16, depth=2, dropout=dropout), (3,), classes, TIMES[kind])
     nn.init.normal_(network.output.weight)
     model = on_path(kind, network.double())
     return build(kind, model, **settings), model
@@ -185,6 +188,77 @@ def test_every_pass_of_a_step_draws_one_dropout_mask(dropout_masks, x_0, kind, s
         seen.append(masks)
     assert not torch.equal(seen[0][0], seen[0][1])
     assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def cut(sizes):
+    ends = list(accumulate(sizes, initial=0))
+    return [Part(*rows, ends[-1]) for rows in pairwise(ends)]
+
+
+def gradients(objective, model):
+    return {
+        name: p.grad for name, p in (*model.named_parameters(), *objective.named_parameters()) if p.grad is not None
+    }
+
+
+def assert_same(found, wanted, within):
+    """Within a share of the largest number, for sums are rounded in another order."""
+    torch.testing.assert_close(found, wanted, rtol=within, atol=within * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("sizes", [[64], [32, 32], [16, 16, 16, 16], [1, 40, 23]], ids=str)
+@pytest.mark.parametrize(("kind", "settings"), METHODS)
+def test_parts_add_up_to_the_whole_batch(random, x_0, kind, settings, sizes):
+    """Terms of each sample, the total, and the gradients of network and objective."""
+    labels, parts = torch.arange(64) % 3, cut(sizes)
+    objective, model = with_dropout(kind, 0.0, 3, **settings)
+    whole = objective.loss(model, x_0, labels, STEP, random)
+    whole.total.backward()
+    again, copy = with_dropout(kind, 0.0, 3, **settings)
+    of_parts = []
+    for part in parts:
+        own = replace(random, part=part)
+        of_parts.append(again.loss(copy, x_0[part.rows], labels[part.rows], STEP, own))
+        (part.share * of_parts[-1].total).backward()
+    found = passes.joined(of_parts, parts)
+    for name in ("t", "r", "loss", "weight", "tangent_norm"):
+        if getattr(whole, name) is not None:
+            assert_same(getattr(found, name), getattr(whole, name), 1e-12)
+    assert_same(found.total, whole.total, 1e-12)
+    assert found.scalars == whole.scalars
+    assert found.per_sample.keys() == whole.per_sample.keys()
+    mine, wanted = gradients(again, copy), gradients(objective, model)
+    assert mine.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert_same(mine[name], gradient, 1e-10)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODULES if hasattr(MODULES[kind].Objective, "anatomy")])
+def test_the_tangent_s_parts_are_those_of_the_whole_batch(random, x_0, kind):
+    objective, model = with_dropout(kind, 0.0)
+    whole = objective.anatomy(model, x_0, None, STEP, random)
+    looks = [
+        objective.anatomy(model, x_0[part.rows], None, STEP, replace(random, part=part)) for part in cut([1, 40, 23])
+    ]
+    assert_same(torch.cat([look.t for look in looks]), whole.t, 1e-12)
+    for name, value in whole.values.items():
+        assert_same(torch.cat([look.values[name] for look in looks]), value, 1e-12)
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_parts_draw_masks_of_their_own(dropout_masks, random, x_0, kind):
+    """The first part draws the mask of the step, as a batch of its size; all passes of a part share one."""
+    objective, model = with_dropout(kind)
+    if kind == "tcm":
+        objective.stage_1 = lambda x, sigma, labels: x
+    seen, record = [], dropout_masks(model)
+    for part in (None, Part(0, 32, 64), Part(32, 64, 64)):
+        objective.loss(model, x_0[:32], None, STEP, replace(random, part=part))
+        assert all(torch.equal(mask, record[0]) for mask in record[::2])
+        seen.append(record[0].clone())
+        record.clear()
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
 
 
 @pytest.mark.parametrize("kind", ["cd", "ct", "ect", "ict", "meanflow", "tcm"])

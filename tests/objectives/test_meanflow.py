@@ -122,7 +122,7 @@ def test_the_target_of_the_exact_average_velocity_is_itself_on_average(straight,
             levels = torch.tensor([r / (1 - r), t / (1 - t)], dtype=torch.float64).repeat_interleave(len(x_0))
             monkeypatch.setattr(timesteps, "log_normal", lambda n, *law, levels=levels: levels)
             eps = (z - (1 - t) * x_0) / t
-            fixed = SimpleNamespace(generator=random.generator, noise=lambda x, eps=eps: eps, dropout=random.dropout)
+            fixed = SimpleNamespace(draw=random.draw, noise=lambda x, eps=eps: eps, dropout=random.dropout)
             model = straight(Exact(), shape=(1,))
             objective = build(model, p=0.0, share_apart=1.0, tangent_method=method)
             objective.loss(model, x_0, None, 0, fixed).total.backward()

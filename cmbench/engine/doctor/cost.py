@@ -28,7 +28,7 @@ class _Cost:
     Attributes:
         seconds: the median.
         kept: bytes that stay from step to step: weights, gradients, optimiser, averages, teacher.
-        passing: further bytes at the peak.
+        passing: further bytes at the peak of the recipe's samples at once.
         samples: in the measured batch.
         wanted: samples in the recipe's batch.
     """
@@ -65,10 +65,13 @@ def measured_cost(built: Trainer) -> _Cost:
 
 def _steps(built: Trainer, samples: int, warm_up: int, timed: int) -> _Cost:
     """Train one step under `_passing`, which itself takes time, and then time some more steps."""
+    train = built.recipe.train
+    at_once = min(samples, train.at_once)
     with _passing(built) as passing:
-        _seconds(built, samples, 1)
+        _seconds(built, at_once, 1)
     seconds = _seconds(built, samples, warm_up + timed)[warm_up:]
-    return _Cost(median(seconds), _kept(built), passing(), samples, built.recipe.train.batch_size)
+    of_passes = int(passing() * train.at_once / at_once)
+    return _Cost(median(seconds), _kept(built), of_passes, samples, train.batch_size)
 
 
 def _seconds(built: Trainer, batch_size: int, count: int) -> list[float]:
@@ -152,16 +155,16 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(built: Trainer, cost: _Cost) -> Check:
-    peak = cost.kept + cost.passing * cost.scale
+    peak = cost.kept + cost.passing
     on_gpu = built.device.type == "cuda"
     if on_gpu:
         free, how = torch.cuda.get_device_properties(built.device).total_memory, "peak of torch's allocator"
     else:
         free, how = psutil.virtual_memory().available, "weights, optimiser and what autograd saves"
-    values = {"bytes": int(peak), "kept": cost.kept, "passing": int(cost.passing * cost.scale), "free": free}
+    values = {"bytes": int(peak), "kept": cost.kept, "passing": cost.passing, "free": free}
     found = f"{_size(peak)} ({how}); {_size(free)} {'on the GPU' if on_gpu else 'free'}"
     if peak > 0.9 * free:
-        return Check("memory of a step", "warn", found, "a smaller train.batch_size", values)
+        return Check("memory of a step", "warn", found, "a smaller train.micro_batch_size", values)
     return Check("memory of a step", "ok", found, values=values)
 
 

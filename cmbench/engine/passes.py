@@ -1,0 +1,112 @@
+"""The passes of a step: the whole batch at once, or in parts whose gradients accumulate to those of the batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Terms, has
+from cmbench.engine.state import State
+from cmbench.model import Model
+from cmbench.randomness import Part, StepRandom
+
+Gradient = Callable[[], Tensor | None]  # norms of the samples' gradients at F_theta's output, (B,), where known
+
+
+def split(n: int, size: int) -> list[Part]:
+    """Return the parts of a batch of n samples, in order: `size` samples each, in the last what is left."""
+    return [Part(start, min(start + size, n), n) for start in range(0, n, size)]
+
+
+def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
+    """Return x_0 and the labels of a batch of n samples, or the rows of `random.part`."""
+    if random.part is None or (has(data, DrawsParts) and data.draws_parts):
+        return data.batch(n, random)
+    x_0, labels = data.batch(n, random.batch)
+    return random.rows(x_0), random.rows(labels)
+
+
+def backward(state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int) -> tuple[Terms, Gradient]:
+    """Put the gradients of a batch's loss into the parameters, and return its terms.
+
+    Args:
+        state: model, objective and step.
+        x_0: the batch, (B, ...).
+        labels: (B,) or None.
+        random: of the step.
+        size: the samples that go through the network at once.
+    """
+    if len(x_0) <= size:
+        terms = state.objective.loss(state.model, x_0, labels, state.step, random)
+        state.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()
+        return terms, lambda: _F_gradient(state.model)
+    return _in_parts(state, x_0, labels, random, split(len(x_0), size))
+
+
+def _in_parts(
+    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, parts: Sequence[Part]
+) -> tuple[Terms, Gradient]:
+    of_parts, gradients = [], []
+    state.optimizer.zero_grad(set_to_none=True)
+    for part in parts:
+        own, of_part = None if labels is None else labels[part.rows], replace(random, part=part)
+        terms = state.objective.loss(state.model, x_0[part.rows], own, state.step, of_part)
+        (part.share * terms.total).backward()
+        gradients.append(_F_gradient(state.model, part))
+        terms = replace(terms, total=terms.total.detach())  # frees the graph before the next part's passes
+        of_parts.append(terms)
+    gradient = _joined(gradients)
+    return joined(of_parts, parts), lambda: gradient
+
+
+def joined(of_parts: Sequence[Terms], parts: Sequence[Part]) -> Terms:
+    """Return the terms of a batch from those of its parts, in order, with detached totals."""
+    first, shares = of_parts[0], [part.share for part in parts]
+    return Terms(
+        total=torch.stack([share * terms.total for share, terms in zip(shares, of_parts, strict=True)]).sum(),
+        t=torch.cat([terms.t for terms in of_parts]),
+        loss=torch.cat([terms.loss for terms in of_parts]),
+        weight=torch.cat([terms.weight for terms in of_parts]),
+        tangent_norm=_joined([terms.tangent_norm for terms in of_parts]),
+        scalars={name: _mean([terms.scalars[name] for terms in of_parts], shares) for name in first.scalars},
+        r=_joined([terms.r for terms in of_parts]),
+        per_sample={name: torch.cat([terms.per_sample[name] for terms in of_parts]) for name in first.per_sample},
+    )
+
+
+def _joined(of_parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [value for value in of_parts if value is not None]
+    return torch.cat(found) if len(found) == len(of_parts) else None
+
+
+def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
+    """Return the mean over the batch; numbers of the step, such as N, are the same in every part and stay exact."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return sum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def looks(
+    objective: HasAnatomy, state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int
+) -> Iterator[Anatomy]:
+    """Yield the parts of the tangent of samples x_0 (b, ...) with labels (b,) or None, at most `size` at once."""
+    parts = split(len(x_0), size)
+    for part in parts:
+        own = None if labels is None else labels[part.rows]
+        of_part = random if len(parts) == 1 else replace(random, part=part)
+        with of_part.dropout():
+            yield objective.anatomy(state.model, x_0[part.rows], own, state.step, of_part)
+
+
+def _F_gradient(model: Model, part: Part | None = None) -> Tensor | None:  # noqa: N802
+    """Return the norm of each sample's gradient of its own weighted loss at F_theta's output, (B,), and free it.
+
+    The loss is a mean over the batch: a part's gradients, already weighted by its share, count the whole batch too.
+    """
+    F, model.last_F = model.last_F, None
+    if F is None or F.grad is None:
+        return None
+    count = len(F) if part is None else len(F) * part.whole / len(part)
+    return F.grad.flatten(1).norm(dim=1).float() * count
