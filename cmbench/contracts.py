@@ -113,9 +113,9 @@ class Objective(Protocol):
     from another objective. Everything random comes from `random`; everything it needs at a step is in its state.
 
     `model.time(noise_level)` gives the path's time in the right precision, `model.time_type(x_0)` the dtype of times.
-    Draw times with `random.draw("any name", len(x_0), draw)`, where draw(n, generator) returns (n, ...), and noise with
-    `random.noise(x_0)`. The batch may be a part of a larger one (`random.part`): each sample then gets the numbers that
-    it has in the whole batch. What else depends on the place of a sample takes `random.whole` and `random.rows`.
+    Draw times with `random.draw("any name", len(x_0), draw)`, where draw(n, generator) returns (n, ...). Draw noise
+    with `random.noise(x_0)`. The batch may be a part of a larger one (`random.part`): each sample then gets the numbers
+    that it has in the whole batch. `random.whole` and `random.rows` help where a loss depends on a sample's place.
 
     Attributes:
         paths: the kinds of path that it supports, of "edm", "vp", "trigflow" and "linear".
@@ -195,7 +195,7 @@ class HasTimes(Protocol):
 
 
 class HasGroups(Protocol):
-    """An objective class that couples neighbouring samples: parts of a batch start at multiples of `group`."""
+    """An objective class that couples neighbouring samples: each part of a batch starts at a multiple of `group`."""
 
     group: int
 
@@ -227,8 +227,8 @@ class Data(Protocol):
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
         """Return x_0 (n, *shape) float32 and labels (n,) int64, which depend only on random's seed and step.
 
-        n is the size of the whole batch. A data set may ignore `random.part`: it is set only for those that say so
-        (`DrawsParts`), and otherwise the caller takes the rows of the part out of the batch.
+        n is the size of the whole batch. A data set may ignore `random.part` and return all n rows: the caller then
+        takes the rows of the part. Only a data set that `DrawsParts` ever gets a part.
         """
 
     def held_out(self, n: int) -> Tensor:
@@ -241,7 +241,7 @@ class Data(Protocol):
 class DrawsParts(Protocol):
     """Data whose `batch` returns only the rows of `random.part`, where that is set, if `draws_parts` is true.
 
-    They draw with `random.draw`, or for the whole batch with `random.batch`, and slice with `random.rows`.
+    They draw with `random.draw`, or draw the whole batch with `random.batch` and keep `random.rows` of it.
     """
 
     draws_parts: bool

@@ -44,7 +44,7 @@ class Finite:
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
         """Return the n samples of a step, x_0 (n, *shape) and labels (n,); every epoch visits each sample once.
 
-        Of a part only its rows are gathered and moved.
+        With a part it gathers and moves only the part's rows.
         """
         M, first = len(self.train), random.step * n
         epochs = range(first // M, (first + n - 1) // M + 1)

@@ -47,8 +47,8 @@ class Part:
 class StepRandom:
     """The random numbers of one optimiser step. Equal fields give equal numbers, in any run and after any resume.
 
-    `part` says which rows of the batch are at hand. Each sample's numbers depend on the seed, the step and its place in
-    the whole batch: a part draws for the whole batch and keeps its own rows.
+    Each sample's numbers depend on the seed, the step and the sample's place in the whole batch, and on nothing else.
+    With a `part` only those rows of the batch are at hand: it draws for the whole batch and keeps its own rows.
     """
 
     device: torch.device
@@ -62,15 +62,15 @@ class StepRandom:
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
     def generator(self, stream: str) -> torch.Generator:
-        """Return a fresh generator on the device for a named stream, e.g. "noise". Losses take `draw` instead.
+        """Return a fresh generator on the device for a named stream, e.g. "noise". Objectives use `draw` instead.
 
         Raises:
-            UsageError: only a part is at hand, whose rows would not be those of the whole batch.
+            UsageError: only a part is at hand: draws of its size are not its rows of the whole batch.
         """
         if self.part is not None:
             raise UsageError(
-                f'found random.generator("{stream}") for a part of a batch, allowed: random.draw("{stream}", n, draw), '
-                "with draw(n, generator), or train.micro_batch_size = 0"
+                f'random.generator("{stream}"): found for a part of a batch (train.micro_batch_size), allowed there: '
+                f'random.draw("{stream}", n, draw), where draw(n, generator) returns (n, ...)'
             )
         return torch.Generator(self.device).manual_seed(self.stream_seed(stream))
 
@@ -119,7 +119,7 @@ class StepRandom:
     def dropout(self) -> Iterator[None]:
         """Within this block every forward pass of equal shape draws the same dropout mask, that of the step.
 
-        Each part has a mask of its own, by its start: masks alone depend on how a batch is split.
+        Each part has its own mask, seeded by its start. So masks depend on how a batch is split; nothing else does.
 
         Dropout draws from the device's default generator. This seeds that generator and restores it afterwards, on CPU
         and GPU. (openai/consistency_models restores only the CPU generator, so its masks differ on a GPU.)

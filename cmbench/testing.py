@@ -41,7 +41,7 @@ def check_objective(objective: type[Any], config: Any, path: str | None = None) 
     - A non-finite sample affects only its own loss: the loss of a batch is that of its slices together.
     - The times are on the model's path, and within `profile_edges`, which ascend.
     - Rebuilt from its state, it continues identically.
-    - Its total is the mean of the totals of the batch's parts, weighted by their sizes, and so are its gradients.
+    - For a batch in parts, drawn by `random.draw`, total and gradients are the mean of the parts', weighted by size.
 
     Args:
         objective: the class.
@@ -231,7 +231,7 @@ def _is_the_mean_of_its_parts(tried: _Tried) -> None:
 
 
 def _total_and_gradient(tried: _Tried, cuts: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the total of a batch that is cut into parts, their mean by size, and its gradient by parameter."""
+    """Return the mean total of the parts that the cuts make of a batch, and its gradients by parameter."""
     made, model = tried.build()
     x_0, labels = _batch()
     total = torch.zeros((), dtype=torch.float64)

@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "measures": set(),
     "quantities": {"measures"},
     "config": {"errors", "text"},
-    "randomness": set(),
+    "randomness": {"errors"},
     "regular": set(),
     "text": set(),
     "__main__": {"cli"},

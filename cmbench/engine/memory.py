@@ -52,7 +52,7 @@ def wanted_by(key: str, value: object, whole: bool = True, also: str = "") -> It
 
 
 def wanted_by_passes(train: Train, whole: bool = True) -> AbstractContextManager[None]:
-    """As `wanted_by`, for the passes of a step: fewer samples at once need less."""
+    """Do the same as `wanted_by` for the passes of a step, which need less memory with fewer samples at once."""
     if train.micro_batch_size:
         return wanted_by("train.micro_batch_size", train.micro_batch_size, whole)
     also = ", and so does a train.micro_batch_size below it"

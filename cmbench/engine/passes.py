@@ -1,4 +1,4 @@
-"""The passes of a step: the whole batch at once, or in parts whose gradients accumulate to those of the batch."""
+"""The passes of a step: with the whole batch at once, or in parts whose gradients add up to those of the batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ Gradient = Callable[[], Tensor | None]  # norms of the samples' gradients at F_t
 
 
 def split(n: int, size: int) -> list[Part]:
-    """Return the parts of a batch of n samples, in order: `size` samples each, in the last what is left."""
+    """Return the parts of a batch of n samples, in order: `size` samples each, and the rest in the last."""
     return [Part(start, min(start + size, n), n) for start in range(0, n, size)]
 
 
@@ -28,7 +28,7 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
 
 
 def backward(state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int) -> tuple[Terms, Gradient]:
-    """Put the gradients of a batch's loss into the parameters, and return its terms.
+    """Compute the gradients of a batch's loss in the parameters, and return the batch's terms.
 
     Args:
         state: model, objective and step.
@@ -82,7 +82,7 @@ def _joined(of_parts: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
-    """Return the mean over the batch; numbers of the step, such as N, are the same in every part and stay exact."""
+    """Return the mean over the batch. Numbers of the step, such as N, are equal in all parts and stay exact."""
     if all(value == values[0] for value in values):
         return values[0]
     return sum(share * value for share, value in zip(shares, values, strict=True))
@@ -91,7 +91,7 @@ def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
 def looks(
     objective: HasAnatomy, state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int
 ) -> Iterator[Anatomy]:
-    """Yield the parts of the tangent of samples x_0 (b, ...) with labels (b,) or None, at most `size` at once."""
+    """Yield the tangent's parts for samples x_0 (b, ...) with labels (b,) or None, for at most `size` at once."""
     parts = split(len(x_0), size)
     for part in parts:
         own = None if labels is None else labels[part.rows]
@@ -103,7 +103,7 @@ def looks(
 def _F_gradient(model: Model, part: Part | None = None) -> Tensor | None:  # noqa: N802
     """Return the norm of each sample's gradient of its own weighted loss at F_theta's output, (B,), and free it.
 
-    The loss is a mean over the batch: a part's gradients, already weighted by its share, count the whole batch too.
+    The loss is a mean over the whole batch, also for a part, so the gradients are multiplied by the batch's size.
     """
     F, model.last_F = model.last_F, None
     if F is None or F.grad is None:

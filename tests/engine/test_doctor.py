@@ -424,6 +424,16 @@ def test_cost_counts_what_autograd_saves(home, put_back):
     assert small.kept == pytest.approx(7 * 4 * parameters, rel=0.35)
 
 
+def test_cost_of_parts_is_that_of_the_samples_at_once(home, put_back):
+    whole, parts, small = (
+        cost.measured_cost(trainer.from_file("tiny.toml", [f"train.batch_size={n}", f"train.micro_batch_size={micro}"]))
+        for n, micro in ((64, 0), (64, 8), (8, 0))
+    )
+    assert parts.passing == pytest.approx(small.passing, rel=0.2)
+    assert parts.passing < whole.passing / 3
+    assert (parts.samples, parts.wanted) == (64, 64)
+
+
 def test_data_that_are_not_here_are_not_fetched(home, put_back, monkeypatch):
     from torchvision import datasets
 

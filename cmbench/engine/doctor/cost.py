@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from cmbench.engine import loop
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.trainer import Trainer
+from cmbench.tables import Train
 
 _GIB = 2**30
 _WARM_UP, _TIMED = 2, 5  # steps
@@ -164,8 +165,14 @@ def _memory(built: Trainer, cost: _Cost) -> Check:
     values = {"bytes": int(peak), "kept": cost.kept, "passing": cost.passing, "free": free}
     found = f"{_size(peak)} ({how}); {_size(free)} {'on the GPU' if on_gpu else 'free'}"
     if peak > 0.9 * free:
-        return Check("memory of a step", "warn", found, "a smaller train.micro_batch_size", values)
+        return Check("memory of a step", "warn", found, _fewer(built.recipe.train), values)
     return Check("memory of a step", "ok", found, values=values)
+
+
+def _fewer(train: Train) -> str:
+    """Return the advice to put fewer samples through the network at once."""
+    smaller = "" if train.micro_batch_size else ", or a smaller train.batch_size"
+    return f"a train.micro_batch_size below {train.at_once}{smaller}"
 
 
 def _size(number: float) -> str:
