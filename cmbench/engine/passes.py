@@ -97,7 +97,8 @@ def looks(
         own = None if labels is None else labels[part.rows]
         of_part = random if len(parts) == 1 else replace(random, part=part)
         with of_part.dropout():
-            yield objective.anatomy(state.model, x_0[part.rows], own, state.step, of_part)
+            found = objective.anatomy(state.model, x_0[part.rows], own, state.step, of_part)
+        yield found
 
 
 def _F_gradient(model: Model, part: Part | None = None) -> Tensor | None:  # noqa: N802
