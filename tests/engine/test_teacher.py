@@ -185,6 +185,7 @@ def test_a_recipe_of_another_size_is_refused_before_any_memory_is_taken(teacher,
 
 def test_weights_for_which_there_is_no_memory_are_refused_and_not_called_damaged(teacher, monkeypatch):
     monkeypatch.setattr(checkpoint.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(CmbenchError, match=r"model\.safetensors: [\d,]+ bytes, but only 1,000 of memory are free") as caught:
+    says = r"model\.safetensors: [\d,]+ bytes, but only 1,000 of memory are free"
+    with pytest.raises(CmbenchError, match=says) as caught:
         checkpoint.newest(teacher)
     assert not isinstance(caught.value, checkpoint.DamagedError)
