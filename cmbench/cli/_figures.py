@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cmbench import regular
 from cmbench.cli import _screen
 from cmbench.cli._screen import table
 from cmbench.errors import UsageError
-from cmbench.measures import MEASURES, OF_SAMPLES, Floor
+from cmbench.measures import MEASURES, OF_SAMPLES, Floor, Progress
 from cmbench.rundir import evaluations, floors
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
 from cmbench.words.numbers import four_digits
+
+if TYPE_CHECKING:  # takes a while to load
+    from rich.progress import Progress as Bar
 
 _CLASSES = 100  # rows of classes in a table; JSON has all
 _LARGEST = 1 << 30  # bytes of a classifier, which is small
@@ -105,9 +108,9 @@ def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: P
         for subject, own in zip(subjects, kept, strict=True)
     ]
     figures = []
-    with _progress(sum(asked.repeats if steps else 1 for askings in missing for _, steps in askings)) as advance:
+    with _progress(any(missing)) as progress:
         for subject, own, askings in zip(subjects, kept, missing, strict=True):
-            new = _computed(subject, askings, asked, device, runs_dir, advance) if askings else {}
+            new = _computed(subject, askings, asked, device, runs_dir, progress) if askings else {}
             answers = {asking: {**own, **new}[asking] for asking in subject.questions(asked)}
             figures.append([_figure(*a, answer, a in own) for a, answer in answers.items() if "why_not" not in answer])
     return figures
@@ -132,7 +135,7 @@ def _computed(
     asked: Asked,
     device: str,
     runs_dir: Path | None,
-    advance: Callable[[], None],
+    progress: Progress,
 ) -> dict[Asking, Answer]:
     """Compute answers, and keep each as soon as it is ready."""
     from cmbench.engine.build import device_of
@@ -143,14 +146,16 @@ def _computed(
     where = device_of(device, "--device")
     there = (subject.places, subject.other_data)
     evaluation = Evaluation(run, subject.step, subject.ema, where, asked.features, runs_dir, *there)
-    for name in (name for name, steps in askings if steps is None):
+    of_function = [name for name, steps in askings if steps is None]
+    progress.expect(len(of_function))
+    for name in of_function:
+        progress.begin(name)
         question = questions[name, None]
         answer = evaluation.of_function(name, asked.seed, question["n"])
         answers[name, None] = _defined((name, None), answer, subject, asked)
         evaluations.write(run, question, answer)
-        advance()
     samples = [(name, steps) for name, steps in askings if steps is not None]
-    for name, steps, answer in evaluation.of_samples(samples, subject.n, asked.seed, asked.repeats, advance):
+    for name, steps, answer in evaluation.of_samples(samples, subject.n, asked.seed, asked.repeats, progress):
         answers[name, steps] = answer
         evaluations.write(run, questions[name, steps], answer)
     return answers
@@ -161,15 +166,39 @@ def _figure(name: str, steps: int | None, answer: Answer, cached: bool) -> dict[
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal while figures are computed; yield the function that advances it."""
-    from rich.progress import Progress
+def _progress(is_needed: bool) -> Iterator[Progress]:
+    """Show on a terminal which figure is computed, and how many are done of how many; yield what is told of them.
 
-    console, shown = _screen.console(err=True), total and _screen.is_terminal(err=True)
-    bar = Progress(console=console, transient=True, disable=not shown, redirect_stdout=False, redirect_stderr=False)
-    with bar:
-        task = bar.add_task("measuring", total=total)
-        yield lambda: bar.advance(task)
+    There is no time left to go: one measure takes a thousand times as long as another.
+    """
+    if not (is_needed and _screen.is_terminal(err=True)):
+        yield Progress()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = _screen.console(err=True)
+    with Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        yield _Shown(bar)
+
+
+class _Shown(Progress):
+    """Moves a bar: each figure that begins ends the one before it."""
+
+    def __init__(self, bar: "Bar") -> None:
+        self._bar, self._total, self._begun = bar, 0, 0
+        self._task = bar.add_task("reading", total=None)
+
+    def expect(self, figures: int) -> None:
+        """Make room for more figures."""
+        self._total += figures
+        self._bar.update(self._task, total=self._total)
+
+    def begin(self, what: str) -> None:
+        """Name the figure at work, and count those before it."""
+        self._bar.update(self._task, description=what, completed=self._begun)
+        self._begun += 1
 
 
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:

@@ -84,12 +84,14 @@ def switches_of(path: Path, overrides: Sequence[str], whole: Recipe) -> list[Swi
 
     objective, _ = build.component("objective", whole.objective["kind"])
     switches = getattr(objective, "switches", {})
-    return [Switch(name, tuple(own), _standing(path, [*overrides, *own], whole)) for name, own in switches.items()]
+    return [Switch(name, tuple(own), _standing(path, overrides, own, whole)) for name, own in switches.items()]
 
 
-def _standing(path: Path, overrides: Sequence[str], whole: Recipe) -> str:
+def _standing(path: Path, overrides: Sequence[str], own: Sequence[str], whole: Recipe) -> str:
+    if lacking := _without_key(own, whole):
+        return f"this {lacking} has no such key"
     try:
-        variant = complete(path, overrides)
+        variant = complete(path, [*overrides, *own])
     except UsageError as error:
         return str(error).removeprefix(f"{path}: ")
     if variant == whole:
@@ -98,6 +100,16 @@ def _standing(path: Path, overrides: Sequence[str], whole: Recipe) -> str:
     if taken_over and _architecture(variant) != _architecture(whole):
         return "another network than that of the run that the first weights come from"
     return ON
+
+
+def _without_key(overrides: Sequence[str], whole: Recipe) -> str:
+    """Return the first table of a complete recipe, such as "network", that lacks a key to be set; "" for none."""
+    tables = whole.tables()
+    for override in overrides:
+        table, _, key = override.partition("=")[0].partition(".")
+        if isinstance(tables.get(table), dict) and key not in tables[table]:
+            return table
+    return ""
 
 
 def _architecture(recipe: Recipe) -> Tables:

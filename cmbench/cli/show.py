@@ -22,13 +22,15 @@ _LISTED = 40  # classes on a line
 
 @app.command("show")
 def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> None:
-    """Show one run: its state, metrics, checkpoints, snapshots and recipe."""
+    """Show one run: its recipe, then its state, checkpoints, snapshots and metrics."""
     chosen = select(run, runs_folder(runs_dir))
     about = _about(chosen)
     if json:
         _screen.data(about)
         return
     now, meta = about["status"], about["meta"]
+    # the summary comes last, because the recipe alone may fill the screen
+    _screen.text(toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip() + "\n")
     _screen.line(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
     facts = [
         ("path", chosen.path),
@@ -60,7 +62,6 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         _screen.table(["metric", "last", "best", "floor"], rows)
     if any(floors.is_within(known, key, value) for key, value in _figures(now)):
         _screen.line(floors.legend())
-    _screen.text("\n" + toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip())
 
 
 def _about(run: RunDir) -> dict[str, Any]:

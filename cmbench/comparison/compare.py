@@ -91,14 +91,18 @@ class Apart:
     seed to seed than from one row to the next, and smoothly. `groups` judges their differences.
 
     Attributes:
-        judged: metrics with enough rows to tell.
+        compared: metrics that both runs have and that are judged, quality left out.
+        judged: those of them with enough rows to tell.
         metrics: those of them that depart, and those that are finite in only one run.
-        profiles_judged: quantities over time with equal bins and enough shared rows to tell.
+        profiles_compared: quantities over time that both runs have and that are judged, quality left out.
+        profiles_judged: those of them with equal bins and enough shared rows to tell.
         band: of the profiles.
     """
 
+    compared: frozenset[str]
     judged: frozenset[str]
     metrics: Mapping[str, Departure]
+    profiles_compared: frozenset[str]
     profiles_judged: frozenset[str]
     band: Band | None
 
@@ -269,11 +273,14 @@ def _apart(first: Member, other: Member, metrics: Collection[str], profiles: Col
     both = {name: (first.columns[name], other.columns[name]) for name in sorted(names)}
     judged = frozenset(name for name, pair in both.items() if departure.can_be_told(*pair))
     found = {name: apart for name, pair in both.items() if (apart := departure.of_columns(*pair))}
-    shared = first.profiles.keys() & other.profiles.keys() & set(profiles) if first.edges == other.edges else set()
-    pairs = {name: (first.profiles[name], other.profiles[name]) for name in sorted(shared) if not better(name)}
+    of_time = first.profiles.keys() & other.profiles.keys() & set(profiles)
+    over_all_time = frozenset(name for name in of_time if not better(name))
+    shared = sorted(over_all_time) if first.edges == other.edges else []
+    pairs = {name: (first.profiles[name], other.profiles[name]) for name in shared}
     over_time = frozenset(name for name, pair in pairs.items() if departure.can_be_told_over_time(first.edges, *pair))
     bands = [b for name in sorted(over_time) if (b := departure.of_profiles(name, first.edges, *pairs[name]))]
-    return Apart(judged, found, over_time, min(bands, key=lambda band: (band.step, -abs(band.size)), default=None))
+    band = min(bands, key=lambda band: (band.step, -abs(band.size)), default=None)
+    return Apart(frozenset(both), judged, found, over_all_time, over_time, band)
 
 
 def _newest(rows: Profile | None) -> tuple[int, Floats] | None:

@@ -1,6 +1,6 @@
 """The measures of one checkpoint: figures with their spread and their floor."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cmbench.engine.judge import Judge, OfClass, labels_as_data
 from cmbench.engine.sample import default_sigmas, draw
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
-from cmbench.measures import Floor
+from cmbench.measures import Floor, Progress
 from cmbench.randomness import StepRandom
 from cmbench.rundir import fingerprints
 from cmbench.rundir.evaluations import Answer
@@ -92,7 +92,7 @@ class Evaluation:
         n: int,
         seed: int,
         repeats: int,
-        advance: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[str, int, Answer]]:
         """Yield the answer for each measure and number of sampler steps, as soon as it is known.
 
@@ -101,13 +101,16 @@ class Evaluation:
             n: samples per set.
             seed: of the first set, whose latents are those of `cmbench sample`; the other seeds follow from it.
             repeats: number of sets, at least 2.
-            advance: called after each figure.
+            progress: is told of each figure of a set, and of each draw for a floor, which most of the time goes to.
         """
+        told = progress or Progress()
         judge = Judge(self._data, n, self._features)
         names = list(dict.fromkeys(name for name, _ in wanted))
-        floors, of_classes = judge.floors(names), self._conditional and judge.has_classes
+        told.expect(judge.draws * len(judge.with_floors(names)) + repeats * len(wanted))
+        floors = judge.floors(names, lambda name: told.begin(f"floor of {name}"))
+        of_classes = self._conditional and judge.has_classes
         known = {name: {**_about_floor(floors.get(name)), "floor_from": judge.floor_from(name)} for name in names}
-        floors_of_classes = judge.floors_of_classes(names) if of_classes else {}
+        floors_of_classes = self._floors_of_classes(judge, names, told) if of_classes else {}
         for steps in dict.fromkeys(steps for _, steps in wanted):
             own = [name for name, k in wanted if k == steps]
             values: dict[str, list[float]] = {name: [] for name in own}
@@ -115,17 +118,22 @@ class Evaluation:
             for of_set in _seeds(seed, repeats):
                 with memory.wanted_by("--n", n):
                     x, labels = self._samples(n, steps, of_set)
-                    for name, value in judge.figures(own, x):
-                        values[name].append(value)
+                    for name in own:
+                        told.begin(f"{name}, {steps}-step")
+                        values[name] += [value for _, value in judge.figures([name], x)]
                         if of_classes and labels is not None:
                             rows[name].append(judge.of_classes(name, x, labels))
-                        advance()
             for name in own:
                 answer = {**_of_sets(values[name], judge.why_not(name)), **known[name]}
                 if rows[name]:
                     columns = zip(zip(*rows[name], strict=True), floors_of_classes[name], strict=True)
                     answer["classes"] = [_of_class(found, floor) for found, floor in columns]
                 yield name, steps, answer
+
+    @staticmethod
+    def _floors_of_classes(judge: Judge, names: Sequence[str], told: Progress) -> dict[str, list[Floor | None]]:
+        told.expect(judge.draws * len(names))
+        return judge.floors_of_classes(names, lambda name: told.begin(f"floors of {name}, class by class"))
 
     def of_function(self, name: str, seed: int, n: int) -> Answer:
         """Return a measure of the consistency function, as a mean and in bins, from n trajectories.

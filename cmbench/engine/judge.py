@@ -86,13 +86,23 @@ class Judge:
             if not self.why_not(name):
                 yield name, math.nan if features is None else self._measured(name, features, self._real(name))
 
-    def floors(self, names: Iterable[str]) -> dict[str, Floor]:
-        """Return a perfect sampler's value over several draws, for each measure that can be computed here."""
-        names = [name for name in dict.fromkeys(names) if not self.why_not(name) and len(self._held_out)]
+    def with_floors(self, names: Iterable[str]) -> list[str]:
+        """Return those measures, each once, that have a floor here."""
+        return [name for name in dict.fromkeys(names) if not self.why_not(name) and len(self._held_out)]
+
+    def floors(self, names: Iterable[str], begin: Callable[[str], object] = lambda name: None) -> dict[str, Floor]:
+        """Return a perfect sampler's value over several draws, for each measure that can be computed here.
+
+        Args:
+            names: of the measures.
+            begin: called with the name before each of the `draws` figures of a measure.
+        """
+        names = self.with_floors(names)
         of_draws: dict[str, list[float]] = {name: [] for name in names}
         for i in range(self.draws if names else 0):
             drawn = self._features(real_draw(self._data, self._n, 0, i)[0])
             for name in names:
+                begin(name)
                 of_draws[name].append(self._measured(name, self._in_place(name, drawn, i), self._real(name)))
         return {name: floor_of(values) for name, values in of_draws.items()}
 
@@ -125,12 +135,18 @@ class Judge:
             found.append(OfClass(label, int(mine.sum()), len(held_out), value, reason))
         return found
 
-    def floors_of_classes(self, names: Iterable[str]) -> dict[str, list[Floor | None]]:
-        """Return the floor of each class by measure; None if a draw has too few samples of the class."""
+    def floors_of_classes(
+        self, names: Iterable[str], begin: Callable[[str], object] = lambda name: None
+    ) -> dict[str, list[Floor | None]]:
+        """Return the floor of each class by measure; None if a draw has too few samples of the class.
+
+        `begin` is called as `floors` does.
+        """
         rows: dict[str, list[list[float | None]]] = {name: [] for name in names}
         for i in range(self.draws if rows else 0):
             x, labels = real_draw(self._data, self._n, 0, i)
             for name, own in rows.items():
+                begin(name)
                 if OF_SAMPLES[name].against == "train":
                     own.append(self._of_held_out(name, self._anew(i)))
                 else:

@@ -6,10 +6,14 @@ from textwrap import wrap
 
 import numpy as np
 
+from cmbench.errors import UsageError
 from cmbench.quantities import charts, title_of
-from cmbench.rundir import floors
+from cmbench.recipe import load
+from cmbench.rundir import floors, status
+from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row as JournalRow
 from cmbench.rundir.settings import in_force
+from cmbench.rundir.settings import read as read_settings
 from cmbench.text import plain
 from cmbench.views.axes import Kind, usual
 from cmbench.views.lines import Line
@@ -25,6 +29,7 @@ Row = list[tuple[str, str]]  # parts: a text and its pen
 CHARTS = 6
 _PATTERN = 20  # columns for a regular expression
 _NARROW = 100  # columns from which the steps are shown in full; the application's breakpoint
+_SENSE = 28  # columns of a warning below which nobody could make sense of it
 _PENS = {"green": "good", "cyan": "good", "yellow": "warning", "magenta": "warning", "red": "error"}
 
 
@@ -45,9 +50,9 @@ def found_by(keys: Sequence[str], pattern: str) -> list[list[str]]:
     ]
 
 
-def scale_of(line: Line) -> Kind:
-    """Return the default kind of vertical axis."""
-    return usual(line.mean)
+def scale_of(lines: Sequence[Line]) -> Kind:
+    """Return the default kind of vertical axis for all lines of a chart."""
+    return usual(np.concatenate([line.mean for line in lines])) if lines else "linear"
 
 
 def first_row(view: RunView) -> str:
@@ -63,19 +68,37 @@ def first_row(view: RunView) -> str:
     return f"first row at step {min((step // every + 1) * every, train.steps):,}"
 
 
+def first_snapshot(run: RunDir) -> str:
+    """Return when the first snapshot of a run is due, or why none will come, from the files of the run."""
+    try:
+        recipe = load(run.recipe)
+    except (UsageError, OSError):
+        return "no snapshots yet"
+    now = status.read(run)
+    every = in_force(read_settings(run)).get("snapshot.every", recipe.snapshot.every)
+    if now["state"] not in status.LIVE:
+        return "no snapshots: the run ended before the first"
+    if not every:
+        return "no snapshots: snapshot.every is 0; n on the dashboard draws one"
+    step = min(((now.get("step") or 0) // every + 1) * every, recipe.train.steps)
+    return f"no snapshots yet: the first comes at step {step:,}"
+
+
 def note_of(view: RunView, keys: Sequence[str], ascii_only: bool = False) -> str:
-    """Return the last values of a chart; for a quality also its best value and its floor."""
+    """Return the last values of a chart; for a quality also its floor, its best value and the gap between two lines.
+
+    What matters most comes first, because a narrow chart cuts the end off.
+    """
     last = view.last
     values = " ".join(_figure(view, key, last[key], ascii_only) for key in keys if key in last)
     gap = abs(last.get(keys[0], np.nan) - last.get(keys[1], np.nan)) if len(keys) > 1 else np.nan
-    values += f"  gap {number(gap)}" if np.isfinite(gap) else ""
+    between = f"  gap {number(gap)}" if np.isfinite(gap) else ""
     best = view.best(keys[0]) if keys else None
     if best is None:
-        return values
+        return values + between
     floor = floors.of_row(view.floors, keys[0])
     beside = f"  floor {floors.in_words(floor, number, ascii_only)}" if floor else ""
-    shown = f"{values}  best {_figure(view, keys[0], best[0], ascii_only)} @{number(best[1])}"
-    return shown + beside
+    return f"{values}{beside}  best {_figure(view, keys[0], best[0], ascii_only)} @{number(best[1])}{between}"
 
 
 def _figure(view: RunView, key: str, value: float, ascii_only: bool) -> str:
@@ -121,7 +144,19 @@ def header(
         row.append((f"  {number(round(now['images_per_s'], -1))} images/s", ""))
     if rate is not None and live and not is_frozen:  # otherwise nothing is sent, not even this line
         row.append((f"  {'' if is_narrow else 'screen '}{rate / 1000:.1f} kB/s", "muted"))
+    if view.alerts and (last := view.last_alert):
+        rows = [*row, (f"  last: {last}", "warning")]
+        row += rows[-1:] if width is None else _last_part(rows, width, ascii_only)
     return [row]
+
+
+def _last_part(row: Row, width: int, ascii_only: bool) -> Row:
+    """Return the last part of a row, cut to the columns that the others leave; empty without room for its sense."""
+    *before, (text, pen) = row
+    room = width - sum(len(part) for part, _ in before)
+    if len(text) > room:
+        text = f"{text[: room - 1]}{'~' if ascii_only else '…'}" if room >= _SENSE else ""
+    return [(text, pen)] if text else []
 
 
 def _cut(name: str, room: int, ascii_only: bool) -> str:

@@ -25,10 +25,12 @@ from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row
 from cmbench.rundir.series import Series
 from cmbench.views.lines import SIGNS, Band, Line, Mark
+from cmbench.words.journal import said
 
 _AT_ONCE = 0.75  # seconds of reading before the screen shows the result
 _AT_FIRST = 0.2  # the same while the screen shows nothing yet
 _TAIL = 1 << 14  # bytes of the console
+_ALERTS = ("warning", "diverged", "failed")  # kinds of journal rows
 _CHECKPOINTS = 16  # largest number of marks, so that the axis stays readable
 
 
@@ -133,7 +135,16 @@ class RunView:
     @property
     def alerts(self) -> int:
         """Number of warnings, divergences and failures in the journal."""
-        return sum(row.get("kind") in ("warning", "diverged", "failed") for row in list(self.series.journal.rows))
+        return sum(row.get("kind") in _ALERTS for row in list(self.series.journal.rows))
+
+    @property
+    def last_alert(self) -> str:
+        """The newest warning, divergence or failure of the journal in words, with its step; empty for none."""
+        rows = [row for row in list(self.series.journal.rows) if row.get("kind") in _ALERTS]
+        if not rows:
+            return ""
+        text = said(rows[-1]).removeprefix("warning: ").removeprefix("the ")
+        return f"step {rows[-1].get('step', '?')} {text}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A comparison as tables of text, for screen, terminal and page. Control characters in names and notes are shown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from cmbench.comparison.departure import Departure
 from cmbench.comparison.machine import Loads
 from cmbench.comparison.member import Member
 from cmbench.comparison.readings import AXES, Axis
+from cmbench.measures import better
 from cmbench.recipe import MISSING
 from cmbench.rundir import floors
 from cmbench.rundir.columns import Floats
@@ -103,7 +104,7 @@ def _apart(found: Comparison) -> Section:
     rows = [
         [
             member.letter,
-            *_first_difference(apart, found.members[0], member),
+            *_first_difference(apart, found.members[0], member, found.metrics),
             ", ".join(f"{plain(n)} {d.step}" for n, d in _in_order(apart)),
         ]
         for member, apart in zip(found.members[1:], found.apart, strict=True)
@@ -112,16 +113,23 @@ def _apart(found: Comparison) -> Section:
     return Section(f"apart from {found.members[0].letter} beyond the noise of their rows", headers, rows)
 
 
-def _first_difference(apart: Apart, first: Member, other: Member) -> list[str]:
+def _first_difference(apart: Apart, first: Member, other: Member, wanted: Iterable[str]) -> list[str]:
     band = _band(apart, first, other)
     if not apart.earliest:
-        return ["none" if apart.judged else "too few rows", NONE, NONE, band]
+        return [_why_none(apart, wanted), NONE, NONE, band]
     name, found = apart.earliest
     return [plain(name), f"{found.step} to {found.until}", f"{found.size:+.3g}", band]
 
 
+def _why_none(apart: Apart, wanted: Iterable[str]) -> str:
+    """Return why no metric differs: none does, or none can be judged."""
+    if apart.compared:
+        return "none" if apart.judged else "too few rows"
+    return "quality is not judged here" if any(map(better, wanted)) else "no metric to judge"
+
+
 def _band(apart: Apart, first: Member, other: Member) -> str:
-    if not (first.profiles and other.profiles):
+    if not apart.profiles_compared:
         return NONE
     if not apart.profiles_judged:
         return "too few rows" if first.edges == other.edges else "different time bins"

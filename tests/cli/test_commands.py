@@ -166,9 +166,11 @@ def test_show(cmbench, trained):
         step = min(values, key=values.__getitem__)
         assert shown["status"]["best"][key] == {"value": values[step], "step": step}
     text = cmbench("show").out
-    assert text.startswith(f"{trained.name}: finished at step 12 of 12\n")
-    assert "10, 12" in text
-    assert "steps = 12" in text
+    recipe, _, summary = text.partition(f"\n{trained.name}: finished at step 12 of 12\n")
+    assert "steps = 12" in recipe
+    assert "10, 12" in summary  # last, so that it stays on the screen
+    assert "loss" in summary
+    assert "[train]" not in summary
 
 
 def test_what_a_run_holds_is_not_taken_for_markup(cmbench, trained):

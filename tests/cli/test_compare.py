@@ -249,6 +249,18 @@ def test_whether_there_are_rows_enough_to_tell_runs_apart(cmbench, home):
         }
 
 
+def test_of_quality_alone_no_rows_are_missed(cmbench, home):
+    """With --metric sw1 there is nothing to judge by rows, however many there are."""
+    rows = {step: {"loss": [1.0, 2.0, 3.0, 4.0]} for step in range(1, 13)}
+    for i, name in enumerate("ab"):
+        compared_run(home / "runs", name, {"loss": losses(seed=i), "sw_1step": losses(seed=i)}, profiles=rows)
+    for metric, why in (("sw1", "quality is not judged here"), ("lo*", "none")):
+        out = cmbench("compare", "a", "b", "--plain", "--metric", metric).out
+        lines = out.splitlines()
+        assert why in lines[lines.index("apart from a beyond the noise of their rows") + 2]
+        assert "too few rows" not in out
+
+
 def test_why_no_times_are_named(cmbench, home):
     """Other bins and too few rows are not taken for no difference."""
     rows = {step: {"loss": [1.0, 2.0, 3.0, 4.0]} for step in range(1, 13)}

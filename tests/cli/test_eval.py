@@ -20,7 +20,7 @@ from cmbench.engine.evaluate import Evaluation
 from cmbench.evaluation.frechet_distance import frechet_distance
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.features.classifier import Classifier
-from cmbench.measures import MEASURES, OF_SAMPLES
+from cmbench.measures import MEASURES, OF_SAMPLES, Progress
 from cmbench.rundir import floors
 
 FEW = ["--n", "32", "--repeats", "2"]
@@ -267,15 +267,44 @@ def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatc
 
 
 def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
-    with _figures._progress(2) as advance:
-        advance()
+    with _figures._progress(True) as progress:
+        progress.expect(2)
+        progress.begin("recall")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with _figures._progress(2) as advance:
-        advance()
-    assert "measuring" in capsys.readouterr().err
+    with _figures._progress(True) as progress:
+        progress.expect(2)
+        progress.begin("recall")
+        progress.begin("floor of recall")
+    told = capsys.readouterr().err
+    assert "floor of recall" in told
+    assert "1/2" in told
+    with _figures._progress(False) as progress:
+        progress.begin("recall")
+    assert capsys.readouterr().err == ""
+
+
+class Noted(Progress):
+    def __init__(self):
+        self.expected, self.begun = 0, []
+
+    def expect(self, figures):
+        self.expected += figures
+
+    def begin(self, what):
+        self.begun.append(what)
+
+
+def test_every_figure_that_takes_time_is_told_of(trained):
+    """Floors take most of the time: a bar that counts sets alone would stand still meanwhile."""
+    noted, wanted = Noted(), [("sliced_wasserstein", 1), ("recall", 1), ("recall", 2)]
+    evaluation = Evaluation(trained, 12, "0.9", torch.device("cpu"))
+    answers = list(evaluation.of_samples(wanted, 64, 0, 2, noted))
+    draws = sum(answer["floor_draws"] for name, steps, answer in answers if steps == 1)
+    assert noted.expected == len(noted.begun) == draws + 2 * len(wanted)
+    assert {"floor of recall", "recall, 2-step", "sliced_wasserstein, 1-step"} <= set(noted.begun)
 
 
 @pytest.fixture

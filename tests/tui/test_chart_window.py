@@ -73,3 +73,19 @@ def test_averages_go_round_for_all_or_for_one_title():
     shared.next_of_all("one")
     assert one.strength == other.strength == shared.of_all
     assert Window("none", Scale(), XAxis(), None).strength == 0
+
+
+def test_a_linear_axis_becomes_a_log_one_unless_the_user_chose_it():
+    window = Window("loss", Scale(), XAxis(), None)
+    window.widen("linear")
+    assert window.scale.kind == "linear"
+    window.widen("log")
+    window.widen("linear")
+    assert window.scale.kind == "log"
+    for _ in range(2):
+        window.next_scale()
+    window.widen("log")
+    assert window.scale.kind == "linear"
+    window.begin("other", Scale())
+    window.widen("log")
+    assert window.scale.kind == "log"

@@ -75,6 +75,41 @@ def test_a_line_up_and_down(runs):
     use(runs, steps, (80, 24))
 
 
+@pytest.mark.parametrize("size", [(80, 24), (60, 30)])
+def test_tables_keep_their_width_and_scroll_sideways(runs, size):
+    (widest,) = [section for section in comparison.report(compare(runs)) if section.title.startswith("apart from")]
+
+    async def steps(app, pilot):
+        await report(app, pilot)
+        scroll, seen = app.screen.query_one(VerticalScroll), set()
+        assert scroll.max_scroll_x > 0
+        await until(pilot, lambda: "Sideways" in shown(app))
+        while True:
+            assert "…" not in shown(app)
+            seen |= {header for header in widest.headers if header in shown(app)}
+            before = scroll.scroll_offset.x
+            await pilot.press("right")
+            await pilot.pause()
+            if scroll.scroll_offset.x == before:
+                break
+        assert seen == set(widest.headers)
+        for _ in range(99):
+            await pilot.press("left")
+        await pilot.pause()
+        assert scroll.scroll_offset.x == 0
+
+    use(runs, steps, size)
+
+
+def test_where_all_tables_have_room_no_key_scrolls_sideways(runs):
+    async def steps(app, pilot):
+        await report(app, pilot)
+        assert app.screen.query_one(VerticalScroll).max_scroll_x == 0
+        await until(pilot, lambda: "Sideways" not in shown(app))
+
+    use(runs, steps, (250, 45))
+
+
 @at_both_sizes
 def test_what_others_wrote_is_shown_and_never_obeyed(tmp_path, runs, size):
     odd = compared_run(tmp_path, HOSTILE.replace("/", ""), {"loss": losses()})

@@ -1,5 +1,8 @@
 """From a spike's mark to what is known of it, and from a step to a child run with its parent behind it."""
 
+import re
+
+import pytest
 from bench import settle, use
 from live_runs import add, event, live_run, metrics
 from snapshot_runs import add_picture
@@ -10,7 +13,7 @@ from cmbench.rundir import launch
 from cmbench.rundir.files import read_json, to_json
 from cmbench.tui.screens.confirm import Ask
 from cmbench.tui.screens.dashboard import DashboardScreen
-from cmbench.tui.screens.spike import SpikeScreen, facts
+from cmbench.tui.screens.spike import SpikeScreen, facts, fitting
 from cmbench.tui.widgets.picture import Picture
 from cmbench.views.lines import GREY
 from cmbench.views.run import RunView
@@ -52,6 +55,42 @@ def test_facts_of_a_row_that_says_nothing(tmp_path):
     assert facts(view, {"step": "x", "kind": "diverged", "bins": 3, "times": [None]})[-1] == (
         "the row names no bin and no time"
     )
+
+
+@pytest.mark.parametrize("size", [(160, 45), (110, 30), (80, 24)])
+@pytest.mark.parametrize("bins", [list(range(32)), list(range(0, 32, 2)), [3, 4, 9]])
+def test_every_bin_of_a_spike_is_shown_or_counted(tmp_path, size, bins):
+    run = live_run(tmp_path)
+    meta = read_json(run.meta) | {"profile_edges": [float(i) for i in range(33)]}
+    run.meta.write_bytes(to_json(meta))
+    text = f"the tangent norm jumped in {len(bins)} of 32 time bins, which takes two rows on a narrow screen"
+    add(run.events, event(20, "warning", text=text, bins=bins))
+
+    async def steps(app, pilot):
+        app.focused.set_cursor(20.0)
+        await pilot.press("enter")
+        await until(pilot, lambda: "no snapshot" in shown(app))
+        box = shown(app).split("no snapshot")[0]
+        ranges = [tuple(map(float, pair)) for pair in re.findall(r"t from ([0-9.]+) to ([0-9.]+) *\W", box)]
+        told = [place for place in bins if any(low <= place < high for low, high in ranges)]
+        left = re.search("and ([0-9]+) more bins?", box)
+        assert told
+        assert len(told) + (int(left[1]) if left else 0) == len(bins)
+
+    use([run], steps, size)
+
+
+def test_bins_side_by_side_are_one_fact(tmp_path):
+    view = RunView(live_run(tmp_path))
+    view.read()
+    row = {"step": 7, "kind": "warning", "text": "x", "bins": [4, 2, 3, 5, 0, 99]}
+    assert facts(view, row)[1:] == [
+        "bin 0: t from 0 to 1",
+        "bins 2 to 5: t from 2 to 6",
+        "bin 99: its times are not known",
+    ]
+    assert facts(view, row, 1)[1:] == ["bin 0: t from 0 to 1", "and 5 more bins"]
+    assert len(fitting(view, row, 80, 3)) == 3
 
 
 def test_a_fork_is_asked_for_at_the_cursor_and_what_is_refused_stays(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from textual.color import Color
 from textual.geometry import Region
 from tui_host import alone, painted, picture
 
-from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget, cut, laid_out
+from cmbench.tui.widgets.grid import _NEAR, Grid, GridWidget, cut, laid_out, whole_parts
 
 RNG = np.random.default_rng(0)
 
@@ -230,3 +230,13 @@ def test_focus_and_theme_are_shown():
             assert wanted == board.style("focus").color == board.render_line(0)._segments[0].style.color
 
     alone(lambda: Focusable(True), steps)
+
+
+def test_of_a_note_whole_parts_are_left_out():
+    note = "0.041 0.047  floor 0.04  best 0.03 @3000"
+    assert whole_parts(note, 99) == note
+    assert whole_parts(note, len(note) - 1) == "0.041 0.047  floor 0.04"
+    assert whole_parts(note, 23) == "0.041 0.047  floor 0.04"
+    assert whole_parts(note, 22) == "0.041 0.047"
+    assert whole_parts(note, 4) == "0.04"
+    assert whole_parts("", 4) == ""

@@ -354,3 +354,19 @@ def test_what_an_objective_tells_of_its_own_has_a_title_a_curve_and_a_sign(run, 
         assert sum(told.values()) == 1
 
     show(run, steps)
+
+
+@at_both_sizes
+def test_no_key_offers_an_average_that_no_curve_has(run, size):
+    async def steps(app, pilot):
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, ProfileScreen))
+        assert isinstance(app.focused, Chart)
+        assert not {"smooth", "smooth_alone"} & {each.binding.action for each in app.screen.active_bindings.values()}
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, ProfileScreen))
+        actions = {each.binding.action for each in app.screen.active_bindings.values()}
+        assert isinstance(app.focused, Chart)
+        assert {"smooth", "smooth_alone"} <= actions
+
+    use([run], steps, size)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cmbench.tui.widgets.scatter import DENSITIES, EXTENT, draw, extent_for, outside, window
+from cmbench.tui.widgets.scatter import DENSITIES, EXTENT, draw, extent_for, outside, own_extent, window
 
 RNG = np.random.default_rng(0)
 
@@ -80,5 +80,21 @@ def test_limits_grow_for_the_many_and_never_shrink():
     assert extent_for(np.vstack([cloud, [[80.0, 0.0]]])) == 1.25
     assert extent_for(4 * cloud) == 6
     assert extent_for(cloud, extent=6) == 6
-    assert extent_for(1e9 * cloud) == 12
+    assert extent_for(1e9 * cloud) == EXTENT  # it has axes of its own
+    assert extent_for(1e9 * cloud, extent=6) == 6
     assert extent_for(np.zeros((0, 2))) == EXTENT
+
+
+@pytest.mark.parametrize("size", [15.0, 3e3, 1e9, 1e30, 1e300])
+def test_what_exploded_has_axes_that_hold_nearly_all_of_it(size):
+    cloud = size * RNG.normal(size=(1000, 2))
+    extent = own_extent(cloud, (12.0, 12.0))
+    assert outside(cloud, (extent, extent)) < 30
+    assert np.abs(cloud).max() > extent / 5
+    assert float(f"{extent:.0e}") == pytest.approx(extent)  # a round number
+
+
+def test_what_is_mostly_in_sight_keeps_the_axes_of_the_others():
+    points = np.vstack([np.zeros((60, 2)), np.full((40, 2), 1e6)])
+    assert own_extent(points, (12.0, 12.0)) is None
+    assert own_extent(points[:0], (12.0, 12.0)) is None

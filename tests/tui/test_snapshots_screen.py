@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+from live_runs import RECIPE, live_run
 from snapshot_runs import (
     SnapshotsApp,
     add_picture,
@@ -290,7 +291,7 @@ def test_a_run_without_snapshots_says_so_until_the_first_comes(tmp_path):
     run = make_run(tmp_path, "empty", [])
 
     async def steps(pilot):
-        await until(pilot, lambda: "no snapshots yet: [snapshot] every = N in the recipe" in screen_text(pilot))
+        await until(pilot, lambda: "no snapshots yet" in screen_text(pilot))
         await pilot.press("left", "end", "tab", "m", "B", "F", "0", "3", "home")
         add_picture(run, 500, 1)
         await until(pilot, shows(pilot, (500, 1)))
@@ -300,6 +301,22 @@ def test_a_run_without_snapshots_says_so_until_the_first_comes(tmp_path):
 
     drive(SnapshotsApp(run), steps, (80, 24))
     drive(SnapshotsApp(RunDir(tmp_path / "nowhere"), run), lambda pilot: until(pilot, lambda: True))
+
+
+@pytest.mark.parametrize(
+    ("every", "status", "said"),
+    [
+        (1000, {"state": "running", "step": 369}, "no snapshots yet: the first comes at step 1,000"),
+        (1000, {"state": "paused", "step": 1000}, "the first comes at step 2,000"),
+        (9000, {"state": "running", "step": 369}, "the first comes at step 5,000"),  # the last step has one
+        (0, {"state": "running", "step": 369}, "no snapshots: snapshot.every is 0; n on the dashboard draws one"),
+        (1000, {"state": "finished", "step": 369}, "no snapshots: the run ended before the first"),
+    ],
+)
+def test_a_run_tells_when_its_first_snapshot_comes(tmp_path, every, status, said):
+    run = live_run(tmp_path, rows=0, **{"of": 5000, **status})
+    run.recipe.write_text(f"{RECIPE}\n[snapshot]\nevery = {every}\n".replace("steps = 1000", "steps = 5000"))
+    drive(SnapshotsApp(run), lambda pilot: until(pilot, lambda: said in screen_text(pilot)), (80, 24))
 
 
 def test_missing_and_damaged_files_have_one_line_in_their_place(run):

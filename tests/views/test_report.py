@@ -21,6 +21,7 @@ def a_view(best=None, floors=None, **status):
         run=SimpleNamespace(name="ct_edm-20261122-221503-a3f9"),
         series=SimpleNamespace(behind=0),
         alerts=0,
+        last_alert="",
         is_still=status.get("state") != "running",
         last=last,
         best=(best or {}).get,
@@ -58,7 +59,26 @@ def test_titles():
     ],
 )
 def test_log_axes_are_for_positive_values_that_are_far_apart(values, kind):
-    assert report.scale_of(Line.of("a", np.arange(len(values)), values)) == kind
+    assert report.scale_of([Line.of("a", np.arange(len(values)), values)]) == kind
+
+
+def test_an_axis_suits_all_of_its_lines():
+    near, far = (Line.of("a", np.arange(5), np.full(5, value)) for value in (1.0, 1e6))
+    assert report.scale_of([near]) == report.scale_of([far]) == report.scale_of([]) == "linear"
+    assert report.scale_of([near, far]) == "log"
+
+
+@pytest.mark.parametrize(("width", "end"), [(None, "jumped in 1 of 32 time bins"), (200, "32 time bins"), (90, "…")])
+def test_the_header_tells_the_last_warning_where_there_is_room(width, end):
+    view = a_view(state="finished", step=5000, of=5000)
+    view.alerts, view.last_alert = 25, "step 2450 tangent norm jumped in 1 of 32 time bins"
+    (row,) = text(report.header(view, None, False, False, width=width))
+    assert "⚠ 25" in row
+    assert "last: step 2450 tangent" in row
+    assert row.endswith(end)
+    assert width is None or len(row) <= width
+    (row,) = text(report.header(view, None, False, False, width=60))
+    assert "last" not in row
 
 
 @pytest.mark.parametrize("ascii", [False, True])
@@ -111,7 +131,7 @@ def test_notes_and_best():
     assert report.note_of(view, ["loss"]) == "0.25"
     assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.01235 nan  best 0.01 @1200"
     view.last = {"sw_1step": 0.05, "sw_2step": 0.03}
-    assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.05 0.03  gap 0.02  best 0.01 @1200"
+    assert report.note_of(view, ["sw_1step", "sw_2step"]) == "0.05 0.03  best 0.01 @1200  gap 0.02"
     assert report.note_of(view, []) == report.note_of(view, ["unknown"]) == ""
 
 
@@ -119,7 +139,7 @@ def test_notes_and_best():
 def test_notes_beside_a_floor_mark_what_is_within(ascii, signs):
     view = a_view(best={"sw_1step": (0.01, 1200)}, floors={"sw": Floor(0.011, 0.001, 20)})
     mark, plus_minus = signs
-    expected = f"0.01235 nan  best 0.01 {mark} @1200  floor 0.011 {plus_minus} 0.001"
+    expected = f"0.01235 nan  floor 0.011 {plus_minus} 0.001  best 0.01 {mark} @1200"
     assert report.note_of(view, ["sw_1step", "sw_2step"], ascii) == expected
 
 

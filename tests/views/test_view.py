@@ -179,7 +179,7 @@ def test_a_value_beyond_the_floats_of_a_curve_is_finite_all_the_same(run):
     assert line.bad[-3:].tolist() == [False, True, False]
     assert line.low[-3] == line.high[-3] == line.mean[-3] > 1e38
     assert np.isfinite(line.high[-3:]).tolist() == [True, False, True]
-    assert report.scale_of(line)
+    assert report.scale_of([line])
     assert everything(view)
 
 

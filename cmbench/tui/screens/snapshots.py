@@ -21,13 +21,13 @@ from cmbench.tui.widgets.key_bar import KeyBar
 from cmbench.tui.widgets.picture_row import PictureRows, Shown
 from cmbench.tui.widgets.scatter import EXTENT, extent_for
 from cmbench.tui.widgets.step_list import StepList
+from cmbench.views.report import first_snapshot
 from cmbench.words.signs import short
 
 _WIDE = 100  # columns needed for the list of steps and for pictures side by side
 _LIST = 29
 _PICTURE = 40  # columns of a picture beside others
 _BLINK = 0.5  # seconds
-_EMPTY = "no snapshots yet: [snapshot] every = N in the recipe"
 
 
 def _bind(keys: str, action: str, description: str, name: str, shown_as: str = "") -> Binding:
@@ -91,7 +91,7 @@ class SnapshotsScreen(ReadingScreen):
         self.view.ascii = self.bench.ascii
         protocol = "" if self.view.ascii else self.bench.pixels
         yield Static(id="title")
-        yield Static(content(_EMPTY), id="empty")
+        yield Static(id="empty")
         with Horizontal(id="body"):
             yield StepList()
             yield PictureRows(protocol)
@@ -113,6 +113,8 @@ class SnapshotsScreen(ReadingScreen):
     async def look(self, anew: bool) -> None:
         """Look for new files."""
         sides = self.view.choose(await self.read(self._having))
+        if not sides:
+            self._tell("empty", *await self.read(self._awaited))
         albums = await self.read(self._read, sides)
         if (sides, albums) != (self.view.sides, self.view.albums):
             self.view.take(albums)
@@ -120,6 +122,13 @@ class SnapshotsScreen(ReadingScreen):
 
     def _having(self) -> list[int]:
         return [i for i, run in enumerate(self._runs) if has_any(run.snapshots)]
+
+    def _awaited(self) -> list[str]:
+        """Return when each run's first snapshot comes."""
+        found = [first_snapshot(run) for run in self._runs]
+        if len(found) == 1:
+            return found
+        return [f"{title}: {text}" for title, text in zip(self.view.titles, found, strict=True)]
 
     def _read(self, sides: Sequence[int]) -> dict[int, Album]:
         return {run: self._readers[run].read() for run in sides}

@@ -20,7 +20,9 @@ from cmbench.views.run import RunView
 from cmbench.words.journal import said
 from cmbench.words.numbers import number
 
-_MOST = 8  # bins, or times, that are listed
+_TIMES = 8  # of samples, that are listed
+_FRAME = 2  # rows, and columns
+_SHARE = 0.6  # of the screen, which the facts take at most; the pictures have what is left
 
 
 class SpikeScreen(BenchScreen):
@@ -31,7 +33,6 @@ class SpikeScreen(BenchScreen):
         row: the journal row about the spike.
     """
 
-    CSS = "SpikeScreen #facts { height: 7; }"
     BINDINGS = [
         Binding("i,enter", "snapshots", "Snapshots", id="spike.snapshots"),
         Binding("p", "profile", "Time profile", id="spike.profile"),
@@ -50,10 +51,20 @@ class SpikeScreen(BenchScreen):
 
     def on_mount(self) -> None:
         """Show the facts, and read the pictures."""
-        self.query_one("#facts", Lines).show(
-            lambda width: report.wrapped([[(line, "")] for line in facts(self.view, self.row)], width)
-        )
+        self._show_facts()
         self._read()
+
+    def on_resize(self) -> None:
+        """Give the facts the rows that they need now."""
+        self._show_facts()
+
+    def _show_facts(self) -> None:
+        """Show all facts, or as many bins as there is room for."""
+        room = int(_SHARE * self.size.height) - _FRAME
+        rows = fitting(self.view, self.row, self.size.width - _FRAME, room)
+        box = self.query_one("#facts", Lines)
+        box.styles.height = len(rows) + _FRAME
+        box.show(rows)
 
     @work(exclusive=True)
     async def _read(self) -> None:
@@ -87,22 +98,56 @@ class SpikeScreen(BenchScreen):
         self.app.push_screen(ProfileScreen(self.view))
 
 
-def facts(view: RunView, row: JournalRow) -> list[str]:
-    """Return what a journal row says about a spike, one fact per line."""
+def fitting(view: RunView, row: JournalRow, width: int, height: int) -> list[report.Row]:
+    """Return the facts in rows of `width` columns, with as many bins as `height` rows hold; one bin at least."""
+    most = max(1, height)
+    while True:
+        rows = report.wrapped([[(line, "")] for line in facts(view, row, most)], max(1, width))
+        if len(rows) <= height or most == 1:
+            return rows
+        most -= 1
+
+
+def facts(view: RunView, row: JournalRow, most: int | None = None) -> list[str]:
+    """Return what a journal row says about a spike, one fact per line: each run of neighbouring bins is one.
+
+    Args:
+        view: the run.
+        row: the journal row.
+        most: lines about bins, beside one that counts the others; None for all.
+    """
     edges = view.edges
-    bins = [place for each in _list(row.get("bins")) if (place := whole(each)) is not None]
+    bins = sorted({place for each in _list(row.get("bins")) if (place := whole(each)) is not None})
+    groups = _neighbours([place for place in bins if 0 <= place < len(edges) - 1])
+    unknown = [place for place in bins if not 0 <= place < len(edges) - 1]
     lines = [f"step {row.get('step', '?')} {said(row)}"]
-    for place in bins[:_MOST]:
-        if place + 1 < len(edges):
-            lines.append(f"bin {place}: t from {number(edges[place])} to {number(edges[place + 1])}")
-        else:
-            lines.append(f"bin {place}: its times are not known")
-    lines += [f"and {len(bins) - _MOST} more bins"] if len(bins) > _MOST else []
+    told = [
+        f"{_named(first, last)}: t from {number(edges[first])} to {number(edges[last + 1])}" for first, last in groups
+    ] + [f"bin {place}: its times are not known" for place in unknown]
+    sizes = [last - first + 1 for first, last in groups] + [1] * len(unknown)
+    lines += told[:most]
+    if left := sum(sizes[most:]) if most is not None else 0:
+        lines.append(f"and {left} more bin{'s' * (left > 1)}")
     times = [time for each in _list(row.get("times")) if (time := number_of(each)) is not None]
     if times:
-        more = ", …" if len(times) > _MOST else ""
-        lines.append(f"t of its samples: {', '.join(map(number, times[:_MOST]))}{more}")
+        more = ", …" if len(times) > _TIMES else ""
+        lines.append(f"t of its samples: {', '.join(map(number, times[:_TIMES]))}{more}")
     return lines if bins or times else [*lines, "the row names no bin and no time"]
+
+
+def _neighbours(places: list[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each run of neighbours in ascending numbers."""
+    groups: list[tuple[int, int]] = []
+    for place in places:
+        if groups and place == groups[-1][1] + 1:
+            groups[-1] = groups[-1][0], place
+        else:
+            groups.append((place, place))
+    return groups
+
+
+def _named(first: int, last: int) -> str:
+    return f"bin {first}" if first == last else f"bins {first} to {last}"
 
 
 def _list(found: object) -> list[object]:

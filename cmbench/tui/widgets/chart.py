@@ -116,8 +116,15 @@ class Chart(GridWidget, can_focus=True):
 
     def show(self, lines: Sequence[Line], marks: Sequence[Mark] = ()) -> None:
         """Show lines, the last on top, and marks on the axis."""
+        before = self.window.can_average
         self.window.lines, self._marks = lines, marks
         self.repaint()
+        if self.has_focus and self.window.can_average != before:
+            self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer averages only where they would change a line."""
+        return action not in ("smooth", "smooth_alone") or self.window.can_average
 
     # Drawing
 

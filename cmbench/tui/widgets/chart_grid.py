@@ -139,7 +139,9 @@ class ChartGrid(Grid):
         for chart, keys in zip(self.charts, [*names, *([()] * len(self.charts))], strict=False):
             lines = self._lines_of(keys)
             if chart.title != title_of(keys):
-                chart.window.begin(title_of(keys), Scale(scale_of(lines[0]) if lines else "linear"))
+                chart.window.begin(title_of(keys), Scale(scale_of(lines)))
+            else:
+                chart.window.widen(scale_of(lines))  # a run may explode while it is watched
             chart.window.x, chart.note, chart.bands = x, self._note_of(keys), self._bands_of(keys)
             chart.shades_gap = len(keys) > 1 and sampler_steps(keys[1]) is not None
             chart.show(lines, marks)

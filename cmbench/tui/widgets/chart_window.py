@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmbench.tui.canvas import Floats, Mask
-from cmbench.views.axes import KINDS, Scale, Ticks, grown, limits
+from cmbench.views.axes import KINDS, Kind, Scale, Ticks, grown, limits
 from cmbench.views.lines import Line
 from cmbench.views.smoothing import SMOOTHINGS, USUAL, positions, width_in_rows
 from cmbench.words.numbers import number
@@ -92,6 +92,7 @@ class Window:
     def __init__(self, title: str, scale: Scale, x: XAxis, smoothing: Smoothing | None) -> None:
         self.title, self.scale, self.x, self.smoothing = title, scale, x, smoothing
         self.lines: Sequence[Line] = ()
+        self.is_scale_chosen = False  # by the user
         self.cursor: float | None = None
         self.x_zoom: Ends | None = None  # positions, like all ends below
         self.y_zoom: Ends | None = None
@@ -100,7 +101,7 @@ class Window:
 
     def begin(self, title: str, scale: Scale) -> None:
         """Start with another quantity: new axes, no zoom, no cursor."""
-        self.title, self.scale = title, scale
+        self.title, self.scale, self.is_scale_chosen = title, scale, False
         self.x_zoom = self.y_zoom = self._y_last = self.cursor = None
 
     def forget_x(self) -> None:
@@ -160,8 +161,14 @@ class Window:
         sizes = np.concatenate([np.abs(line.mean) for line in self.lines] or [np.ones(1)])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         small = max(np.quantile(sizes, 0.1), 1e-12 * sizes.max(), 1e-290) if len(sizes) else 1.0
-        self.scale = Scale(kind, float(10.0 ** np.floor(np.log10(small))))
+        self.scale, self.is_scale_chosen = Scale(kind, float(10.0 ** np.floor(np.log10(small)))), True
         self.forget_y()
+
+    def widen(self, kind: Kind) -> None:
+        """Turn a linear axis that the user did not choose into a log one, once the values want it; never back."""
+        if kind == "log" and self.scale.kind == "linear" and not self.is_scale_chosen and self.y_zoom is None:
+            self.scale = Scale(kind)
+            self.forget_y()
 
     def y_ends(self) -> Ends:
         """Return the visible ends of the vertical axis, as `fit_y` last chose them."""
@@ -203,6 +210,12 @@ class Window:
     def strength(self) -> float:
         """Standard deviation of this chart's average, as a share of all rows; 0 without an average."""
         return self.smoothing.alone.get(self.title, self.smoothing.of_all) if self.smoothing else 0.0
+
+    @property
+    def can_average(self) -> bool:
+        """Whether an average of any line can be shown."""
+        widest = max(SMOOTHINGS) if self.smoothing else 0.0
+        return any(line.smooth and width_in_rows(line.count, widest) > 0 for line in self.lines)
 
     def is_averaged(self, line: Line) -> bool:
         """Whether the average of a line is shown."""

@@ -111,6 +111,14 @@ def cut(cells: str, start: int, stop: int) -> str:
     return part[:-1] + " " if part and cells[stop : stop + 1] == _SECOND else part
 
 
+def whole_parts(text: str, room: int) -> str:
+    """Return a laid-out text without the parts, two spaces apart, that do not fit; cut if the first does not fit."""
+    parts = text.split("  ")
+    while len(parts) > 1 and len(laid_out("  ".join(parts))) > room:
+        parts.pop()
+    return cut(laid_out("  ".join(parts)), 0, room)
+
+
 class GridWidget(Widget):
     """Shows a Grid. Subclasses implement `draw`; `repaint` calls it and passes on the cells that differ.
 
@@ -192,7 +200,7 @@ class GridWidget(Widget):
             grid.write(0, y, down, frame)
             grid.write(width - 1, y, down, frame)
         room = max(0, width - 6)
-        title, note = (cut(laid_out(plain(text)), 0, room) for text in (self.frame_title, self.frame_note))
+        title, note = cut(laid_out(plain(self.frame_title)), 0, room), whole_parts(plain(self.frame_note), room)
         if self.has_focus and self.colourless:
             title = cut((">" if self.ascii else "▸") + " " + title, 0, room)
         if title:

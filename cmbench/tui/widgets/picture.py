@@ -17,6 +17,7 @@ from cmbench.tui.colours import DARK, LEVELS, shades
 from cmbench.tui.widgets import film, pixels, raster, scatter, tiles
 from cmbench.tui.widgets.drawing import Drawing, Pixels, Points
 from cmbench.tui.widgets.film import Film, Plane
+from cmbench.words.numbers import number
 
 _KEPT = 4  # both sides of a blink, and the previous ones
 _CAPTION = Style(bold=True)
@@ -77,9 +78,12 @@ class Picture(Widget):
             return _note_on_samples(fitted), lines
         if isinstance(self._drawing, Points):
             points, ends = self._drawing, scatter.window(self._extent, width, height)
+            own = scatter.own_extent(points.xy, ends)
+            extent = self._extent if own is None else own
+            ends = scatter.window(extent, width, height)
             behind_as = "-" if ascii else "░" if colourless else ""  # grey dots would look like the others
-            cells = scatter.draw(points.xy, self._extent, width, height, ascii, points.data, behind_as)
-            note = _note_on_points(points, ends, ascii, behind_as)
+            cells = scatter.draw(points.xy, extent, width, height, ascii, points.data, behind_as)
+            note = _note_on_points(points, ends, ascii, behind_as, None if own is None else self._extent)
             return note, _shaded(cells, style, self._densities(colourless, dark))
         if isinstance(self._drawing, Film):
             return self._draw_film(self._drawing, style, ascii, colourless, dark)
@@ -232,9 +236,11 @@ def _shaded(cells: scatter.Cells, base: Style, densities: list[Style]) -> list[l
     return lines
 
 
-def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool, behind_as: str) -> str:
-    parts = [f"{'+-' if ascii else '±'}{min(ends):g}"]
-    if points.data is not None:
+def _note_on_points(points: Points, ends: tuple[float, float], ascii: bool, behind_as: str, usual: float | None) -> str:
+    """Return a note on axes, data and points that are not shown; `usual` is the extent that the axes should have."""
+    sign = "+-" if ascii else "±"
+    parts = [f"{sign}{min(ends):g}" if usual is None else f"{sign}{number(min(ends))}, not {sign}{usual:g}"]
+    if points.data is not None and usual is None:
         parts.append(f"data {behind_as or 'grey'}")
     if outside := scatter.outside(points.xy, ends):
         parts.append(f"{outside} outside")

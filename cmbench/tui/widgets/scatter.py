@@ -29,11 +29,25 @@ class Cells:
 def extent_for(xy: np.ndarray, extent: float = EXTENT, behind: np.ndarray | None = None) -> float:
     """Return the smallest of a few extents, at least `extent`, that contains nearly all points except far outliers.
 
-    It contains nearly all points of `behind` as well.
+    It contains nearly all points of `behind` as well. Points that need more than the largest do not count: they get
+    axes of their own (`own_extent`), and other pictures keep theirs.
     """
     sets = [points for points in (xy, behind) if points is not None and len(points)]
-    reach = max((float(np.quantile(np.abs(points).max(axis=1), _INSIDE)) for points in sets), default=0.0)
-    return next((each for each in _EXTENTS if each >= max(reach, extent)), max(extent, _EXTENTS[-1]))
+    reaches = [float(np.quantile(np.abs(points).max(axis=1), _INSIDE)) for points in sets]
+    reach = max((each for each in reaches if each <= _EXTENTS[-1]), default=0.0)
+    return next((each for each in _EXTENTS if each >= max(reach, extent)), extent)
+
+
+def own_extent(xy: np.ndarray, ends: tuple[float, float]) -> float | None:
+    """Return an extent for points of which most lie outside a window: 1, 2 or 5 times a power of ten, or None.
+
+    It contains nearly all points, so that samples that exploded have a picture, and not only a number.
+    """
+    if 2 * outside(xy, ends) <= len(xy):
+        return None
+    reach = float(np.quantile(np.abs(xy).max(axis=1), _INSIDE))
+    power = 10.0 ** np.floor(np.log10(reach))
+    return next((m * power for m in (1.0, 2.0, 5.0, 10.0) if m * power >= reach), None)
 
 
 def window(extent: float, width: int, height: int) -> tuple[float, float]:
