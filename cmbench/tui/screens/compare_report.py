@@ -80,10 +80,10 @@ class CompareReportScreen(BenchScreen):
             tables = [drawn(section) for section in sections]
             widths = [self._width_of(table) for table in tables]
             self._widest = max(widths)
-            for table, width in zip(tables, widths, strict=True):
-                shown = Static(table, classes="section")
-                shown.styles.width = width  # Textual's `width: auto` would squeeze it into the screen
-                self.query_one(VerticalScroll).mount(shown)
+            shown = [Static(table, classes="section") for table in tables]
+            for each, width in zip(shown, widths, strict=True):
+                each.styles.width = width  # Textual's `width: auto` would squeeze it into the screen
+            self.query_one(VerticalScroll).mount_all(shown)
             self.refresh_bindings()
 
     def _width_of(self, table: RenderableType) -> int:
