@@ -17,6 +17,8 @@ _TABLES: dict[str, type[Config]] = {**TABLES, "objective": Warmup}
 KEYS = [f"{table}.{key}" for table, config in _TABLES.items() for key in steerable_keys(config)]
 PLACES = frozenset({"data.root", "train.device"})  # may be renamed on resume; `rundir.places` keeps them
 
+LENGTH = ("train.steps",)  # may be changed on resume, also that of a finished run
+
 # What a fork may change. The state in a checkpoint depends on the rest: weights, data, times and their bins.
 _NEXT = re.compile(r"\s+(?=[\w.]+=)")
 _FORK_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
@@ -43,7 +45,7 @@ def parse_with_places(recipe: Recipe, overrides: Sequence[str], where: str) -> t
     given = recipes.flat_overrides(overrides)
     places = places_in(recipe, given, where)
     settings = {key: value for key, value in given.items() if key not in places}
-    steered(recipe, settings, where, PLACES)
+    steered(recipe, settings, where, {*PLACES, *LENGTH})
     return settings, places
 
 
@@ -86,6 +88,17 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Colle
     return result
 
 
+def check_length(settings: Mapping[str, Any], step: int, where: str) -> None:
+    """Refuse settings whose train.steps leaves nothing to train after a step.
+
+    Raises:
+        UsageError: there is no step left.
+    """
+    steps = settings.get("train.steps")
+    if isinstance(steps, int) and steps <= step:
+        raise UsageError(f"{where}: train.steps: found {steps}, allowed: more than {step}, the step where it is")
+
+
 def places_in(recipe: Recipe, settings: Mapping[str, Any], where: str) -> dict[str, str]:
     """Return the settings of data.root and train.device, which a resume or an evaluation may change.
 
@@ -116,7 +129,7 @@ def _check_key(recipe: Recipe, key: str, where: str, also: Collection[str]) -> N
         )
 
 
-def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str) -> None:
+def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str, in_force: int | None = None) -> None:
     """Refuse overrides that a fork cannot make, and a fork without steps to do.
 
     Args:
@@ -124,6 +137,7 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str) 
         overrides: `table.key=value`.
         step: of the checkpoint.
         where: the run's name in messages.
+        in_force: train.steps of the parent, if a resume has changed it.
 
     Raises:
         UsageError: the checkpoint depends on a key, or no step is left.
@@ -136,7 +150,7 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str) 
                 f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
                 f"key; allowed: keys of {', '.join(_FORK_TABLES)}, {', '.join(_FORK_KEYS)}{nearest(key, keys)}"
             )
-    steps = given.get("train.steps", recipe.train.steps)
+    steps = given.get("train.steps", in_force or recipe.train.steps)
     if isinstance(steps, int) and steps <= step:
         raise UsageError(f"{where}: train.steps: found {steps}, allowed for a fork at step {step}: more than {step}")
 

@@ -12,8 +12,8 @@ import typer
 from cmbench import recipe
 from cmbench.cli import _screen
 from cmbench.errors import STOPPED, DivergedError
-from cmbench.rundir import control, status
-from cmbench.rundir.fields import number_of
+from cmbench.rundir import control, settings, status
+from cmbench.rundir.fields import number_of, whole
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, last_segment
 from cmbench.rundir.segments import newest
@@ -28,11 +28,13 @@ _EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit
 def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
     """Yield the lines of a run until it ends; `past` as in `rows`."""
     train, stamps = recipe.load(run.recipe).train, Stamps()
+    of = settings.steps(run, train.steps)
     for row in rows(run, past):
         if "kind" in row:
+            of = (whole(row.get("steps")) or of) if row["kind"] == "lengthened" else of
             yield stamps.of(row.get("time"), event_line(row))
         elif "step" in row:
-            yield stamps.of(row.get("time"), metrics_line(row, train.steps, train.batch_size))
+            yield stamps.of(row.get("time"), metrics_line(row, of, train.batch_size))
 
 
 def rows(run: RunDir, past: int | None = None) -> Iterator[Row]:

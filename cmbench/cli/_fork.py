@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmbench import consent, recipe, steering
-from cmbench.cli import _screen, _train
-from cmbench.cli.resume import began_in, kept_tables
+from cmbench.cli import _named, _screen, _train
+from cmbench.cli._again import began_in, kept_tables
 from cmbench.recipe import COMPONENTS
-from cmbench.rundir import parents
+from cmbench.rundir import parents, settings
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 
@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 
 
 def fork(
-    origin: str, overrides: Sequence[str], runs_dir: Path | None, foreground: bool, detach: bool, trust: bool
+    origin: str,
+    overrides: Sequence[str],
+    folder: str | None,
+    runs_dir: Path | None,
+    foreground: bool,
+    detach: bool,
+    trust: bool,
 ) -> int:
-    """Train a child of RUN[@STEP] in a new directory, and follow it."""
+    """Train a child of RUN[@STEP] in a new directory, whose name may be given, and follow it."""
+    if folder is not None:
+        _named.refuse_taken(_named.run_of(folder, runs_folder(runs_dir)))
     name, wanted = parents.split(origin)
     parent = select(name, runs_folder(runs_dir))
     step = parents.nearest_checkpoint(parent, wanted)
     whole = recipe.load(parent.recipe)
-    steering.check_fork(whole, overrides, step, parent.name)
+    steering.check_fork(whole, overrides, step, parent.name, settings.steps(parent, whole.train.steps))
     began, passed_over = began_in(parent, trust)
     consent.ask(consent.kinds(whole.tables()), str(parent.recipe), began)
     for tables, where in kept_tables(parent):
@@ -41,9 +49,10 @@ def fork(
         from cmbench.engine import fork
 
         os.chdir(began)
-        return fork.fork(RunDir(path), step, overrides, runs_path, sys.argv, whole)
+        return fork.fork(RunDir(path), step, overrides, runs_path, sys.argv, whole, folder)
 
     arguments = ["run", "--from", f"{path}@{step}", "--runs-dir", str(runs_path)]
     arguments += [part for override in overrides for part in ("--set", override)]
+    arguments += ["--name", folder] if folder else []
     arguments += ["--trust"] if trust else []
     return _train.train(make, arguments, foreground, detach)

@@ -94,6 +94,7 @@ CheckpointOrNone = Annotated[
 OtherData = Annotated[
     bool, typer.Option("--other-data", help="Use the current data, even if the run was trained on others.")
 ]
+HostGone = Annotated[bool, typer.Option("--host-gone", help="Resume a run of another host whose trainer has ended.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: do not wait.")]
 Markdown = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as Markdown.")]
 Plain = Annotated[
@@ -106,6 +107,7 @@ Trust = Annotated[
         "--trust", callback=consent.trust, help="Import module:Class of a run's recipe, and trust its file as it is."
     ),
 ]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="How many runs train at a time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[
     bool,

@@ -1,5 +1,6 @@
-"""The results of an ablation: a line for each run, a row for each variant."""
+"""The results of an ablation or a sweep: a line for each run, a row for each variant."""
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.cli import _screen
+from cmbench.cli._plan import ENDED, Task, Variant
 from cmbench.cli._screen import table
-from cmbench.cli._variants import ENDED, Task
+from cmbench.measures import better
 from cmbench.rundir import figures, floors, status
 from cmbench.rundir.files import name_nonfinite, read_json
 from cmbench.rundir.log import Row
 from cmbench.rundir.segments import newest
 from cmbench.words.numbers import four_digits
+
+Summary = dict[str, Any]
 
 
 def in_words(task: Task) -> str:
@@ -25,20 +29,60 @@ def in_words(task: Task) -> str:
     return state if quality is None else f"{state}  {_metric(task)} {four_digits(quality)}"
 
 
-def report(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
+def report_ablation(name: str, path: Path, tasks: Sequence[Task], json: bool) -> None:
     """Print a row for each variant; as JSON, also each run."""
-    variants = dict.fromkeys(task.variant for task in tasks)
-    rows = [_summary([task for task in tasks if task.variant == variant]) for variant in variants]
-    metric = _metric(tasks[0])
+    rows, metric = _rows_of(tasks), _metric(tasks[0])
     if json:
-        _screen.data({"schema": 1, "name": name, "recipe": str(path), "metric": metric, "variants": rows})
-        return
+        told = [row for _, row in rows]
+        _screen.data({"schema": 1, "name": name, "recipe": str(path), "metric": metric, "variants": told})
+    else:
+        _print(["variant"], rows, tasks)
+
+
+def report_sweep(name: str, path: Path, keys: Sequence[str], tasks: Sequence[Task], json: bool) -> None:
+    """Print a row for each combination of the swept keys but the seed, the best first; as JSON, also each run.
+
+    Combinations whose evaluations decide by different metrics stay in their order.
+    """
+    rows, metrics = _rows_of(tasks), {_metric(task) for task in tasks}
+    if len(metrics) == 1:
+        rows = _best_first(rows, _metric(tasks[0]))
+    if json:
+        told = [row for _, row in rows]
+        about = {"name": name, "recipe": str(path), "metric": _metric(tasks[0]), "keys": list(keys)}
+        _screen.data({"schema": 1, **about, "combinations": told})
+    else:
+        _print([key for key in keys if key != "seed"], rows, tasks)
+
+
+def _rows_of(tasks: Sequence[Task]) -> list[tuple[Variant, Summary]]:
+    """Return the results of each variant."""
+    of_variants: dict[str, list[Task]] = {}
+    for task in tasks:
+        of_variants.setdefault(task.variant.name, []).append(task)
+    return [(own[0].variant, _summary(own)) for own in of_variants.values()]
+
+
+def _best_first(rows: list[tuple[Variant, Summary]], metric: str) -> list[tuple[Variant, Summary]]:
+    """Sort rows by quality; those without come last."""
+    sign = -1 if better(metric) == "higher" else 1
+
+    def place(row: tuple[Variant, Summary]) -> float:
+        quality = row[1]["quality"]
+        return sign * quality if isinstance(quality, int | float) else math.inf
+
+    return sorted(rows, key=place)
+
+
+def _print(titles: Sequence[str], rows: Sequence[tuple[Variant, Summary]], tasks: Sequence[Task]) -> None:
+    """Print the table, with the floor of its metric."""
+    metric = _metric(tasks[0])
     shown = {"quality": metric, "true_error": "true_error"}
-    if all(row["true_error"] is None for row in rows):
+    if all(row["true_error"] is None for _, row in rows):
         del shown["true_error"]
     known = next((floors.of_meta(read_json(task.run.meta) or {}) for task in tasks if task.run), {})
-    cells = [_cells(row, shown, known) for row in rows]
-    table(["variant", "seeds", *shown.values(), "largest tangent_norm", "diverged"], cells)
+    cells = [[*variant.cells, *_cells(row, shown, known)] for variant, row in rows]
+    table([*titles, "seeds", *shown.values(), "largest tangent_norm", "diverged"], cells)
     if floor := floors.of_row(known, metric):
         _screen.line(f"floor of {metric}: {floors.in_words(floor, four_digits)}")
     if any(floors.MARK in cell for row in cells for cell in row):
@@ -68,7 +112,7 @@ def _rows(logs: Iterable[Path]) -> Iterator[Row]:
     return chain.from_iterable(map(newest, logs))
 
 
-def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
+def _summary(tasks: Sequence[Task]) -> Summary:
     """Return the results of one variant's runs.
 
     Means are over the runs that finished: the last values of a diverged run belong to an earlier step.
@@ -76,7 +120,7 @@ def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
     runs = [_figures(task) for task in tasks]
     ended = [run for run in runs if run["state"] in ENDED]
     finished = [run for run in ended if run["state"] == "finished"]
-    summary: dict[str, Any] = {"variant": tasks[0].variant, "overrides": tasks[0].dropped}
+    summary: Summary = {**tasks[0].variant.told, "overrides": tasks[0].variant.overrides}
     for key in ("quality", "true_error"):
         values = [run[key] for run in finished if run[key] is not None]
         summary[key], summary[f"{key}_std"] = figures.mean_and_deviation(values)
@@ -86,9 +130,8 @@ def _summary(tasks: Sequence[Task]) -> dict[str, Any]:
     return name_nonfinite({**summary, "runs": [name_nonfinite(run) for run in runs]})
 
 
-def _cells(row: dict[str, Any], shown: dict[str, str], known: floors.Floors) -> list[str]:
+def _cells(row: Summary, shown: dict[str, str], known: floors.Floors) -> list[str]:
     return [
-        row["variant"],
         ", ".join(str(run["seed"]) for run in row["runs"] if run["state"] in ENDED) or "-",
         *(
             floors.marked(four_digits(row[key], row[f"{key}_std"]), floors.is_within(known, metric, row[key]))

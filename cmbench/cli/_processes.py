@@ -75,6 +75,7 @@ class Processes:
                         yield from process.news()
                         if process.is_over:
                             running.remove(process)
+                            process.close()  # of a thousand, too few files could be open
                     time.sleep(_POLL)
             finally:
                 if not self.stopped:  # a second signal would end them without a checkpoint
@@ -110,6 +111,11 @@ class _Process:
         if exit_code is not None:
             self.is_over = True
             yield Ended(self.index, exit_code, self._last_error(exit_code))
+
+    def close(self) -> None:
+        """Close the files of what it has printed."""
+        self._output.close()
+        self._errors.close()
 
     def _last_error(self, exit_code: int) -> str:
         if exit_code < 0:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from cmbench.engine.runner import Runner
 
 
-def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bool, detach: bool) -> int:
+def train(
+    make: "Callable[[], Runner]",
+    arguments: Sequence[str],
+    foreground: bool,
+    detach: bool,
+    heard: list[str] | None = None,
+) -> int:
     """Train, and return the exit code.
 
     Args:
@@ -31,11 +37,12 @@ def train(make: "Callable[[], Runner]", arguments: Sequence[str], foreground: bo
         foreground: whether to train in this process. Without a terminal, under CI and under Slurm it is always so,
             unless `detach` is given.
         detach: whether to start the training and return.
+        heard: what `listen` has returned, if the caller has been listening.
     """
     if not launch.is_detached():
         _say_that_it_starts(launch.subject_of(arguments))  # before the dashboard is imported, too
-    if foreground or not (detach or _has_terminal()):
-        return _in_this_process(make)
+    if _trains_here(foreground, detach):
+        return _in_this_process(make, _heard_meanwhile() if heard is None else heard)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
@@ -67,10 +74,19 @@ def _has_terminal() -> bool:
     return _dashboard.has_terminal() and not batch
 
 
-def _in_this_process(make: "Callable[[], Runner]") -> int:
+def listen(foreground: bool, detach: bool) -> list[str] | None:
+    """Note signals that announce an end from now on, if this process is to train: a check may take seconds, too."""
+    return _heard_meanwhile() if _trains_here(foreground, detach) else None
+
+
+def _trains_here(foreground: bool, detach: bool) -> bool:
+    return foreground or not (detach or _has_terminal())
+
+
+def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     from cmbench import settings
 
-    heard, wanted = _heard_meanwhile(), settings.load().alert
+    wanted = settings.load().alert
     runner = make()
     alerts = _alert.Alerts(wanted, runner)
     _stop_on_signals(runner)

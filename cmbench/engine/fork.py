@@ -30,6 +30,7 @@ def fork(
     runs_dir: Path | None,
     argv: Sequence[str],
     read: Recipe | None = None,
+    folder: str | None = None,
 ) -> Runner:
     """Make a child of a run, which trains as the run would have done from a checkpoint with other settings.
 
@@ -43,11 +44,12 @@ def fork(
         runs_dir: where to make the child, and to look for a teacher's run.
         argv: the command, for meta.json.
         read: the parent's recipe, if the caller has read it.
+        folder: the name of the child's folder, if the user has chosen it.
 
     Raises:
         UsageError: a setting is not allowed, or there is nothing left to train.
         NotFoundError: the checkpoint is damaged or missing.
-        ConflictError: the parent's data have changed.
+        ConflictError: the parent's data have changed, or there is a folder of the chosen name.
     """
     meta = read_json(parent.meta) or {}
     environment.make_reproducible(meta.get("threads"))
@@ -60,7 +62,7 @@ def fork(
     built.state.train_s = trained_for(parent, step)
     about = {"run": parent.name, "step": step, "changed": recipes.flat_overrides(overrides)}
     written = {**environment.meta(built, argv), "parent": about}
-    run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
+    run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before the file that marks them as a fork's

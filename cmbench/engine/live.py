@@ -164,6 +164,7 @@ class Runner:
 
     def _must_stop(self) -> Generator[Record, None, bool]:
         """Grant the requests between two steps; stop if that was requested, and return whether it was."""
+        yield from self.requests.due()  # also after the last step: a setting may train the run further
         if self.trainer.state.step >= self.trainer.recipe.train.steps and not self.recorder.reason:
             return False
         yield from self.requests.between_steps()

@@ -85,18 +85,17 @@ class Diverged(Event):
 def train(trainer: Trainer) -> Iterator[Event]:
     """Train from the state's step to the end of the recipe. To stop, ask for no further event."""
     state, data = trainer.state, trainer.data
-    settings = trainer.recipe.train
-    steps, batch_size, at_once = settings.steps, settings.batch_size, settings.at_once
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    clip = trainer.recipe.optimizer.clip
-    analysed = trainer.objective if has(trainer.objective, HasAnatomy) else None
+    settings, clip = trainer.recipe.train, trainer.recipe.optimizer.clip
+    batch_size, at_once = settings.batch_size, settings.at_once
     anatomy_every = trainer.recipe.profile.anatomy_every
     clock = Clock(state)
     state.model.train()
 
-    while state.step < steps:
+    while state.step < trainer.recipe.train.steps:
         clock.start()
-        recipe = trainer.recipe  # a new one if settings have changed since the last step
+        recipe = trainer.recipe  # a new one if settings have changed since the last step, as the next three then are
+        steps, analysed = recipe.train.steps, trainer.objective if has(trainer.objective, HasAnatomy) else None
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         random = StepRandom(trainer.device, recipe.seed, state.step)
         with memory.wanted_by("train.batch_size", batch_size):
             x_0, labels = passes.drawn(data, batch_size, random)

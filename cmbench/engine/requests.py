@@ -1,9 +1,11 @@
 """Requests to a trainer: granted between two steps and answered in the journal; a resume makes settings again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cmbench import steering
+from cmbench.engine import schedules
 from cmbench.engine.recorder import Record
 from cmbench.errors import UsageError, nearest
 from cmbench.rundir import control, settings
@@ -37,8 +39,7 @@ class Requests:
 
         The state must be that between two steps.
         """
-        while self._ahead and self._ahead[0]["step"] <= self._runner.trainer.state.step:
-            yield from self._grant({**self._ahead.pop(0), "action": "set"})
+        yield from self.due()
         if time.monotonic() >= self._next_look:
             yield from self._look()
         while self._paused and not self._runner.stop_requested:
@@ -46,6 +47,11 @@ class Requests:
             self._runner.recorder.beat()
             yield from self._runner.warn()
             yield from self._look()
+
+    def due(self) -> Iterator[Record]:
+        """Make the settings whose step is done. Those of a resume may also train the run further."""
+        while self._ahead and self._ahead[0]["step"] <= self._runner.trainer.state.step:
+            yield from self._grant({**self._ahead.pop(0), "action": "set"}, steering.LENGTH)
 
     def refuse(self, why: str) -> Iterator[Record]:
         """Refuse all waiting requests."""
@@ -57,8 +63,8 @@ class Requests:
         for request in control.take(self._runner.run):
             yield from self._grant({key: request[key] for key in ("id", "action", "settings") if key in request})
 
-    def _grant(self, request: Row) -> Iterator[Record]:
-        runner, files = self._runner, {}
+    def _grant(self, request: Row, also: Collection[str] = ()) -> Iterator[Record]:
+        runner, files, before = self._runner, {}, self._runner.trainer.recipe
         try:
             match request.get("action"):
                 case "stop":
@@ -75,23 +81,27 @@ class Requests:
                     yield (record := _granted(lambda: runner.recorder.snapshot(samples, film)))
                     files = {"files": [f"snapshots/{name}" for name in record.row["files"]]}
                 case "set":
-                    self._set(request)
+                    self._set(request, also)
                 case unknown:
                     raise UsageError(_not_an_action(unknown))
         except UsageError as error:
             yield self._answer(request, f"refused: {brief(error)}")
         else:
             yield self._answer(request, "done", **files)
+            after = runner.trainer.recipe
+            if after.train.steps != before.train.steps and not request.get("replayed"):
+                follow = schedules.that_follow_steps(before, after)
+                yield runner.recorder.event("lengthened", steps=after.train.steps, follow=follow)
 
     def _pause(self, paused: bool) -> None:
         self._paused = paused
         self._runner.recorder.show("paused" if paused else "running")
 
-    def _set(self, request: Row) -> None:
+    def _set(self, request: Row, also: Collection[str]) -> None:
         given, runner = request.get("settings"), self._runner
         if not isinstance(given, dict) or not given:
             raise UsageError(f"settings: found {shown(given)}, allowed: keys with their values")
-        runner.trainer.steer(given, "settings")
+        runner.trainer.steer(given, "settings", also)
         if not request.get("replayed"):
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
 

@@ -11,7 +11,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from cmbench import consent
+from cmbench import consent, steering
 from cmbench import recipe as recipes
 from cmbench.engine import build, checkpoint, environment, fingerprint, snapshot, trainer
 from cmbench.engine.data_as_before import data_as_before
@@ -23,27 +23,30 @@ from cmbench.rundir import checkpoints, control, layout, leftovers, settings, st
 from cmbench.rundir.fields import moment
 from cmbench.rundir.files import read_json, refuse_unusual, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
-from cmbench.rundir.lock import hold
+from cmbench.rundir.lock import hold, in_turn
 from cmbench.rundir.log import Log, Row, Tail
 from cmbench.rundir.segments import newest, parts
 from cmbench.rundir.select import address, runs_folder
 from cmbench.rundir.series import Series
 
 
-def create(given: Given, runs_dir: Path | None, argv: Sequence[str]) -> Runner:
+def create(
+    given: Given, runs_dir: Path | None, argv: Sequence[str], folder: str | None = None, host_gone: bool = False
+) -> Runner:
     """Build a recipe, as `consent.named` reads it, and make a run directory for it.
 
-    Nothing is written before everything is built.
+    Nothing is written before everything is built. `folder` and `host_gone` are as for `claimed`.
 
     Raises:
         UsageError: something in the recipe is not allowed, or the runs folder cannot be written.
         NotFoundError: the teacher's run does not exist.
+        ConflictError: there is a folder of that name.
     """
     environment.make_reproducible()
     source = given.text + "".join(f"\n# --set {override}" for override in given.overrides)
     built = trainer.from_given(given, runs_dir)
     meta = environment.meta(built, argv)
-    run, lock = claimed(runs_folder(runs_dir), built.recipe.name)
+    run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder, host_gone)
     with writing(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run
@@ -64,9 +67,24 @@ def create(given: Given, runs_dir: Path | None, argv: Sequence[str]) -> Runner:
     return runner
 
 
-def claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
-    """Make a run's folder and take its lock; make another if a clean-up removed this one as a leftover."""
+def claimed(
+    runs_dir: Path, name: str, folder: str | None = None, host_gone: bool = False
+) -> tuple[RunDir, filelock.BaseFileLock]:
+    """Make a run's folder and take its lock; make another if a clean-up removed this one as a leftover.
+
+    Args:
+        runs_dir: of the runs.
+        name: of the recipe, with which the folder's name begins.
+        folder: the folder's name, if the user has chosen it. What a killed command left of that name is removed.
+        host_gone: no trainer on another host is making a run of that name, whatever its status says.
+
+    Raises:
+        ConflictError: there is a folder of the chosen name, or another command is making it.
+        UsageError: the run cannot be written.
+    """
     leftovers.sweep(runs_dir)
+    if folder is not None:
+        return _claimed_by_name(RunDir(runs_dir / folder), host_gone)
     while True:
         run = layout.create(runs_dir, name)
         try:
@@ -78,6 +96,18 @@ def claimed(runs_dir: Path, name: str) -> tuple[RunDir, filelock.BaseFileLock]:
         if run.lock.exists():
             return run, lock
         lock.release()
+
+
+def _claimed_by_name(run: RunDir, host_gone: bool) -> tuple[RunDir, filelock.BaseFileLock]:
+    """Make the folder of a run whose name the user has chosen, and take its lock, unless another command has it."""
+    layout.make_folder_of_runs(run.path.parent)
+    with in_turn(run.path.parent):
+        leftovers.remove(run, host_gone)
+        try:
+            layout.create_named(run)
+        except FileExistsError:
+            raise ConflictError(layout.taken(run)) from None
+        return run, hold(run)
 
 
 @dataclass(frozen=True)
@@ -116,13 +146,15 @@ def resume(
     Args:
         run: the run.
         runs_dir: where to look for its teacher's run.
-        changes: settings such as {"optimizer.lr": 1e-4} from the next step on; they also replace later ones.
+        changes: settings such as {"optimizer.lr": 1e-4} from the next step on; they also replace later ones. With
+            train.steps, a finished run is trained further.
         step: of the checkpoint to go back to; None takes the newest and abandons nothing.
         elsewhere: what the user tells about changed data, device and host.
         read: the run's recipe, if the caller has read it.
 
     Raises:
-        ConflictError: the run is live, or finished, or its data differ from those that it was trained on.
+        ConflictError: the run is live, or finished and given no further steps, or its data differ from those that it
+            was trained on.
         NotFoundError: every checkpoint is damaged, or that of `step` is damaged or missing.
         UsageError: the run cannot be written, or a change is not allowed.
         StoppedError: the disk is full.
@@ -137,14 +169,14 @@ def resume(
                 f"{run.name}: a trainer on {now['host']} works on this run, or did until recently (if that host is "
                 f"gone: cmbench resume {address(run)} --host-gone)"
             )
-        if now["state"] == "finished":
+        if now["state"] == "finished" and "train.steps" not in (changes or {}):
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
         environment.make_reproducible(meta.get("threads"))
         recipe = build.of_run(run, said.places, read=read)
         data, about_data = data_as_before(run, recipe, step, said.other_data)
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
-        built.steered(changes or {}, run.name)
+        built.steered(changes or {}, run.name, steering.LENGTH)
         with writing_on(run.path):
             for path in (run.metrics, run.profiles, run.events, run.machine, run.console):
                 refuse_unusual(path)
@@ -157,6 +189,7 @@ def resume(
             else:
                 damaged = []
                 built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
+            steering.check_length(changes or {}, built.state.step, run.name)
             built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
@@ -227,7 +260,7 @@ def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], ab
     rows = settings.read(run)
     made, ahead = settings.at([*rows, {"first_step": step + 1, "abandons": True}] if abandons else rows, step)
     for row in made:
-        built.steer(row["settings"], f"{run.events}, step {row['step']}")
+        built.steer(row["settings"], f"{run.events}, step {row['step']}", steering.LENGTH)
     ahead = [{**row, "replayed": True} for row in ahead]
     if changes:
         ahead.append({"id": control.new_id(), "step": step, "settings": dict(changes)})

@@ -96,6 +96,26 @@ def of_recipe(recipe: Recipe, where: str) -> Schedules:
     return Schedules(recipe.name, recipe.train.steps, steps, scalars, noise, [*lost, *looked.notes()])
 
 
+def that_follow_steps(before: Recipe, after: Recipe) -> list[str]:
+    """Return the names of the scalars that change with train.steps, such as ["N", "mu", "lr"].
+
+    The recipes are complete, and differ in train.steps. An objective that cannot be looked at names none.
+    """
+    steps = sorted({round(i * (before.train.steps - 1) / _STEPS) for i in range(_STEPS + 1)})
+    courses = [_course(recipe, steps) for recipe in (before, after)]
+    return [name for name, course in courses[0].items() if course != courses[1].get(name)]
+
+
+def _course(recipe: Recipe, steps: Sequence[int]) -> dict[str, list[float]]:
+    try:
+        looked = _Looked(recipe)
+        few = [looked.terms(step, 4).scalars for step in steps]
+        scalars = {name: [float(values[name]) for values in few] for name in few[0]}
+    except Exception:  # a custom objective may raise anything with a stand-in for its network
+        scalars = {}
+    return scalars | {"lr": [learning_rate(recipe.optimizer, step, recipe.train.steps) for step in steps]}
+
+
 class _Looked:
     """An objective with stand-ins for network and teacher."""
 

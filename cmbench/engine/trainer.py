@@ -1,6 +1,6 @@
 """A built recipe: data, objective and state, ready for the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,21 +68,41 @@ class Trainer:
         """The model with the first average of the weights, or with the weights themselves if there is no average."""
         return self.state.averages[0].model if self.state.averages else self.state.model
 
-    def steered(self, settings: Mapping[str, Any], where: str) -> Recipe:
+    def steered(self, settings: Mapping[str, Any], where: str, also: Collection[str] = ()) -> Recipe:
         """Return the recipe with settings such as {"optimizer.lr": 1e-4} in force; messages name `where`.
+
+        The keys `also` are allowed besides the steerable ones.
 
         Raises:
             UsageError: a key cannot be changed while a run trains, or not to this value.
         """
-        return build.complete(steering.steered(self.recipe, settings, where), where)
+        return build.complete(steering.steered(self.recipe, settings, where, also), where)
 
-    def steer(self, settings: Mapping[str, Any], where: str) -> None:
+    def steer(self, settings: Mapping[str, Any], where: str, also: Collection[str] = ()) -> None:
         """Apply settings from the next step on. Raises as `steered`; then nothing has changed."""
-        before, self.recipe = self.recipe, self.steered(settings, where)
-        if self.recipe.objective != before.objective:
-            _, self.objective.config = build.settings("objective", self.recipe)
+        before, after = self.recipe, self.steered(settings, where, also)
+        if after.train.steps != before.train.steps:
+            self._last(after)
+        elif after.objective != before.objective:
+            _, self.objective.config = build.settings("objective", after)
+        self.recipe = after
         for average, length in zip(self.state.averages, self.recipe.ema.lengths, strict=True):
             average.take_length(self.recipe.ema, length)
+
+    def _last(self, after: Recipe) -> None:
+        """Replace the objective by one for a recipe of other train.steps, with the same state: it may have curricula.
+
+        The optimiser is replaced too, because it holds the objective's parameters.
+        """
+        state, denoiser = self.state, self.teacher and self.teacher.denoiser
+        state.model.last_F = None  # of the last step: a tensor with a history, which no copy of the model can have
+        cls, settings = build.settings("objective", after)
+        objective = cls(settings, state.model, denoiser, after.train.steps).to(self.device)
+        objective.load_state_dict(state.objective.state_dict())
+        own = optimizer.build(after.optimizer, state.model, objective)
+        optimizer.load_state_tensors(own, optimizer.state_tensors(state.optimizer))
+        self.objective = state.objective = objective
+        state.optimizer = own
 
     def snapshot(self) -> dict[int, Tensor]:
         """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""

@@ -37,6 +37,11 @@ def choose(run: RunDir, wanted: str = "latest") -> int:
     return found
 
 
+def last(run: RunDir) -> int:
+    """Return the step of the newest checkpoint, damaged or not; 0 if there is none."""
+    return max(steps_of_checkpoints(run), default=0)
+
+
 def sealed(state: dict[str, Any]) -> dict[str, Any]:
     """Return the content of a state.json with its own checksum added."""
     return {**state, "checksum": _seal(state)}

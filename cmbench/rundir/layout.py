@@ -16,7 +16,7 @@ import tomli
 from cmbench import regular
 from cmbench.errors import UsageError
 from cmbench.rundir.fields import END, table, whole
-from cmbench.rundir.files import fsync_folder
+from cmbench.rundir.files import fsync_folder, read_json
 
 SCHEMA = 1
 LATEST = "latest"
@@ -178,11 +178,14 @@ def _holds_state(folder: str) -> bool:
 
 
 def _last_step(run: RunDir) -> int:
-    """Return the last step of a run by its recipe, or the largest possible step if the recipe does not say."""
+    """Return the last step of a run, or the largest possible step if its recipe does not say.
+
+    Its status tells the last step of a run that is trained further than its recipe says.
+    """
     with suppress(OSError, ValueError, RecursionError):
         tables = tomli.loads(regular.read(run.recipe, _LARGEST_RECIPE).decode())
-        last = whole(table(tables.get("train")).get("steps"))
-        return END if last is None else last
+        if (last := whole(table(tables.get("train")).get("steps"))) is not None:
+            return max(last, whole((read_json(run.status) or {}).get("of")) or 0)
     return END
 
 
@@ -193,20 +196,48 @@ def create(runs_dir: Path, name: str) -> RunDir:
         UsageError: the run cannot be written.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    make_folder_of_runs(runs_dir)
+    while True:
+        run = RunDir(runs_dir / f"{name}-{stamp}-{secrets.token_hex(2)}")
+        with suppress(FileExistsError):
+            create_named(run)
+            return run
+
+
+def make_folder_of_runs(runs_dir: Path) -> None:
+    """Make the folder of the runs, if it is not there.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        while True:
-            run = RunDir(runs_dir / f"{name}-{stamp}-{secrets.token_hex(2)}")
-            try:
-                run.path.mkdir()
-            except FileExistsError:
-                continue
-            break
-        for folder in (run.checkpoints, run.snapshots, run.control):
-            folder.mkdir()
     except OSError as error:
         raise UsageError(f"{runs_dir}: a run cannot be written there: {error.strerror}") from None
-    return run
+
+
+def create_named(run: RunDir) -> None:
+    """Make a fresh run directory of a name that the user has chosen.
+
+    Raises:
+        FileExistsError: there is something of that name.
+        UsageError: the run cannot be written.
+    """
+    try:
+        run.path.mkdir()
+        for folder in (run.checkpoints, run.snapshots, run.control):
+            folder.mkdir()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{run.path.parent}: a run cannot be written there: {error.strerror}") from None
+
+
+def taken(run: RunDir) -> str:
+    """Return why a run of a chosen name cannot be made where its folder exists, and what to do."""
+    if os.path.lexists(run.recipe):
+        return f"{run.name}: this run exists; allowed: --or-resume to go on with it, or another --name"
+    return f"{run.path}: exists, and is no run; choose another --name"
 
 
 @functools.cache

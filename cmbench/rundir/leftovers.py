@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cmbench.errors import ConflictError, UsageError
@@ -50,6 +51,23 @@ def sweep(runs_dir: Path) -> None:
             continue
 
 
+def remove(run: RunDir, host_gone: bool = False) -> None:
+    """Remove what a killed command has left of a run in the making, as `sweep` does; anything else stays.
+
+    Args:
+        run: of a name that the user has chosen, there or not.
+        host_gone: no trainer on another host works on it, whatever its status says.
+
+    Raises:
+        ConflictError: a command is making the run, or a trainer works on it.
+    """
+    if run.path.is_dir() and not run.path.is_symlink() and not os.path.lexists(run.recipe):
+        with suppress(OSError, UsageError):  # it cannot be removed, and so stays
+            if run.lock.exists():
+                hold(run).release()
+            _remove(run, host_gone)
+
+
 def _remove_link(path: Path, match: re.Match[str]) -> None:
     """Remove a link whose process is dead; for processes on other machines only the age of the link is known."""
     is_dead = match[1] == machine() and not lives(int(match[2]))
@@ -57,8 +75,8 @@ def _remove_link(path: Path, match: re.Match[str]) -> None:
         path.unlink()
 
 
-def _remove(run: RunDir) -> None:
-    if _contents(run.path) is None or (run.status.exists() and status.is_live(run)):
+def _remove(run: RunDir, host_gone: bool = False) -> None:
+    if _contents(run.path) is None or (run.status.exists() and status.is_live(run) and not host_gone):
         return
     lock = hold(run)  # a command may still be making the run
     try:

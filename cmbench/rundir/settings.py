@@ -35,6 +35,11 @@ def in_force(rows: Iterable[Row]) -> dict[str, Any]:
     return {key: value for _, key, value in course(rows)}
 
 
+def steps(run: RunDir, given: int) -> int:
+    """Return the number of training steps of a run whose recipe has `given`: a resume may have changed it."""
+    return whole(in_force(read(run)).get("train.steps")) or given
+
+
 def course(rows: Iterable[Row]) -> list[tuple[int, str, Any]]:
     """Return the settings of a run in order: (step after which it holds, key, value). Rows as for `in_force`."""
     made = filter(is_setting, that_count(rows))

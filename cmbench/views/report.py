@@ -62,10 +62,11 @@ def first_row(view: RunView) -> str:
     if view.is_still and view.status.get("state") != "paused":
         return "no rows: the run ended before the first"
     train, step = view.recipe.train, view.status.get("step") or 0
-    every = in_force(list(view.series.journal.settings)).get("log.every", view.recipe.log.every)
+    now = in_force(list(view.series.journal.settings))
+    every, last = now.get("log.every", view.recipe.log.every), now.get("train.steps", train.steps)
     if not every:
         return "no rows: log.every is 0"
-    return f"first row at step {min((step // every + 1) * every, train.steps):,}"
+    return f"first row at step {min((step // every + 1) * every, last):,}"
 
 
 def first_snapshot(run: RunDir) -> str:

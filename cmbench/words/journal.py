@@ -65,6 +65,15 @@ def _request(row: Row) -> str:
     return f"{row['action']}{again}: {row['result']}{files}" + (f" ({settings})" if settings else "")
 
 
+def _lengthened(row: Row) -> str:
+    """The new end, and what follows it, e.g. `... N, mu and the learning rate follow 2,000 steps from here on`."""
+    names = ["the learning rate" if name == "lr" else str(name) for name in row["follow"]]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    verb = "follow" if len(names) > 1 else "follows"
+    after = f"; {listed} {verb} {row['steps']:,} steps from here on" if names else ""
+    return f"trains to step {row['steps']:,}{after}"
+
+
 def _resumed(row: Row) -> str:
     return f"resumed after step {row['step']}{_with_places(row)}{_abandoned(row)}"
 
@@ -91,6 +100,7 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "data": lambda row: f"data: {row['text']}",
     "initialised": _initialised,
     "resumed": _resumed,
+    "lengthened": _lengthened,
     "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
     "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
     "request": _request,

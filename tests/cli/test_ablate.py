@@ -16,7 +16,7 @@ from waiting import until
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _variants
+from cmbench.cli import _plan, _variants
 from cmbench.engine import runner
 from cmbench.errors import DivergedError
 from cmbench.rundir import status
@@ -77,7 +77,7 @@ def mine(home: Path, put_back: None) -> Path:
 
 def tasks(*overrides: str, seeds: int = 1, drop: str = "brake,prop", name: str = "mine_ablation") -> list:
     path = Path("mine.toml")
-    whole = _variants.complete(path, overrides)
+    whole = _plan.complete(path, overrides)
     dropped = _variants.chosen(drop, _variants.switches_of(path, overrides, whole), "mine.toml")
     return _variants.tasks_of(path, overrides, whole, dropped, seeds, name, Path("runs"))
 
@@ -194,7 +194,7 @@ def test_a_variant_of_this_name_with_another_recipe(mine, cmbench):
     for more, key in ((["train.steps=3"], "train.steps is 2 there and 3 here"), (["train.steps=2", "seed=9"], None)):
         planned = tasks(*more)
         if key is None:  # another seed is a run of its own
-            _variants.take_up(planned, Path("runs"))
+            _plan.take_up(planned, Path("runs"))
             assert [task.run for task in planned] == [None] * 3
             continue
         refused = cmbench("ablate", "mine.toml", *set_options(more), "--drop", "brake")
@@ -208,11 +208,11 @@ def test_a_run_that_ended_counts_before_one_that_did_not(mine):
     planned = tasks("train.steps=2", drop="brake")
     ended, later = train(planned[0]), train(planned[0])
     status.write(later, {**status.read(later), "state": "stopped"})
-    _variants.take_up(planned, Path("runs"))
+    _plan.take_up(planned, Path("runs"))
     assert planned[0].run.name == ended.name
     status.write(ended, {**status.read(ended), "state": "stopped"})
     planned = tasks("train.steps=2", drop="brake")
-    _variants.take_up(planned, Path("runs"))
+    _plan.take_up(planned, Path("runs"))
     assert planned[0].run.name == later.name
 
 
@@ -230,14 +230,14 @@ def test_the_teacher_is_the_same_for_all_variants(home, teacher, put_back):
 
     def planned(selector: str) -> list:
         latest = [*given, f"teacher.run={selector}"]
-        return _variants.tasks_of(path, latest, _variants.complete(path, latest), [], 1, "taught", home / "runs")
+        return _variants.tasks_of(path, latest, _plan.complete(path, latest), [], 1, "taught", home / "runs")
 
     (task,) = planned("@latest")
     assert task.recipe.teacher.run == teacher.name
     made = runner.create(consent.named(path, task.overrides), home / "runs", [])
     list(made.records())
     (again,) = planned("@latest:dm-")
-    _variants.take_up([again], home / "runs")
+    _plan.take_up([again], home / "runs")
     assert again.run.name == made.run.name
     (by_path,) = planned(f"runs/{teacher.name}")  # the run keeps a path as an absolute one
     assert by_path.recipe.teacher.run == str(teacher.path)
@@ -250,7 +250,7 @@ def test_a_variant_is_the_recipe_with_its_overrides_alone(mine):
     for tables in (brake, prop):
         assert {**tables, "name": "", "objective": {}} == {**whole, "name": "", "objective": {}}
     assert {k: v for k, v in whole.items() if k != "name"} == {
-        k: v for k, v in _variants.complete(Path("mine.toml"), []).tables().items() if k != "name"
+        k: v for k, v in _plan.complete(Path("mine.toml"), []).tables().items() if k != "name"
     }
 
 

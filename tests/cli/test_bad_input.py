@@ -504,7 +504,10 @@ def test_what_a_finished_run_cannot_do(complains, trained):
 
 SETTINGS = {
     "unknown key": ("optimizer.lrr=1", ["optimizer.lrr", "cannot be changed", "'optimizer.lr'?", "log.every"]),
-    "key that is fixed": ("train.steps=5", ["train.steps", "cannot be changed while a run trains", "optimizer.lr"]),
+    "key that is fixed": (
+        "train.batch_size=5",
+        ["train.batch_size", "cannot be changed while a run trains", "optimizer.lr"],
+    ),
     "key of another objective": ("objective.tangent_warmup=5", ["objective.tangent_warmup", "cannot be changed"]),
     "wrong type": ("log.every=often", ["log.every", "'often'", "integer"]),
     "out of range": ("log.every=0", ["log.every", "found 0", "1"]),

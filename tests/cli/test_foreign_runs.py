@@ -14,7 +14,7 @@ from tiny import DISTILL, TINY, set_options
 from waiting import until
 
 from cmbench import consent, recipe
-from cmbench.cli import resume
+from cmbench.cli import _again
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import RunDir
 
@@ -340,7 +340,7 @@ def test_a_folder_of_another_user_is_passed_over_with_a_word(cmbench, trained, h
     except PermissionError:
         folder, user = Path("/"), 0
     told = (
-        f"cmbench: {folder} belongs to {resume.user_name(user)} and is not entered; give --trust to go on from there\n"
+        f"cmbench: {folder} belongs to {_again.user_name(user)} and is not entered; give --trust to go on from there\n"
     )
     directory = {"directory": str(folder)}
     for options, err, place in (([], told, home), (["--trust"], "", folder)):

@@ -163,6 +163,7 @@ CALLS = {
     ("checkpoint",): [["RUN"], ["live", "--timeout", "0"]],
     ("snapshot",): [["RUN"], ["live", "--timeout", "0"]],
     ("set",): [["RUN", HOSTILE], ["RUN", f"{HOSTILE}=1"], ["live", "log.every=1", "--timeout", "0"]],
+    ("sweep",): [["bad.toml"], ["tiny.toml", "--set", f"seed=1,{HOSTILE}"], ["tiny.toml", "--name", HOSTILE]],
     ("ablate",): [["bad.toml"], ["tiny.toml", "--drop", HOSTILE], ["tiny.toml", "--list", "--name", HOSTILE]],
     ("doctor",): [["RUN"], ["bad.toml"]],
     ("lab",): [[], ["all", "--markdown", f"{NAME}/x"]],

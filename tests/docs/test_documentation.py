@@ -83,7 +83,7 @@ def all_pages(function):
 def in_short(words: list[str]) -> list[str]:
     """Return the arguments of a command with a short training, and with a run where one is meant."""
     words = ["@latest" if word in ("RUN", "A", "B") else word for word in words]
-    if words[0] in ("run", "ablate") and "--list" not in words and "--help" not in words:
+    if words[0] in ("run", "ablate", "sweep") and "--list" not in words and "--help" not in words:
         pairs = [word for setting in SHORT for word in ("--set", setting)]
         words = [*words, *pairs, *(["--foreground"] if words[0] == "run" else [])]
         words = [word for word in words if word not in ("--detach", "-d")]
@@ -166,7 +166,7 @@ def test_the_toml_of_a_page_is_a_recipe_or_settings(page, tmp_path):
 @all_pages
 def test_every_block_says_what_it_is(page):
     """So that none escapes the tests above."""
-    known = {"console", "python", "toml", "text", "json"}
+    known = {"bash", "console", "python", "toml", "text", "json"}  # bash: tests/cli/test_queues.py
     assert {named for _, named, _ in BLOCK.findall(page.read_text(encoding="utf-8"))} <= known
 
 

@@ -6,7 +6,7 @@ from textual.screen import Screen
 
 from cmbench import steering
 from cmbench.errors import CmbenchError
-from cmbench.rundir import launch, parents
+from cmbench.rundir import launch, parents, settings
 from cmbench.rundir.layout import RunDir
 from cmbench.text import plain
 from cmbench.tui.screens.confirm import ask_until
@@ -34,12 +34,13 @@ async def ask(screen: Screen[Any], view: RunView, step: int | None) -> RunDir | 
         screen.notify(plain(str(error)), severity="error", markup=False)
         return None
     text = f"optimizer.lr={recipe.optimizer.lr!r}"
-    if found >= recipe.train.steps:
+    lasts = settings.steps(run, recipe.train.steps)
+    if found >= lasts:
         text = f"train.steps={2 * found}"
 
     def start(text: str) -> RunDir:
         overrides, path = steering.words(text), run.path.resolve()
-        steering.check_fork(recipe, overrides, found, short(run.name))
+        steering.check_fork(recipe, overrides, found, short(run.name), lasts)
         arguments = ["run", "--from", f"{path}@{found}", "--runs-dir", str(path.parent)]
         arguments += [part for override in overrides for part in ("--set", override)]
         screen.notify(f"{short(run.name)}: forking …", markup=False)
