@@ -134,7 +134,7 @@ def test_the_python_of_a_page_runs(page, home, put_back):
 
 
 @pytest.mark.trains
-def test_the_example_of_contributing_is_an_objective_that_trains(cmbench, home, monkeypatch):
+def test_the_example_of_contributing_is_an_objective_that_trains(cmbench, home):
     """Its files stand in the working directory, as a custom class, in place of the package."""
     objective, test = (text for text in blocks(CONTRIBUTING, "python") if "import" in text)
     (home / "own_mine.py").write_text(objective, encoding="utf-8")
@@ -142,8 +142,6 @@ def test_the_example_of_contributing_is_an_objective_that_trains(cmbench, home, 
     (home / "mine_edm.toml").write_text(text.replace('kind = "mine"', 'kind = "own_mine:Objective"'), encoding="utf-8")
     assert cmbench("recipe", "check", "mine_edm.toml").code == 0
     assert cmbench(*in_short(["run", "mine_edm.toml"])).code == 0
-    monkeypatch.syspath_prepend(str(home))
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "objectives"))
     (home / "test_own_mine.py").write_text(
         test.replace("from cmbench.objectives import mine", "import own_mine as mine"), encoding="utf-8"
     )
