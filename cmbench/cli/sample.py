@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from cmbench.engine.weights import Trained
 
 
+_USUAL = 64  # samples
+
+
 @app.command("sample", cls=_former.names(save="safetensors"))
 def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
     sigmas: Annotated[str, typer.Option(help="Descending noise levels instead of steps, e.g. 80,0.8.")] = "",
-    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = 64,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = _USUAL,
     seed: Seed = 0,
     label: Annotated[
         str | None, typer.Option(metavar="NUMBER|NAME", help="Class of all samples, for a conditional run.")
@@ -69,7 +72,9 @@ def sample(
     if not torch.isfinite(x).all():
         _screen.complain("some samples are not finite")
 
-    written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}.png"]
+    asked = {"n": n if n != _USUAL else "", "sigma": sigmas, "class": of_class, "ema": ema}
+    others = "".join(f"_{key}{value}" for key, value in asked.items() if value not in ("", None))
+    written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}{others}.png"]
     if out is not None:
         _outputs.write(out, snapshot.to_png(x), "--out", folders=True)
     else:

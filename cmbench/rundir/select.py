@@ -68,7 +68,9 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
             return found[0]
     if matches:
         names = ", ".join(r.name for r in matches[:4])
-        raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{', …' if len(matches) > 4 else ''}")
+        more = ", …" if len(matches) > 4 else ""
+        newest = f"@latest:{selector} is the newest; the last four characters name one"
+        raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{more} ({newest})")
     hint = nearest(selector, [r.name for r in runs])
     raise NotFoundError(f"{selector}: no such run in {runs_dir}{hint} (cmbench ls)")
 

@@ -223,7 +223,7 @@ def test_sample_draws_with_so_many_steps(cmbench, trained, home, steps):
     assert len(shown["sigmas"]) == steps
     assert shown["sigmas"][0] == 80.0
     assert shown["sigmas"] == sorted(shown["sigmas"], reverse=True)
-    picture = trained.samples / f"00000012_{steps}step_seed0.png"
+    picture = trained.samples / f"00000012_{steps}step_seed0_n10.png"
     assert shown["files"] == [str(picture), "x.safetensors"]
     with Image.open(picture) as opened:
         assert (opened.size, opened.mode) == ((384, 384), "RGB")
@@ -255,7 +255,14 @@ def test_sigmas_are_those_given(cmbench, trained, monkeypatch):
     monkeypatch.setattr(sampling, "multistep_consistency", spy)
     shown = answer(cmbench("sample", "--sigmas", "40,1.5,0.1", "--json"))
     assert shown["sigmas"] == seen[0] == [40.0, 1.5, 0.1]
-    assert shown["files"] == [str(trained.samples / "00000012_3step_seed0.png")]
+    assert shown["files"] == [str(trained.samples / "00000012_3step_seed0_sigma40,1.5,0.1.png")]
+
+
+def test_samples_asked_for_in_another_way_have_another_file(cmbench, conditional):
+    """Of a run's samples/ nothing is replaced but by equal samples."""
+    ways = [[], ["--n", 3], ["--steps", 2], ["--seed", 1], ["--label", 1], ["--ema", "none"], ["--sigmas", "80,1"]]
+    files = {answer(cmbench("sample", *way, "--json"))["files"][0] for way in ways}
+    assert len(files) == len(ways)
 
 
 def test_equal_seeds_give_equal_files(cmbench, trained, home):

@@ -44,8 +44,8 @@ NEVER_ENDS = {"serve"}
 OF_RUNS = {"compare", "eval", "sample", "show", "watch"}
 CONFLICT, USAGE, FAILED = 5, 2, 1
 # Other programs that pages may name; of make, the targets are looked up.
-OTHERS = {".", ".venv/bin/python", "bash", "cat", "cd", "cp", "echo", "git", "grep", "jq", "kill", "ls", "mkdir"}
-OTHERS |= {"python3", "ssh", "tmux", "torchrun"}
+OTHERS = {".", ".venv/bin/activate", ".venv/bin/python", "bash", "cat", "cd", "cp", "echo", "git", "grep", "jq", "kill"}
+OTHERS |= {"ls", "mkdir", "python3", "ssh", "tmux", "torchrun"}
 PHONY = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 TARGETS = set(re.findall(r"[\w-]+", PHONY[1]))
 

@@ -90,7 +90,7 @@ def test_the_only_run_of_a_recipe_wins_over_runs_of_longer_names(tmp_path):
 @pytest.mark.parametrize(
     ("selector", "says"),
     [
-        ("ct_ring", rf"ct_ring: 2 runs begin so: {NAMES[0]}, {NAMES[2]}$"),
+        ("ct_ring", rf"ct_ring: 2 runs begin so: {NAMES[0]}, {NAMES[2]} \(@latest:ct_ring is the newest; "),
         ("ct", "ct: 3 runs begin so"),
         ("ct_rnig-20260101-000000-aaaa", rf"no such run in .*runs; did you mean '{NAMES[0]}'\?"),
         ("zzz", r"zzz: no such run in .*runs \(cmbench ls\)$"),

@@ -154,9 +154,9 @@ class DashboardScreen(ChartsScreen, RunScreen):
 
     def show_charts(self) -> None:
         """Draw the charts of this page."""
-        names, axis = self.names(), self.charts.axis
+        waits, axis = report.first_row(self.view), self.charts.axis
+        names = [] if waits else self.names()  # the machine's rows come before the first of metrics
         end, start, is_over = self.view.x_end(axis), self.view.x_start(axis), self.view.is_over
-        waits = report.first_row(self.view)
         self.set_class(bool(waits), "waiting")  # then one chart takes the whole room
         for chart in self.charts.charts:
             chart.instead = waits
