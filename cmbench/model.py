@@ -1,5 +1,6 @@
 """A network on a path: one F_theta gives the consistency function f_theta and the denoiser D_theta."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -55,6 +56,7 @@ class Model(nn.Module):
         epsilon = sigma_min if boundary_at == "sigma_min" else 0.0
         self.parameterisation = Parameterisation(path, sigma_data, scalings, epsilon, noise)
         self.autocast, self.time_dtype = AUTOCAST[precision], time_dtype
+        self.recorded_by: Callable[..., Tensor] | None = None  # calls F_theta in recorded passes: see `engine.ranks`
         self.last_F: Tensor | None = None  # the output of the recorded pass; its gradient feeds the time profile
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -104,7 +106,7 @@ class Model(nn.Module):
         primals = (c_in * x_t, self._c_noise(t, r), labels)
         tangents = (dc_in * x_t + c_in * dx, dc_noise, None)
         with self.precision(x_t):
-            F, dF = tangent.value_and_derivative(self.F_theta, primals, tangents, method, h)
+            F, dF = tangent.value_and_derivative(self._network(), primals, tangents, method, h)
         return self._recorded(F).to(x_t.dtype), dF.to(x_t.dtype)
 
     def time_type(self, x: Tensor) -> torch.dtype:
@@ -128,8 +130,14 @@ class Model(nn.Module):
         self, c_in: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None
     ) -> Tensor:
         with self.precision(x_t):
-            F = self.F_theta(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
+            F = self._network()(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
         return self._recorded(F).to(x_t.dtype)
+
+    def _network(self) -> Callable[..., Tensor]:
+        """Return what calls F_theta: `recorded_by`, if it is set, for the passes of training that have a gradient."""
+        if self.recorded_by is None or not (self.training and torch.is_grad_enabled()):
+            return self.F_theta
+        return self.recorded_by
 
     def _c_noise(self, t: Tensor, r: Tensor | None) -> Tensor:
         c_noise = self.parameterisation.c_noise(t)

@@ -8,8 +8,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
-from cmbench.errors import DivergedError, StoppedError, writing_on
-from cmbench.rundir import launch, status
+from cmbench.errors import CmbenchError, DivergedError, StoppedError, UsageError, writing_on
+from cmbench.rundir import group, launch, status
 from cmbench.rundir.files import open_to_append, write_all
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.select import address
@@ -18,6 +18,7 @@ from cmbench.words.journal import event_line, metrics_line
 from cmbench.words.times import Stamps
 
 if TYPE_CHECKING:
+    from cmbench.engine.ranks import Ranks
     from cmbench.engine.recorder import Record
     from cmbench.engine.runner import Runner
 
@@ -39,7 +40,10 @@ def train(
         detach: whether to start the training and return.
         heard: what `listen` has returned, if the caller has been listening.
     """
-    if not launch.is_detached():
+    member = group.member()
+    if member.size > 1 and detach:
+        raise UsageError(f"--detach: found with {member.size} ranks, allowed: without it, since torchrun stays")
+    if not launch.is_detached() and member.leads:
         _say_that_it_starts(launch.subject_of(arguments))  # before the dashboard is imported, too
     if _trains_here(foreground, detach):
         return _in_this_process(make, _heard_meanwhile() if heard is None else heard)
@@ -80,20 +84,24 @@ def listen(foreground: bool, detach: bool) -> list[str] | None:
 
 
 def _trains_here(foreground: bool, detach: bool) -> bool:
-    return foreground or not (detach or _has_terminal())
+    return foreground or group.member().size > 1 or not (detach or _has_terminal())
 
 
 def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     from cmbench import settings
+    from cmbench.engine import ranks as all_ranks
 
-    wanted = settings.load().alert
-    runner = make()
+    wanted, ranks = settings.load().alert, all_ranks.gather()
+    if not ranks.leads:
+        return _follow_rank_0(ranks)
+    with _others_end_too(ranks):
+        runner = make()
     alerts = _alert.Alerts(wanted, runner)
     _stop_on_signals(runner)
     if heard:
         runner.request_stop(heard[-1])
     try:
-        with writing_on(runner.run.console):
+        with _others_end_too(ranks), writing_on(runner.run.console):
             detached = launch.accept(runner.run)
             console = os.fdopen(open_to_append(runner.run.console), "ab", buffering=0)
     except StoppedError as error:
@@ -104,6 +112,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
         raise
 
     from cmbench.engine.memory import LackError
+    from cmbench.engine.ranks import LostRankError
 
     with console:
 
@@ -122,14 +131,54 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
                 if line := _line(record, runner):
                     say(stamps.of(record.row.get("time"), line))
                 alerts.take(record)
-        except (DivergedError, LackError) as error:
+        except (DivergedError, LackError, LostRankError) as error:
             say(f"cmbench: {brief(error)}")
             return error.exit_code
+        finally:
+            _end_undisturbed(ranks)
+    ranks.close()
     if trouble := runner.recorder.reason or runner.recorder.unwritten:
         _screen.complain(f"{runner.folder.name}: {trouble}")
     with suppress(GoneError), _to_whoever_listens():
         _follow.closing(runner.run, told=bool(trouble))
     return runner.exit_code
+
+
+def _follow_rank_0(ranks: "Ranks") -> int:
+    """Train as rank 0 says. A signal does no more than to reach rank 0 with the next step."""
+    from cmbench.engine import together
+    from cmbench.engine.memory import LackError
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        ranks.heard = signal.Signals(number).name
+
+    _signals.on(*_signals.ASKING, handler=hear)
+    try:
+        code = together.follow(ranks)
+    except LackError as error:  # rank 0 knows no more than that this one has ended
+        _screen.complain(f"rank {ranks.member.rank}: {error}")
+        return error.exit_code
+    finally:
+        _end_undisturbed(ranks)
+    ranks.close()
+    return code
+
+
+def _end_undisturbed(ranks: "Ranks") -> None:
+    """Let no signal change the exit code: once one rank has ended, torchrun sends SIGTERM to the others."""
+    if ranks.size > 1:
+        for each in _signals.ASKING:
+            signal.signal(each, signal.SIG_IGN)
+
+
+@contextmanager
+def _others_end_too(ranks: "Ranks") -> Iterator[None]:
+    """Let the other ranks, which wait for the run, end with this one's exit code if the block fails."""
+    try:
+        yield
+    except BaseException as error:
+        ranks.dismiss(error.exit_code if isinstance(error, CmbenchError) else 1)
+        raise
 
 
 @contextmanager
@@ -152,12 +201,13 @@ def _stop_on_signals(runner: "Runner") -> None:
     """Let signals stop the run with a checkpoint.
 
     The first SIGINT, SIGTERM or SIGHUP does so; the second ends the process at once. Batch systems announce an end by
-    SIGUSR1, SIGUSR2 or SIGXCPU, some more than once: these never do more than stop with a checkpoint.
+    SIGUSR1, SIGUSR2 or SIGXCPU, some more than once: these never do more than stop with a checkpoint. Of several ranks
+    no signal does more: torchrun passes each on, and ends those that take too long.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         runner.request_stop(signal.Signals(number).name)
-        if number in _signals.BY_HAND:
+        if number in _signals.BY_HAND and group.member().size == 1:
             for each in _signals.BY_HAND:
                 signal.signal(each, signal.SIG_DFL)
 

@@ -8,8 +8,10 @@ import typer
 
 from cmbench import __version__
 from cmbench.cli import _app, _screen
-from cmbench.errors import CmbenchError
-from cmbench.rundir import launch
+from cmbench.errors import CmbenchError, UsageError
+from cmbench.rundir import group, launch
+
+_OF_SEVERAL_RANKS = ("run", "resume")
 
 app = _app.whole()
 
@@ -27,6 +29,9 @@ def _options(
 ) -> None:
     if context.invoked_subcommand is None:
         _screen.text(context.get_help())
+    elif (size := group.member().size) > 1 and context.invoked_subcommand not in _OF_SEVERAL_RANKS:
+        allowed = f"allowed: {' and '.join(_OF_SEVERAL_RANKS)}; start {context.invoked_subcommand} without torchrun"
+        raise UsageError(f"cmbench {context.invoked_subcommand}: found {size} ranks, {allowed}")
 
 
 def main() -> None:
@@ -53,7 +58,7 @@ def _guarded() -> int:
     except CmbenchError as error:
         if os.environ.get("CMBENCH_DEBUG"):
             traceback.print_exc()
-        if not launch.refuse(error) and str(error):
+        if not launch.refuse(error) and str(error) and group.is_heard():
             _screen.complain(error)
         return error.exit_code
     except typer.TyperException as error:

@@ -4,9 +4,11 @@ from cmbench import recipe
 from cmbench.cli import _again, _former, _train
 from cmbench.cli._app import app
 from cmbench.cli._options import Changes, CheckpointOrNone, Detach, Foreground, HostGone, OtherData, Run, RunsDir, Trust
-from cmbench.errors import ConflictError
-from cmbench.rundir import status
+from cmbench.errors import STOPPED, ConflictError, DivergedError
+from cmbench.rundir import group, status
 from cmbench.rundir.select import address, runs_folder, select
+
+_ENDED = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}  # not resumed by torchrun's restarts
 
 
 @app.command("resume", cls=_former.names(plain="foreground"))
@@ -32,6 +34,10 @@ def resume(
     given = changes or []
     _again.refuse_live(chosen, host_gone)
     now = status.read(chosen)
+    if group.restarted():  # a group of ranks that began, or resumed, this run
+        if now["state"] in _ENDED:
+            return _ENDED[now["state"]]
+        checkpoint = None
     if now["state"] == "finished" and "train.steps" not in recipe.flat_overrides(given):
         further = f"cmbench resume {address(chosen)} --set train.steps=N, or cmbench run --from {address(chosen)} ..."
         raise ConflictError(

@@ -20,8 +20,10 @@ from cmbench.cli._options import (
     Trust,
     complete_runs,
 )
+from cmbench.cli.resume import resume
 from cmbench.errors import UsageError
 from cmbench.recipe import COMPONENTS, Recipe
+from cmbench.rundir import group
 from cmbench.rundir.select import is_path, runs_folder, select
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def run(
             return 0 if again is None else _train.train(again.make(), arguments, foreground, detach, heard)
         _named.refuse_taken(there)
     _ask(path, given.recipe, runs_folder(runs_dir))
+    if (begun := group.begun_before(runs_folder(runs_dir))) is not None:
+        return resume(str(begun.path), host_gone=True, runs_dir=runs_dir, trust=trust)
 
     def make() -> "Runner":
         from cmbench.engine import runner

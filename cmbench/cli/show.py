@@ -39,7 +39,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("started", _moment(meta.get("created"))),
         ("trained", _trained(now)),
         ("last sign", _moment(now.get("heartbeat"))),
-        ("device", text(meta.get("device")) or "-"),
+        ("device", _device(about)),
         ("parameters", f"{whole(meta.get('parameters')) or 0:,}"),
         ("teacher", _teacher(about)),
         ("first weights", _first_weights(about)),
@@ -92,6 +92,14 @@ def _trained(now: dict[str, Any]) -> str:
     """Return how long the run has trained, without pauses and gaps between its segments."""
     seconds = moment(now.get("train_s"))
     return "-" if seconds is None else duration(seconds, EXACT)
+
+
+def _device(about: dict[str, Any]) -> str:
+    """Return the devices on which the run trains, or trained last."""
+    device, ranks = text(about["meta"].get("device")) or "-", whole(about["status"].get("ranks")) or 1
+    given = about["status"].get("devices")
+    names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    return device if ranks == 1 else f"{ranks} ranks: {', '.join(names) or device}"
 
 
 def _data(about: dict[str, Any]) -> str:

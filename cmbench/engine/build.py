@@ -20,7 +20,7 @@ from cmbench.errors import UsageError, naming
 from cmbench.model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
-from cmbench.rundir import places
+from cmbench.rundir import group, places
 from cmbench.rundir.layout import RunDir
 from cmbench.tables import DEVICE, TABLES
 from cmbench.text import shown
@@ -200,7 +200,11 @@ def device_of(name: str, key: str = "train.device") -> torch.device:
         UsageError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if (rank := group.member()).size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UsageError(f"{key}: found '{name}', allowed with {rank.size} ranks: auto, cpu or cuda")
+        name = f"cuda:{rank.local}"
     if not re.fullmatch(DEVICE, name):
         raise UsageError(f"{key}: found {shown(name)}, allowed: auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")

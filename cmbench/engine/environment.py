@@ -16,7 +16,7 @@ from cmbench.engine import build, repository
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
 from cmbench.measures import PARTIAL
-from cmbench.rundir import floors
+from cmbench.rundir import floors, group
 from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import SCHEMA
 from cmbench.text import cut
@@ -48,6 +48,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "created": time.time(),
         "argv": list(argv),
+        **({"launch": launch} if (launch := group.launch_id()) else {}),
         "directory": str(Path.cwd()),
         **here(built),
         "seed": built.recipe.seed,
@@ -73,6 +74,8 @@ def here(built: Trainer) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "device": _device_name(built.device),
+        "ranks": built.ranks.size,
+        "devices": devices(built),
         "threads": torch.get_num_threads(),
         "versions": {
             "cmbench": cmbench.__version__,
@@ -93,7 +96,7 @@ def of_place(meta: dict[str, Any], built: Trainer) -> list[str]:
     now = here(built)
     return [
         f"{key} was {cut(str(meta[key]), 200)}, is {cut(str(now[key]), 200)}: the run may not continue bit for bit"
-        for key in ("host", "device", "threads", "versions")
+        for key in ("host", "device", "ranks", "threads", "versions")
         if key in meta and meta[key] != now[key]
     ]
 
@@ -111,6 +114,12 @@ def _of_version(meta: dict[str, Any], built: Trainer) -> list[str]:
             f"true_error and self_error continue as true_error{PARTIAL} and self_error{PARTIAL}: over levels it trains"
         )
     return lines
+
+
+def devices(built: Trainer) -> list[str]:
+    """Return the name of each rank's device."""
+    own = _device_name(built.device)
+    return [gpu if gpu and built.device.type == "cuda" else own for _, gpu in built.ranks.machines] or [own]
 
 
 def _device_name(device: torch.device) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import filelock
+import torch
 
 from cmbench.contracts import HasSummary, has
-from cmbench.engine import checkpoint, environment, loop, watch
+from cmbench.engine import checkpoint, environment, loop, together, watch
 from cmbench.engine.memory import LackError
+from cmbench.engine.ranks import LostRankError
 from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
@@ -47,6 +49,7 @@ class Runner:
     def __post_init__(self) -> None:
         """Open the run's logs and mark the run as live."""
         self.recorder = Recorder(self.folder, self.trainer, self.abandoned is not None, self.parent is not None)
+        self.trainer.state.share(self.trainer.ranks)
         self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self.requests = Requests(self, self.ahead)
         self._unsaved = ""  # why the last due checkpoint is missing
@@ -70,6 +73,7 @@ class Runner:
         """
         journal = self.recorder.event
         try:
+            together.lead(self.trainer, self.run, self.places)
             self.recorder.show("running")
             chosen = {} if self.abandoned is None else {"chosen": True, "abandoned": list(self.abandoned)}
             forked = {"parent": self.parent["run"]} if self.parent else {}
@@ -77,11 +81,13 @@ class Runner:
             how = "forked" if self.parent else "started" if is_new else "resumed"
             named = {"places": dict(self.places)} if self.places else {}
             yield journal(how, **chosen, **named, **forked, **environment.here(self.trainer))
+            if self.trainer.ranks.size > 1:
+                yield journal("ranks", **self._of_ranks())
             if has(data := self.trainer.data, HasSummary) and data.summary:
                 yield journal("data", text=data.summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
-            self.recorder.warnings += [*self.warnings, *self._unmeasured()]
+            self.recorder.warnings += [*self.warnings, *self._unmeasured(), *self._about_ranks()]
             if (yield from self._must_stop()):
                 return
             for event in loop.train(self.trainer):
@@ -95,8 +101,13 @@ class Runner:
         except GeneratorExit:  # the caller has stopped asking for records
             self.request_stop("left")
             list(self.stop_now())
+            self.trainer.ranks.dismiss(self.exit_code)
             raise
         except DivergedError:
+            raise
+        except LostRankError as error:  # the state stays "running", which reads as crashed once this process has ended
+            self.exit_code = error.exit_code
+            journal("warning", text=str(error))
             raise
         except GoneError:
             self.exit_code = 1
@@ -127,6 +138,22 @@ class Runner:
         """Return a line for each measure that the rows will lack because there are too few samples."""
         found = self.trainer.unmeasured() if self.trainer.recipe.evaluate.every else {}
         return [f"evaluate.metrics: {name} is not measured: {reason}" for name, reason in found.items()]
+
+    def _of_ranks(self) -> dict[str, Any]:
+        """Return the facts of the journal about the ranks."""
+        backend = "nccl" if self.trainer.device.type == "cuda" else "gloo"
+        found = environment.devices(self.trainer)
+        return {"number": self.trainer.ranks.size, "devices": found, "backend": backend}
+
+    def _about_ranks(self) -> list[str]:
+        """Return a line where results depend on the number of ranks, or where more devices could train."""
+        recipe, ranks, here = self.trainer.recipe, self.trainer.ranks.size, self.trainer.device.type
+        if ranks > 1 and recipe.network.get("dropout"):
+            return [f"network.dropout = {recipe.network['dropout']}: its masks depend on the number of ranks"]
+        gpus = torch.cuda.device_count() if here == "cuda" and self.trainer.state.step == 0 else 1
+        if ranks == 1 and gpus > 1:
+            return [f"one of {gpus} GPUs trains; all would with: torchrun --nproc-per-node {gpus} -m cmbench run ..."]
+        return []
 
     @property
     def _edges(self) -> list[float]:
@@ -163,7 +190,21 @@ class Runner:
             yield self.recorder.event("warning", text=self.recorder.warnings.pop(0))
 
     def _must_stop(self) -> Generator[Record, None, bool]:
-        """Grant the requests between two steps; stop if that was requested, and return whether it was."""
+        """Grant the requests between two steps; stop if that was requested, and return whether it was.
+
+        The other ranks take the next step, or end too.
+        """
+        ranks, state = self.trainer.ranks, self.trainer.state
+        stops = yield from self._stops()
+        if stops or state.step >= self.trainer.recipe.train.steps:
+            ranks.dismiss(self.exit_code)
+        else:
+            ranks.tell()
+        return stops
+
+    def _stops(self) -> Generator[Record, None, bool]:
+        if self.trainer.ranks.stop_asked and not self.stop_requested:
+            self.request_stop("a signal to another rank")
         yield from self.requests.due()  # also after the last step: a setting may train the run further
         if self.trainer.state.step >= self.trainer.recipe.train.steps and not self.recorder.reason:
             return False
@@ -187,6 +228,7 @@ class Runner:
         bins = sorted({bisect_right(self._edges[1:-1], t) for t in event.times})
         norm = {} if event.tangent_norm is None else {"tangent_norm": event.tangent_norm}
         yield self.recorder.event("diverged", what=event.what, times=event.times, bins=bins, **norm)
+        self.trainer.ranks.dismiss(self.exit_code)
         last = f"the last good state is checkpoint {self.trainer.state.step}" if saved else self.recorder.reason
         raise DivergedError(
             f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; {last}"
@@ -196,7 +238,7 @@ class Runner:
         """End because memory ran out, with a checkpoint if the state allows one."""
         step, saved = self.trainer.state.step, False
         self.recorder.state, self.exit_code = "failed", 1
-        if error.whole:
+        if error.whole and self.trainer.ranks.size == 1:  # other ranks may be within a step, and cannot hand over
             try:
                 saved = yield from self._checkpoint_unless_whole()
             except (MemoryError, RuntimeError):

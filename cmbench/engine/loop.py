@@ -1,7 +1,7 @@
 """The training loop, as a generator of events. It uses neither disk nor screen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
 from cmbench.engine.optimizer import learning_rate
 from cmbench.engine.passes import Gradient
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import PARTIAL
@@ -87,6 +88,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     state, data = trainer.state, trainer.data
     settings, clip = trainer.recipe.train, trainer.recipe.optimizer.clip
     batch_size, at_once = settings.batch_size, settings.at_once
+    ranks, part = trainer.ranks, trainer.ranks.part(batch_size, trainer.objective)
     anatomy_every = trainer.recipe.profile.anatomy_every
     clock = Clock(state)
     state.model.train()
@@ -96,7 +98,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
         recipe = trainer.recipe  # a new one if settings have changed since the last step, as the next three then are
         steps, analysed = recipe.train.steps, trainer.objective if has(trainer.objective, HasAnatomy) else None
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-        random = StepRandom(trainer.device, recipe.seed, state.step)
+        random = StepRandom(trainer.device, recipe.seed, state.step, part=part)
         with memory.wanted_by("train.batch_size", batch_size):
             x_0, labels = passes.drawn(data, batch_size, random)
         lr = learning_rate(recipe.optimizer, state.step, steps)
@@ -105,12 +107,13 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
         own = labels if trainer.conditional else None
         with memory.wanted_by_passes(settings):
-            terms, F_gradient = passes.backward(state, x_0, own, random, at_once)
+            terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks)
+            terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         # One number per step comes to the host: non-finite values must not reach the weights.
-        if not torch.isfinite(terms.total + grad_norm):
-            yield _diverged(terms, F_gradient, state)
+        if not ranks.agree(torch.isfinite(terms.total + grad_norm)):
+            yield _diverged(terms, F_gradient, state, ranks)
             return
 
         if clip:
@@ -118,10 +121,9 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if recipe.profile.every:
             state.profile.add(terms, F_gradient())
             if analysed and anatomy_every and state.step % anatomy_every == 0:
-                few = slice(recipe.profile.anatomy_n)
-                own = labels[few] if trainer.conditional else None
-                with memory.wanted_by("profile.anatomy_n", recipe.profile.anatomy_n, whole=False):
-                    looks = list(passes.looks(analysed, state, x_0[few], own, random, at_once))
+                n = recipe.profile.anatomy_n
+                with memory.wanted_by("profile.anatomy_n", n, whole=False):
+                    looks = list(passes.looks(analysed, state, x_0, own, random, n, at_once))
                 for look in looks:
                     state.profile.add_anatomy(look)
         with memory.wanted_by_passes(settings, whole=False):
@@ -134,14 +136,18 @@ def train(trainer: Trainer) -> Iterator[Event]:
         scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
         if terms.tangent_norm is not None:
             scalars["tangent_norm"] = terms.tangent_norm.mean()
-        state.means.add({**scalars, "grad_norm": grad_norm})
-        means = state.means.flush() if _due(recipe.log.every, state.step, steps) else None
+        state.means.add({**scalars, "grad_norm": grad_norm}, part.share if part else 1.0)
+        means = None
+        if _due(recipe.log.every, state.step, steps):
+            state.means.sums = ranks.summed(state.means.sums)
+            means = {**state.means.flush(), **ranks.scalars(terms.scalars, part)}
         clock.stop(batch_size)
 
         if means is not None:
             spent = trainer.compute.so_far(state.step * batch_size)
-            yield Metrics(state.step, {**means, **terms.scalars, "lr": lr, **spent, "images_per_s": clock.read()})
+            yield Metrics(state.step, {**means, "lr": lr, **spent, "images_per_s": clock.read()})
         if _due(recipe.profile.every, state.step, steps):
+            state.profile.sums = ranks.summed(state.profile.sums)
             yield Profiled(state.step, state.profile.flush())
         if _due(recipe.evaluate.every, state.step, steps):
             with memory.wanted_by("evaluate.n", recipe.evaluate.n):
@@ -149,26 +155,32 @@ def train(trainer: Trainer) -> Iterator[Event]:
             yield evaluated
         if _due(recipe.snapshot.every, state.step, steps):
             with memory.wanted_by("snapshot.n", recipe.snapshot.n):
-                samples, film = trainer.snapshot(), trainer.film()
+                samples, film = trainer.snapshot(), trainer.film() if ranks.leads else None
             yield Snapshotted(state.step, samples, film)
         if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
             yield CheckpointDue(state.step)
         yield Stepped(state.step)
 
 
-def _diverged(terms: Terms, F_gradient: Gradient, state: State) -> Diverged:
+def _diverged(terms: Terms, F_gradient: Gradient, state: State, ranks: Ranks) -> Diverged:
     """Describe what is not finite in a step that was not taken, and at which times."""
     what, per_sample = "loss", terms.weight * terms.loss
     if torch.isfinite(terms.total):
         what, gradient = "gradient", F_gradient()
         per_sample = terms.loss if gradient is None else gradient
     largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
-    return Diverged(state.step, what, terms.t[~torch.isfinite(per_sample)].tolist(), largest)
+    told = ranks.all_told([terms.t[~torch.isfinite(per_sample)].tolist(), largest])
+    if largest is not None:
+        largest = float(torch.tensor([own for _, own in told]).max())  # nan if any is
+    return Diverged(state.step, what, [t for times, _ in told for t in times], largest)
 
 
 def _evaluated(trainer: Trainer) -> Evaluated:
     spent = trainer.compute.so_far(trainer.state.step * trainer.recipe.train.batch_size)
-    values, profile = {**trainer.evaluate(), **spent}, {}
+    values = {**trainer.evaluate(), **spent}
+    if not trainer.ranks.leads:
+        return Evaluated(trainer.state.step, values, {})
+    profile = {}
     if (found := trainer.self_error()) is not None:
         values["self_error" + PARTIAL * found[1]] = found[0]
     if (errors := trainer.true_error()) is not None:

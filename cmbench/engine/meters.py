@@ -7,17 +7,34 @@ from cmbench.contracts import Anatomy, Terms
 from cmbench.quantities import COUNTS, OF_TIMES
 
 
+def of_rank(sums: dict[str, Tensor], dims: int, rank: int, size: int) -> dict[str, Tensor]:
+    """Return the sums of one rank among `size`, from those of a checkpoint, so that all ranks together have the same.
+
+    Args:
+        sums: of `dims` dimensions where one rank saved them, else with a row for each rank.
+        dims: of a sum.
+        rank: whose they are; with another number of ranks than before, rank 0 takes all.
+        size: the number of ranks.
+    """
+    found = {}
+    for name, value in sums.items():
+        rows = value if value.ndim > dims else value[None]
+        whole = rows[rank] if len(rows) == size else rows.sum(dim=0)
+        found[name] = whole if rank == 0 or len(rows) == size else torch.zeros_like(whole)
+    return found
+
+
 class Means:
     """Means of scalars since the last `flush`."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Add one step's scalars."""
+    def add(self, values: dict[str, Tensor], share: float = 1.0) -> None:
+        """Add one step's scalars, which are means over a share of its batch."""
         for name, value in {**values, "count": values["loss"].new_ones(())}.items():
             previous = self.sums.get(name)
-            added = value.detach().double()
+            added = value.detach().double() if share == 1 else value.detach().double() * share
             self.sums[name] = added if previous is None else previous + added
 
     def flush(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Terms, has
+from cmbench.engine.ranks import Ranks, told_of_loss
 from cmbench.engine.state import State
 from cmbench.model import Model
 from cmbench.randomness import Part, StepRandom
@@ -14,9 +15,10 @@ from cmbench.randomness import Part, StepRandom
 Gradient = Callable[[], Tensor | None]  # norms of the samples' gradients at F_theta's output, (B,), where known
 
 
-def split(n: int, size: int) -> list[Part]:
-    """Return the parts of a batch of n samples, in order: `size` samples each, and the rest in the last."""
-    return [Part(start, min(start + size, n), n) for start in range(0, n, size)]
+def split(n: int, size: int, of: Part | None = None) -> list[Part]:
+    """Return the parts of a batch of n samples, or of a part of it: `size` samples each, in the last what is left."""
+    of = of or Part(0, n, n)
+    return [Part(start, min(start + size, of.stop), of.whole) for start in range(of.start, of.stop, size)]
 
 
 def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
@@ -27,33 +29,39 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
     return random.rows(x_0), random.rows(labels)
 
 
-def backward(state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int) -> tuple[Terms, Gradient]:
-    """Compute the gradients of a batch's loss in the parameters, and return the batch's terms.
+def backward(
+    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int, ranks: Ranks | None = None
+) -> tuple[Terms, Gradient]:
+    """Compute the gradients of a batch's loss in the parameters, and return the terms at hand.
 
     Args:
         state: model, objective and step.
-        x_0: the batch, (B, ...).
+        x_0: the batch, (B, ...), or this rank's part of it.
         labels: (B,) or None.
-        random: of the step.
+        random: of the step, and of the part.
         size: the samples that go through the network at once.
+        ranks: of the run, which share the batch. The total is that of this rank's part, weighted by its share.
     """
-    if len(x_0) <= size:
+    if random.part is None and len(x_0) <= size:
         terms = state.objective.loss(state.model, x_0, labels, state.step, random)
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         return terms, lambda: _F_gradient(state.model)
-    return _in_parts(state, x_0, labels, random, split(len(x_0), size))
+    return _in_parts(state, x_0, labels, random, split(len(x_0), size, random.part), ranks or Ranks())
 
 
 def _in_parts(
-    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, parts: Sequence[Part]
+    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, parts: Sequence[Part], ranks: Ranks
 ) -> tuple[Terms, Gradient]:
-    of_parts, gradients = [], []
+    of_parts, gradients, first = [], [], parts[0].start
     state.optimizer.zero_grad(set_to_none=True)
     for part in parts:
-        own, of_part = None if labels is None else labels[part.rows], replace(random, part=part)
-        terms = state.objective.loss(state.model, x_0[part.rows], own, state.step, of_part)
-        (part.share * terms.total).backward()
+        rows, of_part = slice(part.start - first, part.stop - first), replace(random, part=part)
+        own = None if labels is None else labels[rows]
+        with ranks.sends(part is parts[-1]):
+            terms = state.objective.loss(state.model, x_0[rows], own, state.step, of_part)
+            with told_of_loss():
+                (part.share * terms.total).backward()
         gradients.append(_F_gradient(state.model, part))
         terms = replace(terms, total=terms.total.detach())  # frees the graph before the next part's passes
         of_parts.append(terms)
@@ -62,15 +70,16 @@ def _in_parts(
 
 
 def joined(of_parts: Sequence[Terms], parts: Sequence[Part]) -> Terms:
-    """Return the terms of a batch from those of its parts, in order, with detached totals."""
+    """Return the terms of a batch, or of a rank's part, from those of its parts, in order, with detached totals."""
     first, shares = of_parts[0], [part.share for part in parts]
+    of_own = [len(part) / sum(map(len, parts)) for part in parts]
     return Terms(
         total=torch.stack([share * terms.total for share, terms in zip(shares, of_parts, strict=True)]).sum(),
         t=torch.cat([terms.t for terms in of_parts]),
         loss=torch.cat([terms.loss for terms in of_parts]),
         weight=torch.cat([terms.weight for terms in of_parts]),
         tangent_norm=_joined([terms.tangent_norm for terms in of_parts]),
-        scalars={name: _mean([terms.scalars[name] for terms in of_parts], shares) for name in first.scalars},
+        scalars={name: _mean([terms.scalars[name] for terms in of_parts], of_own) for name in first.scalars},
         r=_joined([terms.r for terms in of_parts]),
         per_sample={name: torch.cat([terms.per_sample[name] for terms in of_parts]) for name in first.per_sample},
     )
@@ -89,16 +98,28 @@ def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def looks(
-    objective: HasAnatomy, state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int
+    objective: HasAnatomy, state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, n: int, size: int
 ) -> Iterator[Anatomy]:
-    """Yield the tangent's parts for samples x_0 (b, ...) with labels (b,) or None, for at most `size` at once."""
-    parts = split(len(x_0), size)
-    for part in parts:
-        own = None if labels is None else labels[part.rows]
-        of_part = random if len(parts) == 1 else replace(random, part=part)
+    """Yield the parts of the tangent of the first n samples of a batch, as far as they are at hand.
+
+    Args:
+        objective: takes the tangent apart.
+        state: model and step.
+        x_0: the batch, (B, ...), or this rank's part of it.
+        labels: (B,) or None.
+        random: of the step, and of the part.
+        n: the number of samples.
+        size: the samples that go through the network at once.
+    """
+    n, first = min(n, random.whole(len(x_0))), random.part.start if random.part else 0
+    if first >= n:
+        return
+    for part in split(n, size, Part(first, min(first + len(x_0), n), n)):
+        rows = slice(part.start - first, part.stop - first)
+        own = None if labels is None else labels[rows]
+        of_part = random.batch if len(part) == n else replace(random, part=part)
         with of_part.dropout():
-            found = objective.anatomy(state.model, x_0[part.rows], own, state.step, of_part)
-        yield found
+            yield objective.anatomy(state.model, x_0[rows], own, state.step, of_part)
 
 
 def _F_gradient(model: Model, part: Part | None = None) -> Tensor | None:  # noqa: N802

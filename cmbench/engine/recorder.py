@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from cmbench.engine import checkpoint, snapshot
+from cmbench.engine import checkpoint, environment, snapshot
 from cmbench.engine.film import Film
 from cmbench.engine.machine import Machine
 from cmbench.engine.trainer import Trainer
@@ -153,8 +153,8 @@ class Recorder:
         quality = {str(s): self._quality[s] for s in kept if s in self._quality}
         last = {key: value for key, value in self._summary.last.items() if key not in _OF_THE_MACHINE}
         told = {"last": last, "best": self._summary.best, "quality": quality}
-        state, data = self.trainer.state, self.trainer.fingerprint
-        folder = self._there(lambda run: checkpoint.save(run, step, state.groups(), told, state.train_s, data))
+        groups, train_s, data = self.trainer.saved(), self.trainer.state.train_s, self.trainer.fingerprint
+        folder = self._there(lambda run: checkpoint.save(run, step, groups, told, train_s, data))
         saved = layout.steps_of_checkpoints(self.run)
         sign = -1 if better(self._decisive) == "higher" else 1
         best = sorted((s for s in saved if s in self._quality), key=lambda s: (sign * self._quality[s], s))[:1]
@@ -253,6 +253,8 @@ class Recorder:
                 "segment": self.segment,
                 "step": step,
                 "of": train.steps,
+                "ranks": self.trainer.ranks.size,
+                "devices": environment.devices(self.trainer),
                 "images": step * train.batch_size,
                 "train_s": self.trainer.state.train_s,
                 "images_per_s": rate,

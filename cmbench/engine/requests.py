@@ -77,6 +77,7 @@ class Requests:
                     yield (record := _granted(runner.recorder.checkpoint))
                     files = {"files": [record.row["folder"]]}
                 case "snapshot":
+                    runner.trainer.ranks.tell({"do": "snapshot"})
                     samples, film = runner.trainer.snapshot(), runner.trainer.film()
                     yield (record := _granted(lambda: runner.recorder.snapshot(samples, film)))
                     files = {"files": [f"snapshots/{name}" for name in record.row["files"]]}
@@ -102,6 +103,7 @@ class Requests:
         if not isinstance(given, dict) or not given:
             raise UsageError(f"settings: found {shown(given)}, allowed: keys with their values")
         runner.trainer.steer(given, "settings", also)
+        runner.trainer.ranks.tell({"do": "set", "settings": given})
         if not request.get("replayed"):
             self._ahead = settings.without_keys_of({**request, "step": runner.trainer.state.step}, self._ahead)
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cmbench.engine.ranks import Ranks
 from cmbench.equations import sampling, timesteps
 from cmbench.model import Model
-from cmbench.randomness import StepRandom
+from cmbench.randomness import Part, StepRandom
 
 _AT_ONCE = 1024
 
@@ -19,6 +20,7 @@ def draw(
     sigmas: Sequence[float],
     seed: int = 0,
     labels: Tensor | None = None,
+    ranks: Ranks | None = None,
 ) -> Tensor:
     """Return n samples (n, *shape).
 
@@ -30,7 +32,9 @@ def draw(
         sigmas: descending noise levels; the first scales the latents.
         seed: of the latents and of the noise between steps.
         labels: (n,), for a conditional model.
+        ranks: which share the samples out, and all get them; all must draw.
     """
+    ranks = ranks or Ranks()
     device = next(model.parameters()).device
     generator = StepRandom(torch.device("cpu"), seed, 0).generator("renoise")
     z = latents(model.shape, n, seed).to(device)
@@ -39,8 +43,11 @@ def draw(
     parts = []
     for start in range(0, n, _AT_ONCE):
         chunk = slice(start, start + _AT_ONCE)
-        own = None if labels is None else labels[chunk].to(device)
-        parts.append(_draw_chunk(model, sampler, z[chunk], sigmas, generator, own))
+        at, own = z[chunk], None if labels is None else labels[chunk].to(device)
+        if (part := ranks.part_or_all(len(at))) is not None:
+            at, own = at[part.rows], None if own is None else own[part.rows]
+        drawn = _draw_chunk(model, sampler, at, sigmas, generator, own, part)
+        parts.append(ranks.joined(drawn, part))
     model.train(was_training)
     return torch.cat(parts)
 
@@ -57,6 +64,7 @@ def _draw_chunk(
     sigmas: Sequence[float],
     generator: torch.Generator,
     labels: Tensor | None,
+    part: Part | None = None,
 ) -> Tensor:
     if sampler == "average_velocity":
         times = [model.time(torch.tensor([sigma], device=latents.device)) for sigma in sigmas]
@@ -65,7 +73,8 @@ def _draw_chunk(
     if sampler == "ode":
         return sampling.heun_ode(lambda x, sigma: f.denoise(x, sigma, labels), latents, sigmas)
     epsilon = model.parameterisation.epsilon
-    return sampling.multistep_consistency(lambda x, sigma: f(x, sigma, labels), latents, sigmas, epsilon, generator)
+    f_of = lambda x, sigma: f(x, sigma, labels)  # noqa: E731
+    return sampling.multistep_consistency(f_of, latents, sigmas, epsilon, generator, part)
 
 
 def default_sigmas(

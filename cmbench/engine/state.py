@@ -7,7 +7,8 @@ from torch import Tensor
 
 from cmbench.contracts import Objective
 from cmbench.engine import optimizer as optimizers
-from cmbench.engine.meters import Means, Profile
+from cmbench.engine.meters import Means, Profile, of_rank
+from cmbench.engine.ranks import Ranks
 from cmbench.equations import ema
 from cmbench.model import Model
 from cmbench.rundir.checkpoints import AVERAGE
@@ -54,17 +55,27 @@ class State:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.averages, self.profile, self.means = averages, profile, Means()
 
-    def groups(self) -> Groups:
-        """Return all tensors by group, without copying them."""
+    def groups(self, ranks: Ranks | None = None) -> Groups:
+        """Return all tensors by group, without copying them.
+
+        Of several ranks, all of which must ask, unfinished means have a row for each: they resume bit for bit.
+        """
+        rows = ranks.rows if ranks else lambda sums: sums
         groups: Groups = {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": optimizers.state_tensors(self.optimizer),
-            "means": self.means.sums,
-            "profile": self.profile.sums,
+            "means": rows(self.means.sums),
+            "profile": rows(self.profile.sums),
         }
         groups |= {average.name: average.model.state_dict() for average in self.averages}
         return {name: tensors for name, tensors in groups.items() if tensors}
+
+    def share(self, ranks: Ranks) -> None:
+        """Keep this rank's share of the unfinished means of a checkpoint."""
+        place = ranks.member.rank, ranks.size
+        self.means.sums = of_rank(self.means.sums, 0, *place)
+        self.profile.sums = of_rank(self.profile.sums, 1, *place)
 
     def misfit(self, step: int, groups: Groups) -> str:
         """Describe what is missing in the groups of a step, or has the wrong shape, for `load`; empty if they fit."""

@@ -12,15 +12,17 @@ from torch import Tensor
 from cmbench import consent, steering
 from cmbench.contracts import Data, HasOracle, Objective, has
 from cmbench.engine import build, compute, film, fingerprint, memory, optimizer
+from cmbench.engine import ranks as all_ranks
 from cmbench.engine import start as starts
 from cmbench.engine.compute import Compute
 from cmbench.engine.consistency import Constancy, Starts, TrueErrors, Truth, compared_levels, draw_starts
 from cmbench.engine.film import Camera, Film
 from cmbench.engine.judge import Judge, labels_as_data
 from cmbench.engine.meters import Profile
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
-from cmbench.engine.state import Average, State
+from cmbench.engine.state import Average, Groups, State
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError, naming
@@ -51,6 +53,8 @@ class Trainer:
     start: Start | None
     compute: Compute
     labels_in_turn: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)  # changed since the run began
+    ranks: Ranks = field(default_factory=all_ranks.current)
     warnings: list[str] = field(default_factory=list)  # for the journal, whose writer removes them
 
     @cached_property
@@ -86,6 +90,7 @@ class Trainer:
         elif after.objective != before.objective:
             _, self.objective.config = build.settings("objective", after)
         self.recipe = after
+        self.settings |= settings
         for average, length in zip(self.state.averages, self.recipe.ema.lengths, strict=True):
             average.take_length(self.recipe.ema, length)
 
@@ -104,8 +109,13 @@ class Trainer:
         self.objective = state.objective = objective
         state.optimizer = own
 
+    def saved(self) -> Groups:
+        """Return all tensors of a checkpoint; the other ranks hand over their unfinished means."""
+        self.ranks.tell({"do": "gather"})
+        return self.state.groups(self.ranks)
+
     def snapshot(self) -> dict[int, Tensor]:
-        """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps."""
+        """Draw the samples of [snapshot], (n, *shape) for each number of sampler steps; all ranks together."""
         return {steps: self.sample(self.recipe.snapshot.n, steps) for steps in self.recipe.snapshot.steps}
 
     @cached_property
@@ -122,6 +132,7 @@ class Trainer:
     def sample(self, n: int, steps: int = 1, as_data: bool = False) -> Tensor:
         """Draw n samples (n, *shape) in so many steps, from latents that follow from the recipe's seed.
 
+        All ranks draw their shares of them.
         A class-conditional model draws the classes in turn, or with `as_data`, for measures, in the data's shares.
         """
         labels = None
@@ -130,7 +141,7 @@ class Trainer:
             labels = labels_as_data(self.data, n, seed) if as_data else round_robin_labels(n, classes)
         model, sampler = self.sampling_model, self.objective.sampler
         sigmas = default_sigmas(model, sampler, steps, build.sigma_lowest(self.recipe), self.recipe.path.sigma_mid)
-        return draw(model, sampler, n, sigmas, self.recipe.seed, labels)
+        return draw(model, sampler, n, sigmas, self.recipe.seed, labels, self.ranks)
 
     def film(self) -> Film | None:
         """Evaluate f along the trajectories of fixed latents. None for samples that cannot be shown."""
@@ -168,12 +179,13 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Return the measures of [evaluate] for each of its numbers of sampler steps, e.g. {"sw_1step": ...}.
 
-        Measures that need more samples are left out: see `unmeasured`.
+        Measures that need more samples are left out: see `unmeasured`. All ranks draw samples; rank 0 measures them.
         """
         config, judge = self.recipe.evaluate, self._judge()
         values: dict[str, float] = {}
         for steps in config.steps:
-            figures = judge.figures(config.metrics, self.sample(config.n, steps, as_data=not self.labels_in_turn))
+            x = self.sample(config.n, steps, as_data=not self.labels_in_turn)
+            figures = judge.figures(config.metrics, x) if self.ranks.leads else ()
             values |= {row_key(name, steps): value for name, value in figures}
         return values
 
@@ -280,6 +292,7 @@ def from_recipe(
             found = recipe.evaluate.self_error_n
             raise UsageError(f"evaluate.self_error_n: found {found}, allowed without a teacher that denoises: 0")
         objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
+        all_ranks.current().part(recipe.train.batch_size, objective)  # refuses a batch of fewer samples than ranks
         trained = teacher.trained if teacher else None
         teacher_cost = compute.of_teacher(teacher, model, build.is_conditional(recipe))
         forwards = compute.per_image(objective.forwards, teacher_cost)

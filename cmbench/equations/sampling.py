@@ -9,6 +9,7 @@ from torch import Tensor
 from cmbench.equations import pf_ode
 from cmbench.equations.gaussian_path import EDM, GaussianPath, like
 from cmbench.equations.timesteps import karras_grid
+from cmbench.randomness import Part
 
 
 def consistency_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
@@ -23,6 +24,7 @@ def multistep_consistency(
     sigmas: Sequence[float],
     sigma_min: float,
     generator: torch.Generator,
+    part: Part | None = None,
 ) -> Tensor:
     """Sample with f, then add noise and apply f again for each further sigma (Song et al. 2023, alg. 1).
 
@@ -32,10 +34,13 @@ def multistep_consistency(
         sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
         sigma_min: the noise level at which f is the identity; may be 0.
         generator: draws the noise of the further steps on its own device, which may differ from that of f.
+        part: the rows at hand of a larger batch, each of which gets the noise of its place there.
     """
     x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
     for sigma in sigmas[1:]:
-        z = torch.randn(x.shape, dtype=x.dtype, device=generator.device, generator=generator).to(x.device)
+        shape = (part.whole if part else len(x), *x.shape[1:])
+        z = torch.randn(shape, dtype=x.dtype, device=generator.device, generator=generator)
+        z = (z[part.rows] if part else z).to(x.device)
         noisy = x + (sigma**2 - sigma_min**2) ** 0.5 * z
         x = f(noisy, noise.new_full((len(noise),), sigma))
     return x

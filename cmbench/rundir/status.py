@@ -26,6 +26,7 @@ _TYPES: dict[str, Callable[[object], Any]] = {
     "host": text,
     "step": whole,
     "of": whole,
+    "ranks": whole,
     "images": whole,
     "segment": whole,
     "heartbeat": moment,

@@ -130,6 +130,8 @@ def header(
         row.append((f"  {'!' if ascii_only else '⚠'} {view.alerts}", "error" if state == "diverged" else "warning"))
     is_narrow = width is not None and width < _NARROW
     row += [("  frozen (z)", "warning")] if is_frozen else []
+    if (ranks := now.get("ranks") or 1) > 1:
+        row.append((f"  {ranks} ranks", ""))
     row.append((f"  {_progress(now.get('step') or 0, now.get('of'), is_narrow)}", ""))
     if pattern:
         row.append((f"  /{pattern if len(pattern) <= _PATTERN else f'{pattern[: _PATTERN - 2]}..'}/", "warning"))

@@ -101,6 +101,7 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "initialised": _initialised,
     "resumed": _resumed,
     "lengthened": _lengthened,
+    "ranks": lambda row: f"{row['number']} ranks by {row['backend']}: {', '.join(row['devices'])}",
     "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
     "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
     "request": _request,

@@ -13,6 +13,7 @@ from killed import KilledError, Killer
 
 from cmbench import consent
 from cmbench.engine import checkpoint, environment, runner
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, NotFoundError, UsageError
 from cmbench.rundir import control, layout, leftovers, status
@@ -144,7 +145,7 @@ def test_what_is_no_number_of_threads_is_passed_over_and_told(found):
     now = torch.get_num_threads()
     environment.make_reproducible(found)
     assert torch.get_num_threads() == now
-    (told,) = environment.of_place({"threads": found}, SimpleNamespace(device=torch.device("cpu")))
+    (told,) = environment.of_place({"threads": found}, SimpleNamespace(device=torch.device("cpu"), ranks=Ranks()))
     assert told == f"threads was {found}, is {now}: the run may not continue bit for bit"
 
 
