@@ -169,9 +169,9 @@ class Train(Config):
     """[train]."""
 
     steps: PositiveInt = Field(1000, description="optimiser steps, the K of the curricula")
-    batch_size: Samples = Field(128, description="samples of a step")
+    batch_size: Samples = Field(128, description="samples of a step, of all ranks together")
     micro_batch_size: SamplesOrNone = Field(
-        0, description="samples that go through the network at once, which bounds memory; 0: all of batch_size"
+        0, description="samples that go through the network at once, which bounds memory; 0: all of a rank's batch"
     )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")

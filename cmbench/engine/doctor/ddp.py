@@ -1,7 +1,8 @@
 """Checks whether the network may be wrapped in DistributedDataParallel: equal gradients in two consecutive steps.
 
-cmbench itself trains on one device; this is for users who train on several in their own loop. One process is enough:
-even there DDP affects passes without gradient, derivatives, and parameters that the loss does not reach.
+This is for users who train on several devices in their own loop; cmbench's own ranks are checked before their first
+step (`engine.together`). One process is enough: even there DDP affects passes without gradient, derivatives, and
+parameters that the loss does not reach.
 """
 
 import copy
