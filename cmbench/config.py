@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.text import shown, shown_key
 
 
@@ -108,7 +108,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
         allowed = list(_table_of(config, problem["loc"]).model_fields)
-        return f"{key}: unknown key{nearest(str(problem['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
+        return f"{key}: unknown key{did_you_mean(str(problem['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
     if problem["type"] == "missing":
         return f"{key}: missing, and it has no default"
     if problem["type"] == "value_error":
@@ -120,7 +120,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
         expected = table.model_fields[field].description or expected
     hint = ""
     if problem["type"] == "literal_error" and isinstance(found, str):
-        hint = nearest(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
+        hint = did_you_mean(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
     return f"{key}: found {shown(found)}, allowed: {expected}{hint}"
 
 

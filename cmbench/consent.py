@@ -25,7 +25,7 @@ from zipimport import zipimporter
 
 from cmbench import reach, regular
 from cmbench import recipe as recipes
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, prefixing
 from cmbench.recipe import COMPONENTS, Given, Recipe
 from cmbench.tables import is_own_class
 from cmbench.trusted import Trusted
@@ -147,7 +147,7 @@ def ask(wanted: Mapping[str, str], where: str, folder: Path | None = None) -> No
     Raises:
         UsageError: a class is neither named, nor trusted as it is, nor granted by --trust; or it does not exist.
     """
-    with naming(where):
+    with prefixing(where):
         for key, kind in wanted.items():
             granted(key, kind, folder)
 

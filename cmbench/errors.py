@@ -51,7 +51,7 @@ class StoppedError(CmbenchError):
 
 
 @contextmanager
-def naming(where: str) -> Iterator[None]:
+def prefixing(where: str) -> Iterator[None]:
     """Put `where` (usually a file) in front of the usage errors raised in the block."""
     try:
         yield
@@ -60,7 +60,7 @@ def naming(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: object) -> Iterator[None]:
+def refusing_write_errors(path: object) -> Iterator[None]:
     """Turn a system error about writing to `path` into a usage error."""
     try:
         yield
@@ -69,10 +69,10 @@ def writing(path: object) -> Iterator[None]:
 
 
 @contextmanager
-def writing_on(path: object) -> Iterator[None]:
-    """As `writing`, for an existing run: on a full or failing disk the run is not refused, but stopped."""
+def stopping_on_write_errors(path: object) -> Iterator[None]:
+    """As `refusing_write_errors`, for an existing run: on a full or failing disk the run is not refused, but stopped."""
     try:
-        with writing(path):
+        with refusing_write_errors(path):
             yield
     except UsageError as error:
         if isinstance(cause := error.__context__, OSError) and cause.errno in (*FULL, errno.EIO):
@@ -80,7 +80,7 @@ def writing_on(path: object) -> Iterator[None]:
         raise
 
 
-def nearest(found: str, allowed: Iterable[str]) -> str:
+def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
     close = get_close_matches(found, list(allowed), n=1) if len(found) <= _LONGEST_NAME else []
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from cmbench import regular
 from cmbench.config import Config, check
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.tables import (
     Checkpoint,
     Ema,
@@ -80,7 +80,7 @@ class Recipe(Config):
             if not isinstance(kind, str) or (kind not in names and not is_own_class(kind)):
                 raise ValueError(
                     f"{table}.kind: found {shown(kind)}, allowed: {', '.join(names)} or module:Class"
-                    f"{nearest(str(kind), names)}"
+                    f"{did_you_mean(str(kind), names)}"
                 )
         return self
 
@@ -366,7 +366,7 @@ def find(name: str) -> Path:
     known = {p.stem: p for p in available()}
     if name in known:
         return known[name]
-    raise UsageError(f"{shown_key([name])}: no such recipe{nearest(Path(name).stem, known)} (cmbench recipe list)")
+    raise UsageError(f"{shown_key([name])}: no such recipe{did_you_mean(Path(name).stem, known)} (cmbench recipe list)")
 
 
 def available() -> list[Path]:

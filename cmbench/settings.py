@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from cmbench import regular
 from cmbench.config import Config, Strings, check
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 
 LARGEST = 1 << 20  # bytes of config.toml
 
@@ -82,11 +82,11 @@ def check_names(settings: Settings, themes: list[str], actions: Callable[[], Ite
         UsageError: a theme or an action does not exist.
     """
     if settings.theme and settings.theme not in themes:
-        hint = nearest(settings.theme, themes)
+        hint = did_you_mean(settings.theme, themes)
         raise UsageError(f"{path()}: theme: found '{settings.theme}', allowed: {', '.join(sorted(themes))}{hint}")
     if not settings.keys:  # finding the actions imports every screen
         return
     known = sorted(set(actions()))
     for name in settings.keys:
         if name not in known:
-            raise UsageError(f"{path()}: keys: found '{name}', allowed: {', '.join(known)}{nearest(name, known)}")
+            raise UsageError(f"{path()}: keys: found '{name}', allowed: {', '.join(known)}{did_you_mean(name, known)}")

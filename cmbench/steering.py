@@ -8,7 +8,7 @@ from typing import Any
 from cmbench import recipe as recipes
 from cmbench.config import Config, check
 from cmbench.config import steerable as steerable_keys
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.recipe import Recipe
 from cmbench.tables import DEVICE, TABLES, Warmup
 from cmbench.text import shown, shown_key
@@ -124,7 +124,7 @@ def _check_key(recipe: Recipe, key: str, where: str, also: Collection[str]) -> N
     if key not in allowed:
         full = next((name for name in allowed if name.endswith(f".{key}")), key)  # lr means optimizer.lr
         raise UsageError(
-            f"{where}: {shown_key([key])}: cannot be changed while a run trains{nearest(full, allowed)} "
+            f"{where}: {shown_key([key])}: cannot be changed while a run trains{did_you_mean(full, allowed)} "
             f"(allowed: {', '.join(allowed)})"
         )
 
@@ -148,7 +148,7 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str, 
         if not _may_fork(key):
             raise UsageError(
                 f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
-                f"key; allowed: keys of {', '.join(_FORK_TABLES)}, {', '.join(_FORK_KEYS)}{nearest(key, keys)}"
+                f"key; allowed: keys of {', '.join(_FORK_TABLES)}, {', '.join(_FORK_KEYS)}{did_you_mean(key, keys)}"
             )
     steps = given.get("train.steps", in_force or recipe.train.steps)
     if isinstance(steps, int) and steps <= step:

@@ -19,7 +19,7 @@ from cmbench.config import (
     SamplesOrNone,
     Strings,
 )
-from cmbench.errors import nearest
+from cmbench.errors import did_you_mean
 from cmbench.measures import OF_SAMPLES, row_key
 
 _FLOAT32 = 3.4028234663852886e38  # the largest float32; torch refuses larger factors
@@ -94,7 +94,7 @@ class Teacher(Config):
     @model_validator(mode="after")
     def _keys_fit(self) -> "Teacher":
         if self.kind not in ("oracle", "run") and not is_own_class(self.kind):
-            hint = nearest(self.kind, ["oracle", "run"])
+            hint = did_you_mean(self.kind, ["oracle", "run"])
             raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run' or 'module:Class'{hint}")
         if self.kind == "run" and not self.run:
             raise ValueError("run: missing, and kind = 'run' needs it (a path, a prefix, @latest or @latest:PREFIX)")
@@ -244,7 +244,7 @@ class Evaluate(Config):
         for name in self.metrics:
             if name not in OF_SAMPLES:
                 raise ValueError(
-                    f"metrics: found '{name}', allowed: {', '.join(OF_SAMPLES)}{nearest(name, OF_SAMPLES)}"
+                    f"metrics: found '{name}', allowed: {', '.join(OF_SAMPLES)}{did_you_mean(name, OF_SAMPLES)}"
                 )
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"metrics: found {list(self.metrics)}, allowed: one or more different measures")

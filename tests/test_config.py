@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from cmbench.config import Config, Floats, Fraction, Ints, NonNegative, Positive, PositiveInt, check
-from cmbench.errors import ConflictError, DivergedError, NotFoundError, UsageError, naming, nearest
+from cmbench.errors import ConflictError, DivergedError, NotFoundError, UsageError, did_you_mean, prefixing
 
 
 class Inner(Config):
@@ -82,13 +82,13 @@ def test_exit_codes():
 
 
 def test_naming_names_usage_errors_alone():
-    with pytest.raises(UsageError, match=r"^x\.toml: bad$"), naming("x.toml"):
+    with pytest.raises(UsageError, match=r"^x\.toml: bad$"), prefixing("x.toml"):
         raise UsageError("bad")
-    with pytest.raises(NotFoundError, match=r"^gone$"), naming("x.toml"):
+    with pytest.raises(NotFoundError, match=r"^gone$"), prefixing("x.toml"):
         raise NotFoundError("gone")
 
 
 def test_the_nearest_name():
-    assert nearest("digts", ["mixtures", "digits"]) == "; did you mean 'digits'?"
-    assert nearest("qqq", ["mixtures", "digits"]) == ""
-    assert nearest("x", []) == ""
+    assert did_you_mean("digts", ["mixtures", "digits"]) == "; did you mean 'digits'?"
+    assert did_you_mean("qqq", ["mixtures", "digits"]) == ""
+    assert did_you_mean("x", []) == ""

@@ -2,7 +2,7 @@
 
 import re
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.rundir import fingerprints
 from cmbench.rundir.layout import RunDir
 from cmbench.text import shown
@@ -30,7 +30,7 @@ def label_of(wanted: str, classes: int, names: list[str]) -> int:
     if found is None:
         some = f", or a name: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else ""
         found_text = wanted if is_number else shown(wanted)
-        raise UsageError(f"--label: found {found_text}, allowed: 0 to {classes - 1}{some}{nearest(wanted, names)}")
+        raise UsageError(f"--label: found {found_text}, allowed: 0 to {classes - 1}{some}{did_you_mean(wanted, names)}")
     return found
 
 

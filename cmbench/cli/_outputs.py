@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cmbench.errors import UsageError, writing
+from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir.files import write_all, write_atomically
 
 _STREAMS = (1, 2)  # stdout and stderr; reopening one would overwrite its file from the beginning
@@ -23,7 +23,7 @@ def check(path: Path, option: str) -> None:
     Raises:
         UsageError: the path cannot be written; the message names `option`.
     """
-    with writing(f"{option} {path}"):
+    with refusing_write_errors(f"{option} {path}"):
         if _is_written_into(path) or os.access(path.resolve().parent, os.W_OK | os.X_OK):
             return
     raise UsageError(f"{option} {path}: cannot be written: its folder is not writable")
@@ -41,7 +41,7 @@ def write(path: Path, content: bytes, option: str, folders: bool = False) -> Non
     Raises:
         UsageError: the path cannot be written, or is neither a file nor a pipe.
     """
-    with writing(f"{option} {path}"):
+    with refusing_write_errors(f"{option} {path}"):
         if folders:
             path.resolve().parent.mkdir(parents=True, exist_ok=True)
         if not _is_written_into(path):

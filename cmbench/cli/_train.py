@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
-from cmbench.errors import CmbenchError, DivergedError, StoppedError, UsageError, writing_on
+from cmbench.errors import CmbenchError, DivergedError, StoppedError, UsageError, stopping_on_write_errors
 from cmbench.rundir import group, launch, status
 from cmbench.rundir.files import open_to_append, write_all
 from cmbench.rundir.home import GoneError
@@ -101,7 +101,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     if heard:
         runner.request_stop(heard[-1])
     try:
-        with _others_end_too(ranks), writing_on(runner.run.console):
+        with _others_end_too(ranks), stopping_on_write_errors(runner.run.console):
             detached = launch.accept(runner.run)
             console = os.fdopen(open_to_append(runner.run.console), "ab", buffering=0)
     except StoppedError as error:

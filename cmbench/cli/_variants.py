@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cmbench.cli import _plan
 from cmbench.cli._plan import Task, Variant, complete
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.recipe import Recipe, Tables
 
 ON, OFF = "on", "off"
@@ -83,7 +83,7 @@ def chosen(names: str, switches: Sequence[Switch], where: str) -> list[Switch]:
         if name in known:
             refusal = known[name].standing
             why = ", which is off already" if refusal == OFF else f", which the recipe refuses ({refusal})"
-        raise UsageError(f"{where}: --drop: found '{name}'{why}, {allowed}{nearest(name, on)}")
+        raise UsageError(f"{where}: --drop: found '{name}'{why}, {allowed}{did_you_mean(name, on)}")
     return [known[name] for name in wanted]
 
 

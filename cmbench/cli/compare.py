@@ -11,7 +11,7 @@ from cmbench.cli import _dashboard, _outputs, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import Ascii, Json, Plain, RunsDir, RunsToCompare
 from cmbench.comparison import filter as run_filter
-from cmbench.errors import NotFoundError, UsageError, naming
+from cmbench.errors import NotFoundError, UsageError, prefixing
 from cmbench.rundir import overview
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import all_runs, runs_folder, select_many
@@ -71,7 +71,7 @@ def compare(
         return 0
     from cmbench.comparison import compare as comparison
 
-    with naming("--metric"):
+    with prefixing("--metric"):
         found = comparison.compare(chosen, metric or [])
     found = _with_goals(found, reach or [])
     holding = [] if fail_if is None else _verdicts(found, fail_if)
@@ -94,7 +94,7 @@ def _chosen(selectors: list[str], where: str | None, folder: Path) -> list[RunDi
     """
     if not selectors and where is None:
         raise UsageError("compare: found no runs, allowed: RUN..., --filter WORDS, or both")
-    with naming("--filter"):
+    with prefixing("--filter"):
         is_meant = run_filter.parse(where or "")
     chosen = select_many(selectors, folder) if selectors else all_runs(folder)
     chosen = [run for run in chosen if is_meant(overview.glance(run))] if where is not None else chosen
@@ -111,7 +111,7 @@ def _with_goals(found: "Comparison", reach: list[str]) -> "Comparison":
     goals = []
     for text in reach:
         name, _, level = text.partition("=")
-        with naming(f"--reach {text!r}"):
+        with prefixing(f"--reach {text!r}"):
             metric = expression.metric_named(name.strip(), comparison.metrics_of(found.members))
             try:
                 number = float(level)
@@ -130,7 +130,7 @@ def _verdicts(found: "Comparison", text: str) -> list[str]:
     from cmbench.text import plain
 
     values = {member.letter: {name: column.last for name, column in member.columns.items()} for member in found.members}
-    with naming("--fail-if"):
+    with prefixing("--fail-if"):
         verdicts = Condition(text, values.keys(), comparison.metrics_of(found.members)).verdicts(values)
     names = {member.letter: member.run.name for member in found.members}
     return [

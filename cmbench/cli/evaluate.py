@@ -27,7 +27,7 @@ from cmbench.cli._options import (
     Trust,
     complete_runs,
 )
-from cmbench.errors import NotFoundError, UsageError, nearest
+from cmbench.errors import NotFoundError, UsageError, did_you_mean
 from cmbench.measures import MEASURES
 from cmbench.rundir import checkpoints
 from cmbench.rundir.layout import RunDir
@@ -138,7 +138,9 @@ def _metrics(text: str) -> list[str]:
     names = text.split(",") if text else list(MEASURES)
     for name in names:
         if name not in MEASURES:
-            raise UsageError(f"--measures: found '{name}', allowed: {', '.join(MEASURES)}{nearest(name, MEASURES)}")
+            raise UsageError(
+                f"--measures: found '{name}', allowed: {', '.join(MEASURES)}{did_you_mean(name, MEASURES)}"
+            )
     return list(dict.fromkeys(names))
 
 

@@ -14,7 +14,7 @@ from cmbench.cli import _findings, _former, _outputs, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import Json, Markdown
 from cmbench.cli._screen import table
-from cmbench.errors import UsageError, writing
+from cmbench.errors import UsageError, refusing_write_errors
 
 
 def _complete_claims(incomplete: str) -> list[str]:
@@ -76,7 +76,7 @@ def _check_outputs(out: Path | None, markdown: Path | None) -> None:
     if markdown:
         _outputs.check(markdown, "--markdown")
     if out:
-        with writing(f"--out {out}"):
+        with refusing_write_errors(f"--out {out}"):
             out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise UsageError(f"--out {out}: cannot be written: the folder is not writable")

@@ -9,7 +9,7 @@ import typer
 from cmbench.cli import _classes, _former, _outputs, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import MOST_SAMPLES, N_HELP, Checkpoint, Device, Ema, Json, Run, RunsDir, Seed, Trust
-from cmbench.errors import UsageError, writing
+from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
@@ -141,6 +141,6 @@ def _labels(of_class: int | None, n: int, trained: "Trained") -> "Tensor | None"
 
 def _keep(path: Path, content: bytes) -> None:
     """Write samples into the run's folder, which may have been moved meanwhile."""
-    with writing(f"samples: {path}"):
+    with refusing_write_errors(f"samples: {path}"):
         make_folder(path.parent)
         write_atomically(path, content)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 
 _LONGEST = 500  # characters: limits the nesting for Python's parser
 _ARITHMETIC: dict[type, Callable[[float, float], float]] = {
@@ -57,7 +57,7 @@ def metric_named(name: str, metrics: Collection[str]) -> str:
     short = re.sub(r"^sw_?(\d+)$", r"sw_\1step", name)
     if name not in metrics and short not in metrics:
         known = [metric for metric in metrics if metric.isidentifier()]  # no others can be named in a condition
-        raise UsageError(f"found no metric {name!r}, allowed: {', '.join(known) or 'none'}{nearest(short, known)}")
+        raise UsageError(f"found no metric {name!r}, allowed: {', '.join(known) or 'none'}{did_you_mean(short, known)}")
     return name if name in metrics else short
 
 
@@ -133,7 +133,9 @@ class Condition:
         run = node.value.id.lower() if isinstance(node.value, ast.Name) else ""
         if run not in self._runs:
             found = ast.unparse(node.value)
-            raise UsageError(f"found no run {found!r}, allowed: {', '.join(self._runs)}{nearest(found, self._runs)}")
+            raise UsageError(
+                f"found no run {found!r}, allowed: {', '.join(self._runs)}{did_you_mean(found, self._runs)}"
+            )
         return run, metric_named(node.attr, self._metrics)
 
 

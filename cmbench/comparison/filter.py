@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.recipe import Recipe, flat, parsed
 from cmbench.rundir.files import read
 from cmbench.rundir.overview import Glance, figure
@@ -118,7 +118,7 @@ def _is_of_recipe(name: str) -> bool:
 
 def _near(name: str) -> str:
     table, dot, _ = name.partition(".")
-    return nearest(table, [*_tables(), *_FIGURES, *_FIELDS, "seed"]) if dot else ""
+    return did_you_mean(table, [*_tables(), *_FIGURES, *_FIELDS, "seed"]) if dot else ""
 
 
 def _value(glance: Glance, key: str) -> Any:

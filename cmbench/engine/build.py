@@ -16,7 +16,7 @@ from cmbench import config, consent, recipe
 from cmbench.contracts import Data, HasGroups, HasLowest, HasSwitches, HasTimes, Located, has
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, prefixing
 from cmbench.model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
@@ -78,11 +78,11 @@ def complete(given: Recipe, where: str) -> Recipe:
     for table in COMPONENTS:
         settings = dict(tables[table])
         kind = settings.pop("kind")
-        with naming(where):
+        with prefixing(where):
             _, config_class = component(table, kind)
         checked = config.check(config_class, settings, where, table)
         tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
-    with naming(where):
+    with prefixing(where):
         _check_objective(given)
     return given.model_copy(update={table: tables[table] for table in COMPONENTS})
 
@@ -96,7 +96,7 @@ def complete_new(given: Recipe, where: str) -> Recipe:
         UsageError: as `complete`, or a key without effect is set.
     """
     whole = located(complete(given, where), Path.cwd())
-    with naming(where):
+    with prefixing(where):
         objective, _ = settings("objective", whole)
         switches = objective.switches.values() if has(objective, HasSwitches) else ()
         spared = {override.partition("=")[0] for overrides in switches for override in overrides}

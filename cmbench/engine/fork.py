@@ -13,7 +13,7 @@ from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.runner import claimed, trained_for
 from cmbench.engine.trainer import Trainer
-from cmbench.errors import UsageError, writing
+from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.recipe import Recipe
 from cmbench.rundir import layout, settings
 from cmbench.rundir.fields import number_list
@@ -63,7 +63,7 @@ def fork(
     about = {"run": parent.name, "step": step, "changed": recipes.flat_overrides(overrides)}
     written = {**environment.meta(built, argv), "parent": about}
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder)
-    with writing(run.path), ExitStack() as undo:
+    with refusing_write_errors(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before the file that marks them as a fork's
         undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run

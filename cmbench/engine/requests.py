@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cmbench import steering
 from cmbench.engine import schedules
 from cmbench.engine.recorder import Record
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.rundir import control, settings
 from cmbench.rundir.files import to_json
 from cmbench.rundir.log import Row
@@ -137,5 +137,5 @@ def _granted(write: Callable[[], Record]) -> Record:
 
 
 def _not_an_action(found: object) -> str:
-    hint = nearest(found, control.ACTIONS) if isinstance(found, str) else ""
+    hint = did_you_mean(found, control.ACTIONS) if isinstance(found, str) else ""
     return f"action: found {shown(found)}, allowed: {', '.join(control.ACTIONS)}{hint}"

@@ -17,7 +17,7 @@ from cmbench.engine import build, checkpoint, environment, fingerprint, snapshot
 from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
-from cmbench.errors import ConflictError, NotFoundError, UsageError, writing, writing_on
+from cmbench.errors import ConflictError, NotFoundError, UsageError, refusing_write_errors, stopping_on_write_errors
 from cmbench.recipe import Given, Recipe
 from cmbench.rundir import checkpoints, control, layout, leftovers, settings, status
 from cmbench.rundir.fields import moment
@@ -47,7 +47,7 @@ def create(
     built = trainer.from_given(given, runs_dir)
     meta = environment.meta(built, argv)
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder, host_gone)
-    with writing(run.path), ExitStack() as undo:
+    with refusing_write_errors(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
         undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run
         undo.callback(lock.release)
@@ -177,7 +177,7 @@ def resume(
         data, about_data = data_as_before(run, recipe, step, said.other_data)
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name, steering.LENGTH)
-        with writing_on(run.path):
+        with stopping_on_write_errors(run.path):
             for path in (run.metrics, run.profiles, run.events, run.machine, run.console):
                 refuse_unusual(path)
             leftovers.sweep(run.path.parent)

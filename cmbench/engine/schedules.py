@@ -17,7 +17,7 @@ from cmbench import consent
 from cmbench.contracts import KnowsShape, Terms, has
 from cmbench.engine import build
 from cmbench.engine.optimizer import learning_rate
-from cmbench.errors import naming
+from cmbench.errors import prefixing
 from cmbench.randomness import StepRandom
 from cmbench.recipe import Recipe
 
@@ -83,7 +83,7 @@ def of_recipe(recipe: Recipe, where: str) -> Schedules:
     Raises:
         UsageError: the objective refuses the recipe; the message names `where`.
     """
-    with naming(where):
+    with prefixing(where):
         looked = _Looked(recipe)
     last = recipe.train.steps - 1
     steps = sorted({round(i * last / _STEPS) for i in range(_STEPS + 1)})

@@ -25,7 +25,7 @@ from cmbench.engine.start import Start
 from cmbench.engine.state import Average, Groups, State
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.engine.weights import Trained
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, prefixing
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.model import Model
 from cmbench.randomness import forked_seed
@@ -274,7 +274,7 @@ def from_recipe(
         kept: the resumed run, with its own copies of its teacher and of its initial weights.
         data: a data set that replaces the recipe's own, on the recipe's device.
     """
-    with naming(where):
+    with prefixing(where):
         device = build.device_of(recipe.train.device)
         data = build.data(recipe, device) if data is None else data
         model = build.model(recipe, data.shape, data.classes, device)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.lab._finding import Finding
 
 FOLDER = Path(__file__).parent
@@ -38,7 +38,7 @@ def chosen(names: list[str]) -> list[Claim]:
     known = [claim.name for claim in every]
     for name in names:
         if name not in (*known, "all"):
-            raise UsageError(f"claim: found '{name}', allowed: all, {', '.join(known)}{nearest(name, known)}")
+            raise UsageError(f"claim: found '{name}', allowed: all, {', '.join(known)}{did_you_mean(name, known)}")
     return [claim for claim in every if claim.name in names or "all" in names]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cmbench.errors import writing
+from cmbench.errors import refusing_write_errors
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 
@@ -35,7 +35,7 @@ def annotate(run: RunDir, note: str | None = None, tags: Iterable[str] | None = 
     now = read(run)
     now = now if note is None else replace(now, note=note.strip())
     now = now if tags is None else replace(now, tags=clean_tags(tags))
-    with writing(run.annotations):
+    with refusing_write_errors(run.annotations):
         row = {"schema": SCHEMA, "note": now.note, "tags": list(now.tags)}
         write_atomically(run.annotations, to_json(row, indent=True) + b"\n")
     return now

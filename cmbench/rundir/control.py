@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from cmbench.errors import writing
+from cmbench.errors import refusing_write_errors
 from cmbench.rundir.files import read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
@@ -26,7 +26,7 @@ def request(run: RunDir, action: str, **details: Any) -> str:
         UsageError: the run's folder cannot be written.
     """
     identity = new_id()
-    with writing(run.control):
+    with refusing_write_errors(run.control):
         write_atomically(run.control / f"{identity}.json", to_json({"id": identity, "action": action, **details}))
     return identity
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cmbench.errors import writing
+from cmbench.errors import refusing_write_errors
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
@@ -29,7 +29,7 @@ def write(run: RunDir, question: Question, answer: Answer) -> None:
     Raises:
         UsageError: the run directory cannot be written.
     """
-    with writing(run.evaluations):
+    with refusing_write_errors(run.evaluations):
         make_folder(run.evaluations)
         remove_temporaries(run.evaluations, r"[a-z_]+-[0-9a-f]{16}\.json", shared=True)
         content = {"schema": SCHEMA, "question": question, "answer": answer}

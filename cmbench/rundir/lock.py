@@ -9,7 +9,7 @@ from pathlib import Path
 
 import filelock
 
-from cmbench.errors import ConflictError, writing
+from cmbench.errors import ConflictError, refusing_write_errors
 from cmbench.rundir.files import refuse_unusual
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address
@@ -55,7 +55,7 @@ def hold(run: RunDir) -> filelock.BaseFileLock:
         UsageError: the lock cannot be taken, for example because the run does not exist.
     """
     lock = filelock.FileLock(run.lock)
-    with writing(run.lock):
+    with refusing_write_errors(run.lock):
         run.path.stat()  # filelock would create a missing folder
         refuse_unusual(run.lock)
         try:

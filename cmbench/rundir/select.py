@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cmbench.errors import NotFoundError, UsageError, nearest
+from cmbench.errors import NotFoundError, UsageError, did_you_mean
 from cmbench.rundir.layout import LATEST, STAMP, RunDir, steps_of_checkpoints
 
 
@@ -71,7 +71,7 @@ def select(selector: str, runs_dir: Path, with_checkpoint: bool = False) -> RunD
         more = ", …" if len(matches) > 4 else ""
         newest = f"@latest:{selector} is the newest; the last four characters name one"
         raise NotFoundError(f"{selector}: {len(matches)} runs begin so: {names}{more} ({newest})")
-    hint = nearest(selector, [r.name for r in runs])
+    hint = did_you_mean(selector, [r.name for r in runs])
     raise NotFoundError(f"{selector}: no such run in {runs_dir}{hint} (cmbench ls)")
 
 

@@ -4,7 +4,7 @@ import os
 from itertools import count
 from pathlib import Path
 
-from cmbench.errors import ConflictError, writing
+from cmbench.errors import ConflictError, refusing_write_errors
 from cmbench.rundir import status
 from cmbench.rundir.files import make_folder
 from cmbench.rundir.layout import LATEST, TRASH, RunDir, point_latest
@@ -22,7 +22,7 @@ def trash(run: RunDir) -> RunDir:
     if (state := status.read(run)["state"]) in status.LIVE:
         raise ConflictError(f"{run.name}: is live ({state}): stop it first (cmbench stop)")
     folder = run.path.parent / TRASH
-    with writing(run.path):
+    with refusing_write_errors(run.path):
         make_folder(folder)
         lock = hold(run)  # no trainer may start on the run while it moves
         try:

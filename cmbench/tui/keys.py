@@ -9,7 +9,7 @@ from textual.dom import DOMNode
 from textual.keys import KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys, key_to_character
 from textual.screen import ModalScreen
 
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 
 Actions = dict[str, frozenset[str]]  # the default keys of each action
 
@@ -92,11 +92,11 @@ def _is_key(key: str) -> bool:
 
 
 def _meant(key: str) -> str:
-    """Return a suggestion of the key that an unknown name may mean, as `nearest` words it."""
+    """Return a suggestion of the key that an unknown name may mean, as `did_you_mean` words it."""
     *modifiers, name = key.lower().split("+")
     before = "".join(f"{each}+" for each in _MODIFIERS if each in modifiers)
     others = [f"{before}{each}" for each in (*sorted(_NAMES), name[:1])] + [f"{each}+{name}" for each in _MODIFIERS]
-    return nearest(key.lower(), filter(_is_key, others)) if len(name) > 1 or not before else ""
+    return did_you_mean(key.lower(), filter(_is_key, others)) if len(name) > 1 or not before else ""
 
 
 def _keys(text: str) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cmbench.errors import UsageError, writing
+from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir.files import write_atomically
 from cmbench.text import plain
 from cmbench.views.axes import Scale
@@ -74,14 +74,14 @@ def write(drawing: Drawing, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: found '{path.suffix}', allowed: a name that ends in {', '.join(SUFFIXES)}")
-    with writing(path):
+    with refusing_write_errors(path):
         is_there = path.exists() or path.is_symlink()
     if is_there:
         raise UsageError(f"{path}: already exists and is not replaced")
     if suffix != ".csv":
         check(str(path))
     content = to_csv(drawing) if suffix == ".csv" else saved(lambda: _figure(drawing), suffix == ".svg")
-    with writing(path):
+    with refusing_write_errors(path):
         write_atomically(path.absolute(), content)
 
 

@@ -13,7 +13,7 @@ from cmbench.engine import build, environment, fingerprint, trainer
 from cmbench.engine.doctor import compiled, cost, ddp, machine, network, probe, tangent
 from cmbench.engine.doctor.check import Check, Level
 from cmbench.engine.trainer import Trainer
-from cmbench.errors import UsageError, naming
+from cmbench.errors import UsageError, prefixing
 from cmbench.recipe import Recipe
 from cmbench.rundir.layout import RunDir
 
@@ -59,7 +59,7 @@ def of_recipe(
 
 def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
     """Return the recipe's data, or noise of the same shape if the data would have to be fetched."""
-    with naming(where):
+    with prefixing(where):
         device = build.device_of(recipe.train.device)
         cls, own = build.data_settings(recipe)
         if not has(cls, KnowsShape):

@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.widgets import DataTable, Static
 
 from cmbench.comparison.filter import parse
-from cmbench.errors import UsageError, nearest
+from cmbench.errors import UsageError, did_you_mean
 from cmbench.rundir import losses
 from cmbench.rundir.overview import Glance, Overview, figure_names
 from cmbench.text import plain
@@ -232,7 +232,7 @@ class RunsScreen(ReadingScreen):
 
         def take(text: str) -> str:
             if (text := text.strip()) and text not in names:
-                raise UsageError(f"found {text!r}, allowed: a figure that a run has{nearest(text, names)}")
+                raise UsageError(f"found {text!r}, allowed: a figure that a run has{did_you_mean(text, names)}")
             return text
 
         question = f"Sort by: {', '.join(names) or 'no run has a figure yet'}"
