@@ -70,7 +70,7 @@ def refusing_write_errors(path: object) -> Iterator[None]:
 
 @contextmanager
 def stopping_on_write_errors(path: object) -> Iterator[None]:
-    """As `refusing_write_errors`, for an existing run: on a full or failing disk the run is not refused, but stopped."""
+    """As `refusing_write_errors`, for an existing run: on a full or failing disk the run stops."""
     try:
         with refusing_write_errors(path):
             yield
