@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -422,6 +423,14 @@ def test_cost_counts_what_autograd_saves(home, put_back):
     parameters = sum(p.numel() for p in trainer.from_file("tiny.toml").state.model.parameters())
     # Weights, gradient, two moments, two averages and the target are 7 copies in float32, beside buffers and counters.
     assert small.kept == pytest.approx(7 * 4 * parameters, rel=0.35)
+
+
+def test_the_seconds_of_a_whole_batch_follow_from_two_trials():
+    """What a step costs whatever its samples is counted once: .2 s, and .01 s a sample."""
+    few, more = (cost._Cost(0.2 + 0.01 * n, 0, 0, n, 256) for n in (4, 16))
+    found = cost._extrapolated(few, more)
+    assert found.seconds * found.scale == pytest.approx(0.2 + 0.01 * 256)
+    assert cost._extrapolated(replace(few, seconds=1.0), more).seconds * found.scale == pytest.approx(more.seconds)
 
 
 def test_cost_of_parts_is_that_of_the_samples_at_once(home, put_back):

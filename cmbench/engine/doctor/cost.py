@@ -19,7 +19,7 @@ from cmbench.tables import Train
 _GIB = 2**30
 _WARM_UP, _TIMED = 2, 5  # steps
 _PATIENCE = 5.0  # seconds: if a step takes longer, fewer samples are timed instead of the batch
-_TRIAL = 4  # samples of the trial step that decides this
+_TRIALS = 4, 16  # samples of the trial steps that decide this
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,24 @@ def checks(built: Trainer) -> list[Check]:
 def measured_cost(built: Trainer) -> _Cost:
     """Return the cost of a step of a recipe on this machine."""
     wanted = built.recipe.train.batch_size
-    if built.device.type == "cpu":  # here a few samples cost their share; on a GPU they would be too little work
-        trial = _steps(built, min(_TRIAL, wanted), 0, 1)
+    if built.device.type == "cpu":  # here more samples cost more; on a GPU a few would be too little work
+        few, more = (min(n, wanted) for n in _TRIALS)
+        trial = _steps(built, few, 1, 2)
+        if trial.seconds * trial.scale > _PATIENCE and more > few:
+            trial = _extrapolated(trial, _steps(built, more, 0, 2))
         if trial.seconds * trial.scale > _PATIENCE:
             return trial
     return _steps(built, wanted, _WARM_UP, _TIMED)
+
+
+def _extrapolated(few: _Cost, more: _Cost) -> _Cost:
+    """Return the cost of more samples, with the seconds that, taken for all samples, follow from both.
+
+    A part of a step's seconds does not depend on the number of samples: the share of a few would overrate the whole.
+    """
+    each = max(0.0, more.seconds - few.seconds) / (more.samples - few.samples)
+    whole = more.seconds + each * (more.wanted - more.samples)
+    return replace(more, seconds=whole / more.scale)
 
 
 def _steps(built: Trainer, samples: int, warm_up: int, timed: int) -> _Cost:
