@@ -1,6 +1,6 @@
 # make demo        install, train consistency models on handwritten digits, draw samples
-# make test        install with the developer's tools, run the tests
-# make check       lint, types and tests
+# make test        install with the developer's tools, run the tests, but for the longest
+# make check       lint, types and all tests
 # make ci          what a change must pass: the oldest and the newest Python here, and the newest packages
 # make test-newest, make test-oldest    the tests with the newest and the lowest versions that pyproject.toml allows
 # make torture     attacks on the program, ten minutes; counts what was tried and what was lost
@@ -33,18 +33,19 @@ demo: installed
 	@$(BIN)/python scripts/demo.py
 
 test: installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not long" $(TESTS)
 
 test-newest test-oldest: test-%:
 	@$(if $(NAMED),$(PYTHON),$$($(PYTHON) scripts/pythons.py $*)) $(OPTIONS) $(VENV)-$* --dev --packages $*
-	$(VENV)-$*/bin/python -m pytest $(TESTS)
+	$(VENV)-$*/bin/python -m pytest -m "not long" $(TESTS)
 
 lint: installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test
+check: lint
+	$(BIN)/python -m pytest $(TESTS)
 
 ci:
 	@.ci/run

@@ -101,6 +101,7 @@ def interrupt_when(condition) -> threading.Thread:
     return thread
 
 
+@pytest.mark.long
 def test_an_ablation_stopped_by_ctrl_c_is_taken_up_and_compared(mine, cmbench, monkeypatch):
     command = ["ablate", "mine.toml", "--drop", "brake,prop", "--jobs", 2]
     (mine / "held").touch()

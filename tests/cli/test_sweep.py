@@ -49,6 +49,7 @@ def losses(run: RunDir) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in that_count(read_rows(run.metrics)) if "loss" in row]
 
 
+@pytest.mark.long
 def test_a_sweep_of_twelve_runs_that_is_killed_in_the_middle_is_taken_up(mine, cmbench, monkeypatch):
     sweep = subprocess.Popen([*COMMAND, *SWEEP], stdout=subprocess.DEVNULL)
     until(lambda: states(mine).count("finished") >= 3)

@@ -168,6 +168,7 @@ def assert_near(run: RunDir, other: RunDir, within: float) -> None:
                 assert row[key] == (pytest.approx(value, rel=within, abs=within) if within else value), key
 
 
+@pytest.mark.long
 def test_two_ranks_train_as_one(own):
     """Gradients of every objective in float64, whole trainings, what is saved; and broken ranks are noticed."""
     ended = torchrun(2, GROUP, own / "found.json")
@@ -187,6 +188,7 @@ def test_two_ranks_train_as_one(own):
     assert found["checked"] == {"dropout": ""}
 
 
+@pytest.mark.long
 def test_four_ranks_train_as_one(own):
     ended = torchrun(4, GROUP, own / "found.json")
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -203,6 +205,7 @@ def unbroken(home: Path) -> RunDir:
     return made.run
 
 
+@pytest.mark.long
 def test_a_run_is_saved_on_two_ranks_and_resumed_on_two_and_on_one(own, monkeypatch):
     """It stops with a checkpoint when torchrun gets SIGTERM, and is told where it trains."""
     planned(6, 0, "stop")
@@ -230,6 +233,7 @@ def test_a_run_is_saved_on_two_ranks_and_resumed_on_two_and_on_one(own, monkeypa
     assert_near(run, all_runs(own / "whole")[0], 0)
 
 
+@pytest.mark.long
 def test_a_run_is_saved_on_one_rank_and_resumed_on_two(own):
     made = runner.create(consent.named(own / "tiny.toml", ACTING), None, ["cmbench"])
     for _ in made.records():
@@ -241,6 +245,7 @@ def test_a_run_is_saved_on_one_rank_and_resumed_on_two(own):
     assert_near(made.run, unbroken(own), 1e-6)
 
 
+@pytest.mark.long
 def test_a_killed_rank_ends_the_others_and_the_run_reads_as_crashed(own):
     planned(8, 1, "kill")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -254,6 +259,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_reads_as_crashed(own):
     assert_near(run, unbroken(own), 1e-6)
 
 
+@pytest.mark.long
 def test_what_a_user_asks_for_reaches_all_ranks(own):
     planned(3, 0, "ask")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -268,6 +274,7 @@ def test_what_a_user_asks_for_reaches_all_ranks(own):
     assert_near(run, finish(asked(made, {4: [("set", settings)]})), 1e-6)
 
 
+@pytest.mark.long
 def test_a_signal_to_any_rank_stops_all(own):
     planned(6, 1, "hear")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -277,6 +284,7 @@ def test_a_signal_to_any_rank_stops_all(own):
     assert read_rows(run.events)[-1]["reason"] == "a signal to another rank"
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(own):
     planned(6, 1, "spoil")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -285,6 +293,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(own):
     assert (status.read(run)["state"], steps_of_checkpoints(run)[-1]) == ("diverged", 6)
 
 
+@pytest.mark.long
 def test_a_rank_that_cannot_begin_is_named_in_one_line(own):
     planned(-1, 1, "fail")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -295,6 +304,7 @@ def test_a_rank_that_cannot_begin_is_named_in_one_line(own):
 
 
 @pytest.mark.parametrize(("rank", "step"), [(0, 8), (1, 2)])
+@pytest.mark.long
 def test_restarted_ranks_take_the_same_run_up_again(own, rank, step):
     """From its newest checkpoint, or from its first step where it has none."""
     planned(step, rank, "kill")

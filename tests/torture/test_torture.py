@@ -20,6 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.trains
+@pytest.mark.long
 def test_nothing_is_lost():
     done = run("--short")
     assert done.returncode == 0, done.stdout + done.stderr
