@@ -46,7 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         trains = place.startswith(TRAINING) or TRAINED & set(getattr(item, "fixturenames", ()))
         if trains:
             item.add_marker("trains")
-        if any(map(item.get_closest_marker, ("trains", "long"))) or place.startswith(SLOW) or _shows_screens(getattr(item, "module", None)):
+        if (
+            any(map(item.get_closest_marker, ("trains", "long")))
+            or place.startswith(SLOW)
+            or _shows_screens(getattr(item, "module", None))
+        ):
             item.add_marker("slow")
 
 
