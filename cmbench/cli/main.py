@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 
 import typer
@@ -12,6 +13,7 @@ from cmbench.errors import CmbenchError, UsageError
 from cmbench.rundir import group, launch
 
 _OF_SEVERAL_RANKS = ("run", "resume")
+_LET_SPEAK = 2.0  # seconds
 
 app = _app.whole()
 
@@ -41,6 +43,8 @@ def main() -> None:
         code = exit_code()
     finally:
         _screen.drop_what_is_left()
+    if code and not group.is_heard():
+        time.sleep(_LET_SPEAK)  # once this process has ended, torchrun ends the one that says why
     sys.exit(code)
 
 

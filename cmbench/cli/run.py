@@ -69,6 +69,10 @@ def run(
         raise UsageError(f"--or-resume: found with {with_what}, allowed: with --name NAME and a recipe")
     if host_gone and not or_resume:
         raise UsageError("--host-gone: found without --or-resume, allowed: with it")
+    if (begun := group.begun_before(runs_folder(runs_dir))) is not None:  # by ranks that torchrun has started again
+        if recipe is not None:
+            consent.named(recipes.find(recipe), overrides or ())
+        return resume(str(begun.path), host_gone=True, runs_dir=runs_dir, trust=trust)
     if origin is not None:
         if recipe is not None:
             raise UsageError(f"--from: found together with RECIPE {recipe}, allowed: one of the two")
@@ -90,8 +94,6 @@ def run(
             return 0 if again is None else _train.train(again.make(), arguments, foreground, detach, heard)
         _named.refuse_taken(there)
     _ask(path, given.recipe, runs_folder(runs_dir))
-    if (begun := group.begun_before(runs_folder(runs_dir))) is not None:
-        return resume(str(begun.path), host_gone=True, runs_dir=runs_dir, trust=trust)
 
     def make() -> "Runner":
         from cmbench.engine import runner

@@ -317,6 +317,14 @@ def test_restarted_ranks_take_the_same_run_up_again(own, rank, step):
     assert (kinds.count("resumed"), kinds.count("finished")) == (1, 1)
 
 
+def test_what_is_refused_is_said_once(home):
+    """Also where another rank ends first, at which torchrun ends the one that says it."""
+    ended = cmbench_on(2, "run", "tiny.toml", "--set", "train.batch_size=1")
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("cmbench: ")]
+    assert line == "cmbench: tiny.toml: train.batch_size: found 1, allowed with 2 ranks: at least 2"
+    assert all_runs(Path("runs")) == []
+
+
 # What needs no other process
 
 
