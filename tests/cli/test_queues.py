@@ -72,6 +72,7 @@ def mine(home: Path) -> Iterator[RunDir]:
     kill(run)
 
 
+@pytest.mark.long
 def test_a_queue_that_ends_a_run_three_times_gets_what_a_run_left_alone_is(home, mine, put_back):
     (script,) = (text for text in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) if "requeue.sh" in text)
     (home / "requeue.sh").write_text(script)
@@ -211,6 +212,7 @@ def test_a_run_of_a_host_that_is_gone(cmbench, mine):
     assert "the trainer on other is assumed to be gone" in done.out
 
 
+@pytest.mark.long
 def test_two_at_the_same_instant(home, mine):
     """Four commands: one trains, the others are refused, whatever each has found."""
     command = [*COMMAND, *OR_RESUME, *set_options(["train.steps=100000000", "evaluate.every=0", "snapshot.every=0"])]
@@ -324,6 +326,7 @@ def test_a_teacher_that_was_the_latest_run_stays_the_teacher(cmbench, home, teac
     assert f"teacher.run is '{teacher.name}' there and 'other' here" in other.err
 
 
+@pytest.mark.long
 def test_a_detached_run_of_a_name_is_taken_up(home, mine):
     detached = [*COMMAND, *OR_RESUME[:-2], "--or-resume", "--detach"]
     for told in ("mine\n", "mine: finished at step 12 already (cmbench sample mine)\n"):

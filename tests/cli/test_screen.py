@@ -256,8 +256,8 @@ def test_data_stays_data(cmbench, hostile):
     assert shown["recipe"]["data"]["own"] == HOSTILE
     assert shown["name"] == NAME
     assert json.loads(json_escaped(json_string(HOSTILE))) == HOSTILE
-    toml = cmbench("show", str(hostile.path)).out.split('\n\nname = "tiny"')[1]
-    assert recipes.tomli.loads(f'name = "tiny"{toml}')["data"]["own"] == HOSTILE
+    toml = cmbench("show", str(hostile.path)).out.partition(f"\n{plain(NAME)}: ")[0]  # the recipe comes first
+    assert recipes.tomli.loads(toml)["data"]["own"] == HOSTILE
     assert recipes.tomli.loads(toml_escaped(f"a = {json_string(HOSTILE)}"))["a"] == HOSTILE
 
 

@@ -119,6 +119,7 @@ def test_a_sweep_of_twelve_runs_that_is_killed_in_the_middle_is_taken_up(mine, c
     assert not cmbench("compare", "--filter", "tag:mine_by_lr").out
 
 
+@pytest.mark.long
 def test_a_sweep_stopped_by_ctrl_c_says_how_to_go_on(mine, cmbench):
     command = ["sweep", "mine.toml", "--set", "seed=0,1,2", "--jobs", "2", "--name", "study"]
     (mine / "held").touch()
@@ -137,6 +138,7 @@ def test_a_sweep_stopped_by_ctrl_c_says_how_to_go_on(mine, cmbench):
     ]
 
 
+@pytest.mark.long
 def test_a_tag_of_a_reader_stays(mine, cmbench):
     command = ["sweep", "mine.toml", *set_options(["seed=0,1", "train.steps=2"])]
     assert cmbench(*command).code == 0

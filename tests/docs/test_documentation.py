@@ -36,7 +36,8 @@ SHORT = [
 FEWER = {  # options that make a command as short, for those that take none
     "eval": ("--n", "40", "--repeats", "2"),
     "sample": ("--n", "4"),
-    "ablate": ("--seeds", "1"),
+    "ablate": ("--list",),  # processes of their own train what it lists: other tests let them
+    "sweep": ("--list",),
     "classifier": ("--train-steps", "2"),
 }
 OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
@@ -83,11 +84,12 @@ def all_pages(function):
 def in_short(words: list[str]) -> list[str]:
     """Return the arguments of a command with a short training, and with a run where one is meant."""
     words = ["@latest" if word in ("RUN", "A", "B") else word for word in words]
-    if words[0] in ("run", "ablate", "sweep") and "--list" not in words and "--help" not in words:
-        pairs = [word for setting in SHORT for word in ("--set", setting)]
-        words = [*words, *pairs, *(["--foreground"] if words[0] == "run" else [])]
+    if {"--list", "--help"} & {*words}:
+        return words
+    if words[0] == "run":
         words = [word for word in words if word not in ("--detach", "-d")]
-    return words + [part for part in FEWER.get(words[0], ()) if "--list" not in words and "--help" not in words]
+        words += [*(word for setting in SHORT for word in ("--set", setting)), "--foreground"]
+    return [*words, *FEWER.get(words[0], ())]
 
 
 def needs_pictures(words: list[str]) -> bool:

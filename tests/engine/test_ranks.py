@@ -168,7 +168,6 @@ def assert_near(run: RunDir, other: RunDir, within: float) -> None:
                 assert row[key] == (pytest.approx(value, rel=within, abs=within) if within else value), key
 
 
-@pytest.mark.long
 def test_two_ranks_train_as_one(own):
     """Gradients of every objective in float64, whole trainings, what is saved; and broken ranks are noticed."""
     ended = torchrun(2, GROUP, own / "found.json")
@@ -245,7 +244,6 @@ def test_a_run_is_saved_on_one_rank_and_resumed_on_two(own):
     assert_near(made.run, unbroken(own), 1e-6)
 
 
-@pytest.mark.long
 def test_a_killed_rank_ends_the_others_and_the_run_reads_as_crashed(own):
     planned(8, 1, "kill")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
@@ -317,6 +315,7 @@ def test_restarted_ranks_take_the_same_run_up_again(own, rank, step):
     assert (kinds.count("resumed"), kinds.count("finished")) == (1, 1)
 
 
+@pytest.mark.long
 def test_what_is_refused_is_said_once(home):
     """Also where another rank ends first, at which torchrun ends the one that says it."""
     ended = cmbench_on(2, "run", "tiny.toml", "--set", "train.batch_size=1")
