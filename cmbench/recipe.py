@@ -207,7 +207,7 @@ def _parent(folder: Path, name: str) -> Path:
     """Return the file that `extends` names: next to the recipe, or else among the recipes of the package."""
     with suppress(OSError, ValueError):
         for path in (folder / name, folder / f"{name}.toml", _shipped() / name, _shipped() / f"{name}.toml"):
-            if path.exists():
+            if path.exists() and not path.is_dir():
                 return path
     return folder / name
 

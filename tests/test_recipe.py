@@ -230,6 +230,9 @@ def test_a_recipe_extends_one_that_came_with_cmbench(name, tmp_path):
     mine.write_text(f'extends = "{name}"\nname = "mine"\n[objective]\nkind = "ct"\n')
     assert load(mine).data == {"kind": "mixtures", "name": "ring"}
     beside = tmp_path / name
+    (tmp_path / "ct_edm_ring").mkdir(exist_ok=True)  # a folder is no recipe
+    assert load(mine).data == {"kind": "mixtures", "name": "ring"}
+    (tmp_path / "ct_edm_ring").rmdir()
     beside.parent.mkdir(exist_ok=True)
     beside.write_text(TINY)
     assert load(mine).network["width"] == 16

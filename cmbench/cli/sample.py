@@ -1,5 +1,6 @@
 """`cmbench sample`."""
 
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _USUAL = 64  # samples
+_LONGEST = 80  # characters of noise levels in a file's name
 
 
 @app.command("sample", cls=_former.names(save="safetensors"))
@@ -72,7 +74,7 @@ def sample(
     if not torch.isfinite(x).all():
         _screen.complain("some samples are not finite")
 
-    asked = {"n": n if n != _USUAL else "", "sigma": sigmas, "class": of_class, "ema": ema}
+    asked = {"n": n if n != _USUAL else "", "sigma": _brief(levels) if sigmas else "", "class": of_class, "ema": ema}
     others = "".join(f"_{key}{value}" for key, value in asked.items() if value not in ("", None))
     written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}{others}.png"]
     if out is not None:
@@ -101,6 +103,12 @@ def sample(
     kind = "" if of_class is None else f", class {of_class}{f' ({names[of_class]})' if names else ''}"
     _screen.line(f"{chosen.name}, checkpoint {trained.step}, ema {trained.ema}, sigma {shown}{kind}")
     _screen.line(f"{n} sample{'s' * (n != 1)}: {', '.join(str(path) for path in written)}")
+
+
+def _brief(levels: list[float]) -> str:
+    """Return noise levels as a part of a file's name: a digest, where they are many."""
+    text = ",".join(f"{level:g}" for level in levels)
+    return text if len(text) <= _LONGEST else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:

@@ -238,7 +238,7 @@ class Ranks:
             backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
             store, rank, size = next(rendezvous("env://", rank=self.member.rank, world_size=self.size))
             fresh = distributed.PrefixStore(group.attempt(), store)
-            distributed.init_process_group(backend, store=fresh, rank=rank, world_size=size)
+            distributed.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
             self._control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())

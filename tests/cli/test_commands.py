@@ -258,6 +258,14 @@ def test_sigmas_are_those_given(cmbench, trained, monkeypatch):
     assert shown["files"] == [str(trained.samples / "00000012_3step_seed0_sigma40,1.5,0.1.png")]
 
 
+def test_many_noise_levels_have_a_short_name(cmbench, trained):
+    levels = ", ".join(str(80 - i / 10) for i in range(60))
+    (file,) = answer(cmbench("sample", "--n", 2, "--sigmas", levels, "--json"))["files"]
+    name = file.rpartition("/")[2]
+    assert len(name) < 60
+    assert " " not in name
+
+
 def test_samples_asked_for_in_another_way_have_another_file(cmbench, conditional):
     """Of a run's samples/ nothing is replaced but by equal samples."""
     ways = [[], ["--n", 3], ["--steps", 2], ["--seed", 1], ["--label", 1], ["--ema", "none"], ["--sigmas", "80,1"]]
