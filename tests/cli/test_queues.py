@@ -1,5 +1,6 @@
 """Runs of chosen names that a queue starts, ends and starts again: `cmbench run --name NAME --or-resume`."""
 
+import gc
 import os
 import re
 import signal
@@ -259,6 +260,7 @@ def test_one_of_many_gets_the_name(home, leftover):
         assert all("works on this run" in line or "this run exists" in line for line in said if line), said
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
 @pytest.mark.parametrize("at", range(1, 26, 3))
 def test_what_a_kill_leaves_of_a_run_in_the_making_is_started_anew(home, mine, put_back, at):
     given = consent.named(home / "tiny.toml")
@@ -270,6 +272,7 @@ def test_what_a_kill_leaves_of_a_run_in_the_making_is_started_anew(home, mine, p
             was_made = mine.recipe.exists()
         else:
             was_made = True
+    gc.collect()
     if was_made:
         with pytest.raises(ConflictError, match="this run exists"):
             runner.create(given, home / "runs", [], "mine")
