@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small here: two threads would wait for each other
@@ -94,6 +95,13 @@ def process_put_back() -> Iterator[None]:
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
         deterministic.fill_uninitialized_memory = filled
         torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.fixture(autouse=True)
+def _equal_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test of a module with an RNG draw as if it were the first: tests run in any order."""
+    if hasattr(request.module, "RNG"):
+        monkeypatch.setattr(request.module, "RNG", np.random.default_rng(0))
 
 
 @pytest.fixture

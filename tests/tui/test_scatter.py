@@ -72,7 +72,7 @@ def test_what_lies_outside_is_not_drawn_but_counted():
 
 
 def test_limits_grow_for_the_many_and_never_shrink():
-    cloud = np.random.default_rng(0).normal(size=(500, 2)) * 0.5  # a generator of its own: tests run in any order
+    cloud = RNG.normal(size=(500, 2)) * 0.5
     ring = 0.7 * np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 6, 500)])
     assert extent_for(ring) == extent_for(0 * ring, behind=ring) == EXTENT
     assert extent_for(ring, behind=np.zeros((0, 2))) == EXTENT
