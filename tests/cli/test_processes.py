@@ -1,12 +1,13 @@
 """Trainers as processes of their own: killed, stopped, left alone by a terminal that goes away."""
 
+import fcntl
 import os
-import pty
 import random
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +64,16 @@ class Terminal:
     """A command that runs on a terminal of its own, by default one that shows lines alone."""
 
     def __init__(self, *arguments: str, kind: str = "dumb") -> None:
-        self.pid, self.end = pty.fork()
-        if not self.pid:
-            os.execve(sys.executable, [*COMMAND, *arguments], {**os.environ, "TERM": kind})
+        self.end, self._kept = os.openpty()  # kept open: a terminal that closes may lose its last characters
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), self._kept)
+        environment = {**os.environ, "TERM": kind}
+        self.process = subprocess.Popen([*COMMAND, *arguments], **streams, env=environment, preexec_fn=self._lead)
         self.text = ""
+
+    @staticmethod
+    def _lead() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def read_until(self, wanted: str) -> str:
         until(lambda: wanted in self.text or not self._read(), lambda: self.text)
@@ -75,22 +82,17 @@ class Terminal:
 
     def _read(self) -> bool:
         """Read what there is; return whether more may come."""
-        try:
-            if select.select([self.end], [], [], 0.1)[0]:
-                self.text += os.read(self.end, 65536).decode(errors="replace")
-        except OSError:  # the other side is closed
-            return False
-        return True
+        if select.select([self.end], [], [], 0.1)[0]:
+            self.text += os.read(self.end, 65536).decode(errors="replace")
+            return True
+        return self.process.poll() is None
 
     def type(self, text: str) -> None:
         os.write(self.end, text.encode())
 
     def exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-# Python's warning on fork in a process with threads: the child does nothing but exec.
-forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+        os.close(self._kept)
+        return self.process.wait(PATIENCE)
 
 
 # Trains no further than the step in the file `held`, so that a kill never comes too late.
@@ -168,7 +170,6 @@ def test_a_foreground_trainer_stops_on_a_signal_with_a_checkpoint(home, name):
     assert resumed.trainer.state.step == now["step"]
 
 
-@forks
 def test_ctrl_c_and_l_leave_a_run_to_itself_until_it_is_asked_to_stop(home, cmbench):
     terminal = Terminal("run", "tiny.toml", *set_options(LONG))
     terminal.read_until("step 10/")
@@ -205,7 +206,6 @@ def test_ctrl_c_and_l_leave_a_run_to_itself_until_it_is_asked_to_stop(home, cmbe
     assert "step 10/" in run.console.read_text()
 
 
-@forks
 def test_a_dashboard_that_is_left_leaves_the_trainer_running(home):
     terminal = Terminal("run", "tiny.toml", *set_options(LONG), kind="xterm-256color")
     terminal.read_until("tangent norm")  # a chart: rows have come
@@ -219,7 +219,6 @@ def test_a_dashboard_that_is_left_leaves_the_trainer_running(home):
     until(lambda: status.read(run)["step"] > before["step"])
 
 
-@forks
 def test_settings_are_refused_before_anything_is_trained(home, monkeypatch):
     monkeypatch.setenv("CMBENCH_CONFIG", str(home / "config.toml"))
     (home / "config.toml").write_text('theme = "blue"\n')
@@ -230,7 +229,6 @@ def test_settings_are_refused_before_anything_is_trained(home, monkeypatch):
     assert all_runs(home / "runs") == []
 
 
-@forks
 @pytest.mark.parametrize(("kind", "seen"), [("dumb", "step 10/"), ("xterm-256color", "tangent norm")])
 def test_a_closed_terminal_does_not_end_the_trainer(home, kind, seen):
     terminal = Terminal("run", "tiny.toml", *set_options(LONG), kind=kind)
@@ -247,7 +245,6 @@ def test_a_closed_terminal_does_not_end_the_trainer(home, kind, seen):
     assert steps_of_checkpoints(run)[-1] > before["step"]
 
 
-@forks
 def test_a_refused_recipe_is_one_line_on_the_terminal_too(home):
     terminal = Terminal("run", "tiny.toml", "--set", "network.kind=unet")
     text = terminal.read_until("allowed for points: 'mlp'\r\n")

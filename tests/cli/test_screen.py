@@ -9,7 +9,6 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,9 @@ def acting(text: str) -> list[str]:
     kinds = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return [c for c in text if (unicodedata.category(c) in kinds or c in INVISIBLE) and c != "\n"]
 
+
+# Follows what a command printed. A terminal that closes at once may lose its last characters: Linux promises nothing.
+END = "<all is read>"
 
 # Colours, the cursor, erased lines: what Rich sends.
 OWN = re.compile(r"\x1b\[(?!7;35;45m)[\d;]*m|\x1b\[\?25[lh]|\x1b\[[12]?[AK]|\r(?=\x1b\[)")
@@ -72,9 +74,12 @@ class Printed:
                 code = main.exit_code()
             finally:
                 for stream in streams:
-                    stream.close()
+                    stream.write(END)
+                    stream.flush()
                 for reader in readers:
                     reader.join()
+                for stream in streams:
+                    stream.close()
         out, err = (text.decode("utf-8", "surrogateescape").replace("\r\n", "\n") for text in texts)
         for text in (out, err):
             assert acting(OWN.sub("", text) if self.terminal else text) == [], (arguments, text)
@@ -83,9 +88,9 @@ class Printed:
 
     @staticmethod
     def _read(end: int, texts: list[bytes], i: int) -> None:
-        with suppress(OSError):  # a terminal that nobody writes to any more
-            while new := os.read(end, 1 << 16):
-                texts[i] += new
+        while not texts[i].endswith(END.encode()):
+            texts[i] += os.read(end, 1 << 16)
+        texts[i] = texts[i].removesuffix(END.encode())
         os.close(end)
 
 
