@@ -1,6 +1,6 @@
 """The base of every settings table: frozen, strict, without unknown keys, each field with a line of documentation."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -107,8 +107,10 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     key = shown_key(part for part in (*prefix.split("."), *problem["loc"]) if part != "")
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
-        allowed = list(_table_of(config, problem["loc"]).model_fields)
-        return f"{key}: unknown key{did_you_mean(str(problem['loc'][-1]), allowed)} (allowed: {', '.join(allowed)})"
+        table, name = _table_of(config, problem["loc"]), str(problem["loc"][-1])
+        allowed = list(table.model_fields)
+        hint = did_you_mean(name, allowed) or did_you_mean(name, _places_of(config, name), least=0.0)
+        return f"{key}: unknown key{hint} (allowed: {', '.join(allowed)})"
     if problem["type"] == "missing":
         return f"{key}: missing, and it has no default"
     if problem["type"] == "value_error":
@@ -122,6 +124,14 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     if problem["type"] == "literal_error" and isinstance(found, str):
         hint = did_you_mean(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
     return f"{key}: found {shown(found)}, allowed: {expected}{hint}"
+
+
+def _places_of(config: type[Config], name: str) -> Iterator[str]:
+    """Yield where a configuration has a key, itself or in its tables: `train.steps` for `steps` in a recipe."""
+    tables = {table: _table_of(config, (table, name)) for table in config.model_fields}
+    if name in config.model_fields:
+        yield name
+    yield from (f"{key}.{name}" for key, table in tables.items() if table is not config and name in table.model_fields)
 
 
 def _table_of(config: type[Config], loc: tuple[int | str, ...]) -> type[Config]:

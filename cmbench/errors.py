@@ -80,7 +80,7 @@ def stopping_on_write_errors(path: object) -> Iterator[None]:
         raise
 
 
-def did_you_mean(found: str, allowed: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
-    close = get_close_matches(found, list(allowed), n=1) if len(found) <= _LONGEST_NAME else []
+def did_you_mean(found: str, allowed: Iterable[str], least: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string if none is at least so close."""
+    close = get_close_matches(found, list(allowed), n=1, cutoff=least) if len(found) <= _LONGEST_NAME else []
     return f"; did you mean '{close[0]}'?" if close else ""
