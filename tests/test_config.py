@@ -43,7 +43,7 @@ def test_a_table_becomes_its_config():
     ("table", "message"),
     [
         ({"rat": 1.0}, "rat: unknown key; did you mean 'rate'? (allowed: inner, rate, decay, lengths, sizes, "),
-        ({"width": 1}, "width: unknown key; did you mean 'inner.width'? (allowed: inner, rate, decay, lengths, sizes, "),
+        ({"width": 1}, "width: unknown key; did you mean 'inner.width'? (allowed: inner, rate, decay, lengths, "),
         ({"inner": {"sizes": 1}}, "inner.sizes: unknown key; did you mean 'sizes'? (allowed: width, share)"),
         ({"inner": {"widht": 1}}, "inner.widht: unknown key; did you mean 'width'? (allowed: width, share)"),
         ({"inner": {"width": 0}}, "inner.width: found 0, allowed: greater than or equal to 1"),
