@@ -59,6 +59,10 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is listed belo
         Binding("ctrl+c", "interrupt", "Leave", show=False, priority=True, id="app.interrupt"),
         Binding("escape", "back", "Back", id="app.back", show=False),
         Binding("question_mark,f1", "help", "Keys", id="app.help"),
+        *(
+            Binding(key, f"page_help({way})", f"Scroll the keys {word}", id=f"app.{key}", show=False, priority=True)
+            for key, way, word in (("pageup", -1, "up"), ("pagedown", 1, "down"))
+        ),
         Binding("T", "theme", "Theme", id="app.theme", show=False),
         Binding(
             "ctrl+p",
@@ -180,6 +184,17 @@ class CmbenchApp(App[None], inherit_bindings=False):  # every key is listed belo
         """Show or hide the keys of the focused widget."""
         if not close_help(self.screen):
             self.action_show_help_panel()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave the page keys to the focused widget unless the help is open."""
+        return (
+            bool(self.screen.query("HelpPanel")) if action == "page_help" else super().check_action(action, parameters)
+        )
+
+    def action_page_help(self, way: int) -> None:
+        """Scroll the help by a page, upwards if `way` is -1."""
+        panel = self.screen.query_one("HelpPanel KeyPanel")
+        panel.scroll_relative(y=way * panel.size.height, animate=False)
 
     def action_theme(self) -> None:
         """Choose a theme."""

@@ -318,7 +318,15 @@ def test_screens_are_opened_and_left(run, size):
             await pilot.press(back)
             await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
         await pilot.press("question_mark")
-        await until(pilot, lambda: app.screen.query("HelpPanel"))
+        await until(pilot, lambda: app.screen.query("HelpPanel KeyPanel"))
+        keys = app.screen.query_one("HelpPanel KeyPanel")
+        await until(pilot, lambda: keys.max_scroll_y)  # there is more than one page
+        for key, reached in (
+            ("pagedown", lambda: keys.scroll_y),
+            ("pageup", lambda: not keys.scroll_y),
+        ):
+            await pilot.press(key)
+            await until(pilot, reached)
         await pilot.press("question_mark")
         await until(pilot, lambda: not app.screen.query("HelpPanel"))
         await pilot.press("b")
