@@ -69,8 +69,8 @@ class StepRandom:
         """
         if self.part is not None:
             raise UsageError(
-                f'random.generator("{stream}"): found for a part of a batch (train.micro_batch_size), allowed there: '
-                f'random.draw("{stream}", n, draw), where draw(n, generator) returns (n, ...)'
+                f'random.generator("{stream}"): found for a part of a batch (several ranks or train.micro_batch_size), '
+                f'allowed: random.draw("{stream}", n, draw), where draw(n, generator) returns (n, ...)'
             )
         return torch.Generator(self.device).manual_seed(self.stream_seed(stream))
 

@@ -115,7 +115,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of the test's own, with runs/ and the tiny recipe tiny.toml."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CMBENCH_RUNS_DIR", str(tmp_path / "runs"))
-    for name in ("CI", "SLURM_JOB_ID", "CMBENCH_DEBUG", "CMBENCH_HANDSHAKE_FD"):
+    for name in ("CI", "SLURM_JOB_ID", "CMBENCH_DEBUG", "CMBENCH_HANDSHAKE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path.with_name(f"{tmp_path.name}-data")))

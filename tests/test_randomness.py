@@ -79,7 +79,7 @@ def test_draw_is_the_generator_s_and_a_part_s_rows_are_those_of_the_whole_batch(
 def test_a_part_refuses_what_would_not_be_its_rows():
     own = StepRandom(CPU, 1, 2, part=Part(2, 6, 7))
     with pytest.raises(
-        UsageError, match=r'random.generator\("time"\): found .*allowed there: random.draw\("time", n, draw\)'
+        UsageError, match=r'random.generator\("time"\): found .*several ranks .*allowed: random.draw\("time", n, draw\)'
     ):
         own.generator("time")
     with pytest.raises(ValueError, match="found n = 7, allowed: the 4 samples of the part"):

@@ -13,7 +13,7 @@ from cmbench import consent, recipe, steering
 from cmbench.cli import _screen
 from cmbench.errors import ConflictError
 from cmbench.recipe import COMPONENTS
-from cmbench.rundir import checkpoints, status
+from cmbench.rundir import checkpoints, places, status
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address
@@ -57,8 +57,8 @@ class Again:
             NotFoundError: there is no such checkpoint.
         """
         run, whole = self.run, recipe.load(self.run.recipe)
-        settings, places = steering.parse_with_places(whole, self.changes, run.name)
-        consent.moved(places)
+        settings, moved = steering.parse_with_places(whole, self.changes, run.name)
+        consent.moved(moved)
         step = self._step()
         steering.check_length(settings, step or checkpoints.last(run), run.name)
         began, passed_over = began_in(run, self.trust)
@@ -73,21 +73,27 @@ class Again:
             from cmbench.engine import runner
 
             os.chdir(began)
-            elsewhere = runner.Elsewhere(places, self.other_data, self.host_gone)
+            elsewhere = runner.Elsewhere(moved, self.other_data, self.host_gone)
             return runner.resume(RunDir(path), runs_path, settings, step, elsewhere, whole)
 
         return make
 
     def arguments(self) -> list[str]:
         """Return the arguments of the `cmbench` that resumes the run from any folder."""
-        _, places = steering.parse_with_places(recipe.load(self.run.recipe), self.changes, self.run.name)
+        _, moved = steering.parse_with_places(recipe.load(self.run.recipe), self.changes, self.run.name)
         step = self._step()
         arguments = ["resume", str(self.run.path.resolve()), "--runs-dir", str(self.runs_dir.resolve())]
-        places_last = [*self.changes, *(f"{key}={value}" for key, value in places.items())]  # absolute paths
+        places_last = [*self.changes, *(f"{key}={value}" for key, value in moved.items())]  # absolute paths
         arguments += [part for change in places_last for part in ("--set", change)]
         arguments += [] if step is None else ["--checkpoint", str(step)]
         options = {"--trust": self.trust, "--other-data": self.other_data, "--host-gone": self.host_gone}
         return arguments + [option for option, wanted in options.items() if wanted]
+
+    def tables(self) -> dict[str, Any]:
+        """Return the tables of the run's recipe, with its places as they are then."""
+        whole = recipe.load(self.run.recipe)
+        _, moved = steering.parse_with_places(whole, self.changes, self.run.name)
+        return places.in_force(self.run, whole.tables(), moved)
 
     def _step(self) -> int | None:
         return None if self.checkpoint is None else checkpoints.choose(self.run, self.checkpoint)

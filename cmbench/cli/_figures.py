@@ -138,14 +138,14 @@ def _computed(
     progress: Progress,
 ) -> dict[Asking, Answer]:
     """Compute answers, and keep each as soon as it is ready."""
-    from cmbench.engine.build import device_of
+    from cmbench.engine import ranks
+    from cmbench.engine.asking import Place
     from cmbench.engine.evaluate import Evaluation
 
     run, questions = subject.run, subject.questions(asked)
     answers: dict[Asking, Answer] = {}
-    where = device_of(device, "--device")
-    there = (subject.places, subject.other_data)
-    evaluation = Evaluation(run, subject.step, subject.ema, where, asked.features, runs_dir, *there)
+    place = Place(run, subject.step, subject.ema, device, runs_dir, subject.places, subject.other_data)
+    evaluation = Evaluation(place, asked.features, ranks.current())
     of_function = [name for name, steps in askings if steps is None]
     progress.expect(len(of_function))
     for name in of_function:

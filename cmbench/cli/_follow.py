@@ -12,7 +12,7 @@ import typer
 from cmbench import recipe
 from cmbench.cli import _screen
 from cmbench.errors import STOPPED, DivergedError
-from cmbench.rundir import control, settings, status
+from cmbench.rundir import control, group, settings, status
 from cmbench.rundir.fields import number_of, whole
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.log import Row, Tail, last_segment
@@ -129,7 +129,12 @@ def closing(run: RunDir, told: bool = False) -> int:
         again = "--checkpoint STEP --set optimizer.lr=..."
         _screen.line(f"from an earlier one, with other settings: cmbench resume {address(run)} {again}")
     else:
-        _screen.line(f"{state} at step {now['step']}: cmbench resume {address(run)}")
+        _screen.line(f"{state} at step {now['step']}: {' '.join(['cmbench resume', address(run), *group.again(now)])}")
         if state in ("failed", "crashed"):
             _screen.line(f"its last output: {run.console}")
-    return _EXIT_CODES.get(state, 1)
+    return exit_code(run)
+
+
+def exit_code(run: RunDir) -> int:
+    """Return the exit code of a run's trainer, which has ended."""
+    return _EXIT_CODES.get(status.read(run)["state"], 1)

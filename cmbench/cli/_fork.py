@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmbench import consent, recipe, steering
-from cmbench.cli import _named, _screen, _train
+from cmbench.cli import _gpus, _named, _screen, _train
 from cmbench.cli._again import began_in, kept_tables
 from cmbench.recipe import COMPONENTS
-from cmbench.rundir import parents, settings
+from cmbench.rundir import parents, places, settings
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 
@@ -26,6 +26,7 @@ def fork(
     foreground: bool,
     detach: bool,
     trust: bool,
+    gpus: str | None,
 ) -> int:
     """Train a child of RUN[@STEP] in a new directory, whose name may be given, and follow it."""
     if folder is not None:
@@ -35,6 +36,8 @@ def fork(
     step = parents.nearest_checkpoint(parent, wanted)
     whole = recipe.load(parent.recipe)
     steering.check_fork(whole, overrides, step, parent.name, settings.steps(parent, whole.train.steps))
+    now = places.in_force(parent, recipe.merged(whole.tables(), recipe.parse_overrides(overrides)))
+    chosen = _gpus.for_ranks(gpus, now["train"], parent.name)
     began, passed_over = began_in(parent, trust)
     consent.ask(consent.kinds(whole.tables()), str(parent.recipe), began)
     for tables, where in kept_tables(parent):
@@ -55,4 +58,4 @@ def fork(
     arguments += [part for override in overrides for part in ("--set", override)]
     arguments += ["--name", folder] if folder else []
     arguments += ["--trust"] if trust else []
-    return _train.train(make, arguments, foreground, detach)
+    return _train.train(make, arguments, foreground, detach, gpus=chosen)

@@ -10,7 +10,7 @@ from cmbench.cli import _again, _screen
 from cmbench.cli._again import Again
 from cmbench.errors import ConflictError, DivergedError, UsageError
 from cmbench.recipe import COMPONENTS, Given, Recipe
-from cmbench.rundir import places, settings, status
+from cmbench.rundir import group, places, settings, status
 from cmbench.rundir.layout import LATEST, RunDir, taken
 from cmbench.rundir.select import address, is_path
 from cmbench.text import shown
@@ -65,7 +65,8 @@ def taken_up(run: RunDir, given: Given, host_gone: bool, trust: bool, runs_dir: 
             f"cmbench resume {address(run)} --checkpoint STEP --set optimizer.lr=..."
         )
     if now["state"] == "finished" and not further:
-        _screen.line(f"{run.name}: finished at step {now['step']} already (cmbench sample {address(run)})")
+        if group.is_heard():
+            _screen.line(f"{run.name}: finished at step {now['step']} already (cmbench sample {address(run)})")
         return None
     changes = [f"train.steps={wanted.train.steps}"] if further else []
     return Again(run, changes, None, False, host_gone, trust, runs_dir)

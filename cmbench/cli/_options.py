@@ -107,7 +107,36 @@ Trust = Annotated[
         "--trust", callback=consent.trust, help="Import module:Class of a run's recipe, and trust its file as it is."
     ),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=10_000, help="How many runs train at a time.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        max=10_000,
+        help="How many runs train at a time; if not given 1, or with --gpus one a GPU.",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="N|LIST",
+        help="GPUs to train on together: N, or those listed, such as 0-3 or 0,2.",
+    ),
+]
+GpusToShare = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="N|LIST",
+        help="GPUs to share the work: N, or those listed, such as 0-3; the figures are those of one.",
+    ),
+]
+GpuPool = Annotated[
+    str | None,
+    typer.Option("--gpus", metavar="N|LIST", help="GPUs to train on, one run each: N, or those listed, such as 0-3."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Foreground = Annotated[
     bool,

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import IO
 
 from cmbench.cli import _signals
-from cmbench.rundir import launch
+from cmbench.rundir import group, launch
 
 _POLL = 0.1  # seconds
 
@@ -43,12 +43,14 @@ class Processes:
         commands: the arguments of each.
         at_once: how many at a time.
         environment: variables that they get in addition to those of this process.
+        pool: further variables; each process gets those that the fewest others have, such as a GPU of its own.
         stopped: whether a signal has asked to stop; nothing is started after that.
     """
 
     commands: Sequence[Sequence[str]]
     at_once: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    pool: Sequence[Mapping[str, str]] = ()
     stopped: bool = False
 
     def events(self) -> Generator[Accepted | Ended, None, None]:
@@ -67,7 +69,7 @@ class Processes:
                     while waiting and len(running) < self.at_once and not signals and not self.stopped:
                         with launch.starting():
                             said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-                            running.append(_Process(*waiting.popleft(), self.environment, *said))
+                            running.append(_Process(*waiting.popleft(), self.environment, self._place(running), *said))
                     while signals:  # also reaches trainers that were started meanwhile
                         self.stopped = True
                         _pass_on(signals.pop(0), running)
@@ -83,14 +85,25 @@ class Processes:
                 for process in running:
                     process.popen.wait()
 
+    def _place(self, running: "Sequence[_Process]") -> Mapping[str, str]:
+        """Return the variables of the pool that the fewest running processes have."""
+        taken = [process.place for process in running]
+        return min(self.pool, key=taken.count, default={})
+
 
 class _Process:
     """One trainer in its own session, so that Ctrl-C reaches it only once, through us: a second one would kill it."""
 
     def __init__(
-        self, index: int, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], errors: IO[bytes]
+        self,
+        index: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        place: Mapping[str, str],
+        output: IO[bytes],
+        errors: IO[bytes],
     ) -> None:
-        self.index, self.is_over, self._accepted = index, False, False
+        self.index, self.place, self.is_over, self._accepted = index, place, False, False
         self._output, self._errors = output, errors
         self.popen = subprocess.Popen(
             launch.command(*command),
@@ -98,7 +111,7 @@ class _Process:
             stdout=output,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, **environment},
+            env={**group.outside(), **environment, **place},
         )
 
     def news(self) -> Iterator[Accepted | Ended]:

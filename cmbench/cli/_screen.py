@@ -80,6 +80,15 @@ class _Stream(io.TextIOBase):
                 raise LostOutputError(error) from None
 
 
+@contextmanager
+def to_whoever_listens() -> Iterator[None]:
+    """Stop printing but go on if the reader or the terminal has gone, or the disk is full."""
+    try:
+        yield
+    except LostOutputError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 class _Gate(_Stream):
     """A standard stream that only text passes. It claims to be no terminal, so that no library sends it styles."""
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cmbench.cli import _alert, _dashboard, _follow, _screen, _signals
+from cmbench.cli import _alert, _dashboard, _follow, _screen, _several, _signals
+from cmbench.cli._gpus import Gpus
 from cmbench.errors import CmbenchError, DivergedError, StoppedError, UsageError, stopping_on_write_errors
 from cmbench.rundir import group, launch, status
 from cmbench.rundir.files import open_to_append, write_all
@@ -29,6 +30,7 @@ def train(
     foreground: bool,
     detach: bool,
     heard: list[str] | None = None,
+    gpus: Gpus | None = None,
 ) -> int:
     """Train, and return the exit code.
 
@@ -39,6 +41,7 @@ def train(
             unless `detach` is given.
         detach: whether to start the training and return.
         heard: what `listen` has returned, if the caller has been listening.
+        gpus: on which to train; None for the device of the recipe.
     """
     member = group.member()
     if member.size > 1 and detach:
@@ -46,11 +49,15 @@ def train(
     if not launch.is_detached() and member.leads:
         _say_that_it_starts(launch.subject_of(arguments))  # before the dashboard is imported, too
     if _trains_here(foreground, detach):
-        return _in_this_process(make, _heard_meanwhile() if heard is None else heard)
+        heard = _heard_meanwhile() if heard is None else heard
+        if gpus is not None and gpus.size > 1:
+            return _several.train(arguments, gpus, heard)
+        os.environ.update({} if gpus is None else gpus.environment())
+        return _in_this_process(make, heard)
     shows = not detach and _dashboard.can_be_shown()
     if shows:
         _dashboard.settings()
-    start = launch.Start(arguments)
+    start = launch.Start([*arguments, *([] if gpus is None else ["--gpus", gpus.given])])
     try:
         run = _dashboard.show_start(start) if shows else start.wait()
     except KeyboardInterrupt:
@@ -91,7 +98,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     from cmbench import settings
     from cmbench.engine import ranks as all_ranks
 
-    wanted, ranks = settings.load().alert, all_ranks.gather()
+    wanted, ranks = settings.load().alert, all_ranks.gather(heard)
     if not ranks.leads:
         return _follow_rank_0(ranks)
     with _others_end_too(ranks):
@@ -112,7 +119,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
         raise
 
     from cmbench.engine.memory import LackError
-    from cmbench.engine.ranks import LostRankError
+    from cmbench.engine.messages import LostRankError
 
     with console:
 
@@ -121,7 +128,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
             with suppress(OSError):  # on a full disk the log has gaps
                 write_all(console.fileno(), f"{shown}\n".encode())
             if not detached:  # if detached, stdout is the log itself
-                with _to_whoever_listens():
+                with _screen.to_whoever_listens():
                     _screen.line(shown)
 
         say(runner.run.name)
@@ -139,7 +146,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     ranks.close()
     if trouble := runner.recorder.reason or runner.recorder.unwritten:
         _screen.complain(f"{runner.folder.name}: {trouble}")
-    with suppress(GoneError), _to_whoever_listens():
+    with suppress(GoneError), _screen.to_whoever_listens():
         _follow.closing(runner.run, told=bool(trouble))
     return runner.exit_code
 
@@ -155,8 +162,8 @@ def _follow_rank_0(ranks: "Ranks") -> int:
     _signals.on(*_signals.ASKING, handler=hear)
     try:
         code = together.follow(ranks)
-    except LackError as error:  # rank 0 knows no more than that this one has ended
-        _screen.complain(f"rank {ranks.member.rank}: {error}")
+    except LackError as error:
+        _screen.complain(f"{ranks.called(ranks.member.rank)}: {error}")  # where rank 0 may have no time to say it
         return error.exit_code
     finally:
         _end_undisturbed(ranks)
@@ -179,15 +186,6 @@ def _others_end_too(ranks: "Ranks") -> Iterator[None]:
     except BaseException as error:
         ranks.dismiss(error.exit_code if isinstance(error, CmbenchError) else 1)
         raise
-
-
-@contextmanager
-def _to_whoever_listens() -> Iterator[None]:
-    """Stop printing but continue training if the reader or the terminal has gone, or the disk is full."""
-    try:
-        yield
-    except _screen.LostOutputError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _line(record: "Record", runner: "Runner") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from cmbench.cli import _outcomes, _screen
+from cmbench.cli import _gpus, _outcomes, _screen
 from cmbench.cli._plan import Task
 from cmbench.cli._processes import Accepted, Ended, Processes
 from cmbench.errors import STOPPED, DivergedError, UsageError
@@ -21,14 +21,25 @@ class Training:
     Args:
         path: of the recipe.
         runs_dir: of the runs.
-        jobs: how many train at a time.
+        jobs: how many train at a time; None: one, or one a GPU.
+        gpus: on which they train, as CUDA_VISIBLE_DEVICES names them; empty for the device of each recipe.
         trust: --trust.
         to_stderr: whether lines go there, apart from data.
         tag: that the runs get, so that a filter finds them; empty for none.
     """
 
-    def __init__(self, path: Path, runs_dir: Path, jobs: int, trust: bool, to_stderr: bool, tag: str = "") -> None:
-        self._path, self._runs_dir, self._jobs, self._to_stderr, self._tag = path, runs_dir, jobs, to_stderr, tag
+    def __init__(
+        self,
+        path: Path,
+        runs_dir: Path,
+        jobs: int | None,
+        gpus: Sequence[str],
+        trust: bool,
+        to_stderr: bool,
+        tag: str = "",
+    ) -> None:
+        self._path, self._runs_dir, self._to_stderr, self._tag = path, runs_dir, to_stderr, tag
+        self._jobs, self._gpus = jobs or len(gpus) or 1, gpus
         self._trust = ["--trust"] if trust else []
         self.failures: list[str] = []
         self.interrupted = False
@@ -42,7 +53,8 @@ class Training:
         left = [task for task in tasks if not task.is_done]
         if left and len(left) < len(tasks):
             self.say(f"{len(tasks) - len(left)} of {len(tasks)} runs exist already")
-        processes = Processes([self._command(task) for task in left], self._jobs, _threads(self._jobs))
+        pool = [_gpus.alone(gpu) for gpu in self._gpus]
+        processes = Processes([self._command(task) for task in left], self._jobs, _threads(self._jobs), pool)
         with closing(processes.events()) as events:
             for event in events:
                 self.interrupted = processes.stopped

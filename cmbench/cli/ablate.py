@@ -7,9 +7,9 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _outcomes, _plan, _screen, _variants
+from cmbench.cli import _gpus, _outcomes, _plan, _screen, _variants
 from cmbench.cli._app import app
-from cmbench.cli._options import Jobs, Json, Overrides, RecipeFile, RunsDir, Trust
+from cmbench.cli._options import GpuPool, Jobs, Json, Overrides, RecipeFile, RunsDir, Trust
 from cmbench.cli._screen import table
 from cmbench.cli._training import Training
 from cmbench.cli._variants import Switch
@@ -29,7 +29,8 @@ def ablate(
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the runs, up to their variant; RECIPE_ablation if not given.")
     ] = "",
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    gpus: GpuPool = None,
     listed: Annotated[bool, typer.Option("--list", help="List the recipe's switches, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
@@ -40,6 +41,7 @@ def ablate(
     Ctrl-C writes checkpoints and stops. Means are taken over the runs that finished.
     """
     path, given = recipes.find(recipe), overrides or []
+    _gpus.parsed(gpus)
     recipes.load(path, given)  # most mistakes show here, before torch is imported
     whole = _variants.complete(path, given)
     switches = _variants.switches_of(path, given, whole)
@@ -52,10 +54,11 @@ def ablate(
     dropped = _variants.chosen(drop, switches, str(path))
     name, folder = name or f"{whole.name}_ablation", runs_folder(runs_dir)
     tasks = _variants.tasks_of(path, given, whole, dropped, seeds, name, folder)
+    pool = _gpus.pool(gpus, {task.recipe.train.device for task in tasks}, str(path))
     _plan.take_up(tasks, folder)
 
     consent.remember(whole)  # also for resumed runs, which have this recipe
-    training = Training(path, folder, jobs, trust, to_stderr=json)
+    training = Training(path, folder, jobs, pool, trust, to_stderr=json)
     return training.carry_out(tasks, lambda: _outcomes.report_ablation(name, path, tasks, json))
 
 

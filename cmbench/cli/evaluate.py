@@ -9,7 +9,7 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench import steering
-from cmbench.cli import _data_now, _figures, _figures_page, _former, _outputs, _screen
+from cmbench.cli import _data_now, _figures, _figures_page, _former, _outputs, _ranks, _screen
 from cmbench.cli._app import app
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import (
@@ -18,6 +18,7 @@ from cmbench.cli._options import (
     Checkpoint,
     Device,
     Ema,
+    GpusToShare,
     Json,
     Markdown,
     OtherData,
@@ -38,6 +39,7 @@ _TRAJECTORIES = 128  # if the recipe sets none
 
 
 @app.command("eval", cls=_former.names(metrics="measures"))
+@_ranks.shared_out
 def evaluate(
     runs: Annotated[
         list[str] | None,
@@ -58,6 +60,7 @@ def evaluate(
     ema: Ema = "",
     seed: Seed = 0,
     device: Device = "auto",
+    gpus: GpusToShare = None,
     markdown: Markdown = None,
     moved: Places = None,
     other_data: OtherData = False,

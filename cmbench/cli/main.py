@@ -10,9 +10,9 @@ import typer
 from cmbench import __version__
 from cmbench.cli import _app, _screen
 from cmbench.errors import CmbenchError, UsageError
-from cmbench.rundir import group, launch
+from cmbench.rundir import group, launch, torchrun
 
-_OF_SEVERAL_RANKS = ("run", "resume")
+_OF_SEVERAL_RANKS = ("run", "resume", "eval", "sample")
 _LET_SPEAK = 2.0  # seconds
 
 app = _app.whole()
@@ -32,13 +32,19 @@ def _options(
     if context.invoked_subcommand is None:
         _screen.text(context.get_help())
     elif (size := group.member().size) > 1 and context.invoked_subcommand not in _OF_SEVERAL_RANKS:
-        allowed = f"allowed: {' and '.join(_OF_SEVERAL_RANKS)}; start {context.invoked_subcommand} without torchrun"
+        allowed = f"allowed: {', '.join(_OF_SEVERAL_RANKS)}; start {context.invoked_subcommand} without torchrun"
         raise UsageError(f"cmbench {context.invoked_subcommand}: found {size} ranks, {allowed}")
 
 
 def main() -> None:
     """Run the command line and exit with the codes of the README."""
     _screen.fill_standard_streams()
+    if sys.argv[1:2] == [torchrun.ARGUMENT]:
+        from cmbench.engine import agent
+
+        sys.exit(agent.main(sys.argv[2:]))
+    if group.is_launched():
+        group.end_with_parent()
     try:
         code = exit_code()
     finally:
@@ -66,7 +72,7 @@ def _guarded() -> int:
             _screen.complain(error)
         return error.exit_code
     except typer.TyperException as error:
-        if message := error.format_message():
+        if (message := error.format_message()) and group.is_heard():
             _screen.complain(message)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):

@@ -1,14 +1,23 @@
 """`cmbench resume`."""
 
 from cmbench import recipe
-from cmbench.cli import _again, _former, _train
+from cmbench.cli import _again, _former, _gpus, _restarts, _train
 from cmbench.cli._app import app
-from cmbench.cli._options import Changes, CheckpointOrNone, Detach, Foreground, HostGone, OtherData, Run, RunsDir, Trust
-from cmbench.errors import STOPPED, ConflictError, DivergedError
-from cmbench.rundir import group, status
+from cmbench.cli._options import (
+    Changes,
+    CheckpointOrNone,
+    Detach,
+    Foreground,
+    Gpus,
+    HostGone,
+    OtherData,
+    Run,
+    RunsDir,
+    Trust,
+)
+from cmbench.errors import ConflictError
+from cmbench.rundir import status
 from cmbench.rundir.select import address, runs_folder, select
-
-_ENDED = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}  # not resumed by torchrun's restarts
 
 
 @app.command("resume", cls=_former.names(plain="foreground"))
@@ -18,6 +27,7 @@ def resume(
     checkpoint: CheckpointOrNone = None,
     other_data: OtherData = False,
     host_gone: HostGone = False,
+    gpus: Gpus = None,
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
@@ -30,18 +40,20 @@ def resume(
     are now, --set train.device=cpu where the run trains now. --set train.steps=N trains a run to step N, also a
     finished one.
     """
+    _gpus.parsed(gpus)
     chosen = select(run, runs_folder(runs_dir))
     given = changes or []
+    if begun := _restarts.begun(chosen):  # its trainer is dead, and has gone back to the chosen checkpoint
+        checkpoint, host_gone = None, True
+    if begun in _restarts.ENDED:
+        return _restarts.ENDED[begun]
     _again.refuse_live(chosen, host_gone)
-    now = status.read(chosen)
-    if group.restarted():  # a group of ranks that began, or resumed, this run
-        if now["state"] in _ENDED:
-            return _ENDED[now["state"]]
-        checkpoint = None
-    if now["state"] == "finished" and "train.steps" not in recipe.flat_overrides(given):
+    if status.read(chosen)["state"] == "finished" and "train.steps" not in recipe.flat_overrides(given):
         further = f"cmbench resume {address(chosen)} --set train.steps=N, or cmbench run --from {address(chosen)} ..."
         raise ConflictError(
             f"{chosen.name}: already finished (cmbench sample {address(chosen)}; more steps: {further})"
         )
     again = _again.Again(chosen, given, checkpoint, other_data, host_gone, trust, runs_folder(runs_dir))
-    return _train.train(again.make(), again.arguments(), foreground, detach)
+    make = again.make()
+    devices = _gpus.for_ranks(gpus, again.tables()["train"], chosen.name)
+    return _train.train(make, again.arguments(), foreground, detach, gpus=devices)

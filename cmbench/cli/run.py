@@ -8,11 +8,12 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _fork, _former, _named, _train
+from cmbench.cli import _fork, _former, _gpus, _named, _restarts, _train
 from cmbench.cli._app import app
 from cmbench.cli._options import (
     Detach,
     Foreground,
+    Gpus,
     HostGone,
     Overrides,
     RecipeFileOrNone,
@@ -23,7 +24,6 @@ from cmbench.cli._options import (
 from cmbench.cli.resume import resume
 from cmbench.errors import UsageError
 from cmbench.recipe import COMPONENTS, Recipe
-from cmbench.rundir import group
 from cmbench.rundir.select import is_path, runs_folder, select
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(
         typer.Option("--or-resume", help="With --name: resume the run of that name, or say that it has finished."),
     ] = False,
     host_gone: HostGone = False,
+    gpus: Gpus = None,
     runs_dir: RunsDir = None,
     foreground: Foreground = False,
     detach: Detach = False,
@@ -69,19 +70,22 @@ def run(
         raise UsageError(f"--or-resume: found with {with_what}, allowed: with --name NAME and a recipe")
     if host_gone and not or_resume:
         raise UsageError("--host-gone: found without --or-resume, allowed: with it")
-    if (begun := group.begun_before(runs_folder(runs_dir))) is not None:  # by ranks that torchrun has started again
+    _gpus.parsed(gpus)
+    begun = _restarts.found(runs_folder(runs_dir))  # by ranks that torchrun has started again
+    if begun is not None and (not or_resume or _restarts.begun(begun) in _restarts.ENDED):
         if recipe is not None:
             consent.named(recipes.find(recipe), overrides or ())
-        return resume(str(begun.path), host_gone=True, runs_dir=runs_dir, trust=trust)
+        return resume(str(begun.path), runs_dir=runs_dir, trust=trust)
     if origin is not None:
         if recipe is not None:
             raise UsageError(f"--from: found together with RECIPE {recipe}, allowed: one of the two")
-        return _fork.fork(origin, overrides or (), name, runs_dir, foreground, detach, trust)
+        return _fork.fork(origin, overrides or (), name, runs_dir, foreground, detach, trust, gpus)
     if recipe is None:
         raise UsageError("RECIPE: missing; allowed: a recipe's path or name, or --from RUN[@STEP]")
     heard = _train.listen(foreground, detach)
     path = recipes.find(recipe)
     given = consent.named(path, overrides or ())  # most mistakes show here, before torch is imported
+    chosen = _gpus.for_ranks(gpus, given.recipe.tables()["train"], str(path))
     arguments = ["run", str(path), *(part for o in overrides or () for part in ("--set", o))]
     arguments += ["--name", name] if name is not None else []
     arguments += ["--runs-dir", str(runs_dir)] if runs_dir else []
@@ -89,9 +93,10 @@ def run(
     arguments += [option for option, wanted in options.items() if wanted]
     if name is not None:
         there = _named.run_of(name, runs_folder(runs_dir))
+        host_gone = host_gone or bool(_restarts.begun(there))
         if or_resume and is_path(there.path):
             again = _named.taken_up(there, given, host_gone, trust, runs_folder(runs_dir))
-            return 0 if again is None else _train.train(again.make(), arguments, foreground, detach, heard)
+            return 0 if again is None else _train.train(again.make(), arguments, foreground, detach, heard, chosen)
         _named.refuse_taken(there)
     _ask(path, given.recipe, runs_folder(runs_dir))
 
@@ -100,7 +105,7 @@ def run(
 
         return runner.create(given, runs_dir, sys.argv, name, host_gone)
 
-    return _train.train(make, arguments, foreground, detach, heard)
+    return _train.train(make, arguments, foreground, detach, heard, chosen)
 
 
 def _ask(path: Path, given: Recipe, runs_dir: Path) -> None:

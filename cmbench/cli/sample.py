@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _classes, _former, _outputs, _screen
+from cmbench.cli import _classes, _former, _outputs, _ranks, _screen
 from cmbench.cli._app import app
-from cmbench.cli._options import MOST_SAMPLES, N_HELP, Checkpoint, Device, Ema, Json, Run, RunsDir, Seed, Trust
+from cmbench.cli._options import (
+    MOST_SAMPLES,
+    N_HELP,
+    Checkpoint,
+    Device,
+    Ema,
+    GpusToShare,
+    Json,
+    Run,
+    RunsDir,
+    Seed,
+    Trust,
+)
 from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir import checkpoints
 from cmbench.rundir.files import make_folder, write_atomically
@@ -27,6 +39,7 @@ _LONGEST = 80  # characters of noise levels in a file's name
 
 
 @app.command("sample", cls=_former.names(save="safetensors"))
+@_ranks.shared_out
 def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
@@ -45,6 +58,7 @@ def sample(
         Path | None, typer.Option(metavar="FILE", help="Write the samples themselves as safetensors.")
     ] = None,
     device: Device = "auto",
+    gpus: GpusToShare = None,
     runs_dir: RunsDir = None,
     trust: Trust = False,
     json: Json = False,
@@ -57,10 +71,11 @@ def sample(
     import torch
     from safetensors.torch import save as to_safetensors
 
-    from cmbench.engine import build, memory, snapshot, weights
-    from cmbench.engine.sample import default_sigmas, draw
+    from cmbench.engine import asking, build, memory, ranks, snapshot, weights
+    from cmbench.engine.sample import default_sigmas
 
-    trained = weights.load(chosen, build.device_of(device, "--device"), ema, checkpoints.choose(chosen, checkpoint))
+    place = asking.Place(chosen, checkpoints.choose(chosen, checkpoint), ema, device)
+    trained = weights.load(chosen, build.device_of(device, "--device"), ema, place.step)
     lowest = build.sigma_lowest(trained.recipe)
     if sigmas:
         levels = _parse_sigmas(sigmas, lowest, trained)
@@ -70,7 +85,7 @@ def sample(
     of_class = _class(label, names, trained)
     labels = _labels(of_class, n, trained)
     with memory.wanted_by("--n", n):
-        x = draw(trained.model, trained.sampler, n, levels, seed, labels).cpu()
+        x = asking.draw(ranks.current(), place, trained, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():
         _screen.complain("some samples are not finite")
 

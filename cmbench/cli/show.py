@@ -13,7 +13,7 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
-from cmbench.words.journal import denoiser_differs
+from cmbench.words.journal import counted, denoiser_differs
 from cmbench.words.numbers import four_digits
 from cmbench.words.times import EXACT, age, date, duration
 
@@ -99,7 +99,7 @@ def _device(about: dict[str, Any]) -> str:
     device, ranks = text(about["meta"].get("device")) or "-", whole(about["status"].get("ranks")) or 1
     given = about["status"].get("devices")
     names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
-    return device if ranks == 1 else f"{ranks} ranks: {', '.join(names) or device}"
+    return device if ranks == 1 else f"{ranks} ranks: {counted(names) or device}"
 
 
 def _data(about: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _combinations, _outcomes, _plan, _screen
+from cmbench.cli import _combinations, _gpus, _outcomes, _plan, _screen
 from cmbench.cli._app import app
-from cmbench.cli._options import Jobs, Json, RecipeFile, RunsDir, Trust
+from cmbench.cli._options import GpuPool, Jobs, Json, RecipeFile, RunsDir, Trust
 from cmbench.cli._plan import Task
 from cmbench.cli._training import Training
 from cmbench.errors import STOPPED
@@ -29,7 +29,8 @@ def sweep(
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the runs, up to their values; that of the recipe if not given.")
     ] = "",
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    gpus: GpuPool = None,
     listed: Annotated[bool, typer.Option("--list", help="List the combinations, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     trust: Trust = False,
@@ -41,18 +42,20 @@ def sweep(
     row, with their mean. Ctrl-C writes checkpoints and stops.
     """
     path, folder = recipes.find(recipe), runs_folder(runs_dir)
+    _gpus.parsed(gpus)
     _combinations.read(overrides or ())  # most mistakes show here, before torch is imported
     planned = _combinations.planned(path, overrides or (), name, folder)
     keys, tasks, tag = planned.keys, planned.tasks, planned.tag
     if listed:
         _list(keys, tasks, json)
         return 0
+    pool = _gpus.pool(gpus, {task.recipe.train.device for task in tasks}, str(path))
     _plan.take_up(tasks, folder)
     for whole in {
         repr((task.recipe.data, consent.kinds(task.recipe.tables()))): task.recipe for task in tasks
     }.values():
         consent.remember(whole)  # also for resumed runs, which have this recipe
-    training = Training(path, folder, jobs, trust, to_stderr=json, tag=tag)
+    training = Training(path, folder, jobs, pool, trust, to_stderr=json, tag=tag)
     code = training.carry_out(tasks, lambda: _outcomes.report_sweep(tag, path, keys, tasks, json))
     if code != STOPPED:
         where = [] if folder == runs_folder() else ["--runs-dir", str(folder)]

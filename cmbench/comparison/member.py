@@ -17,7 +17,7 @@ from cmbench.rundir.layout import RunDir
 
 # Keys of meta.json that say what a run is or where it lies, or that follow from its recipe.
 _NOT_ENVIRONMENT = {
-    *("schema", "created", "argv", "directory", "seed", "teacher", "start"),
+    *("schema", "created", "argv", "launch", "directory", "seed", "teacher", "start"),
     *("shape", "classes", "parameters", "profile_edges", "profile_noise_levels"),
     *("floor", "floor_spread", "floor_draws"),
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cmbench.contracts import Data
+from cmbench.engine.ranks import Ranks
 from cmbench.evaluation.consistency_error import TrueConsistencyError
 from cmbench.evaluation.self_consistency import SelfConsistencyError
 from cmbench.model import Model
@@ -80,18 +81,27 @@ class Truth:
         edges: (bins + 1,), times of the model's path.
         starts: of the exact trajectories.
         lowest: the lowest noise level that is trained; None for the model's sigma_min.
+        ranks: which share the trajectories out, and all get them; all must ask.
     """
 
     def __init__(
-        self, model: Model, denoise: Denoise, edges: Tensor, starts: Starts, lowest: float | None = None
+        self,
+        model: Model,
+        denoise: Denoise,
+        edges: Tensor,
+        starts: Starts,
+        lowest: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         levels, self._labels = model.path.noise_level(edges.double()), starts.labels
         middles = (levels[1:] * levels[:-1]).sqrt().clamp(model.sigma_min, model.sigma_max).tolist()
         lowest = model.sigma_min if lowest is None else lowest
         self.compared = compared_levels(model.sigma_data, lowest, model.sigma_max)
         self._weights = _interpolating(middles, self.compared.values)
+        of_all = self._ranks.by_rows(denoise)
         self._errors = TrueConsistencyError(
-            lambda x, sigma: denoise(x, sigma, starts.labels),
+            lambda x, sigma: of_all(x, sigma, starts.labels),
             starts.x_0,
             [model.sigma_max, *reversed(middles)],
             model.parameterisation.epsilon,
@@ -101,7 +111,7 @@ class Truth:
     def each(self, model: Model) -> Tensor:
         """Return the error on each trajectory, (bins + 1, n): in each bin, ascending, then at sigma_max."""
         with evaluating(model):
-            f = model.on_edm_path()
+            f = self._ranks.by_rows(model.on_edm_path())
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
     def mean(self, each: Tensor) -> Tensor:
@@ -121,18 +131,27 @@ class Constancy:
     Arguments as for `Truth`.
     """
 
-    def __init__(self, model: Model, denoise: Denoise, starts: Starts, lowest: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        denoise: Denoise,
+        starts: Starts,
+        lowest: float | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._ranks = ranks or Ranks()
+        of_all = self._ranks.by_rows(denoise)
         lowest = model.sigma_min if lowest is None else lowest
         self.compared = compared_levels(model.sigma_data, lowest, model.sigma_max)
         self._labels, asked = starts.labels, self.compared.values.flip(0).tolist()
         self._errors = SelfConsistencyError(
-            lambda x, sigma: denoise(x, sigma, starts.labels), starts.x_0, asked, starts.noise
+            lambda x, sigma: of_all(x, sigma, starts.labels), starts.x_0, asked, starts.noise
         )
 
     def each(self, model: Model) -> Tensor:
         """Return the change on each trajectory between neighbouring levels, ascending, (levels - 1, n)."""
         with evaluating(model):
-            f = model.on_edm_path()
+            f = self._ranks.by_rows(model.on_edm_path())
             return self._errors.each(lambda x, sigma: f(x, sigma, self._labels)).flip(0)
 
 

@@ -13,6 +13,7 @@ from torch.utils import deterministic
 
 import cmbench
 from cmbench.engine import build, repository
+from cmbench.engine.ranks import gpu_id
 from cmbench.engine.trainer import Trainer
 from cmbench.engine.weights import Trained
 from cmbench.measures import PARTIAL
@@ -48,7 +49,6 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "created": time.time(),
         "argv": list(argv),
-        **({"launch": launch} if (launch := group.launch_id()) else {}),
         "directory": str(Path.cwd()),
         **here(built),
         "seed": built.recipe.seed,
@@ -119,7 +119,16 @@ def _of_version(meta: dict[str, Any], built: Trainer) -> list[str]:
 def devices(built: Trainer) -> list[str]:
     """Return the name of each rank's device."""
     own = _device_name(built.device)
-    return [gpu if gpu and built.device.type == "cuda" else own for _, gpu in built.ranks.machines] or [own]
+    return [each.gpu if each.gpu and built.device.type == "cuda" else own for each in built.ranks.machines] or [own]
+
+
+def gpus(built: Trainer) -> dict[str, Any]:
+    """Return what status.json says of GPUs: the option that chose them, and the identities of those of this host."""
+    found: dict[str, Any] = {"gpus": given} if (given := os.environ.get(group.GIVEN)) else {}
+    if built.device.type == "cuda":
+        here = [each.gpu_id for each in built.ranks.machines if each.host == socket.gethostname()]
+        found["gpu_ids"] = here or [gpu_id(built.device)]
+    return found
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,17 +1,18 @@
 """The measures of one checkpoint: figures with their spread and their floor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cmbench.contracts import Data, HasOracle, has
-from cmbench.engine import build, features, fingerprint, memory, weights
-from cmbench.engine.consistency import Constancy, Levels, Starts, Truth, draw_starts
+from cmbench.engine import asking, build, features, fingerprint, memory, weights
+from cmbench.engine.asking import Place
+from cmbench.engine.consistency import Constancy, Denoise, Levels, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge, OfClass, labels_as_data
-from cmbench.engine.sample import default_sigmas, draw
+from cmbench.engine.ranks import Ranks
+from cmbench.engine.sample import default_sigmas
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
 from cmbench.measures import Floor, Progress
@@ -20,7 +21,6 @@ from cmbench.rundir import fingerprints
 from cmbench.rundir.evaluations import Answer
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json
-from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import address
 
 
@@ -33,15 +33,12 @@ class Evaluation:
     data's shares; "classes" then has the figures of each. Without a number, "why" gives the reason:
     {"value": None, ...}.
 
+    Several ranks share out what the network and the denoiser compute; rank 0 alone measures samples.
+
     Args:
-        run: the run.
-        step: of the checkpoint.
-        ema: as for `weights.load`.
-        device: where samples are drawn and measured.
+        place: of weights and data.
         which_features: the features that measures of samples compare, as `features.named` takes them.
-        runs_dir: where to look for a teacher's run, if the run keeps no copy.
-        places: of the data, if they have moved, such as {"data.root": "/new"}.
-        other_data: the data may differ from those that the run was trained on.
+        ranks: of the command.
 
     Raises:
         ConflictError: the data differ, and may not.
@@ -49,40 +46,30 @@ class Evaluation:
         NotFoundError: the checkpoint is damaged.
     """
 
-    def __init__(
-        self,
-        run: RunDir,
-        step: int,
-        ema: str,
-        device: torch.device,
-        which_features: str = features.PIXELS,
-        runs_dir: Path | None = None,
-        places: Mapping[str, str] | None = None,
-        other_data: bool = False,
-    ) -> None:
-        self._run, self._device, self._runs_dir = run, device, runs_dir
-        self._trained = weights.load(run, device, ema, step)
-        self._recipe = self._trained.recipe
-        self._features = features.named(which_features, self._trained.model.shape, device)
+    def __init__(self, place: Place, which_features: str = features.PIXELS, ranks: Ranks | None = None) -> None:
+        self.place, self._run, self._ranks = place, place.run, ranks or Ranks()
+        self._device = build.device_of(place.device, "--device")
+        self.trained = weights.load(place.run, self._device, place.ema, place.step)
+        self._recipe = self.trained.recipe
+        self._features = features.named(which_features, self.trained.model.shape, self._device)
         self._conditional = build.is_conditional(self._recipe)
-        self._places, self._other_data = places, other_data
 
     @cached_property
     def _data(self) -> Data:
-        recipe, again = build.of_run(self._run, self._places), f"cmbench eval {address(self._run)}"
+        recipe, again = build.of_run(self._run, self.place.places), f"cmbench eval {address(self._run)}"
         try:
             data = build.data(recipe, self._device)
         except UsageError as error:
             moved = f" (where they moved: {again} --set data.root=FOLDER)" if "data.root: no " in str(error) else ""
             raise UsageError(f"{self._run.recipe}: {error}{moved}") from None
-        then = fingerprints.recorded(self._run, self._trained.step)
+        then = fingerprints.recorded(self._run, self.trained.step)
         why = fingerprints.difference(then, fingerprint.of(recipe, data))
-        if not self._other_data and why:
+        if not self.place.other_data and why:
             raise ConflictError(
                 f"{self._run.name}: its data have changed: {why} (to measure against these: {again} --other-data)"
             )
-        if tuple(data.shape) != self._trained.model.shape:
-            found, allowed = list(data.shape), list(self._trained.model.shape)
+        if tuple(data.shape) != self.trained.model.shape:
+            found, allowed = list(data.shape), list(self.trained.model.shape)
             raise UsageError(f"{self._run.name}: its data are now of shape {found}, allowed: {allowed}, as its network")
         return data
 
@@ -145,26 +132,39 @@ class Evaluation:
         """
         if reason := self._why_not(name):
             return {"why_not": reason}
-        starts = draw_starts(self._data, n, self._device, seed, self._conditional)
-        return self._true_error(starts) if name == "consistency_error" else self._self_error(starts)
+        asking.ask(self._ranks, name, self.place, seed=seed, n=n)
+        return self.share_of_function(name, seed, n)
 
-    def _true_error(self, starts: Starts) -> Answer:
-        model = self._trained.model
+    def share_of_function(self, name: str, seed: int, n: int) -> Answer:
+        """As any rank that has been asked, compute its share of a measure that is defined, and return the answer."""
+        starts, denoise = self._ranks.agreed(lambda: self._inputs(name, seed, n))
+        measure = self._true_error if name == "consistency_error" else self._self_error
+        return measure(starts, denoise)
+
+    def _inputs(self, name: str, seed: int, n: int) -> tuple[Starts, Denoise]:
+        """Return the starts of trajectories, and the denoiser that they follow."""
+        starts = draw_starts(self._data, n, self._device, seed, self._conditional)
+        if name == "self_consistency":
+            return starts, self._teacher.denoiser.denoise
+        assert has(self._data, HasOracle)  # else `_why_not` gives a reason
+        return starts, self._data.oracle().denoise
+
+    def _true_error(self, starts: Starts, denoise: Denoise) -> Answer:
+        model = self.trained.model
         known = number_list((read_json(self._run.meta) or {}).get("profile_edges"))
         if len(known) < 2:
             raise NotFoundError(f"{self._run.meta}: damaged: profile_edges: found no times between bins")
         edges = torch.tensor(known, dtype=torch.float64)
-        assert has(self._data, HasOracle)  # else `_why_not` gives a reason
-        truth = Truth(model, self._data.oracle().denoise, edges, starts, build.sigma_lowest(self._recipe))
+        truth = Truth(model, denoise, edges, starts, build.sigma_lowest(self._recipe), self._ranks)
         errors = truth.each(model).double()
         *bins, at_sigma_max = errors.mean(dim=1).tolist()
         levels = model.path.noise_level(edges).tolist()
         mean = _mean(truth.mean(errors), truth.compared)
         return {**mean, "at_sigma_max": at_sigma_max, "bins": bins, "noise_levels": levels}
 
-    def _self_error(self, starts: Starts) -> Answer:
-        model, lowest = self._trained.model, build.sigma_lowest(self._recipe)
-        constancy = Constancy(model, self._teacher.denoiser.denoise, starts, lowest)
+    def _self_error(self, starts: Starts, denoise: Denoise) -> Answer:
+        model, lowest = self.trained.model, build.sigma_lowest(self._recipe)
+        constancy = Constancy(model, denoise, starts, lowest, self._ranks)
         errors = constancy.each(model).double()
         bins, levels = errors.mean(dim=1).tolist(), constancy.compared.values.tolist()
         return {**_mean(errors.mean(dim=0), constancy.compared), "bins": bins, "noise_levels": levels}
@@ -183,15 +183,15 @@ class Evaluation:
     def _teacher(self) -> Teacher:
         own = self._run.teacher if self._run.teacher.exists() else None
         assert self._recipe.teacher is not None  # else `_why_not` gives a reason
-        return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self._runs_dir, own)
+        return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self.place.runs_dir, own)
 
     def _samples(self, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """Return samples (n, *shape), and their labels (n,) if the model takes labels."""
-        trained = self._trained
+        trained = self.trained
         lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
         labels = labels_as_data(self._data, n, seed) if self._conditional else None
-        return draw(trained.model, trained.sampler, n, sigmas, seed, labels), labels
+        return asking.draw(self._ranks, self.place, trained, n, sigmas, seed, labels), labels
 
 
 def _about_floor(floor: Floor | None) -> Answer:

@@ -14,6 +14,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from cmbench.engine.consistency import Denoise, Starts, evaluating
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.sample import latents
 from cmbench.engine.snapshot import is_pictures
 from cmbench.equations.oracle import FinitePoints, GaussianMixture, flow, flow_through
@@ -109,10 +110,10 @@ class Camera:
         self._sigma_data, self._is_denoiser, self._data = sigma_data, is_denoiser, data
 
     @torch.no_grad()
-    def take(self, model: Model) -> Film:
-        """Evaluate a model at the inputs."""
-        frames, of_model = self.frames, model.on_edm_path()
-        ask = of_model.denoise if self._is_denoiser else of_model
+    def take(self, model: Model, ranks: Ranks | None = None) -> Film:
+        """Evaluate a model at the inputs. Ranks share them out, and all get the answers; all must ask."""
+        frames, of_model, by_rows = self.frames, model.on_edm_path(), (ranks or Ranks()).by_rows
+        ask = by_rows(of_model.denoise if self._is_denoiser else of_model)
         with evaluating(model):
             m, n = frames.x.shape[:2]
             sigma = torch.tensor(frames.sigmas).to(frames.x).repeat_interleave(n)
@@ -121,7 +122,8 @@ class Camera:
             sent_to = None
             if self.plane is not None:
                 x = self.plane.latents
-                sent_to = self.plane.modes(of_model(x, x.new_full((len(x),), self.plane.sigma_max))).view(_SIDE, _SIDE)
+                ends = by_rows(of_model)(x, x.new_full((len(x),), self.plane.sigma_max))
+                sent_to = self.plane.modes(ends).view(_SIDE, _SIDE)
         modes = None if self._mixture is None else modes_of(self._mixture, f, frames.sigmas[-1])
         return Film(f, modes, sent_to)
 

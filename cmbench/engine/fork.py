@@ -8,7 +8,7 @@ from typing import Any
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, checkpoint, environment, fingerprint, trainer
+from cmbench.engine import build, checkpoint, environment, fingerprint, memory, trainer
 from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.runner import claimed, trained_for
@@ -58,7 +58,8 @@ def fork(
     built = trainer.from_recipe(recipe, f"{parent.name}, forked", runs_dir, kept=parent, data=data)
     built.labels_in_turn = False
     _refuse_other_bins(parent, meta, built)
-    built.state.load(step, checkpoint.load_fitting(parent, step, built.state.misfit))
+    with memory.wanted_by_network(recipe, built.device):
+        built.state.load(step, checkpoint.load_fitting(parent, step, built.state.misfit))
     built.state.train_s = trained_for(parent, step)
     about = {"run": parent.name, "step": step, "changed": recipes.flat_overrides(overrides)}
     written = {**environment.meta(built, argv), "parent": about}

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import filelock
 import torch
@@ -14,7 +14,7 @@ import torch
 from cmbench.contracts import HasSummary, has
 from cmbench.engine import checkpoint, environment, loop, together, watch
 from cmbench.engine.memory import LackError
-from cmbench.engine.ranks import LostRankError
+from cmbench.engine.messages import LostRankError
 from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
@@ -53,6 +53,8 @@ class Runner:
         self._spikes = watch.SpikeWatch(newest(self.run.profiles))
         self.requests = Requests(self, self.ahead)
         self._unsaved = ""  # why the last due checkpoint is missing
+        self._events: Iterator[loop.Event] = iter(())
+        self._within_step = False
         list(self.requests.refuse("the run was not live"))  # requests meant for an earlier trainer
 
     @property
@@ -90,25 +92,23 @@ class Runner:
             self.recorder.warnings += [*self.warnings, *self._unmeasured(), *self._about_ranks()]
             if (yield from self._must_stop()):
                 return
-            for event in loop.train(self.trainer):
+            self._events = loop.train(self.trainer)
+            for event in self._events:
+                self._within_step = not isinstance(event, loop.Stepped)
                 yield from self._write(event)
-                if isinstance(event, loop.Stepped) and (yield from self._must_stop()):
+                if not self._within_step and (yield from self._must_stop()):
                     return
             yield from self.requests.refuse("the run has finished")
             self.recorder.state = "finished"
             yield from self.warn()
             yield journal("finished")
         except GeneratorExit:  # the caller has stopped asking for records
-            self.request_stop("left")
-            list(self.stop_now())
-            self.trainer.ranks.dismiss(self.exit_code)
+            self._leave()
             raise
         except DivergedError:
             raise
-        except LostRankError as error:  # the state stays "running", which reads as crashed once this process has ended
-            self.exit_code = error.exit_code
-            journal("warning", text=str(error))
-            raise
+        except LostRankError as error:
+            self._lose(error)
         except GoneError:
             self.exit_code = 1
             raise
@@ -150,9 +150,10 @@ class Runner:
         recipe, ranks, here = self.trainer.recipe, self.trainer.ranks.size, self.trainer.device.type
         if ranks > 1 and recipe.network.get("dropout"):
             return [f"network.dropout = {recipe.network['dropout']}: its masks depend on the number of ranks"]
-        gpus = torch.cuda.device_count() if here == "cuda" and self.trainer.state.step == 0 else 1
+        is_chosen = recipe.train.device not in ("auto", "cuda")
+        gpus = torch.cuda.device_count() if here == "cuda" and self.trainer.state.step == 0 and not is_chosen else 1
         if ranks == 1 and gpus > 1:
-            return [f"one of {gpus} GPUs trains; all would with: torchrun --nproc-per-node {gpus} -m cmbench run ..."]
+            return [f"one of {gpus} GPUs trains; all would with: cmbench run ... --gpus {gpus}"]
         return []
 
     @property
@@ -214,8 +215,19 @@ class Runner:
             yield from self.stop_now()
         return bool(self.stop_requested)
 
+    def _leave(self) -> None:
+        """Stop because the caller asks for no more records: after the step in progress, which the other ranks take."""
+        if self.recorder.state in ("running", "paused"):
+            self.request_stop("left")
+            while self._within_step and (event := next(self._events, None)) is not None:
+                self._within_step = not isinstance(event, loop.Stepped)
+                list(self._write(event))
+            list(self.stop_now())
+        self.trainer.ranks.dismiss(self.exit_code)
+
     def stop_now(self) -> Iterator[Record]:
         """Stop with a checkpoint, and yield the rows that record it."""
+        self.trainer.ranks.call_roll()
         saved = not self.recorder.reason and (yield from self._checkpoint_unless_whole())
         yield from self.requests.refuse("the run has stopped")
         yield from self.warn()
@@ -234,19 +246,34 @@ class Runner:
             f"{self.run.name}: the {event.what} of step {self.trainer.state.step + 1} is not finite; {last}"
         )
 
+    def _lose(self, error: LostRankError) -> NoReturn:
+        """End because another rank has. If it was killed, the state stays "running": it reads as crashed from then on.
+
+        Raises:
+            LostRankError: always; with the words of that rank if it left any.
+        """
+        self.exit_code, why = error.exit_code, self.trainer.ranks.words_left()
+        if not why:
+            self.recorder.event("warning", text=str(error))
+            raise error
+        self.recorder.state = "failed"
+        self.recorder.event("failed", error=f"{why}; {self._kept()}")
+        raise LostRankError(f"{self.run.name}: after step {self.trainer.state.step}: {why}; {self._kept()}") from None
+
+    def _kept(self) -> str:
+        steps = steps_of_checkpoints(self.run)
+        return f"checkpoint {steps[-1]} is kept" if steps else "there is no checkpoint"
+
     def _lack(self, error: LackError) -> Iterator[Record]:
         """End because memory ran out, with a checkpoint if the state allows one."""
-        step, saved = self.trainer.state.step, False
+        step, ranks = self.trainer.state.step, self.trainer.ranks
         self.recorder.state, self.exit_code = "failed", 1
-        if error.whole and self.trainer.ranks.size == 1:  # other ranks may be within a step, and cannot hand over
-            try:
-                saved = yield from self._checkpoint_unless_whole()
-            except (MemoryError, RuntimeError):
-                saved = False
-        steps = steps_of_checkpoints(self.run)
-        kept = f"checkpoint {steps[-1]} is kept" if saved or steps else "there is no checkpoint"
-        yield self.recorder.event("failed", error=f"{error.what}; {kept}")
-        raise LackError(f"{self.run.name}: after step {step}: {error.what}; {kept}", error.whole)
+        if error.whole and ranks.size == 1:  # other ranks may be within a step, and cannot hand over
+            with suppress(MemoryError, RuntimeError):
+                yield from self._checkpoint_unless_whole()
+        what = f"{ranks.called(0)}: {error.what}" if ranks.size > 1 else error.what
+        yield self.recorder.event("failed", error=f"{what}; {self._kept()}")
+        raise LackError(f"{self.run.name}: after step {step}: {what}; {self._kept()}", error.whole)
 
     def _save_as_due(self) -> Iterator[Record]:
         """Write a checkpoint. If that fails, try again at the next due checkpoint; if that fails too, stop."""

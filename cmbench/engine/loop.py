@@ -123,11 +123,13 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if analysed and anatomy_every and state.step % anatomy_every == 0:
                 n = recipe.profile.anatomy_n
                 with memory.wanted_by("profile.anatomy_n", n, whole=False):
-                    looks = list(passes.looks(analysed, state, x_0, own, random, n, at_once))
+                    rows = passes.of_first(n, data, x_0, own, random, ranks, trainer.objective)
+                    looks = list(passes.looks(analysed, state, *rows, n, at_once))
                 for look in looks:
                     state.profile.add_anatomy(look)
-        with memory.wanted_by_passes(settings, whole=False):
+        with memory.wanted_by_network(recipe, trainer.device, whole=False):  # the first step makes the moments
             state.optimizer.step()
+        with memory.wanted_by_passes(settings, whole=False):
             trainer.objective.after_step(state.model, state.step)
         state.step += 1
         for average in state.averages:
@@ -155,7 +157,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
             yield evaluated
         if _due(recipe.snapshot.every, state.step, steps):
             with memory.wanted_by("snapshot.n", recipe.snapshot.n):
-                samples, film = trainer.snapshot(), trainer.film() if ranks.leads else None
+                samples, film = trainer.snapshot(), trainer.film()
             yield Snapshotted(state.step, samples, film)
         if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
             yield CheckpointDue(state.step)
@@ -178,8 +180,6 @@ def _diverged(terms: Terms, F_gradient: Gradient, state: State, ranks: Ranks) ->
 def _evaluated(trainer: Trainer) -> Evaluated:
     spent = trainer.compute.so_far(trainer.state.step * trainer.recipe.train.batch_size)
     values = {**trainer.evaluate(), **spent}
-    if not trainer.ranks.leads:
-        return Evaluated(trainer.state.step, values, {})
     profile = {}
     if (found := trainer.self_error()) is not None:
         values["self_error" + PARTIAL * found[1]] = found[0]

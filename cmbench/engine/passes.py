@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Terms, has
-from cmbench.engine.ranks import Ranks, told_of_loss
+from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Objective, Terms, has
+from cmbench.engine.messages import told_of_loss
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.state import State
 from cmbench.model import Model
 from cmbench.randomness import Part, StepRandom
@@ -95,6 +96,30 @@ def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
     if all(value == values[0] for value in values):
         return values[0]
     return sum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def of_first(
+    n: int, data: Data, x_0: Tensor, labels: Tensor | None, random: StepRandom, ranks: Ranks, objective: Objective
+) -> tuple[Tensor, Tensor | None, StepRandom]:
+    """Return this rank's share of the first n samples of a batch, drawn again: x_0, labels, and their random numbers.
+
+    Args:
+        n: the number of samples. Without as many groups as ranks, those at hand are returned.
+        data: the batch is theirs.
+        x_0: the batch, (B, ...), or this rank's part of it.
+        labels: (B,) or None.
+        random: of the step, and of the part.
+        ranks: of the run.
+        objective: takes samples in groups, if it has any.
+    """
+    if random.part is None or n < ranks.least(objective):
+        return x_0, labels, random
+    whole = random.part.whole
+    part = ranks.part(min(n, whole), objective)
+    assert part is not None  # as there are several ranks
+    of_share = replace(random, part=replace(part, whole=whole))
+    x_0, drawn_labels = drawn(data, whole, of_share)
+    return x_0, None if labels is None else drawn_labels, of_share
 
 
 def looks(

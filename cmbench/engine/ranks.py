@@ -5,10 +5,9 @@ of sums and for the masks of dropout. Rank 0 alone writes the run directory; the
 process that torchrun did not start is the only rank, and takes none of these ways.
 """
 
-import json
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from inspect import signature
@@ -22,6 +21,8 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from cmbench.contracts import HasGroups, Objective, has
+from cmbench.engine import launched
+from cmbench.engine.messages import Machine, Messages, told_of_loss
 from cmbench.errors import CmbenchError, UsageError
 from cmbench.model import Model
 from cmbench.randomness import Part
@@ -36,40 +37,27 @@ _UNSYNCED: dict[str, Any] = {_BUFFERS: False}
 Sums = dict[str, Tensor]
 
 
-class LostRankError(CmbenchError):
-    """Another rank has ended, so that this one cannot go on."""
+def gpu_id(device: torch.device) -> str | None:
+    """Return the identity of a GPU, which the driver knows too; None where torch does not tell it."""
+    found = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if found is None else str(found)
 
 
-class Ranks:
+class Ranks(Messages):
     """This process among those that train a run, and what they do together. All ranks call the same methods in step.
 
     Attributes:
-        member: which of them this is.
-        machines: for each, its host and the name of its GPU, or None.
         device: of the run, for sums.
         heard: the signal that this process got, if it is not rank 0; empty without one.
         stop_asked: whether any rank got one.
     """
 
     def __init__(self, member: Member | None = None) -> None:
-        self.member = member or Member()
-        self.machines: list[tuple[str, str | None]] = []
+        super().__init__(member)
         self.heard, self.stop_asked = "", False
         self.device = torch.device("cpu")
-        self._control: Any = None
         self._network: DistributedDataParallel | None = None
         self._asked: Tensor | None = None
-        self._over = False
-
-    @property
-    def size(self) -> int:
-        """The number of ranks."""
-        return self.member.size
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is rank 0."""
-        return self.member.leads
 
     # Batches
 
@@ -81,17 +69,39 @@ class Ranks:
         """
         if self.size == 1:
             return None
-        of_group = objective.group if objective and has(objective, HasGroups) else 1
+        of_group, least = _group(objective), self.least(objective)
         groups, k = -(-n // of_group), self.member.rank
         if groups < self.size:
-            allowed = f"allowed with {self.size} ranks: at least {self.size * of_group}"
-            raise UsageError(f"train.batch_size: found {n}, {allowed}")
+            raise UsageError(f"train.batch_size: found {n}, allowed with {self.size} ranks: at least {least}")
         start, stop = (of_group * (groups * i // self.size) for i in (k, k + 1))
         return Part(start, min(stop, n), n)
 
-    def part_or_all(self, n: int) -> Part | None:
-        """Return this rank's rows of n samples that are drawn; None for all of them, also where they are too few."""
-        return self.part(n) if n >= self.size else None
+    def least(self, objective: Objective | None = None) -> int:
+        """Return the number of samples with which every rank has a group of them."""
+        return self.size * _group(objective)
+
+    def shared(self, n: int, of: Callable[[Part | None], Tensor]) -> Tensor:
+        """Return the rows of n samples, (n, ...), each of which one rank computes; fewer than ranks, each computes all.
+
+        Args:
+            n: number of samples.
+            of: returns the rows of a part, or all for None.
+
+        Raises:
+            Exception: as `agreed`, if a rank cannot compute its rows.
+        """
+        part = self.part(n) if n >= self.size else None
+        return self.joined(self.agreed(lambda: of(part)), part)
+
+    def by_rows(self, of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return a function of tensors (n, ...) or None, whose rows are `shared` out."""
+        if self.size == 1:
+            return of
+
+        def rows(part: Part | None, given: Sequence[Tensor | None]) -> Tensor:
+            return of(*(x[part.rows] if part and x is not None else x for x in given))
+
+        return lambda x, *others: self.shared(len(x), lambda part: rows(part, (x, *others)))
 
     def joined(self, rows: Tensor, part: Part | None) -> Tensor:
         """Return the rows of all ranks' parts, in order; without a part, the rows themselves."""
@@ -184,52 +194,14 @@ class Ranks:
                 distributed.broadcast(sent, 0)
                 tensor.copy_(sent)
 
-    # Messages, as JSON: no pickle is ever read
+    # Their group
 
-    def tell(self, message: Any = None) -> None:
-        """As rank 0, send a message to the others, which wait in `hear`; None lets them take the next step."""
-        if self.size > 1 and not self._over:
-            self._broadcast(message)
-
-    def hear(self) -> Any:
-        """As any other rank, wait for a message of rank 0."""
-        return self._broadcast(None)
-
-    def dismiss(self, exit_code: int) -> None:
-        """As rank 0, let the others end with an exit code. Those that are gone hear nothing."""
-        with suppress(LostRankError):
-            self.tell({"do": "end", "code": exit_code})
-        self._over = True
-
-    def _broadcast(self, message: Any) -> Any:
-        content = b"" if message is None else json.dumps(message).encode()
-        length = torch.tensor([len(content)])
-        with told_of_loss():
-            distributed.broadcast(length, 0, group=self._control)
-            if not int(length):
-                return None
-            sent = torch.tensor(list(content) or [0] * int(length), dtype=torch.uint8)
-            distributed.broadcast(sent, 0, group=self._control)
-        return json.loads(bytes(sent.tolist()))
-
-    def all_told(self, message: Any) -> list[Any]:
-        """Return the messages of all ranks, in their order."""
-        if self.size == 1:
-            return [message]
-        content = torch.tensor(list(json.dumps(message).encode()), dtype=torch.uint8)
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with told_of_loss():
-            distributed.all_gather(lengths, torch.tensor([len(content)]), group=self._control)
-            longest = int(max(map(int, lengths)))
-            padded = torch.cat([content, content.new_zeros(longest - len(content))])
-            distributed.all_gather(found := [torch.empty_like(padded) for _ in lengths], padded, group=self._control)
-        return [json.loads(bytes(own[: int(n)].tolist())) for own, n in zip(found, lengths, strict=True)]
-
-    def open(self) -> None:
+    def open(self, heard: Sequence[str] = ()) -> None:
         """Find the other ranks, and wait for all of them.
 
         Raises:
             CmbenchError: they cannot be reached.
+            StoppedError: one of the signals `heard` came first.
         """
         has_gpu = torch.cuda.is_available()
         if has_gpu and self.member.local < torch.cuda.device_count():
@@ -237,14 +209,14 @@ class Ranks:
         try:
             backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
             store, rank, size = next(rendezvous("env://", rank=self.member.rank, world_size=self.size))
-            fresh = distributed.PrefixStore(group.attempt(), store)
-            distributed.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
+            self._store = distributed.PrefixStore(launched.attempt(store, rank, size, heard), store)
+            distributed.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE)
             self._control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())
             raise CmbenchError(f"rank {self.member.rank} cannot reach the others: {why}") from None
-        gpu = torch.cuda.get_device_name() if has_gpu else None
-        self.machines = [(host, name) for host, name in self.all_told([socket.gethostname(), gpu])]
+        gpu = [torch.cuda.get_device_name(), gpu_id(torch.device("cuda"))] if has_gpu else [None, None]
+        self.machines = [Machine(*told) for told in self.all_told([socket.gethostname(), *gpu])]
 
     def close(self) -> None:
         """Leave the others."""
@@ -254,24 +226,14 @@ class Ranks:
         _current = None
 
 
+def _group(objective: Objective | None) -> int:
+    return objective.group if objective and has(objective, HasGroups) else 1
+
+
 def _added_up(state: object, bucket: distributed.GradBucket) -> Future[Tensor]:
     """Add a bucket of gradients up over the ranks, where DDP takes means: losses have the weights of their parts."""
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
-
-
-@contextmanager
-def told_of_loss() -> Iterator[None]:
-    """Turn what torch raises where another rank has ended into LostRankError.
-
-    gloo raises a plain RuntimeError that names the place in its source.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and "gloo" not in str(error) and "NCCL" not in str(error):
-            raise
-        raise LostRankError(f"another rank has ended: {' '.join(str(error).split())[:200]}") from None
 
 
 _current: Ranks | None = None
@@ -282,11 +244,14 @@ def current() -> Ranks:
     return _current or Ranks()
 
 
-def gather() -> Ranks:
-    """Join the ranks that torchrun has started, and return them; one rank if it has not started this process."""
+def gather(heard: Sequence[str] = ()) -> Ranks:
+    """Join the ranks that torchrun has started, and return them; one rank if it has not started this process.
+
+    Raises as `Ranks.open`.
+    """
     global _current
     ranks = Ranks(group.member())
     if ranks.size > 1:
-        ranks.open()
+        ranks.open(heard)
         _current = ranks
     return ranks

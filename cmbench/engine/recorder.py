@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from cmbench.engine import checkpoint, environment, snapshot
+from cmbench.engine import checkpoint, environment, launched, snapshot
 from cmbench.engine.film import Film
 from cmbench.engine.machine import Machine
 from cmbench.engine.trainer import Trainer
@@ -84,6 +84,7 @@ class Recorder:
         self._decisive = trainer.recipe.evaluate.decisive
         self._summary, self._quality = told_so_far(run, trainer.state.step, self._decisive)
         self._next_status, self._images_per_s = 0.0, 0.0
+        self._launch = {"launch": name} if (name := launched.name()) else {}  # torchrun's restarts look for it
         self._floors: floors.Floors = {}
         self._write_status()
 
@@ -250,11 +251,13 @@ class Recorder:
                 "state": self.state,
                 **({"reason": self.reason} if self.reason else {}),
                 **status.owner(),
+                **self._launch,
                 "segment": self.segment,
                 "step": step,
                 "of": train.steps,
                 "ranks": self.trainer.ranks.size,
                 "devices": environment.devices(self.trainer),
+                **environment.gpus(self.trainer),
                 "images": step * train.batch_size,
                 "train_s": self.trainer.state.train_s,
                 "images_per_s": rate,

@@ -13,7 +13,7 @@ import numpy as np
 
 from cmbench import consent, steering
 from cmbench import recipe as recipes
-from cmbench.engine import build, checkpoint, environment, fingerprint, snapshot, trainer
+from cmbench.engine import build, checkpoint, environment, fingerprint, launched, memory, snapshot, trainer
 from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
@@ -177,7 +177,7 @@ def resume(
         data, about_data = data_as_before(run, recipe, step, said.other_data)
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name, steering.LENGTH)
-        with stopping_on_write_errors(run.path):
+        with stopping_on_write_errors(run.path), memory.wanted_by_network(recipe, built.device):
             for path in (run.metrics, run.profiles, run.events, run.machine, run.console):
                 refuse_unusual(path)
             leftovers.sweep(run.path.parent)
@@ -262,6 +262,7 @@ def _steer_as_before(run: RunDir, built: Trainer, changes: Mapping[str, Any], ab
     for row in made:
         built.steer(row["settings"], f"{run.events}, step {row['step']}", steering.LENGTH)
     ahead = [{**row, "replayed": True} for row in ahead]
-    if changes:
-        ahead.append({"id": control.new_id(), "step": step, "settings": dict(changes)})
+    identity = launched.name() or control.new_id()  # a restart by torchrun finds what the launch has changed already
+    if changes and all(row["id"] != identity for row in (*made, *ahead)):
+        ahead.append({"id": identity, "step": step, "settings": dict(changes)})
     return sorted(ahead, key=lambda row: row["step"])

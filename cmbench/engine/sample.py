@@ -44,10 +44,12 @@ def draw(
     for start in range(0, n, _AT_ONCE):
         chunk = slice(start, start + _AT_ONCE)
         at, own = z[chunk], None if labels is None else labels[chunk].to(device)
-        if (part := ranks.part_or_all(len(at))) is not None:
-            at, own = at[part.rows], None if own is None else own[part.rows]
-        drawn = _draw_chunk(model, sampler, at, sigmas, generator, own, part)
-        parts.append(ranks.joined(drawn, part))
+
+        def rows(part: Part | None, at: Tensor = at, own: Tensor | None = own) -> Tensor:
+            of = part.rows if part else slice(None)
+            return _draw_chunk(model, sampler, at[of], sigmas, generator, None if own is None else own[of], part)
+
+        parts.append(ranks.shared(len(at), rows))
     model.train(was_training)
     return torch.cat(parts)
 

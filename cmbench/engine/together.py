@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from cmbench import steering
-from cmbench.engine import build, checkpoint, environment, loop, passes, trainer
-from cmbench.engine.ranks import LostRankError, Ranks
+from cmbench.engine import build, checkpoint, environment, loop, memory, passes, trainer
+from cmbench.engine.messages import LostRankError
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.randomness import Part, StepRandom
 from cmbench.rundir.layout import RunDir
+from cmbench.text import brief
 
 _SAMPLES = 4  # of each rank in the check, in groups of the objective
 _ALLOWED = {"float32": 1e-4, "bfloat16": 5e-2}  # relative difference of a parameter's gradient
@@ -59,7 +61,17 @@ def follow(ranks: Ranks) -> int:
     try:
         built = _as_rank_0(invitation)
     except Exception as error:  # a custom class may raise anything; rank 0 says it
-        return _agree(ranks, f"{type(error).__name__}: " * (not isinstance(error, CmbenchError)) + str(error))
+        return _agree(ranks, _told(error))
+    try:
+        return _train(built)
+    except LostRankError:
+        raise
+    except Exception as error:  # the others may be in the midst of a step, and learn no more than that this one is gone
+        ranks.leave_word(_told(error))
+        raise
+
+
+def _train(built: Trainer) -> int:
     _begin(built)
     if (code := _obey(built)) is not None:
         return code
@@ -67,6 +79,10 @@ def follow(ranks: Ranks) -> int:
         if isinstance(event, loop.Stepped | loop.Diverged) and (code := _obey(built)) is not None:
             return code
     raise LostRankError("rank 0 has not said how it ends")
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, CmbenchError) else brief(f"{type(error).__name__}: {error}")
 
 
 def _as_rank_0(invitation: Mapping[str, Any]) -> Trainer:
@@ -79,7 +95,8 @@ def _as_rank_0(invitation: Mapping[str, Any]) -> Trainer:
     if invitation["settings"]:
         built.steer(invitation["settings"], run.name, steering.LENGTH)
     if step:
-        built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
+        with memory.wanted_by_network(built.recipe, built.device):
+            built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
     built.state.share(built.ranks)
     return built
 
@@ -92,7 +109,9 @@ def _begin(built: Trainer) -> None:
     ranks.wrap(state.model)
     ranks.send_weights(state.model.state_dict(), built.objective.state_dict())
     ranks.send_weights(*(average.model.state_dict() for average in state.averages))
-    wrong = next(filter(None, ranks.all_told(_not_added_up(built))), "")
+    with memory.wanted_by_network(built.recipe, built.device):  # of the few samples, not much
+        own = _not_added_up(built)
+    wrong = next(filter(None, ranks.all_told(own)), "")
     if wrong:
         raise CmbenchError(f"gradients of {wrong} are not averaged over the ranks: nothing is trained")
 
@@ -106,10 +125,10 @@ def _agree(ranks: Ranks, trouble: str, of_data: str = "") -> int:
     told = ranks.all_told([trouble, of_data])
     for rank, (why, _) in enumerate(told):
         if why:
-            raise CmbenchError(f"rank {rank} on {ranks.machines[rank][0]}: {why}")
+            raise CmbenchError(f"{ranks.called(rank)}: {why}")
     others = [rank for rank, (_, found) in enumerate(told) if found != told[0][1]]
     if others:
-        raise ConflictError(f"rank {others[0]} on {ranks.machines[others[0]][0]}: its data differ from those of rank 0")
+        raise ConflictError(f"{ranks.called(others[0])}: its data differ from those of rank 0")
     return 1
 
 
@@ -161,10 +180,13 @@ def _obey(built: Trainer) -> int | None:
         match order["do"]:
             case "end":
                 return order["code"]
+            case "answer":
+                built.ranks.all_told(None)
             case "gather":
                 built.state.groups(built.ranks)
             case "snapshot":
                 built.snapshot()
+                built.film()
             case "set":
                 built.steer(order["settings"], "settings", steering.LENGTH)
     return None

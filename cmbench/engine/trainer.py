@@ -1,5 +1,6 @@
 """A built recipe: data, objective and state, ready for the loop."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from cmbench.engine.sample import default_sigmas, draw, round_robin_labels
 from cmbench.engine.start import Start
 from cmbench.engine.state import Average, Groups, State
 from cmbench.engine.teacher import Teacher, load_teacher
-from cmbench.engine.weights import Trained
+from cmbench.engine.weights import Trained, shapes_of
 from cmbench.errors import UsageError, prefixing
 from cmbench.measures import OF_SAMPLES, Floor, row_key
 from cmbench.model import Model
@@ -144,15 +145,18 @@ class Trainer:
         return draw(model, sampler, n, sigmas, self.recipe.seed, labels, self.ranks)
 
     def film(self) -> Film | None:
-        """Evaluate f along the trajectories of fixed latents. None for samples that cannot be shown."""
-        return None if self.camera is None else self.camera.take(self.sampling_model)
+        """Evaluate f along the trajectories of fixed latents; all ranks together.
+
+        None for samples that cannot be shown.
+        """
+        return None if self.camera is None else self.camera.take(self.sampling_model, self.ranks)
 
     @cached_property
     def camera(self) -> Camera | None:
         """The trajectories, integrated on first use. None if that fails: training continues."""
         with forked_seed(self.recipe.seed, self.device):
             try:
-                return self._camera()
+                return self.ranks.agreed(self._camera)
             except Exception as error:  # a user's oracle or teacher may raise anything
                 if memory.is_lack(error):
                     raise
@@ -201,16 +205,16 @@ class Trainer:
         }
 
     def true_error(self) -> TrueErrors | None:
-        """Return the distance to the true consistency function.
+        """Return the distance to the true consistency function; all ranks together.
 
         None if the objective trains no consistency function, or the data have no oracle.
         """
         return None if self._truth is None else self._truth.figures(self.sampling_model)
 
     def self_error(self) -> tuple[float, bool] | None:
-        """Return the change of f between noise levels on trajectories of the teacher, and whether it is partial.
+        """Return the change of f between noise levels on a teacher's trajectories, and whether it is partial.
 
-        None if the recipe does not ask for it.
+        All ranks compute it together. None if the recipe does not ask for it.
         """
         if self._constancy is None:
             return None
@@ -232,7 +236,7 @@ class Trainer:
         if not n or self.objective.sampler == "ode" or not has(self.data, HasOracle):
             return None
         model, edges, lowest = self.state.model, self.state.profile.edges, build.sigma_lowest(self.recipe)
-        return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest)
+        return Truth(model, self.data.oracle().denoise, edges, self._starts(n), lowest, self.ranks)
 
     @cached_property
     def _constancy(self) -> Constancy | None:
@@ -241,7 +245,7 @@ class Trainer:
         if not n or self.teacher is None:
             return None
         lowest = build.sigma_lowest(self.recipe)
-        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n), lowest)
+        return Constancy(self.state.model, self.teacher.denoiser.denoise, self._starts(n), lowest, self.ranks)
 
     def _starts(self, n: int) -> Starts:
         return draw_starts(self.data, n, self.device, self.recipe.seed, self.conditional)
@@ -273,29 +277,40 @@ def from_recipe(
         runs_dir: where to look for the teacher's run.
         kept: the resumed run, with its own copies of its teacher and of its initial weights.
         data: a data set that replaces the recipe's own, on the recipe's device.
+
+    Raises:
+        UsageError: something in the recipe is not allowed.
+        LackError: the network does not fit the device.
     """
     with prefixing(where):
         device = build.device_of(recipe.train.device)
         data = build.data(recipe, device) if data is None else data
-        model = build.model(recipe, data.shape, data.classes, device)
-        teacher, source = None, None
-        if recipe.teacher is not None:
-            copy = kept.teacher if kept is not None and kept.teacher.exists() else None
-            teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
-            recipe = recipe.model_copy(update={"teacher": teacher.config})
-        if recipe.start is not None:
-            source, table = starts.load(recipe.start, device, runs_dir, kept.start if kept else None)
-            recipe = recipe.model_copy(update={"start": table})
-        started = starts.start(model, recipe, teacher, source)
-        cls, settings = build.settings("objective", recipe)
-        if recipe.evaluate.self_error_n and (teacher is None or cls.teacher == "consistency"):
-            found = recipe.evaluate.self_error_n
-            raise UsageError(f"evaluate.self_error_n: found {found}, allowed without a teacher that denoises: 0")
-        objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
-        all_ranks.current().part(recipe.train.batch_size, objective)  # refuses a batch of fewer samples than ranks
-        trained = teacher.trained if teacher else None
-        teacher_cost = compute.of_teacher(teacher, model, build.is_conditional(recipe))
-        forwards = compute.per_image(objective.forwards, teacher_cost)
+        if ":" not in recipe.network["kind"] and (shapes := shapes_of(recipe, data.shape, data.classes)) is not None:
+            memory.refuse_network(recipe, sum(map(math.prod, shapes.values())), device)
+        with memory.wanted_by_network(recipe, device):
+            return _on_device(recipe, device, data, runs_dir, kept)
+
+
+def _on_device(recipe: Recipe, device: torch.device, data: Data, runs_dir: Path | None, kept: RunDir | None) -> Trainer:
+    model = build.model(recipe, data.shape, data.classes, device)
+    teacher, source = None, None
+    if recipe.teacher is not None:
+        copy = kept.teacher if kept is not None and kept.teacher.exists() else None
+        teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
+        recipe = recipe.model_copy(update={"teacher": teacher.config})
+    if recipe.start is not None:
+        source, table = starts.load(recipe.start, device, runs_dir, kept.start if kept else None)
+        recipe = recipe.model_copy(update={"start": table})
+    started = starts.start(model, recipe, teacher, source)
+    cls, settings = build.settings("objective", recipe)
+    if recipe.evaluate.self_error_n and (teacher is None or cls.teacher == "consistency"):
+        found = recipe.evaluate.self_error_n
+        raise UsageError(f"evaluate.self_error_n: found {found}, allowed without a teacher that denoises: 0")
+    objective = cls(settings, model, teacher and teacher.denoiser, recipe.train.steps).to(device)
+    all_ranks.current().part(recipe.train.batch_size, objective)  # refuses a batch of fewer samples than ranks
+    trained = teacher.trained if teacher else None
+    teacher_cost = compute.of_teacher(teacher, model, build.is_conditional(recipe))
+    forwards = compute.per_image(objective.forwards, teacher_cost)
     averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)

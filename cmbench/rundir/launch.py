@@ -2,21 +2,28 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cmbench.errors import CmbenchError
+from cmbench.rundir import group
 from cmbench.rundir.files import open_to_append
 from cmbench.rundir.layout import RunDir
 
 _MAIN = Path(__file__).absolute().parents[1] / "__main__.py"
-_HANDSHAKE = "CMBENCH_HANDSHAKE_FD"
+_HANDSHAKE = "CMBENCH_HANDSHAKE"
+_POLL = 0.05  # seconds
+_ROOM = 2**16  # bytes kept for an answer, which thus arrives on a full disk too
 
 
 class RefusedError(CmbenchError):
@@ -47,6 +54,47 @@ def subject_of(arguments: Sequence[str]) -> str:
     return Path(named[0]).name if named else ""
 
 
+class Meeting:
+    """A folder where a trainer leaves its answer for its starter: the first answer of any of its ranks.
+
+    Neither waits for the other, so either may die. If the starter has, the trainer removes the folder.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="cmbench-", ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        try:
+            (self.path / "free").write_bytes(b" " * _ROOM)
+        except OSError:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self) -> "Meeting":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of a trainer that is to answer here."""
+        return {**group.outside(), _HANDSHAKE: f"{os.getpid()}:{self.path}"}
+
+    def heard(self, process: "subprocess.Popen[bytes]") -> dict[str, Any] | None:
+        """Wait for the answer, and return it; None if the process has ended without one."""
+        while process.poll() is None:
+            if answer := self._answer():
+                return answer
+            time.sleep(_POLL)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / "answer").read_bytes())
+        except OSError:
+            return None
+
+
 class Start:
     """A trainer in its own session, `cmbench <arguments> --foreground`, that accepts or refuses after a while.
 
@@ -65,18 +113,15 @@ class Start:
         self._answer: dict[str, Any] | None = None
         with ExitStack() as files, starting():
             self._output = files.enter_context(tempfile.TemporaryFile())
-            read_end, write_end = os.pipe()
-            self._pipe = files.enter_context(os.fdopen(read_end, "rb"))
-            with os.fdopen(write_end, "wb"):  # closed here; the trainer keeps its copy
-                self._process = subprocess.Popen(
-                    command(*arguments, "--foreground"),
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._output,
-                    stderr=self._output,
-                    start_new_session=True,
-                    pass_fds=(write_end,),
-                    env={**os.environ, _HANDSHAKE: str(write_end)},
-                )
+            self._meeting = files.enter_context(Meeting())
+            self._process = subprocess.Popen(
+                command(*arguments, "--foreground"),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,
+                env=self._meeting.environment,
+            )
             self._files = files.pop_all()
 
     @property
@@ -103,25 +148,30 @@ class Start:
         self._process.terminate()
         self._process.wait()
         with self._lock:
+            self._answer = self._answer or {"error": f"{self.subject}: cancelled", "exit_code": 130}
             self._files.close()
 
     def _heard(self) -> dict[str, Any]:
         """Return the answer, or if there is none, the last printed line as an error."""
-        answer = self._pipe.read()
-        if not answer:
+        answer = self._meeting.heard(self._process)
+        if answer is None or "run" not in answer:
             self._process.wait()
         self._output.seek(0)
         early = self._output.read()
-        if not answer:
-            lines = early.decode(errors="replace").strip().splitlines()
-            error = lines[-1].removeprefix("cmbench: ") if lines else "the trainer ended without a word"
-            return {"error": error, "exit_code": self._process.returncode or 1}
-        message = json.loads(answer)
-        if "run" in message and early:
-            console = RunDir(Path(message["run"])).console
+        if answer is None:
+            return {"error": last_words(early), "exit_code": self._process.returncode or 1}
+        if "run" in answer and early:
+            console = RunDir(Path(answer["run"])).console
             with suppress(OSError), os.fdopen(open_to_append(console), "ab") as file:
                 file.write(early)
-        return message
+        return answer
+
+
+def last_words(output: bytes) -> str:
+    """Return the error that a trainer has printed without an answer: its last line, or the last that is ours."""
+    lines = output.decode(errors="replace").strip().splitlines()
+    ours = [line for line in lines if line.startswith("cmbench: ")]
+    return (ours or lines or ["the trainer ended without a word"])[-1].removeprefix("cmbench: ")
 
 
 def start_detached(arguments: Sequence[str]) -> RunDir:
@@ -159,24 +209,27 @@ def accept(run: RunDir) -> bool:
     for stream in (1, 2):
         os.dup2(console, stream)
     os.close(console)
-    if (end := _take_handshake()) is not None:
-        _answer(end, {"run": str(run.path.resolve())})
+    _answer({"run": str(run.path.resolve()), "pid": os.getpid()})
     return True
 
 
 def refuse(error: CmbenchError) -> bool:
     """In a detached trainer that has not accepted: pass its error to the starter."""
-    if (end := _take_handshake()) is None:
+    return _answer({"error": str(error), "exit_code": error.exit_code})
+
+
+def _answer(message: dict[str, object]) -> bool:
+    """Leave an answer, unless another rank has left one. Return whether this process is a detached trainer."""
+    if (value := os.environ.pop(_HANDSHAKE, None)) is None:
         return False
-    _answer(end, {"error": str(error), "exit_code": error.exit_code})
+    starter, _, folder = value.partition(":")
+    if not psutil.pid_exists(int(starter)):  # a closed terminal took it with it
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    own = Path(folder, f"of-{os.getpid()}")
+    with suppress(OSError):
+        Path(folder, "free").rename(own)  # only one process can
+        with own.open("r+b") as file:
+            file.write(json.dumps(message).encode())  # JSON keeps the bytes of a path that is not UTF-8
+        own.rename(Path(folder, "answer"))
     return True
-
-
-def _take_handshake() -> int | None:
-    value = os.environ.pop(_HANDSHAKE, None)
-    return None if value is None else int(value)
-
-
-def _answer(end: int, message: dict[str, object]) -> None:
-    with suppress(BrokenPipeError), os.fdopen(end, "wb") as pipe:  # a closed terminal took the starter with it
-        pipe.write(json.dumps(message).encode())  # JSON keeps the bytes of a path that is not UTF-8

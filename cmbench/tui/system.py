@@ -9,6 +9,8 @@ import psutil
 from cmbench.views.report import Row
 
 T = TypeVar("T")
+_GPU = "GPU "
+_MOST_IN_FULL = 3  # GPUs, with three rows each
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,30 @@ class System:
     def __init__(self) -> None:
         self._nvml: Any = None
         self._gpus: list[Any] = []
+        self._ids: list[str] = []
         try:
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
             self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            self._ids = [str(self._asked(pynvml.nvmlDeviceGetUUID, gpu)) for gpu in self._gpus]
         except Exception:  # no library, no driver, no device: each raises its own error
             self._gpus = []
         psutil.cpu_percent()  # the first answer is meaningless
 
-    def look(self) -> list[Load]:
-        """Return the load of each GPU, and of the processors."""
+    def look(self, gpu_ids: object = None) -> list[Load]:
+        """Return the load of each GPU, and of the processors.
+
+        Args:
+            gpu_ids: of the GPUs to look at, as status.json lists them; all where the driver knows none of these.
+        """
+        wanted = [one for one in gpu_ids if isinstance(one, str) and one] if isinstance(gpu_ids, list) else []
+        numbered = list(enumerate(self._gpus))
+        own = [numbered[i] for i, found in enumerate(self._ids) if any(found.endswith(one) for one in wanted)]
         memory = psutil.virtual_memory()
         processors = Load("CPU", psutil.cpu_percent() / 100, memory.total - memory.available, memory.total)
-        return [*(self._gpu(i, gpu) for i, gpu in enumerate(self._gpus)), processors]
+        return [*(self._gpu(i, gpu) for i, gpu in own or numbered), processors]
 
     def _gpu(self, index: int, gpu: Any) -> Load:
         nvml = self._nvml
@@ -61,7 +72,7 @@ class System:
         more = [] if degrees is None else [f"{degrees} °C"]
         more += [] if milliwatts is None else [f"{milliwatts / 1000:.0f} W"]
         return Load(
-            f"GPU {index}",
+            f"{_GPU}{index}",
             None if used is None else used.gpu / 100,
             None if memory is None else memory.used,
             0 if memory is None else memory.total,
@@ -78,7 +89,7 @@ class System:
 
 def load_line(loads: Sequence[Load]) -> str:
     """Return use and memory in a few words, all GPUs together, for screens without room for `system`."""
-    gpus = [load for load in loads if load.name.startswith("GPU")]
+    gpus = [load for load in loads if load.name.startswith(_GPU)]
     name = "GPU" if len(gpus) == 1 else f"{len(gpus)} GPUs"
     others = [_in_words(load.name, [load]) for load in loads if load not in gpus]
     return "  ".join([*([_in_words(name, gpus)] if gpus else []), *others])
@@ -96,8 +107,15 @@ def _gib(taken: int, total: int) -> str:
 
 
 def load_rows(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
-    """Return a bar of use and a bar of memory for each device, as far as the device reports them."""
+    """Return a bar of use and a bar of memory for each device, as far as the device reports them.
+
+    Of many GPUs each has one row, with its memory in numbers.
+    """
     rows: list[Row] = []
+    gpus = [load for load in loads if load.name.startswith(_GPU)]
+    if len(gpus) > _MOST_IN_FULL:
+        rows += [_in_one_row(load, ascii_only) for load in gpus]
+        loads = [load for load in loads if load not in gpus]
     for load in loads:
         name = (f"{load.name:<6}", "strong")
         if load.used is None:
@@ -111,6 +129,14 @@ def load_rows(loads: Sequence[Load], ascii_only: bool) -> list[Row]:
         if load.more:
             rows.append([("       " + load.more, "muted")])
     return rows
+
+
+def _in_one_row(load: Load, ascii_only: bool) -> Row:
+    """Return use and memory of a GPU."""
+    bar = [(" use not known", "muted")] if load.used is None else _bar(load.used, ascii_only, 8)
+    use = "" if load.used is None else f" {load.used:>4.0%}"
+    memory = "" if load.memory is None else f" {_gib(load.memory, load.memory_total)}"
+    return [(f"{load.name:<6}", "strong"), *bar, (use + memory, "")]
 
 
 def _bar(share: float, ascii_only: bool, width: int = 12) -> Row:

@@ -1,6 +1,7 @@
 """Rows of a run directory as lines of text."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from cmbench.measures import OF_SAMPLES
@@ -11,6 +12,11 @@ from cmbench.words.numbers import four_digits
 from cmbench.words.times import duration
 
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
+
+
+def counted(names: Iterable[str]) -> str:
+    """Return names, each once with how often it comes: `8 x NVIDIA H200`."""
+    return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in Counter(names).items())
 
 
 def metrics_line(row: Row, of: int, batch_size: int) -> str:
@@ -101,7 +107,7 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "initialised": _initialised,
     "resumed": _resumed,
     "lengthened": _lengthened,
-    "ranks": lambda row: f"{row['number']} ranks by {row['backend']}: {', '.join(row['devices'])}",
+    "ranks": lambda row: f"{row['number']} ranks by {row['backend']}: {counted(row['devices'])}",
     "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
     "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
     "request": _request,

@@ -16,6 +16,7 @@ from tiny import DISTILL
 from cmbench import consent
 from cmbench.cli import _figures
 from cmbench.engine import build, judge, runner
+from cmbench.engine.asking import Place
 from cmbench.engine.evaluate import Evaluation
 from cmbench.evaluation.frechet_distance import frechet_distance
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
@@ -300,7 +301,7 @@ class Noted(Progress):
 def test_every_figure_that_takes_time_is_told_of(trained):
     """Floors take most of the time: a bar that counts sets alone would stand still meanwhile."""
     noted, wanted = Noted(), [("sliced_wasserstein", 1), ("recall", 1), ("recall", 2)]
-    evaluation = Evaluation(trained, 12, "0.9", torch.device("cpu"))
+    evaluation = Evaluation(Place(trained, 12, "0.9", "cpu"))
     answers = list(evaluation.of_samples(wanted, 64, 0, 2, noted))
     draws = sum(answer["floor_draws"] for name, steps, answer in answers if steps == 1)
     assert noted.expected == len(noted.begun) == draws + 2 * len(wanted)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fake_runs import read_rows
 from killed import KilledError, Killer
-from test_processes import LONG, Terminal, forks, kill
+from test_processes import LONG, Terminal, kill
 from tiny import TINY, set_options
 from waiting import PATIENCE, until
 
@@ -343,7 +343,6 @@ def test_a_detached_run_of_a_name_is_taken_up(home, mine):
     assert status.read(mine)["segment"] == 2
 
 
-@forks
 @pytest.mark.parametrize(
     ("kind", "seen", "leave"), [("dumb", "step 10/", "\x03l\n"), ("xterm-256color", "tangent norm", "q")]
 )

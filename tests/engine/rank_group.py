@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -18,6 +19,7 @@ from cmbench.engine import loop, passes, ranks, together, trainer
 from cmbench.engine.meters import Means
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
+from cmbench.measures import row_key
 from cmbench.model import Model
 from cmbench.objectives import ct
 from cmbench.randomness import StepRandom
@@ -25,11 +27,11 @@ from cmbench.randomness import StepRandom
 B = 11  # shares of 5 and 6
 CPU = torch.device("cpu")
 QUIET = [
-    "evaluate.every=10",
-    "snapshot.every=10",
+    "evaluate.every=25",
+    "snapshot.every=25",
     "log.every=3",
     "profile.every=4",
-    "train.steps=20",
+    "train.steps=50",
     "train.batch_size=7",
 ]
 TRIGFLOW = ["path.kind=trigflow", "profile.anatomy_every=2", "profile.anatomy_n=5"]
@@ -38,6 +40,7 @@ RUNS = {
     "clipped": ["optimizer.clip=0.05", "network.class_conditional=true", "train.micro_batch_size=2"],
     "sct": [*TRIGFLOW, "objective={kind='sct'}"],
     "own": ["objective={kind='own_ranks:Uneven'}"],
+    "cd": ["objective={kind='cd'}", "teacher.kind=oracle", "evaluate.self_error_n=7"],
 }
 Found = dict[str, torch.Tensor]
 
@@ -72,11 +75,14 @@ def of_every_objective(group: Ranks) -> dict[str, float]:
     import test_every_objective as every
 
     cases = {p.id: p.values for p in every.METHODS}
-    return {
-        f"{name}, {size} at once": difference(gradients(*case, size, group), gradients(*case, B, None))
+    whole = {name: gradients(*case, B, None) for name, case in cases.items()}
+    found = {
+        f"{name}, {size} at once": difference(gradients(*case, size, group), whole[name])
         for name, case in cases.items()
         for size in (B, 2)
     }
+    in_four = {name: gradients(*case, 3, None) for name, case in cases.items()}
+    return found | {f"{name}, one rank in four parts": difference(in_four[name], whole[name]) for name in cases}
 
 
 @contextlib.contextmanager
@@ -92,13 +98,19 @@ def mutant(name: str, group: Ranks) -> Iterator[None]:
         work = distributed.all_reduce(bucket.buffer().div_(group.size), async_op=True)
         return work.get_future().then(lambda future: future.value()[0])
 
-    add = Means.add
+    add, part = Means.add, Ranks.part
+
+    def overlapping(self, n, objective=None):
+        found = part(self, n, objective)
+        return replace(found, start=found.start - 1, stop=found.stop - 1) if self.member.rank == 1 else found
+
     broken = {
         "the objective's own gradients are not sent": (Ranks, "added_up", lambda self, objective, total: total),
         "the gradients of the dual pass are not sent": (Model, "_network", lambda self: self.F_theta),
         "a rank draws its own noise": (StepRandom, "noise", own_noise),
         "gradients are averaged": (ranks, "_added_up", mean),
         "a mean of means": (Means, "add", lambda self, values, share=1.0: add(self, values)),
+        "a sample is drawn twice": (Ranks, "part", overlapping),
     }
     with mock.patch.object(*broken[name]):
         yield
@@ -126,7 +138,9 @@ def trained(made: Trainer) -> tuple[Found, list[tuple[str, int, Found]]]:
             values = {key: numbers(row) for key, row in {**event.values, **event.profile}.items()}
             events.append(("Evaluated", event.step, values))
         if isinstance(event, loop.Snapshotted):
-            events.append(("Snapshotted", event.step, {str(n): x.double().flatten() for n, x in event.samples.items()}))
+            drawn = {str(n): x for n, x in event.samples.items()}
+            drawn |= {k: x for k, x in dataclasses.asdict(event.film).items() if x is not None} if event.film else {}
+            events.append(("Snapshotted", event.step, {name: x.double().flatten() for name, x in drawn.items()}))
         if isinstance(event, loop.Diverged):
             row = {"times": numbers(event.times), "norm": numbers(event.tangent_norm)}
             events.append((event.what, event.step, row))
@@ -156,9 +170,22 @@ def as_one(overrides: list[str], group: Ranks) -> dict[str, float]:
     made = built(overrides, group)
     together._begin(made)
     found, wanted = trained(made), trained(built(overrides, Ranks()))
-    if not group.leads:  # it draws its share, and measures nothing
-        found, wanted = ((kept, [e for e in events if e[0] != "Evaluated"]) for kept, events in (found, wanted))
+    if not group.leads:  # it draws its share, and measures no samples
+        of_samples = {row_key(name, k) for name in made.recipe.evaluate.metrics for k in made.recipe.evaluate.steps}
+        for *_, row in wanted[1]:
+            for key in of_samples & row.keys():
+                del row[key]
     return furthest(found, wanted)
+
+
+def evaluated_apart(group: Ranks) -> float:
+    """The largest difference of an evaluation, a film and samples before the first step."""
+    made, alone = built(RUNS["ct"], group), built(RUNS["ct"], Ranks())
+    found, wanted = (
+        {**{key: numbers(v) for key, v in m.evaluate().items()}, "true": numbers(m.true_error().bins), "f": m.film().f}
+        for m in (made, alone)
+    )
+    return max(float((found[key] - wanted[key]).abs().max()) for key in found)
 
 
 @contextlib.contextmanager
@@ -217,12 +244,11 @@ def main() -> None:
     assert ranks.current() is group
     assert group.all_told({"rank": group.member.rank}) == [{"rank": k} for k in range(group.size)]
     found: dict[str, object] = {"size": group.size}
-    if group.size > 2:
-        found["runs"] = {"ct": as_one(RUNS["ct"], group)}
-    else:
+    found["gradients"] = of_every_objective(group)
+    found["runs"] = {name: as_one(overrides, group) for name, overrides in RUNS.items()}
+    if group.size == 2:
         sct = ("sct", {}, B)
         ours, of_ct = gradients(*sct, None), gradients("ct", {}, B, None)
-        found["gradients"] = of_every_objective(group)
         found["mutants"] = mutants = {}
         for name, case, wanted in (
             ("the objective's own gradients are not sent", sct, ours),
@@ -234,7 +260,8 @@ def main() -> None:
                 mutants[name] = difference(gradients(*case, group), wanted)
         with mutant("a mean of means", group):
             mutants["a mean of means"] = as_one(RUNS["ct"], group)["rows"]
-        found["runs"] = {name: as_one(overrides, group) for name, overrides in RUNS.items()}
+        with mutant("a sample is drawn twice", group):
+            mutants["a sample is drawn twice"] = evaluated_apart(group)
         with spoilt(5):
             found["diverged"] = as_one(RUNS["ct"], group)
         found["saved"] = saved(group)

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from fake_runs import read_rows
 from steered import answers, asked, finish
 from tiny import set_options
+from torchrun import cmbench_on, torchrun
 
 from cmbench import consent
 from cmbench.engine import checkpoint, ranks, runner, trainer
@@ -27,8 +27,6 @@ from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import all_runs
 
 pytestmark = pytest.mark.usefixtures("put_back")
-ROOT = Path(__file__).absolute().parents[2]
-TESTS = ROOT / "tests"
 GROUP = Path(__file__).with_name("rank_group.py")
 CLOCK = {"time", "train_s", "images_per_s", "segment"}
 
@@ -126,19 +124,6 @@ def own(home: Path) -> Path:
     return home
 
 
-def torchrun(size: int, *command: object, restarts: int = 0) -> subprocess.CompletedProcess:
-    """Start so many ranks, and wait for their end."""
-    given = ["--standalone", "--nproc-per-node", size, "--max-restarts", restarts, *command]
-    path = os.pathsep.join(map(str, (ROOT, TESTS, TESTS / "objectives")))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", *map(str, given)]
-    return subprocess.run(launch, capture_output=True, text=True, env=environment, check=False)
-
-
-def cmbench_on(size: int, *arguments: object, restarts: int = 0) -> subprocess.CompletedProcess:
-    return torchrun(size, "-m", "cmbench", *arguments, restarts=restarts)
-
-
 def planned(step: int, rank: int, do: str) -> None:
     Path("plan.json").write_text(json.dumps({"step": step, "rank": rank, "do": do}))
 
@@ -173,13 +158,13 @@ def test_two_ranks_train_as_one(own):
     ended = torchrun(2, GROUP, own / "found.json")
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads((own / "found.json").read_text())
-    assert len(found["gradients"]) >= 2 * 17
+    assert len(found["gradients"]) >= 3 * 17
     assert {name: error for name, error in found["gradients"].items() if error > 1e-10} == {}
     assert {name: worst for name, worst in found["runs"].items() if max(worst.values()) > 1e-6} == {}
-    assert found["runs"].keys() == {"ct", "clipped", "sct", "own"}
+    assert found["runs"].keys() == {"ct", "clipped", "sct", "own", "cd"}
     assert max(found["diverged"].values()) <= 1e-6
     assert found["saved"] == {"same": True, "rows": True, "sum": True}
-    assert len(found["mutants"]) == 5
+    assert len(found["mutants"]) == 6
     assert {name: error for name, error in found["mutants"].items() if error < 1e-4} == {}
     for name, of in {"own": "objective.w_phi", "dual": "F_theta", "past the model": "F_theta"}.items():
         says = rf"gradients of {of}\S* are not averaged over the ranks: nothing is trained"
@@ -193,7 +178,8 @@ def test_four_ranks_train_as_one(own):
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads((own / "found.json").read_text())
     assert found["size"] == 4
-    assert max(found["runs"]["ct"].values()) <= 1e-6
+    assert {name: error for name, error in found["gradients"].items() if error > 1e-10} == {}
+    assert {name: worst for name, worst in found["runs"].items() if max(worst.values()) > 1e-6} == {}
 
 
 def unbroken(home: Path) -> RunDir:
@@ -339,11 +325,11 @@ def as_rank(home, monkeypatch):
     return become
 
 
-@pytest.mark.parametrize("command", [["ls"], ["eval", "@latest"], ["doctor", "tiny.toml"]])
-def test_only_run_and_resume_start_on_several_ranks(as_rank, cmbench, command):
+@pytest.mark.parametrize("command", [["ls"], ["compare"], ["doctor", "tiny.toml"]])
+def test_only_what_trains_measures_or_draws_starts_on_several_ranks(as_rank, cmbench, command):
     as_rank(0, 2)
     outcome = cmbench(*command)
-    allowed = f"allowed: run and resume; start {command[0]} without torchrun"
+    allowed = f"allowed: run, resume, eval, sample; start {command[0]} without torchrun"
     assert (outcome.code, outcome.err) == (2, f"cmbench: cmbench {command[0]}: found 2 ranks, {allowed}\n")
     as_rank(1, 2)
     outcome = cmbench(*command)
@@ -409,6 +395,19 @@ def test_ranks_divide_the_sums_of_a_checkpoint(size):
     assert found == {1: [3.0], 2: [1.0, 2.0], 3: [3.0, 0.0, 0.0]}[size]
     old = {"loss": torch.tensor([[1.0, 2.0], [3.0, 4.0]])[0]}  # as one rank saves a profile
     assert [of_rank(old, 1, k, size)["loss"].tolist() for k in range(size)] == [[1, 2], *[[0, 0]] * (size - 1)]
+
+
+@pytest.mark.parametrize(("device", "says"), [("auto", 1), ("cuda", 1), ("cuda:1", 0)])
+def test_a_run_on_one_of_several_gpus_says_so_unless_that_one_was_chosen(home, monkeypatch, device, says):
+    made = runner.create(consent.named(home / "tiny.toml", []), None, ["cmbench"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    recipe = made.trainer.recipe
+    made.trainer.recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"device": device})})
+    made.trainer.device = torch.device("cuda:1")
+    told = made._about_ranks()
+    made.trainer.device = torch.device("cpu")
+    made.close()
+    assert len([line for line in told if line.startswith("one of 4 GPUs trains")]) == says
 
 
 def test_signals_beyond_the_first_do_not_end_a_rank(as_rank):

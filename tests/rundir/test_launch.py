@@ -75,13 +75,16 @@ def _fails(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("module", "name"), [(tempfile, "TemporaryFile"), (subprocess, "Popen"), (os, "pipe")])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(tempfile, "TemporaryFile"), (subprocess, "Popen"), (tempfile, "TemporaryDirectory"), (Path, "write_bytes")],
+)
 def test_where_no_trainer_can_be_started_a_line_says_why(monkeypatch, module, name):
     open_files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     monkeypatch.setattr(module, name, _fails)
     with pytest.raises(launch.RefusedError, match="no trainer can be started: No space left on device"):
         launch.start_detached(["x"])
-    if name != "pipe":
+    if name in ("TemporaryFile", "Popen"):
         with pytest.raises(launch.RefusedError, match="no trainer can be started: No space left on device"):
             list(Processes([["x"]]).events())
     if open_files:

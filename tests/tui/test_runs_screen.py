@@ -1,5 +1,6 @@
 """The browser, key by key, over run directories that are only files."""
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -295,9 +296,12 @@ def test_runs_come_and_go(runs, tmp_path):
     browse(runs, steps)
 
 
+@pytest.mark.parametrize("gpus", [None, "0-3"])
 @at_both_sizes
-def test_a_run_that_stopped_is_resumed(runs, size, monkeypatch):
+def test_a_run_that_stopped_is_resumed(runs, size, gpus, monkeypatch):
     started = []
+    told = read_json(runs["b"].status)
+    runs["b"].status.write_text(json.dumps({**told, "gpus": gpus}))
     monkeypatch.setattr(launch, "start_detached", lambda words: started.append(words) or runs["b"])
 
     async def steps(app, pilot):
@@ -311,7 +315,8 @@ def test_a_run_that_stopped_is_resumed(runs, size, monkeypatch):
 
     browse(runs, steps, size)
     path = runs["b"].path
-    assert started == [["resume", str(path), "--runs-dir", str(path.parent)]]
+    on_as_many = ["--gpus", gpus] if gpus else []
+    assert started == [["resume", str(path), "--runs-dir", str(path.parent), *on_as_many]]
 
 
 def test_a_resume_that_is_refused_says_why(runs, monkeypatch):

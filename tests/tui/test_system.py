@@ -12,8 +12,8 @@ class NotToldError(Exception):
     pass
 
 
-def driver(**answers: object) -> SimpleNamespace:
-    """Return a pynvml with one GPU that answers these questions alone."""
+def driver(gpus: int = 1, **answers: object) -> SimpleNamespace:
+    """Return a pynvml with GPUs that answer these questions alone."""
 
     def question(name):
         def ask(*_):
@@ -28,7 +28,8 @@ def driver(**answers: object) -> SimpleNamespace:
         NVMLError=NotToldError,
         NVML_TEMPERATURE_GPU=0,
         nvmlInit=lambda: None,
-        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetCount=lambda: gpus,
+        nvmlDeviceGetUUID=lambda index: f"GPU-{index}{index}",
         nvmlDeviceGetHandleByIndex=lambda index: index,
         **{f"nvmlDeviceGet{long}": question(short) for short, long in names.items()},
     )
@@ -91,3 +92,24 @@ def test_the_machine_in_few_words():
     assert load_line([*gpus, cpu]) == "2 GPUs 75% 80/160 GiB  CPU 97% 3/24 GiB"
     assert load_line([Load("GPU 0", None, None, 0), cpu]) == "GPU  CPU 97% 3/24 GiB"
     assert load_line([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ids", "seen"),
+    [(None, "0123"), (["11", "33"], "13"), (["x"], "0123"), (["00", None, "", 3], "0"), ([], "0123"), ("1", "0123")],
+)
+def test_the_gpus_of_a_run_are_shown_and_all_where_they_are_not_known(monkeypatch, ids, seen):
+    monkeypatch.setitem(sys.modules, "pynvml", driver(4, use=USE))
+    assert [load.name for load in System().look(ids)] == [*(f"GPU {i}" for i in seen), "CPU"]
+
+
+def test_each_of_many_gpus_has_one_row():
+    gib = 2**30
+    gpus = [Load(f"GPU {i}", i / 10, i * gib, 140 * gib, "60 °C 300 W") for i in range(8)]
+    odd = [Load("GPU 8", None, None, 0), Load("CPU", 0.1, 3 * gib, 24 * gib)]
+    rows = ["".join(part for part, _ in row) for row in load_rows([*gpus, *odd], True)]
+    assert len(rows) == 9 + 2
+    assert rows[7] == "GPU 7  ######..  70% 7/140 GiB"
+    assert rows[8] == "GPU 8  use not known"
+    assert rows[9].startswith("CPU ")
+    assert max(map(len, rows)) <= 34  # columns of the panel

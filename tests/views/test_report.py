@@ -110,6 +110,16 @@ def test_the_header_says_what_matters_first():
     assert "  eta 1h07m  trained 1h02m  ckpt 200" in row
 
 
+def test_the_header_tells_of_several_ranks():
+    view = a_view(state="running", step=214, of=100_000, images_per_s=9120.0, ranks=8)
+    for width in (80, 160, None):
+        (row,) = text(report.header(view, None, False, False, width=width))
+        assert "  8 ranks  " in row
+        assert row.endswith("  9120 images/s")
+    view.status["ranks"] = 1
+    assert "rank" not in text(report.header(view, None, False, False))[0]
+
+
 @pytest.mark.parametrize(("ascii", "gap"), [(False, "…"), (True, "~")])
 def test_a_long_name_keeps_the_letters_by_which_runs_differ(ascii, gap):
     view = a_view(state="running", step=214, of=100_000)

@@ -7,7 +7,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from textual.screen import Screen
 
 from cmbench.errors import CmbenchError, ConflictError
-from cmbench.rundir import control, launch, status
+from cmbench.rundir import control, group, launch, status
 from cmbench.rundir.annotations import annotate
 from cmbench.rundir.layout import TRASH, RunDir
 from cmbench.rundir.overview import Glance
@@ -46,7 +46,8 @@ async def resume(screen: Screen[Any], glance: Glance) -> None:
         return
     say(screen, f"{name}: resuming …")
     path = glance.run.path.resolve()
-    if await _attempt(screen, launch.start_detached, ["resume", str(path), "--runs-dir", str(path.parent)]):
+    arguments = ["resume", str(path), "--runs-dir", str(path.parent), *group.again(status.read(glance.run))]
+    if await _attempt(screen, launch.start_detached, arguments):
         say(screen, f"{name}: resumed")
 
 

@@ -124,7 +124,7 @@ class DashboardScreen(ChartsScreen, RunScreen):
             self.loads = []
         elif time.monotonic() >= self._next_system:
             self._next_system = time.monotonic() + _SYSTEM_EVERY
-            self.loads = self.system.look()
+            self.loads = self.system.look(self.view.status.get("gpu_ids"))
         changed |= {"system"} if self.loads != before else set()
         return partial(self.show, changed) if changed else None
 
