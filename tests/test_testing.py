@@ -152,7 +152,7 @@ BROKEN = {
     Float32: "total is torch.float32",
     Descending: "do not ascend",
     Remembering: "its loss differs",
-    PastDraw: r"cannot take a part of a batch.*allowed there: random.draw\(\"own\", n, draw\)",
+    PastDraw: r"cannot take a part of a batch.*allowed: random.draw\(\"own\", n, draw\)",
     OverTheBatch: "its total is not the mean",
     OwnGradient: "the gradient of .* is not the mean",
 }
