@@ -49,9 +49,9 @@ def of_f(
     network = (like(scalings.c_in, x_t) * x_t, p.c_noise(t), labels)
     along_x = like(rates.c_in, x_t) * x_t + like(scalings.c_in, x_t) * dxdt
     with random.dropout(), model.precision(x_t):
-        F, spatial = tangent.value_and_derivative(model.F_theta, network, (along_x, None, None), *how)
+        F, spatial = tangent.value_and_derivative(model.network(), network, (along_x, None, None), *how)
     with random.dropout(), model.precision(x_t):
-        _, temporal = tangent.value_and_derivative(model.F_theta, network, (None, dc_noise, None), *how)
+        _, temporal = tangent.value_and_derivative(model.network(), network, (None, dc_noise, None), *how)
 
     skip, dskip, dout = (like(c, x_t) for c in (scalings.c_skip, rates.c_skip, rates.c_out))
     out = scalings.c_out.abs()

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cmbench.errors import UsageError, did_you_mean
 from cmbench.text import shown, shown_key
@@ -27,6 +27,17 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+_MOST_PIXELS = 2**16
+
+
+def _as_size(value: object) -> object:
+    sides = list(value) if isinstance(value, list | tuple) else [value]
+    is_size = sides == [value] or len(sides) == 2
+    if not is_size or not all(type(side) is int and 1 <= side <= _MOST_PIXELS for side in sides):
+        raise PydanticCustomError("size", "Input should be pixels of a side, or [height, width], from 1 to 65536 each")
+    return _as_tuple(value)
+
+
 # TOML has only arrays; a frozen table holds tuples.
 Floats = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
@@ -42,6 +53,7 @@ Layers = Annotated[int, Field(ge=1, le=1000)]
 # Points of a grid of noise levels; float32 cannot tell more of them apart.
 GridPoints = Annotated[int, Field(ge=1, le=10**5)]
 SamplerSteps = Annotated[tuple[GridPoints, ...], BeforeValidator(_as_tuple)]
+Size = Annotated[int | tuple[int, int], BeforeValidator(_as_size)]  # of pictures: a side, or height and width
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -128,12 +128,18 @@ def ours(kind: str) -> None:
 
 def kinds(tables: Mapping[str, Any], among: Sequence[str] = (*COMPONENTS, "teacher")) -> dict[str, str]:
     """Return the custom classes that a recipe's tables name, such as {"network.kind": "module:Class"}."""
+    of_files = [(f"{table}.network", _table(tables, table).get("network")) for table in ("teacher", "start")]
+    named = [*((table, tables.get(table)) for table in among), *(of_files if "teacher" in among else ())]
     found = {}
-    for table in among:
-        kind = value.get("kind") if isinstance(value := tables.get(table), Mapping) else None
+    for name, value in named:
+        kind = value.get("kind") if isinstance(value, Mapping) else None
         if isinstance(kind, str) and is_own_class(kind):
-            found[f"{table}.kind"] = kind
+            found[f"{name}.kind"] = kind
     return found
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return value if isinstance(value := tables.get(name), Mapping) else {}
 
 
 def ask(wanted: Mapping[str, str], where: str, folder: Path | None = None) -> None:
@@ -186,14 +192,14 @@ def data(table: Mapping[str, Any], default: object) -> dict[str, Any]:
 
     Args:
         table: the recipe's [data].
-        default: of its root, if such data have one.
+        default: of its root; anything but a text if it has no default.
 
     Raises:
         UsageError: there is no consent to its root.
     """
-    if not isinstance(table.get("root"), str) or not isinstance(default, str):
+    if not isinstance(table.get("root"), str) or default is None:
         return {}
-    return reach.granted(table, default, _consent.trusting)
+    return reach.granted(table, default if isinstance(default, str) else None, _consent.trusting)
 
 
 def moved(places: Mapping[str, str]) -> None:
@@ -201,7 +207,7 @@ def moved(places: Mapping[str, str]) -> None:
     reach.typed({"data": {"root": places.get("data.root")}})
 
 
-def may_look(table: Mapping[str, Any], default: str) -> bool:
+def may_look(table: Mapping[str, Any], default: str | None) -> bool:
     """Return whether the files that a run's [data] names may be read without asking."""
     return not isinstance(table.get("root"), str) or _consent.trusting or reach.allows(table, default)
 

@@ -49,6 +49,61 @@ class Network(Protocol):
         """Return F_theta. x (B, *shape), c_noise (B,) or (B, 2), labels (B,) or None -> (B, *shape)."""
 
 
+class TakesAugmentLabels(Protocol):
+    """A network that may be told how training has changed its pictures; its Config has a key of this name.
+
+    `data.augment` is refused for other networks. A model hands the labels to every pass of a training step; objectives
+    know nothing of them. Elsewhere, as in sampling, there are none, which means the same as zeros: no change.
+
+    Attributes:
+        augment_labels: how many labels it takes.
+    """
+
+    augment_labels: int
+
+    def __call__(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Return F_theta. augment_labels (B, augment_labels) or None, the rest as for other networks."""
+
+
+class PreparesWeights(Protocol):
+    """A network that sets its own weights right before each optimiser step, such as forced weight normalisation.
+
+    The loop calls it before the batch's first pass, also of the first step, so it holds for weights from elsewhere. It
+    follows from the weights alone: all ranks come to the same ones, and a resumed run to those of one that never
+    stopped. A pass itself changes no weight. So all passes of a step, those of a target, of micro batches and of a
+    derivative, see the same network, and averages of the weights need nothing.
+    """
+
+    def before_step(self) -> None:
+        """Set the weights. The network must stay the same function."""
+
+
+class BringsWeights(Protocol):
+    """A network whose settings name weights to start from: a run without a checkpoint begins with them."""
+
+    def bring_weights(self) -> None:
+        """Load the weights, if the settings name any.
+
+        Raises:
+            UsageError: they cannot be read, or belong to another network.
+        """
+
+
+class HasLogVariance(Protocol):
+    """A network with a head for the log of the size of its own loss, which `denoise` may train.
+
+    The head's parameters have no gradient until `train_log_variance`, which an objective calls when it is built.
+    """
+
+    def train_log_variance(self) -> None:
+        """Let the head learn."""
+
+    def log_variance(self, c_noise: Tensor) -> Tensor:
+        """Return u. (B,) -> (B,)."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """The loss of one batch, and the values per sample that the time profile shows.
@@ -116,6 +171,7 @@ class Objective(Protocol):
     Draw times with `random.draw("any name", len(x_0), draw)`, where draw(n, generator) returns (n, ...). Draw noise
     with `random.noise(x_0)`. The batch may be a part of a larger one (`random.part`): each sample then gets the numbers
     that it has in the whole batch. `random.whole` and `random.rows` help where a loss depends on a sample's place.
+    Each pass of the model or of a target takes the whole batch at hand.
 
     Attributes:
         paths: the kinds of path that it supports, of "edm", "vp", "trigflow" and "linear".
@@ -290,6 +346,13 @@ class HasSummary(Protocol):
     """Data that sum up in one line what was found, for the journal."""
 
     summary: str
+
+
+class HasScale(Protocol):
+    """Data whose samples are (x - shift) scale of the numbers x that the user gave."""
+
+    shift: Sequence[float]  # a number for each channel, or none
+    scale: float
 
 
 class HasContent(Protocol):

@@ -1,21 +1,91 @@
-"""A finite data set in memory, drawn without replacement in an order that depends only on (seed, step)."""
+"""A finite data set, drawn without replacement in an order that depends only on (seed, step).
 
+Training samples of up to 4 GiB are kept on the device: in the memory of a GPU, or in main memory. Larger sets stay
+where they lie. Batches are then gathered there, from a file as well, and only the batch goes to the device.
+"""
+
+import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Protocol
 
+import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
+from cmbench import regular
 from cmbench.equations.oracle import FinitePoints
+from cmbench.errors import UsageError
 from cmbench.randomness import StepRandom
 
 _KEEP_ON_DEVICE = 4 * 2**30  # bytes; larger sets stay in host memory and move batch by batch
+_SHARE = 0.5  # of the free main memory, which samples of a file may take
+_CLOSED_FORM = 2**28  # numbers of a set that lies in a file, up to which it is read whole for its closed form
+
+
+class Rows(Protocol):
+    """Samples that lie elsewhere, such as in a file: what `Finite` asks of them; a tensor has it too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all samples, (M, *shape)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Their size in memory."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where an index must be."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return some samples, uint8 or float32, (n, *shape)."""
+
+    def to(self, device: torch.device) -> "Tensor | Rows":
+        """Return the samples on a device; on the CPU they may stay where they are."""
+
+
+class Gathered:
+    """Rows of an array that is mapped from a file, in an order of their own; they are read when they are asked for.
+
+    Args:
+        of: (N, *shape), uint8 or float32.
+        index: (M,), the rows, in their order.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, of: np.ndarray, index: Tensor) -> None:
+        self._of, self._index = of, index
+        self.shape = (len(index), *of.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return torch.from_numpy(self._of[self._index[index].numpy()])
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that all rows take."""
+        return math.prod(self.shape) * self._of.itemsize
+
+    def to(self, device: torch.device) -> "Tensor | Gathered":
+        """Return the samples on a device if they are few and main memory has room, else stay."""
+        if self.nbytes > _KEEP_ON_DEVICE or self.nbytes > _SHARE * psutil.virtual_memory().available:
+            regular.expect_single_rows(self._of)
+            return self
+        return self[:].to(device)
 
 
 class Finite:
     """Training and held-out samples with labels; pictures stay uint8 and become [-1, 1] when drawn.
 
     Args:
-        train: (M, *shape), uint8 pictures or float points.
+        train: (M, *shape), uint8 pictures or float points, in memory or in a file.
         train_labels: (M,).
         test: (M', *shape), never trained on.
         test_labels: (M',).
@@ -27,16 +97,17 @@ class Finite:
 
     def __init__(
         self,
-        train: Tensor,
+        train: Tensor | Rows,
         train_labels: Tensor,
-        test: Tensor,
+        test: Tensor | Rows,
         test_labels: Tensor,
         device: torch.device,
         horizontal_flip: bool = False,
     ) -> None:
         home = device if train.nbytes <= _KEEP_ON_DEVICE else torch.device("cpu")
         self.device, self.horizontal_flip = device, horizontal_flip
-        self.train, self.train_labels = train.to(home), train_labels.long().to(home)
+        self.train: Tensor | Rows = train.to(home)
+        self.train_labels = train_labels.long().to(self.train.device)
         self.test, self.test_labels = test, test_labels.long()
         self.shape, self.count_and_held_out = tuple(train.shape[1:]), (len(train), len(test))
         self.classes = int(max(train_labels.max(), test_labels.max())) + 1
@@ -48,9 +119,9 @@ class Finite:
         """
         M, first = len(self.train), random.step * n
         epochs = range(first // M, (first + n - 1) // M + 1)
-        order = torch.cat([_permutation(M, random.seed, epoch) for epoch in epochs])
-        start = first - epochs[0] * M
-        index = random.rows(order[start : start + n]).to(self.train.device)
+        starts = ((epoch, first - epoch * M) for epoch in epochs)  # of the batch within each epoch
+        order = torch.cat([_permutation(M, random.seed, epoch)[max(0, at) : at + n] for epoch, at in starts])
+        index = random.rows(order).to(self.train.device)
         x_0 = as_float(self.train[index].to(self.device))
         if self.horizontal_flip:
             flip = random.draw("flip", len(x_0), self._uniform) < 0.5
@@ -77,9 +148,41 @@ class Finite:
         """Return up to n training samples, (n, *shape)."""
         return as_float(self.train[_permutation(len(self.train), 0, 0)[:n].to(self.train.device)].to(self.device))
 
-    def oracle(self) -> FinitePoints:
-        """Return the closed-form denoiser of the training set."""
-        return FinitePoints(as_float(self.train), self.train_labels).to(self.device)
+    @property
+    def oracle(self) -> Callable[[], FinitePoints]:
+        """The closed-form denoiser of the training set; an attribute that large sets in files do not have."""
+        if not isinstance(self.train, Tensor) and math.prod(self.train.shape) > _CLOSED_FORM:
+            raise AttributeError("oracle: the training set is too large to be read whole")
+        return self._oracle
+
+    def _oracle(self) -> FinitePoints:
+        return FinitePoints(as_float(self.train[:]), self.train_labels).to(self.device)
+
+
+def split(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on, and those that are held out: a share, drawn by chance, but never all of a class.
+
+    Args:
+        labels: (M,), int64, 0 to classes - 1, each of them there.
+        share: of the M rows; less is held out where classes would lose their last row.
+
+    Raises:
+        UsageError: nothing would be left to hold out.
+    """
+    M = len(labels)
+    order = torch.randperm(M, generator=torch.Generator().manual_seed(0)).numpy()
+    last = np.zeros(int(labels.max()) + 1, np.int64)
+    last[labels[order]] = np.arange(M)  # the last of each class in this order stays
+    free = np.ones(M, bool)
+    free[last] = False
+    if not free.any():
+        found = f"{M} sample{'s' * (M > 1)} of {len(last)} class{'es' * (len(last) > 1)}"
+        raise UsageError(f"data.held_out: {found} leave none to hold out, since each class keeps one to train on")
+    wanted = max(1, round(share * M))
+    test = np.flatnonzero(free)[:wanted]
+    stays = np.ones(M, bool)
+    stays[test] = False
+    return order[stays], order[test]
 
 
 def as_float(x: Tensor) -> Tensor:

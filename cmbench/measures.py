@@ -128,13 +128,3 @@ def quality_keys(keys: Iterable[str]) -> list[str]:
         if own:
             return sorted(own, key=lambda key: sampler_steps(key) or 0)
     return []
-
-
-class Progress:
-    """Is told what is computed, figure by figure. This one tells nobody."""
-
-    def expect(self, figures: int) -> None:
-        """Expect so many more figures."""
-
-    def begin(self, what: str) -> None:
-        """Note that the next figure is at work, so that the one before it is done."""

@@ -57,6 +57,7 @@ class Model(nn.Module):
         self.parameterisation = Parameterisation(path, sigma_data, scalings, epsilon, noise)
         self.autocast, self.time_dtype = AUTOCAST[precision], time_dtype
         self.recorded_by: Callable[..., Tensor] | None = None  # calls F_theta in recorded passes: see `engine.ranks`
+        self.augment_labels: Tensor | None = None  # of the batch at hand, where training changes its pictures
         self.last_F: Tensor | None = None  # the output of the recorded pass; its gradient feeds the time profile
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -106,8 +107,12 @@ class Model(nn.Module):
         primals = (c_in * x_t, self._c_noise(t, r), labels)
         tangents = (dc_in * x_t + c_in * dx, dc_noise, None)
         with self.precision(x_t):
-            F, dF = tangent.value_and_derivative(self._network(), primals, tangents, method, h)
+            F, dF = tangent.value_and_derivative(self.network(), primals, tangents, method, h)
         return self._recorded(F).to(x_t.dtype), dF.to(x_t.dtype)
+
+    def log_variance(self, t: Tensor) -> Tensor:
+        """Return the network's own log of the size of its loss, where it has such a head. (B,) -> (B,)."""
+        return self.F_theta.log_variance(self.parameterisation.c_noise(t))  # type: ignore[operator]
 
     def time_type(self, x: Tensor) -> torch.dtype:
         """Return the dtype of times for data x: that of the recipe, or that of x if it is finer."""
@@ -130,14 +135,26 @@ class Model(nn.Module):
         self, c_in: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None
     ) -> Tensor:
         with self.precision(x_t):
-            F = self._network()(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
+            F = self.network()(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
         return self._recorded(F).to(x_t.dtype)
 
-    def _network(self) -> Callable[..., Tensor]:
-        """Return what calls F_theta: `recorded_by`, if it is set, for the passes of training that have a gradient."""
-        if self.recorded_by is None or not (self.training and torch.is_grad_enabled()):
-            return self.F_theta
-        return self.recorded_by
+    def network(self) -> Callable[..., Tensor]:
+        """Return F_theta as a function of x, c_noise and labels, with `augment_labels`, if they are set.
+
+        It is `recorded_by`, if that is set, for the passes of training that have a gradient.
+        """
+        recorded = self.recorded_by is not None and self.training and torch.is_grad_enabled()
+        called: Callable[..., Tensor] = self.recorded_by if recorded and self.recorded_by else self.F_theta
+        told = self.augment_labels
+        if told is None:
+            return called
+
+        def augmented(x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+            if len(x) != len(told):
+                raise ValueError(f"found a pass of {len(x)} samples, allowed: the {len(told)} of the batch at hand")
+            return called(x, c_noise, labels, told)
+
+        return augmented
 
     def _c_noise(self, t: Tensor, r: Tensor | None) -> Tensor:
         c_noise = self.parameterisation.c_noise(t)

@@ -42,25 +42,25 @@ def remember(tables: Mapping[str, Any]) -> None:
         _trusted(_of(tables), root).keep(f"data {_absolute(root)}")
 
 
-def allows(data: Mapping[str, Any], default: str) -> bool:
+def allows(data: Mapping[str, Any], default: str | None) -> bool:
     """Return whether the root of a recipe's [data] is the default, or the user named it or consented to it."""
     root, place = data["root"], _absolute(data["root"])
-    return place in _named or place == _absolute(default) or _trusted(data, root).is_kept()
+    return place in _named or _is(place, default) or _trusted(data, root).is_kept()
 
 
-def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, Any]:
+def granted(data: Mapping[str, Any], default: str | None, trusting: bool) -> dict[str, Any]:
     """Return replacements for settings of a data set: no download, if there is no consent to it.
 
     Args:
         data: a complete recipe's [data], with a root.
-        default: root if none is given.
+        default: root if none is given; None for data that must be given one.
         trusting: whether --trust was given.
 
     Raises:
         UsageError: the root is not the default, and there is no consent to it.
     """
     root, place = data["root"], _absolute(data["root"])
-    is_default = place == _absolute(default)
+    is_default = _is(place, default)
     trusted = _trusted(data, root)
     if place in _named or (is_default and "" in _named) or trusted.is_kept():
         return {}
@@ -78,6 +78,10 @@ def granted(data: Mapping[str, Any], default: str, trusting: bool) -> dict[str, 
 
 def _of(tables: Mapping[str, Any]) -> Mapping[str, Any]:
     return data if isinstance(data := tables.get("data"), Mapping) else {}
+
+
+def _is(place: str, default: str | None) -> bool:
+    return default is not None and place == _absolute(default)
 
 
 def _trusted(data: Mapping[str, Any], root: str) -> Trusted:

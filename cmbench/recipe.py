@@ -68,8 +68,10 @@ class Recipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _no_empty_start(cls, given: object) -> object:
-        """Let --set start.run= remove the table [start]."""
-        if isinstance(given, dict) and isinstance(given.get("start"), dict) and given["start"].get("run") == "":
+        """Let --set start.run= remove the table [start], and --set start.file= one that names a file."""
+        if not isinstance(given, dict) or not isinstance(start := given.get("start"), dict):
+            return given
+        if {"run", "file"} & {*start} and not (start.get("run") or start.get("file")):
             return {key: value for key, value in given.items() if key != "start"}
         return given
 

@@ -4,10 +4,14 @@ A device, a FIFO or a socket is not even opened: reading it might wait for ever 
 """
 
 import errno
+import mmap
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -63,3 +67,15 @@ def _check(found: os.stat_result, path: str | Path) -> None:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def expect_single_rows(values: "np.ndarray") -> None:
+    """Tell the system that rows of an array that is mapped from a file will be read here and there, one by one.
+
+    Else it reads 128 KiB for each row of 3 KiB, and throws away what a set larger than the memory needs next.
+    """
+    below: object = values
+    while hasattr(below, "base"):
+        below = below.base
+    if isinstance(below, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        below.madvise(mmap.MADV_RANDOM)

@@ -1,7 +1,7 @@
 """The tables of a recipe that are not components: frozen, strict, with one line of documentation per key."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -83,31 +83,93 @@ class PathTable(Config):
         return self
 
 
+# What [teacher] and [start] say of a file of other people's weights. None: not said, and not written into a recipe.
+Function = Literal["denoiser", "consistency", "average_velocity"]
+OfFile = Annotated[
+    str | None,
+    Field(min_length=1, description="a safetensors file, a PyTorch state dict or a diffusers folder"),
+]
+Which = Annotated[
+    str | None,
+    Field(min_length=1, description="which of the file's state dicts, e.g. ema; needed where several fit"),
+]
+Computes = Annotated[
+    Function | None,
+    Field(description="what the file's weights compute: denoiser (D, if not given), consistency or average_velocity"),
+]
+MayLack = Annotated[Strings | None, Field(description="patterns of names that the file may lack, e.g. logvar*")]
+MayHave = Annotated[Strings | None, Field(description="patterns of names that the file may have beyond the network's")]
+OF_A_FILE = ("weights", "function", "allow_missing", "allow_unexpected", "network", "path")
+
+
 class Teacher(Config):
     """[teacher]: the denoiser that distillation follows."""
 
-    kind: str = Field("oracle", description="oracle, run, or module:Class (built with the data set)")
+    kind: str = Field("oracle", description="oracle, run, file, or module:Class (built with the data set)")
     run: str = Field("", description="kind run: a selector: a path, a prefix, @latest or @latest:PREFIX")
     ema: EmaName = Field("", description="kind run: which EMA of it; empty: the first; none: the raw weights")
-    initialise_student: bool = Field(False, description="kind run: start from the teacher's weights")
+    initialise_student: bool = Field(False, description="kinds run and file: start from the teacher's weights")
+    file: OfFile = None
+    weights: Which = None
+    function: Computes = None
+    allow_missing: MayLack = None
+    allow_unexpected: MayHave = None
+    network: dict[str, Any] | None = Field(None, description="kind file: its network, kind and keys as in [network]")
+    path: dict[str, Any] | None = Field(
+        None, description="kind file: its path, keys as in [path]; if not given, EDM's with the levels of [path]"
+    )
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "Teacher":
-        if self.kind not in ("oracle", "run") and not is_own_class(self.kind):
-            hint = did_you_mean(self.kind, ["oracle", "run"])
-            raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run' or 'module:Class'{hint}")
+        if self.kind not in (kinds := ("oracle", "run", "file")) and not is_own_class(self.kind):
+            hint = did_you_mean(self.kind, kinds)
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'oracle', 'run', 'file' or 'module:Class'{hint}")
         if self.kind == "run" and not self.run:
             raise ValueError("run: missing, and kind = 'run' needs it (a path, a prefix, @latest or @latest:PREFIX)")
-        if self.kind != "run" and (self.run or self.ema or self.initialise_student):
-            raise ValueError(f"kind: found '{self.kind}', allowed: 'run' where run, ema or initialise_student is set")
+        if self.kind == "file":
+            for key, what in (("file", "a path"), ("network", "a table [teacher.network] with kind and keys")):
+                if getattr(self, key) is None:
+                    raise ValueError(f"{key}: missing, and kind = 'file' needs it ({what})")
+        if self.kind != "run" and (self.run or self.ema):
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'run' where run or ema is set")
+        if self.kind not in ("run", "file") and self.initialise_student:
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'run' or 'file' where initialise_student is set")
+        if self.kind != "file" and (key := _first_of(self, "file", *OF_A_FILE)):
+            raise ValueError(f"kind: found '{self.kind}', allowed: 'file' where {key} is set")
         return self
 
 
 class Start(Config):
-    """[start]: the initial weights, from the checkpoint of a run. Without this table the seed gives them."""
+    """[start]: the initial weights, from a run or a file. Without this table the seed gives them."""
 
-    run: str = Field(min_length=1, description="a path, a prefix, @latest or @latest:PREFIX; '' takes the table away")
-    ema: EmaName = Field("", description="which EMA of it; empty: the first; none: the raw weights")
+    run: str = Field("", description="a path, a prefix, @latest or @latest:PREFIX; '' takes the table away")
+    ema: EmaName = Field("", description="which EMA of the run; empty: the first; none: the raw weights")
+    file: OfFile = None
+    weights: Which = None
+    function: Computes = None
+    allow_missing: MayLack = None
+    allow_unexpected: MayHave = None
+    network: dict[str, Any] | None = Field(
+        None, description="the file's network, kind and keys as in [network]; if not given, the run's own"
+    )
+    path: dict[str, Any] | None = Field(
+        None, description="the file's path, keys as in [path]; if not given, the run's own"
+    )
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "Start":
+        if bool(self.run) == (self.file is not None):
+            raise ValueError(f"run: {'found beside' if self.run else 'missing without'} file; allowed: one of the two")
+        if not self.run and self.ema:
+            raise ValueError("ema: found with file, allowed: with run; weights says which of a file's")
+        if self.run and (key := _first_of(self, *OF_A_FILE)):
+            raise ValueError(f"{key}: found with run, allowed: with file")
+        return self
+
+
+def _first_of(config: Config, *keys: str) -> str:
+    """Return the first of the keys that is set; empty if none is."""
+    return next((key for key in keys if getattr(config, key) is not None), "")
 
 
 class Warmup(Config):

@@ -188,3 +188,11 @@ def teacher(home: Path, _trained_teacher: RunDir) -> RunDir:
 def conditional(home: Path, _trained_conditional: RunDir) -> RunDir:
     """A finished run of a network that takes labels, the test's own copy."""
     return _copy_to(home, _trained_conditional)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let decoded pictures lie apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMBENCH_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,11 +1,13 @@
 """The data that a checkpoint is measured against, compared with its training data. No torch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from cmbench import consent
 from cmbench import recipe as recipes
+from cmbench.arrays import choice
 from cmbench.errors import ConflictError
-from cmbench.pictures import listing
+from cmbench.pictures import listing, packed
 from cmbench.rundir import fingerprints, places
 from cmbench.rundir.fields import text
 from cmbench.rundir.layout import RunDir
@@ -32,7 +34,7 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     known = text(then.get("content")) or ""
     consent.moved(given)
     table = places.in_force(run, recipes.load(run.recipe).tables(), given)["data"]
-    now = listing.look(table) if consent.may_look(table, listing.ROOT) else None
+    now = _look(table) if consent.may_look(table, listing.ROOT if table.get("kind") == "images" else None) else None
     if now is None:
         return known, ""
     if not fingerprints.differs(known, now.content):
@@ -41,6 +43,18 @@ def content(run: RunDir, step: int, given: Mapping[str, str], other_data: bool) 
     if not other_data:
         raise _others(run, why)
     return now.content, why
+
+
+def _look(table: Mapping[str, Any]) -> listing.Found | None:
+    """Look at the files that a run's [data] names; None if they are missing, or if it names none."""
+    kind = table.get("kind")
+    if kind == "arrays":
+        found = choice.look(table)
+        return None if found is None else listing.Found(*found)
+    if kind == "edm":
+        pictures = packed.look(table)
+        return None if pictures is None else listing.Found(*pictures)
+    return listing.look(table)
 
 
 def _others(run: RunDir, why: str) -> ConflictError:

@@ -1,24 +1,22 @@
 """The figures of `cmbench eval`: read if they are kept from before, else computed and kept, and shown as tables."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmbench import regular
-from cmbench.cli import _screen
+from cmbench.cli import _progress, _screen
 from cmbench.cli._screen import table
 from cmbench.errors import UsageError
-from cmbench.measures import MEASURES, OF_SAMPLES, Floor, Progress
+from cmbench.measures import MEASURES, OF_SAMPLES, Floor
+from cmbench.progress import Progress
 from cmbench.rundir import evaluations, floors
 from cmbench.rundir.evaluations import Answer, Question
 from cmbench.rundir.layout import RunDir
 from cmbench.words.numbers import four_digits
-
-if TYPE_CHECKING:  # takes a while to load
-    from rich.progress import Progress as Bar
 
 _CLASSES = 100  # rows of classes in a table; JSON has all
 _LARGEST = 1 << 30  # bytes of a classifier, which is small
@@ -108,7 +106,7 @@ def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: P
         for subject, own in zip(subjects, kept, strict=True)
     ]
     figures = []
-    with _progress(any(missing)) as progress:
+    with _progress.shown("reading") if any(missing) else nullcontext(Progress()) as progress:
         for subject, own, askings in zip(subjects, kept, missing, strict=True):
             new = _computed(subject, askings, asked, device, runs_dir, progress) if askings else {}
             answers = {asking: {**own, **new}[asking] for asking in subject.questions(asked)}
@@ -163,42 +161,6 @@ def _computed(
 
 def _figure(name: str, steps: int | None, answer: Answer, cached: bool) -> dict[str, Any]:
     return {"metric": name, "steps": steps, "better": MEASURES[name].better or None, **answer, "cached": cached}
-
-
-@contextmanager
-def _progress(is_needed: bool) -> Iterator[Progress]:
-    """Show on a terminal which figure is computed, and how many are done of how many; yield what is told of them.
-
-    There is no time left to go: one measure takes a thousand times as long as another.
-    """
-    if not (is_needed and _screen.is_terminal(err=True)):
-        yield Progress()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = _screen.console(err=True)
-    with Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        yield _Shown(bar)
-
-
-class _Shown(Progress):
-    """Moves a bar: each figure that begins ends the one before it."""
-
-    def __init__(self, bar: "Bar") -> None:
-        self._bar, self._total, self._begun = bar, 0, 0
-        self._task = bar.add_task("reading", total=None)
-
-    def expect(self, figures: int) -> None:
-        """Make room for more figures."""
-        self._total += figures
-        self._bar.update(self._task, total=self._total)
-
-    def begin(self, what: str) -> None:
-        """Name the figure at work, and count those before it."""
-        self._bar.update(self._task, description=what, completed=self._begun)
-        self._begun += 1
 
 
 def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> None:

@@ -22,7 +22,7 @@ from cmbench.words.journal import event_line, metrics_line
 from cmbench.words.times import Stamps
 
 _POLL = 0.5  # seconds
-_EXIT_CODES = {"finished": 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}
+_EXIT_CODES = {"finished": 0, status.IMPORTED: 0, "stopped": STOPPED, "diverged": DivergedError.exit_code}
 
 
 def lines(run: RunDir, past: int | None = None) -> Iterator[str]:
@@ -119,7 +119,9 @@ def closing(run: RunDir, told: bool = False) -> int:
     state = now["state"]
     if (reason := now.get("reason")) and not told:
         _screen.complain(f"{run.name}: {reason}")
-    if state == "finished":
+    if state == status.IMPORTED:
+        _screen.line(f"imported; next: cmbench sample {address(run)}, cmbench run RECIPE {status.start(run)}")
+    elif state == "finished":
         _screen.line(f"snapshots: {run.snapshots}")
         _screen.line(f"next: cmbench sample {address(run)} --steps 1")
     elif state == "diverged":

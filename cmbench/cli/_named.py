@@ -46,10 +46,11 @@ def taken_up(run: RunDir, given: Given, host_gone: bool, trust: bool, runs_dir: 
     """Return how to go on with a run of this recipe; None if it has finished, which a line says.
 
     Raises:
-        ConflictError: the run has another recipe, or is live.
+        ConflictError: the run has another recipe, is live, or was imported.
         DivergedError: the run diverged: it would diverge again.
         UsageError: something in the recipe is not allowed.
     """
+    status.refuse_imported(run)
     found, wanted = _both(run, given)
     reached = settings.steps(run, found.train.steps)
     further = wanted.train.steps > max(reached, found.train.steps)

@@ -14,9 +14,14 @@ _SHADES = " .:-=+*#%@"
 
 
 def show(x: "Tensor") -> None:
-    """Print samples: pictures (n, 1 or 3, H, W) in [-1, 1], or points (n, d)."""
+    """Print samples: pictures (n, C, H, W), as `snapshot.as_seen` shows them, or points (n, d)."""
     if x.ndim == 4:
-        _print_grid(x)
+        from cmbench.engine.snapshot import as_seen
+
+        seen, caption = as_seen(x)
+        _print_grid(seen)
+        if caption:
+            _screen.line(caption)
     elif x.ndim == 2 and x.shape[1] >= 2:
         _print_scatter(x)
 
@@ -25,9 +30,9 @@ def _print_grid(x: "Tensor") -> None:
     from torchvision.utils import make_grid
 
     console = _screen.console()
-    side = x.shape[-1] + 1
-    per_row = max(1, (console.width - 1) // side)
-    rows = max(1, 32 // side)  # at most 16 lines of text, but always one row of pictures
+    height, width = (side + 1 for side in x.shape[-2:])
+    per_row = max(1, (console.width - 1) // width)
+    rows = max(1, 32 // height)  # at most 16 lines of text, but always one row of pictures
     pixels = make_grid(x[: per_row * rows].cpu().clamp(-1, 1) * 0.5 + 0.5, nrow=per_row, padding=1, pad_value=0.5)
     levels = (pixels[:, 1:-1, 1:-1] * 255).round().int().permute(1, 2, 0).tolist()
     levels += [levels[-1]] * (len(levels) % 2)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cmbench.cli import _alert, _dashboard, _follow, _screen, _several, _signals
+from cmbench.cli import _alert, _dashboard, _follow, _progress, _screen, _several, _signals
 from cmbench.cli._gpus import Gpus
 from cmbench.errors import CmbenchError, DivergedError, StoppedError, UsageError, stopping_on_write_errors
 from cmbench.rundir import group, launch, status
@@ -101,7 +101,7 @@ def _in_this_process(make: "Callable[[], Runner]", heard: list[str]) -> int:
     wanted, ranks = settings.load().alert, all_ranks.gather(heard)
     if not ranks.leads:
         return _follow_rank_0(ranks)
-    with _others_end_too(ranks):
+    with _others_end_too(ranks), _progress.shown():
         runner = make()
     alerts = _alert.Alerts(wanted, runner)
     _stop_on_signals(runner)

@@ -7,7 +7,7 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _former, _outputs, _screen
+from cmbench.cli import _former, _outputs, _progress, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import MOST_STEPS, Device, Json, Overrides, RecipeFile, Seed, Trust
 from cmbench.errors import UsageError
@@ -35,7 +35,8 @@ def classifier(
     from cmbench.engine import classifier as classifiers
 
     complete = build.complete(consent.named(path, overrides or ()).recipe, str(path))
-    data = build.data(complete, build.device_of(device, "--device"))
+    with _progress.shown():
+        data = build.data(complete, build.device_of(device, "--device"))
     trained = classifiers.train(data, train_steps, seed)
     accuracy = classifiers.accuracy(trained, data)
     _outputs.write(out, trained.to_safetensors(), "--out", folders=True)

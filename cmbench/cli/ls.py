@@ -49,7 +49,7 @@ def _cells(look: Glance) -> list[str]:
     return [
         look.name,
         look.state,
-        f"{look.step}/{'?' if look.of is None else look.of}",
+        "-" if look.state == status.IMPORTED else f"{look.step}/{'?' if look.of is None else look.of}",
         four_digits(look.loss),
         floors.marked(four_digits(look.quality), look.is_within_floor),
         age(time.time() - look.heartbeat),

@@ -48,6 +48,7 @@ def resume(
     if begun in _restarts.ENDED:
         return _restarts.ENDED[begun]
     _again.refuse_live(chosen, host_gone)
+    status.refuse_imported(chosen)
     if status.read(chosen)["state"] == "finished" and "train.steps" not in recipe.flat_overrides(given):
         further = f"cmbench resume {address(chosen)} --set train.steps=N, or cmbench run --from {address(chosen)} ..."
         raise ConflictError(

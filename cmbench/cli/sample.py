@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _classes, _former, _outputs, _ranks, _screen
+from cmbench.cli import _arrays, _classes, _former, _outputs, _ranks, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import (
     MOST_SAMPLES,
@@ -23,7 +23,7 @@ from cmbench.cli._options import (
     Trust,
 )
 from cmbench.errors import UsageError, refusing_write_errors
-from cmbench.rundir import checkpoints
+from cmbench.rundir import checkpoints, fingerprints
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import shown
@@ -52,7 +52,11 @@ def sample(
     ema: Ema = "",
     checkpoint: Checkpoint = "latest",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write the PNG; the run's samples/ if not given.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write the PNG, or the numbers if FILE ends in .npy or .npz; by default the run's samples/.",
+        ),
     ] = None,
     safetensors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the samples themselves as safetensors.")
@@ -93,7 +97,9 @@ def sample(
     others = "".join(f"_{key}{value}" for key, value in asked.items() if value not in ("", None))
     written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}{others}.png"]
     if out is not None:
-        _outputs.write(out, snapshot.to_png(x), "--out", folders=True)
+        data = fingerprints.recorded(chosen, trained.step)
+        content = _arrays.content(out, x, labels, data) if _arrays.is_wanted(out) else snapshot.to_png(x)
+        _outputs.write(out, content, "--out", folders=True)
     else:
         _keep(written[0], snapshot.to_png(x))
     if safetensors is not None:

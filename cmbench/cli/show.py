@@ -13,11 +13,12 @@ from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import toml_escaped
-from cmbench.words.journal import counted, denoiser_differs
+from cmbench.words.journal import counted, denoiser_differs, of_file
 from cmbench.words.numbers import four_digits
 from cmbench.words.times import EXACT, age, date, duration
 
 _LISTED = 40  # classes on a line
+_OF_TRAINING = ("trained", "last sign", "device", "teacher", "first weights", "changed", "snapshots")
 
 
 @app.command("show")
@@ -31,9 +32,12 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
     now, meta = about["status"], about["meta"]
     # the summary comes last, because the recipe alone may fill the screen
     _screen.text(toml_escaped(recipes.dumps(recipes.load(chosen.recipe))).rstrip() + "\n")
-    _screen.line(f"{about['name']}: {now['state']} at step {now['step']} of {now.get('of', '?')}")
+    is_imported = now["state"] == status.IMPORTED
+    reached = "" if is_imported else f" at step {now['step']} of {now.get('of', '?')}"
+    _screen.line(f"{about['name']}: {now['state']}{reached}")
     facts = [
         ("path", chosen.path),
+        *_source(meta),
         ("data", _data(about)),
         ("classes", _classes(about)),
         ("started", _moment(meta.get("created"))),
@@ -47,7 +51,7 @@ def show(run: Run = "@latest", runs_dir: RunsDir = None, json: Json = False) -> 
         ("checkpoints", ", ".join(map(str, about["checkpoints"])) or "none yet"),
         ("snapshots", f"{len(about['snapshots'])} in {chosen.snapshots}"),
     ]
-    _screen.table(["", ""], facts)
+    _screen.table(["", ""], [fact for fact in facts if not is_imported or fact[0] not in _OF_TRAINING])
     known = floors.of_meta(meta)
     rows = [
         (
@@ -147,8 +151,17 @@ def _first_weights(about: dict[str, Any]) -> str:
 
 
 def _checkpoint(run: dict[str, Any], source: dict[str, Any]) -> str:
-    """Return which weights were used: the run from the recipe, the step and average from meta.json."""
-    return f"{run.get('run', '?')}, step {source.get('step', '?')}, ema {source.get('ema', '?')}"
+    """Return which weights were used: the run or file from the recipe, the rest from meta.json."""
+    if text(run.get("file")):
+        return f"file{of_file(source)}"
+    return f"{run.get('run', '?')}, step {source.get('step', '?')}, ema {source.get('ema', '?')}{of_file(source)}"
+
+
+def _source(meta: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return where imported weights come from."""
+    source = table(meta.get("source"))
+    told = [("imported from", "file"), ("sha256", "sha256"), ("weights", "weights"), ("licence", "licence")]
+    return [(name, own) for name, key in told if (own := text(source.get(key)))]
 
 
 def _best(now: dict[str, Any], known: floors.Floors, key: str) -> str:

@@ -4,12 +4,12 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from cmbench.config import Config as BaseConfig
+from cmbench.augmentation import Augmented
 from cmbench.finite import Finite
 
 
-class Config(BaseConfig):
-    """[data] kind = "digits". Nothing to set."""
+class Config(Augmented):
+    """[data] kind = "digits"."""
 
 
 class Data(Finite):

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import os
 import re
 import sys
 import traceback
@@ -13,40 +14,42 @@ import tomli_w
 import torch
 
 from cmbench import config, consent, recipe
+from cmbench.augmentation import Augmentation, Augmented
 from cmbench.contracts import Data, HasGroups, HasLowest, HasSwitches, HasTimes, Located, has
 from cmbench.engine import fingerprint, memory
 from cmbench.equations import gaussian_path
-from cmbench.errors import UsageError, prefixing
+from cmbench.errors import UsageError, did_you_mean, prefixing
 from cmbench.model import Model
 from cmbench.randomness import forked_seed
 from cmbench.recipe import COMPONENTS, Recipe
 from cmbench.rundir import group, places
 from cmbench.rundir.layout import RunDir
-from cmbench.tables import DEVICE, TABLES
+from cmbench.tables import DEVICE, TABLES, PathTable, Start, Teacher, is_own_class
 from cmbench.text import shown
 
 _TIME_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CLASS = {"data": "Data", "network": "Network", "objective": "Objective"}
 
 
-def component(table: str, kind: str) -> tuple[Any, type[config.Config]]:
+def component(table: str, kind: str, key: str = "") -> tuple[Any, type[config.Config]]:
     """Return the class of a component and its Config, which is in the same module.
 
     Args:
         table: the recipe's table: data, network or objective.
         kind: a file name in the folder, or `module:Class` for a custom component.
+        key: the name of the table in messages, if it is another.
 
     Raises:
         UsageError: a custom module cannot be imported, or lacks the class or its Config.
     """
     module, _, name = kind.partition(":")
     if name:
-        cls = imported(f"{table}.kind", module, name)
+        cls = imported(f"{key or table}.kind", module, name)
     else:
         cls = getattr(importlib.import_module(f"cmbench.{COMPONENTS[table]}.{kind}"), _CLASS[table])
     owner = sys.modules[cls.__module__]
     if not hasattr(owner, "Config"):
-        raise UsageError(f"{table}.kind: found '{kind}', but {owner.__name__} has no Config")
+        raise UsageError(f"{key or table}.kind: found '{kind}', but {owner.__name__} has no Config")
     return cls, owner.Config
 
 
@@ -84,7 +87,35 @@ def complete(given: Recipe, where: str) -> Recipe:
         tables[table] = {"kind": kind, **checked.model_dump(mode="json")}
     with prefixing(where):
         _check_objective(given)
-    return given.model_copy(update={table: tables[table] for table in COMPONENTS})
+    of_files = {table: _of_file(given, table, where) for table in ("teacher", "start")}
+    return given.model_copy(update={**{table: tables[table] for table in COMPONENTS}, **of_files})
+
+
+def _of_file(given: Recipe, table: str, where: str) -> Teacher | Start | None:
+    """Return [teacher] or [start] with the network and the path of its file checked, every default written out."""
+    own: Teacher | Start | None = getattr(given, table)
+    if own is None or own.file is None:
+        return own
+    found: dict[str, Any] = {}
+    if own.network is not None:
+        found["network"] = _network(own.network, where, f"{table}.network")
+    if own.path is not None or table == "teacher":
+        levels = {key: getattr(given.path, key) for key in ("sigma_data", "sigma_min", "sigma_max")}
+        path = config.check(PathTable, {**levels, **(own.path or {})}, where, f"{table}.path")
+        found["path"] = path.model_dump(mode="json")
+    return own.model_copy(update=found)
+
+
+def _network(given: Mapping[str, Any], where: str, name: str) -> dict[str, Any]:
+    """Return a table like [network], checked, every default written out; messages call it `name`."""
+    settings = dict(given)
+    kind, names = settings.pop("kind", None), recipe.component_names("networks")
+    if not isinstance(kind, str) or not (is_own_class(kind) or kind in names):
+        allowed = f"{', '.join(names)} or module:Class{did_you_mean(str(kind), names)}"
+        raise UsageError(f"{where}: {name}.kind: found {shown(kind)}, allowed: {allowed}")
+    with prefixing(where):
+        _, config_class = component("network", kind, name)
+    return {"kind": kind, **config.check(config_class, settings, where, name).model_dump(mode="json")}
 
 
 def complete_new(given: Recipe, where: str) -> Recipe:
@@ -104,18 +135,29 @@ def complete_new(given: Recipe, where: str) -> Recipe:
             config.refuse_idle(settings(table, whole)[1], table, spared)
         config.refuse_idle(whole.optimizer, "optimizer", spared)
         _check_levels(whole)
+        check_augmentation(whole)
     return whole
 
 
 def located(whole: Recipe, base: Path) -> Recipe:
-    """Return a complete recipe whose data paths hold from any working directory; relative paths start at `base`.
+    """Return a complete recipe whose paths hold from any working directory; relative paths start at `base`.
 
     A custom class does this in `Config.located`; without it, its paths stay as they are.
     """
+    files = {
+        table: own.model_copy(update={"file": _absolute(own.file, base)})
+        for table in ("teacher", "start")
+        if (own := getattr(whole, table)) is not None and own.file is not None
+    }
+    whole = whole.model_copy(update=files)
     _, own = settings("data", whole)
     if not has(own, Located):
         return whole
     return whole.model_copy(update={"data": {"kind": whole.data["kind"], **own.located(base).model_dump(mode="json")}})
+
+
+def _absolute(path: str, base: Path) -> str:
+    return os.path.normpath(base / os.path.expanduser(path))  # noqa: PTH111 - Path's raises without a home
 
 
 def of_run(
@@ -176,12 +218,12 @@ def _check_objective(given: Recipe) -> None:
         raise UsageError(f"train.micro_batch_size: found {found}, {allowed}")
     wanted, teacher = objective.teacher, given.teacher
     if wanted in ("denoiser", "consistency") and teacher is None:
-        kinds = "kind = 'run'" if wanted == "consistency" else "kind = 'oracle' or 'run'"
+        kinds = "kind = 'run' or 'file'" if wanted == "consistency" else "kind = 'oracle', 'run' or 'file'"
         raise UsageError(f"teacher: missing, and objective '{kind}' needs it ({kinds})")
     if wanted == "none" and teacher is not None:
         raise UsageError(f"teacher: found one, allowed: none, since objective '{kind}' does not use it")
-    if wanted == "consistency" and teacher is not None and teacher.kind != "run":
-        raise UsageError(f"teacher.kind: found '{teacher.kind}', allowed for objective '{kind}': run")
+    if wanted == "consistency" and teacher is not None and teacher.kind not in ("run", "file"):
+        raise UsageError(f"teacher.kind: found '{teacher.kind}', allowed for objective '{kind}': run or file")
     if teacher is not None and teacher.initialise_student and given.start is not None:
         raise UsageError("start: found one, allowed: none where teacher.initialise_student = true")
 
@@ -246,6 +288,40 @@ def data_settings(complete_recipe: Recipe) -> tuple[Any, Any]:
     return cls, own.model_copy(update=consent.data(complete_recipe.data, root and root.default))
 
 
+def augmentation(complete_recipe: Recipe) -> Augmentation | None:
+    """Return the augmentation of a recipe's data; None without one."""
+    _, own = settings("data", complete_recipe)
+    return Augmentation(own) if isinstance(own, Augmented) and own.augment else None
+
+
+def check_augmentation(complete_recipe: Recipe, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse an augmentation of which the network is not told, or of data that are no pictures.
+
+    Args:
+        complete_recipe: the recipe.
+        shape: of a sample, where it is known.
+
+    Raises:
+        UsageError: the network takes another number of labels, or the data have another shape.
+    """
+    found = augmentation(complete_recipe)
+    if found is None:
+        return
+    p, kind = complete_recipe.data["augment"], complete_recipe.network["kind"]
+    takes = complete_recipe.network.get("augment_labels")
+    if takes is None:
+        raise UsageError(
+            f"data.augment: found {p:g}, allowed for network '{kind}', which takes no labels of it: 0; "
+            "'ddpmpp', 'ncsnpp' and 'adm' take them"
+        )
+    if takes != found.size:
+        raise UsageError(
+            f"network.augment_labels: found {takes}, allowed for data.augment_by = {found.names}: {found.size}"
+        )
+    if shape is not None and len(shape) != 3:
+        raise UsageError(f"data.augment: found {p:g} for data of shape {list(shape)}, allowed for points: 0")
+
+
 def is_conditional(complete_recipe: Recipe) -> bool:
     """Return whether the network takes the labels."""
     return bool(complete_recipe.network.get("class_conditional", False))
@@ -284,7 +360,11 @@ def commented(complete_recipe: Recipe) -> str:
             lines.append(_line(table, value, Recipe))
             continue
         documented = component(table, value["kind"])[1] if table in COMPONENTS else TABLES[table]
-        lines += ["", f"[{table}]", *(_line(key, v, documented) for key, v in value.items())]
+        inner = {key: v for key, v in value.items() if isinstance(v, dict) and table in ("teacher", "start")}
+        lines += ["", f"[{table}]", *(_line(key, v, documented) for key, v in value.items() if key not in inner)]
+        for key, v in inner.items():  # of a file of weights
+            documented = component("network", v["kind"])[1] if key == "network" else TABLES["path"]
+            lines += ["", f"[{table}.{key}]", *(_line(name, own, documented) for name, own in v.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -296,10 +376,17 @@ def _line(key: str, value: object, documented: type[config.Config]) -> str:
 
 
 def _inline(value: object) -> str:
-    """Return a TOML value on one line (tomli-w breaks arrays into many)."""
+    """Return a TOML value on one line (tomli-w breaks arrays into many, and writes tables as sections)."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_inline_key(key)} = {_inline(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(_inline(item) for item in value)}]"
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def _inline_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _inline(key)
 
 
 def schema() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cmbench.finite import Finite, as_float
 from cmbench.randomness import StepRandom, forked_seed
 
 _BATCH, _LR, _WIDTH = 128, 1e-3, 32
+_AT_ONCE = 1024  # held-out pictures
 
 
 def train(data: Data, steps: int, seed: int) -> Classifier:
@@ -35,9 +36,9 @@ def train(data: Data, steps: int, seed: int) -> Classifier:
 def accuracy(net: Classifier, data: Data) -> float:
     """Return the share of held-out samples that are classified correctly."""
     assert isinstance(data, Finite)  # else `train` refuses
-    x, labels = data.test.split(1024), data.test_labels.split(1024)
+    parts = [slice(start, start + _AT_ONCE) for start in range(0, len(data.test), _AT_ONCE)]
     right = (
-        net(as_float(some.to(data.device))).argmax(dim=1).cpu() == own for some, own in zip(x, labels, strict=True)
+        net(as_float(data.test[part].to(data.device))).argmax(dim=1).cpu() == data.test_labels[part] for part in parts
     )
     return float(torch.cat(list(right)).double().mean())
 

@@ -66,7 +66,7 @@ def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:
 
 def source(trained: Trained) -> dict[str, Any]:
     """Return the origin of weights."""
-    return {"recipe": trained.recipe.name, "step": trained.step, "ema": trained.ema}
+    return {"recipe": trained.recipe.name, "step": trained.step, "ema": trained.ema, **trained.source}
 
 
 def here(built: Trainer) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def here(built: Trainer) -> dict[str, Any]:
         "device": _device_name(built.device),
         "ranks": built.ranks.size,
         "devices": devices(built),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "cmbench": cmbench.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-        "git": repository.look(Path.cwd()),
+        **software(),
     }
+
+
+def software() -> dict[str, Any]:
+    """Return the threads, the versions and the code with which this process works."""
+    versions = {"cmbench": cmbench.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {"threads": torch.get_num_threads(), "versions": versions, "git": repository.look(Path.cwd())}
 
 
 def differences(meta: dict[str, Any], built: Trainer) -> list[str]:

@@ -15,7 +15,8 @@ from cmbench.engine.ranks import Ranks
 from cmbench.engine.sample import default_sigmas
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
-from cmbench.measures import Floor, Progress
+from cmbench.measures import Floor
+from cmbench.progress import Progress
 from cmbench.randomness import StepRandom
 from cmbench.rundir import fingerprints
 from cmbench.rundir.evaluations import Answer
@@ -181,8 +182,8 @@ class Evaluation:
 
     @cached_property
     def _teacher(self) -> Teacher:
-        own = self._run.teacher if self._run.teacher.exists() else None
         assert self._recipe.teacher is not None  # else `_why_not` gives a reason
+        own = self._run.teacher if self._run.teacher.exists() or self._recipe.teacher.file else None
         return load_teacher(self._recipe, self._recipe.teacher, self._data, self._device, self.place.runs_dir, own)
 
     def _samples(self, n: int, steps: int, seed: int) -> tuple[Tensor, Tensor | None]:

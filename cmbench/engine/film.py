@@ -16,7 +16,7 @@ from torch import Tensor
 from cmbench.engine.consistency import Denoise, Starts, evaluating
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.sample import latents
-from cmbench.engine.snapshot import is_pictures
+from cmbench.engine.snapshot import as_seen
 from cmbench.equations.oracle import FinitePoints, GaussianMixture, flow, flow_through
 from cmbench.equations.timesteps import karras_grid
 from cmbench.model import Model
@@ -227,7 +227,7 @@ def has_plane(oracle: object, shape: tuple[int, ...]) -> TypeGuard[GaussianMixtu
 
 def is_seen(shape: tuple[int, ...]) -> bool:
     """Return whether samples of a shape can be shown in a strip: pictures, or points in two or more dimensions."""
-    return (len(shape) == 3 and shape[0] in (1, 3)) or (len(shape) == 1 and shape[0] > 1)
+    return len(shape) == 3 or (len(shape) == 1 and shape[0] > 1)
 
 
 def _is_quick(oracle: object) -> TypeGuard[GaussianMixture | FinitePoints]:
@@ -242,8 +242,9 @@ def _typed(denoise: Any, dtype: torch.dtype, labels: Tensor | None) -> Callable[
 
 def _seen(x: Tensor) -> Tensor:
     """Return pictures as bytes, or the first two coordinates of points. (m, n, ...)."""
-    if is_pictures(x[0]):
-        return ((x.detach().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    if x.ndim == 5:
+        x = as_seen(x.detach().flatten(0, 1))[0].unflatten(0, x.shape[:2])
+        return ((x.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return x.detach().float()[..., :2]
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from cmbench.contracts import HasAnatomy, Terms, has
-from cmbench.engine import memory, passes
+from cmbench.contracts import HasAnatomy, PreparesWeights, Terms, has
+from cmbench.engine import build, memory, passes
 from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
 from cmbench.engine.optimizer import learning_rate
@@ -90,8 +90,14 @@ def train(trainer: Trainer) -> Iterator[Event]:
     batch_size, at_once = settings.batch_size, settings.at_once
     ranks, part = trainer.ranks, trainer.ranks.part(batch_size, trainer.objective)
     anatomy_every = trainer.recipe.profile.anatomy_every
+    augmentation = build.augmentation(trainer.recipe)
     clock = Clock(state)
     state.model.train()
+
+    def draw(random: StepRandom) -> passes.Batch:
+        x_0, labels = passes.drawn(data, batch_size, random)
+        x_0, changes = augmentation(x_0, random) if augmentation else (x_0, None)
+        return x_0, labels if trainer.conditional else None, changes
 
     while state.step < trainer.recipe.train.steps:
         clock.start()
@@ -100,14 +106,15 @@ def train(trainer: Trainer) -> Iterator[Event]:
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         random = StepRandom(trainer.device, recipe.seed, state.step, part=part)
         with memory.wanted_by("train.batch_size", batch_size):
-            x_0, labels = passes.drawn(data, batch_size, random)
+            x_0, own, changes = draw(random)
         lr = learning_rate(recipe.optimizer, state.step, steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
 
-        own = labels if trainer.conditional else None
+        if has(state.model.F_theta, PreparesWeights):
+            state.model.F_theta.before_step()
         with memory.wanted_by_passes(settings):
-            terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks)
+            terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
             terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
@@ -123,8 +130,9 @@ def train(trainer: Trainer) -> Iterator[Event]:
             if analysed and anatomy_every and state.step % anatomy_every == 0:
                 n = recipe.profile.anatomy_n
                 with memory.wanted_by("profile.anatomy_n", n, whole=False):
-                    rows = passes.of_first(n, data, x_0, own, random, ranks, trainer.objective)
-                    looks = list(passes.looks(analysed, state, *rows, n, at_once))
+                    at_hand = x_0, own, changes
+                    (x, of_x, told), share = passes.of_first(n, draw, at_hand, random, ranks, trainer.objective)
+                    looks = list(passes.looks(analysed, state, x, of_x, share, n, at_once, told))
                 for look in looks:
                     state.profile.add_anatomy(look)
         with memory.wanted_by_network(recipe, trainer.device, whole=False):  # the first step makes the moments

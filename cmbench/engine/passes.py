@@ -1,6 +1,7 @@
 """The passes of a step: with the whole batch at once, or in parts whose gradients add up to those of the batch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,8 @@ from cmbench.model import Model
 from cmbench.randomness import Part, StepRandom
 
 Gradient = Callable[[], Tensor | None]  # norms of the samples' gradients at F_theta's output, (B,), where known
+# x_0 (B, ...), labels (B,) if the network takes them, and labels of augmentation (B, size) if there are any.
+Batch = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def split(n: int, size: int, of: Part | None = None) -> list[Part]:
@@ -30,8 +33,30 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
     return random.rows(x_0), random.rows(labels)
 
 
+@contextmanager
+def told(state: State, augment_labels: Tensor | None) -> Iterator[None]:
+    """Give labels of augmentation, (B, size), to every pass of the model and of the objective's targets in the block.
+
+    A teacher gets none, and takes the pictures as unchanged.
+    """
+    models = [m for m in (state.model, *state.objective.modules()) if isinstance(m, Model)]  # type: ignore[attr-defined]
+    for model in models:
+        model.augment_labels = augment_labels
+    try:
+        yield
+    finally:
+        for model in models:
+            model.augment_labels = None
+
+
 def backward(
-    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, size: int, ranks: Ranks | None = None
+    state: State,
+    x_0: Tensor,
+    labels: Tensor | None,
+    random: StepRandom,
+    size: int,
+    ranks: Ranks | None = None,
+    augment_labels: Tensor | None = None,
 ) -> tuple[Terms, Gradient]:
     """Compute the gradients of a batch's loss in the parameters, and return the terms at hand.
 
@@ -42,24 +67,33 @@ def backward(
         random: of the step, and of the part.
         size: the samples that go through the network at once.
         ranks: of the run, which share the batch. The total is that of this rank's part, weighted by its share.
+        augment_labels: (B, size) or None.
     """
     if random.part is None and len(x_0) <= size:
-        terms = state.objective.loss(state.model, x_0, labels, state.step, random)
+        with told(state, augment_labels):
+            terms = state.objective.loss(state.model, x_0, labels, state.step, random)
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         return terms, lambda: _F_gradient(state.model)
-    return _in_parts(state, x_0, labels, random, split(len(x_0), size, random.part), ranks or Ranks())
+    parts = split(len(x_0), size, random.part)
+    return _in_parts(state, x_0, labels, random, parts, ranks or Ranks(), augment_labels)
 
 
 def _in_parts(
-    state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, parts: Sequence[Part], ranks: Ranks
+    state: State,
+    x_0: Tensor,
+    labels: Tensor | None,
+    random: StepRandom,
+    parts: Sequence[Part],
+    ranks: Ranks,
+    augment_labels: Tensor | None,
 ) -> tuple[Terms, Gradient]:
     of_parts, gradients, first = [], [], parts[0].start
     state.optimizer.zero_grad(set_to_none=True)
     for part in parts:
         rows, of_part = slice(part.start - first, part.stop - first), replace(random, part=part)
         own = None if labels is None else labels[rows]
-        with ranks.sends(part is parts[-1]):
+        with ranks.sends(part is parts[-1]), told(state, None if augment_labels is None else augment_labels[rows]):
             terms = state.objective.loss(state.model, x_0[rows], own, state.step, of_part)
             with told_of_loss():
                 (part.share * terms.total).backward()
@@ -99,31 +133,36 @@ def _mean(values: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def of_first(
-    n: int, data: Data, x_0: Tensor, labels: Tensor | None, random: StepRandom, ranks: Ranks, objective: Objective
-) -> tuple[Tensor, Tensor | None, StepRandom]:
-    """Return this rank's share of the first n samples of a batch, drawn again: x_0, labels, and their random numbers.
+    n: int, draw: Callable[[StepRandom], Batch], at_hand: Batch, random: StepRandom, ranks: Ranks, objective: Objective
+) -> tuple[Batch, StepRandom]:
+    """Return this rank's share of the first n samples of a batch, drawn again, and their random numbers.
 
     Args:
         n: the number of samples. Without as many groups as ranks, those at hand are returned.
-        data: the batch is theirs.
-        x_0: the batch, (B, ...), or this rank's part of it.
-        labels: (B,) or None.
+        draw: returns the batch, or the part that its random numbers are for.
+        at_hand: the batch, or this rank's part of it.
         random: of the step, and of the part.
         ranks: of the run.
         objective: takes samples in groups, if it has any.
     """
     if random.part is None or n < ranks.least(objective):
-        return x_0, labels, random
+        return at_hand, random
     whole = random.part.whole
     part = ranks.part(min(n, whole), objective)
     assert part is not None  # as there are several ranks
     of_share = replace(random, part=replace(part, whole=whole))
-    x_0, drawn_labels = drawn(data, whole, of_share)
-    return x_0, None if labels is None else drawn_labels, of_share
+    return draw(of_share), of_share
 
 
 def looks(
-    objective: HasAnatomy, state: State, x_0: Tensor, labels: Tensor | None, random: StepRandom, n: int, size: int
+    objective: HasAnatomy,
+    state: State,
+    x_0: Tensor,
+    labels: Tensor | None,
+    random: StepRandom,
+    n: int,
+    size: int,
+    augment_labels: Tensor | None = None,
 ) -> Iterator[Anatomy]:
     """Yield the parts of the tangent of the first n samples of a batch, as far as they are at hand.
 
@@ -135,6 +174,7 @@ def looks(
         random: of the step, and of the part.
         n: the number of samples.
         size: the samples that go through the network at once.
+        augment_labels: (B, size) or None.
     """
     n, first = min(n, random.whole(len(x_0))), random.part.start if random.part else 0
     if first >= n:
@@ -143,7 +183,7 @@ def looks(
         rows = slice(part.start - first, part.stop - first)
         own = None if labels is None else labels[rows]
         of_part = random.batch if len(part) == n else replace(random, part=part)
-        with of_part.dropout():
+        with of_part.dropout(), told(state, None if augment_labels is None else augment_labels[rows]):
             yield objective.anatomy(state.model, x_0[rows], own, state.step, of_part)
 
 

@@ -169,6 +169,7 @@ def resume(
                 f"{run.name}: a trainer on {now['host']} works on this run, or did until recently (if that host is "
                 f"gone: cmbench resume {address(run)} --host-gone)"
             )
+        status.refuse_imported(run)
         if now["state"] == "finished" and "train.steps" not in (changes or {}):
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}

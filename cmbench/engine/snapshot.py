@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import torch
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -37,7 +38,7 @@ def write(run: RunDir, step: int, samples: dict[int, Tensor], data: Tensor | Non
         stem = f"{step:08d}_{sampler_steps}step"
         write_atomically(run.snapshots / f"{stem}.png", to_png(x))
         names.append(f"{stem}.png")
-        if not is_pictures(x):
+        if x.ndim != 4:
             tensors = {"samples": x} if data is None else {"samples": x, "data": data}
             points = save_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
             write_atomically(run.snapshots / f"{stem}.safetensors", points)
@@ -52,17 +53,39 @@ def abandon_after(run: RunDir, step: int) -> None:
             shutil.move(path, run.abandoned_snapshots / path.name)  # to another disk, if that folder is a link
 
 
-def is_pictures(x: Tensor) -> bool:
-    """Return whether samples are pictures (n, 1 or 3, H, W) that fit a PNG."""
-    return x.ndim == 4 and x.shape[1] in (1, 3)
+def as_seen(x: Tensor) -> tuple[Tensor, str]:
+    """Return pictures (n, 1 or 3, H, W) in [-1, 1] for samples (n, C, H, W), and a caption if they show only a part.
+
+    Latents have any number of channels and values around 0. Their first three channels become colours, and -1.5 to 1.5,
+    three standard deviations, become -1 to 1. One or three channels are taken for pictures as they are.
+    """
+    channels = x.shape[1]
+    if channels in (1, 3):
+        return x, ""
+    shown = 3 if channels > 3 else 1
+    which = f"channels 1 to {shown}" if shown > 1 else "channel 1"
+    return x[:, :shown] / _EXTENT, f"{which} of {channels}, from -{_EXTENT:g} to {_EXTENT:g}"
 
 
 def to_png(x: Tensor) -> bytes:
-    """Return a PNG of samples: pictures in [-1, 1] as a grid, else a scatter of the first two coordinates."""
+    """Return a PNG of samples: pictures as a grid, points as a scatter of the first two coordinates.
+
+    What `as_seen` says of latents stands in the PNG's text "Comment".
+    """
     from torchvision.utils import save_image  # here, since the import is slow and no run needs it at once
 
     buffer = io.BytesIO()
-    save_image(grid(x) if is_pictures(x) else scatter(x), buffer, format="png")
+    seen, caption = as_seen(x) if x.ndim == 4 else (x, "")
+    save_image(grid(seen) if x.ndim == 4 else scatter(x), buffer, format="png")
+    return _captioned(buffer.getvalue(), caption) if caption else buffer.getvalue()
+
+
+def _captioned(png: bytes, caption: str) -> bytes:
+    """Return a PNG with a comment."""
+    told, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    told.add_text("Comment", caption)
+    with Image.open(io.BytesIO(png)) as image:
+        image.save(buffer, format="png", pnginfo=told)
     return buffer.getvalue()
 
 
@@ -70,7 +93,7 @@ def grid(x: Tensor) -> Tensor:
     """Arrange pictures (n, C, H, W) in [-1, 1] in a square, (3, H', W') in [0, 1]."""
     from torchvision.utils import make_grid
 
-    factor = max(1, -(-_SMALLEST_TILE // x.shape[-1]))
+    factor = max(1, -(-_SMALLEST_TILE // min(x.shape[-2:])))
     tiles = interpolate(x.detach().cpu().float().clamp(-1, 1) * 0.5 + 0.5, scale_factor=float(factor), mode="nearest")
     return make_grid(tiles, nrow=round(len(x) ** 0.5), padding=2, pad_value=0.5)
 

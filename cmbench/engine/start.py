@@ -1,4 +1,4 @@
-"""Initial weights that come from another run: the teacher's, or those that [start] names."""
+"""Initial weights that come from elsewhere: the teacher's, or those of the run or file that [start] names."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cmbench.engine import weights
+from cmbench.engine import weights, weights_file
 from cmbench.engine.teacher import Teacher
 from cmbench.errors import UsageError
 from cmbench.model import Model
@@ -44,7 +44,9 @@ def start(student: Model, recipe: Recipe, teacher: Teacher | None, own: weights.
     if wanted and teacher is not None and teacher.trained is not None:  # an oracle has no weights, and is refused
         key, trained, otherwise = "teacher.initialise_student: found true", teacher.trained, "or false"
     elif recipe.start is not None and own is not None:
-        key, trained, otherwise = f"start.run: found '{recipe.start.run}'", own, "or no [start]"
+        which = "file" if recipe.start.file else "run"
+        key, trained = f"start.{which}: found '{recipe.start.file or recipe.start.run}'", own
+        otherwise = "or no [start]"
     else:
         return None
     if why := _differences(trained, student, recipe):
@@ -67,7 +69,8 @@ def _differences(trained: weights.Trained, student: Model, recipe: Recipe) -> st
 
 def _needs(recipe: Recipe) -> dict[str, Any]:
     """Return what must be equal for weights to mean the same. Path, c_noise and boundary may differ, with an error."""
-    network = {f"network.{key}": value for key, value in recipe.network.items() if key != "dropout"}
+    dropout = ("dropout", "dropout_sizes")
+    network = {f"network.{key}": value for key, value in recipe.network.items() if key not in dropout}
     return {**network, "path.sigma_data": recipe.path.sigma_data, "path.scalings": recipe.path.scalings}
 
 
@@ -76,18 +79,23 @@ def _shapes(model: Model) -> dict[str, torch.Size]:
 
 
 def load(
-    config: Config, device: torch.device, runs_dir: Path | None, kept: Path | None
+    recipe: Recipe, config: Config, student: Model, classes: int, runs_dir: Path | None, kept: Path | None
 ) -> tuple[weights.Trained, Config]:
-    """Return the run that [start] names, and the table with the selector replaced by the run's name.
+    """Return the weights that [start] names, and the table with the selector replaced by the run's name.
 
     Args:
-        config: the [start] table.
-        device: where the weights go.
+        recipe: the student's.
+        config: its [start] table.
+        student: on its device.
+        classes: of its data.
         runs_dir: where to look for runs.
         kept: where a resumed run kept its initial weights.
     """
+    device = next(student.parameters()).device
     if kept is not None:
         return weights.load_kept(kept, device), config
+    if config.file is not None:
+        return weights_file.load(config, recipe, student.shape, classes, device, "start"), config
     run = select(config.run, runs_folder(runs_dir), with_checkpoint=True)
     trained = weights.load(run, device, config.ema, key="start.ema")
     return trained, config.model_copy(update={"run": portable(run, config.run)})

@@ -8,7 +8,7 @@ import torch
 
 from cmbench import contracts
 from cmbench.contracts import Data
-from cmbench.engine import build, weights
+from cmbench.engine import build, weights, weights_file
 from cmbench.errors import UsageError
 from cmbench.randomness import forked_seed
 from cmbench.recipe import Recipe
@@ -57,33 +57,48 @@ def load_teacher(
     """
     if config.kind == "oracle":
         if not contracts.has(data, contracts.HasOracle):
-            raise UsageError("teacher.kind: found 'oracle', allowed: 'run' or a class, since these data have no oracle")
+            raise UsageError(
+                "teacher.kind: found 'oracle', allowed: 'run', 'file' or a class, since these data have no oracle"
+            )
         return Teacher(config, data.oracle())
-    if config.kind != "run":
+    if config.kind not in ("run", "file"):
         return Teacher(config, _of_ones_own(config.kind, data, device, build.is_conditional(recipe)))
     if own_copy is not None:
         trained = weights.load_kept(own_copy, device)
+    elif config.kind == "file":
+        trained = weights_file.load(config, recipe, tuple(data.shape), data.classes, device, "teacher")
     else:
         run = select(config.run, runs_folder(runs_dir), with_checkpoint=True)
         trained = weights.load(run, device, config.ema, key="teacher.ema")
         config = config.model_copy(update={"run": portable(run, config.run)})
-    wanted = build.component("objective", recipe.objective["kind"])[0].teacher
-    whole = trained.sampler == "consistency" and build.sigma_lowest(trained.recipe) <= trained.recipe.path.sigma_min
-    if wanted == "consistency" and not whole:
-        raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of a consistency model, such as 'ect'")
-    if wanted != "consistency" and trained.sampler != "ode":
-        raise UsageError(f"teacher.run: found '{config.run}', allowed: a run of objective 'denoise'")
-    if trained.model.shape != tuple(data.shape):
-        raise UsageError(
-            f"teacher.run: found a teacher of data of shape {list(trained.model.shape)}, allowed: {list(data.shape)}"
-        )
-    if build.is_conditional(trained.recipe) and not build.is_conditional(recipe):
-        raise UsageError(
-            f"teacher.run: found '{config.run}', which is class-conditional, allowed for it: "
-            "network.class_conditional = true"
-        )
+    _refuse_unfit(trained, recipe, config, data)
     trained.model.requires_grad_(False).eval()
     return Teacher(config, trained.model.on_edm_path(), trained)
+
+
+def _refuse_unfit(trained: weights.Trained, recipe: Recipe, config: Config, data: Data) -> None:
+    """Refuse weights that cannot teach the objective of a recipe.
+
+    Raises:
+        UsageError: they compute something else, or are for other data.
+    """
+    key = f"teacher.{config.kind}: found '{config.file or config.run}'"
+    wanted = build.component("objective", recipe.objective["kind"])[0].teacher
+    whole = trained.sampler == "consistency" and build.sigma_lowest(trained.recipe) <= trained.recipe.path.sigma_min
+    is_file = config.kind == "file"
+    if wanted == "consistency" and not whole:
+        model = "teacher.function = 'consistency'" if is_file else "a run of a consistency model, such as 'ect'"
+        raise UsageError(f"{key}, allowed: {model}")
+    if wanted != "consistency" and trained.sampler != "ode":
+        denoiser = "teacher.function = 'denoiser'" if is_file else "a run of objective 'denoise'"
+        raise UsageError(f"{key}, allowed: {denoiser}")
+    if trained.model.shape != tuple(data.shape):
+        found = list(trained.model.shape)
+        raise UsageError(
+            f"teacher.{config.kind}: found a teacher of data of shape {found}, allowed: {list(data.shape)}"
+        )
+    if build.is_conditional(trained.recipe) and not build.is_conditional(recipe):
+        raise UsageError(f"{key}, which is class-conditional, allowed for it: network.class_conditional = true")
 
 
 def _of_ones_own(kind: str, data: Data, device: torch.device, conditional: bool) -> Any:

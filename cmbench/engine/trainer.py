@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmbench import consent, steering
-from cmbench.contracts import Data, HasOracle, Objective, has
+from cmbench.contracts import BringsWeights, Data, HasOracle, Objective, has
 from cmbench.engine import build, compute, film, fingerprint, memory, optimizer
 from cmbench.engine import ranks as all_ranks
 from cmbench.engine import start as starts
@@ -34,7 +34,7 @@ from cmbench.recipe import Given, Recipe
 from cmbench.rundir import floors
 from cmbench.rundir.files import read_json
 from cmbench.rundir.fingerprints import Fingerprint
-from cmbench.rundir.layout import RunDir
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 
 
 @dataclass
@@ -285,6 +285,7 @@ def from_recipe(
     with prefixing(where):
         device = build.device_of(recipe.train.device)
         data = build.data(recipe, device) if data is None else data
+        build.check_augmentation(recipe, data.shape)
         if ":" not in recipe.network["kind"] and (shapes := shapes_of(recipe, data.shape, data.classes)) is not None:
             memory.refuse_network(recipe, sum(map(math.prod, shapes.values())), device)
         with memory.wanted_by_network(recipe, device):
@@ -293,13 +294,16 @@ def from_recipe(
 
 def _on_device(recipe: Recipe, device: torch.device, data: Data, runs_dir: Path | None, kept: RunDir | None) -> Trainer:
     model = build.model(recipe, data.shape, data.classes, device)
+    if has(model.F_theta, BringsWeights) and (kept is None or not steps_of_checkpoints(kept)):
+        model.F_theta.bring_weights()
     teacher, source = None, None
     if recipe.teacher is not None:
-        copy = kept.teacher if kept is not None and kept.teacher.exists() else None
+        copy = kept.teacher if kept is not None and (kept.teacher.exists() or recipe.teacher.file) else None
         teacher = load_teacher(recipe, recipe.teacher, data, device, runs_dir, copy)
         recipe = recipe.model_copy(update={"teacher": teacher.config})
     if recipe.start is not None:
-        source, table = starts.load(recipe.start, device, runs_dir, kept.start if kept else None)
+        kept_start = kept.start if kept else None
+        source, table = starts.load(recipe, recipe.start, model, data.classes, runs_dir, kept_start)
         recipe = recipe.model_copy(update={"start": table})
     started = starts.start(model, recipe, teacher, source)
     cls, settings = build.settings("objective", recipe)

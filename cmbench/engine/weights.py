@@ -1,7 +1,8 @@
 """Trained weights by run, checkpoint and average, with their network."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Trained:
         classes: number of labels of its data.
         step: of the checkpoint.
         ema: which average of the weights, e.g. "0.999", or "none".
-        forwards: cost of its training, in forward passes of its own network.
+        forwards: cost of its training, in forward passes of its own network; 0 if it is not known.
+        source: of other people's weights, where they come from: file, sha256, licence.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Trained:
     step: int
     ema: str
     forwards: float = 0.0
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the weights to a separate folder, for `load_kept`."""
@@ -55,6 +58,7 @@ class Trained:
             "step": self.step,
             "ema": self.ema,
             "forwards": self.forwards,
+            **({"source": dict(self.source)} if self.source else {}),
             "recipe": self.recipe.tables(),
         }
         write_atomically(folder / "teacher.json", to_json(about, indent=True))
@@ -136,7 +140,12 @@ def _built(
     except (RuntimeError, ValueError, IndexError):  # torch's message is a page of names
         raise others from None
     objective, _ = build.component("objective", recipe.objective["kind"])
-    return Trained(model.eval(), recipe, objective.sampler, classes, step, ema, forwards)
+    return Trained(model.eval(), recipe, objective.sampler, classes, step, ema, forwards, source_of(about))
+
+
+def source_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a meta.json, or the description of kept weights, says of a file that weights come from."""
+    return {key: own for key, own in table(about.get("source")).items() if text(own) is not None}
 
 
 def shapes_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str, list[int]] | None:
@@ -144,13 +153,18 @@ def shapes_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> dict[str,
 
     A damaged or foreign recipe may ask for more memory than there is.
     """
+    model = shell_of(recipe, shape, classes)
+    return None if model is None else {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def shell_of(recipe: Recipe, shape: tuple[int, ...], classes: int) -> Model | None:
+    """Return a model whose tensors take no memory; None for a class that needs real tensors."""
     nowhere = torch.device("meta")
     try:
         with nowhere:
-            model = build.model(recipe, shape, classes, nowhere)
+            return build.model(recipe, shape, classes, nowhere)
     except (RuntimeError, ValueError, TypeError, LookupError):  # the class reads the values of its tensors
         return None
-    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _spent(run: RunDir, step: int) -> float:

@@ -81,6 +81,15 @@ def rms_norm(call: Call, y: Tensor) -> Any:
     return t if weight is None else t * weight
 
 
+def vector_norm(call: Call, y: Tensor) -> Any:
+    """y = sqrt(sum x^2): t_y = sum(x t) / y, and zero where y is zero, as in torch's own derivatives."""
+    x, order, dim, keepdim = call.arguments(x=None, ord=2, dim=None, keepdim=False)[:4]
+    if order != 2 or x.is_complex() or not call.constant_from(1):
+        return NotImplemented
+    products = x.to(y.dtype) * call.tangents[0].to(y.dtype)
+    return torch.where(y == 0, 0, products.sum(dim, keepdim=keepdim) / y)
+
+
 def attention(call: Call) -> Any:
     """Scaled dot product attention with any kernel that torch chooses, and its tangent."""
     q, k, v, mask, dropout_p, causal, scale, grouped = call.arguments(

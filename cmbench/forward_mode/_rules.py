@@ -226,6 +226,7 @@ RULES: dict[str, Rule] = {
     "softmax": layers.softmax,
     "log_softmax": layers.log_softmax,
     "rms_norm": layers.rms_norm,
+    "vector_norm": layers.vector_norm,
 }
 
 RULES_WITH_VALUE: dict[str, RuleWithValue] = {
@@ -249,5 +250,5 @@ CONSTANT = """size dim ndimension numel nelement stride storage_offset element_s
 
 def functions(name: str) -> list[Function]:
     """Return torch's functions, methods and operators with a name from the tables."""
-    found = (getattr(place, name, None) for place in (torch, Tensor, nn.functional))
+    found = (getattr(place, name, None) for place in (torch, Tensor, nn.functional, torch.linalg))
     return [function for function in found if callable(function)]

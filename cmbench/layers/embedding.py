@@ -11,13 +11,19 @@ TimeEmbedding = Literal["positional", "fourier"]
 
 
 class Positional(nn.Module):
-    """Sines and cosines at geometric frequencies from 1 down to 1/10000 (Vaswani et al. 2017, section 3.5)."""
+    """Sines and cosines at geometric frequencies from 1 down to 1/10000 (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        channels: length of the embedding, even.
+        scale: factor on the frequencies.
+        endpoint: whether the last frequency is 1/10000; otherwise that would be the next one.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, channels: int, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, scale: float = 1.0, endpoint: bool = True) -> None:
         super().__init__()
-        exponent = torch.arange(channels // 2) / max(channels // 2 - 1, 1)
+        exponent = torch.arange(channels // 2) / max(channels // 2 - endpoint, 1)
         self.register_buffer("frequencies", scale * torch.exp(-math.log(10_000) * exponent), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:
@@ -57,10 +63,9 @@ def _cos_and_sin(c: Tensor, frequencies: Tensor, turn: float) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1).to(frequencies.dtype)
 
 
-def time_embedding(kind: TimeEmbedding, channels: int, scale: float) -> Positional | Fourier:
-    """Return the embedding that a recipe names; `channels` is even."""
-    classes: dict[str, type[Positional] | type[Fourier]] = {"positional": Positional, "fourier": Fourier}
-    return classes[kind](channels, scale)
+def time_embedding(kind: TimeEmbedding, channels: int, scale: float, endpoint: bool = True) -> Positional | Fourier:
+    """Return the embedding that a recipe names; `channels` is even. See Positional for `endpoint`."""
+    return Positional(channels, scale, endpoint) if kind == "positional" else Fourier(channels, scale)
 
 
 def more_times(times: int, kind: TimeEmbedding, channels: int, scale: float, width: int) -> nn.ModuleList:

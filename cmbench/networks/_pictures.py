@@ -3,15 +3,18 @@
 from cmbench.errors import UsageError
 
 
-def square_pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the colours and the size of samples of `shape`, for the network `kind`.
+def pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the colours, height and width of samples of `shape`, for the network `kind`.
 
     Raises:
-        UsageError: the data are not pictures, or the pictures are not square.
+        UsageError: the data are not pictures.
     """
     if len(shape) != 3:
         raise UsageError(f"network.kind: found '{kind}' for data of shape {list(shape)}, allowed for points: 'mlp'")
     colours, height, width = shape
-    if height != width:
-        raise UsageError(f"network.kind: found '{kind}' for pictures of {height}x{width}, allowed: square pictures")
-    return colours, height
+    return colours, height, width
+
+
+def measures(height: int, width: int) -> str:
+    """Return the measures of pictures for messages: "32", or "24x32" where they are not square."""
+    return str(height) if height == width else f"{height}x{width}"

@@ -11,7 +11,7 @@ from cmbench.errors import UsageError
 from cmbench.layers.attention import attention
 from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 from cmbench.layers.norm import ScaleShift
-from cmbench.networks._pictures import square_pictures
+from cmbench.networks._pictures import measures, pictures
 
 
 class Config(BaseConfig):
@@ -20,7 +20,7 @@ class Config(BaseConfig):
     width: Channels = Field(64, ge=4, multiple_of=4, description="channels of each token, a multiple of 4")
     depth: Layers = Field(4, description="blocks of attention and perceptron")
     heads: Channels = Field(4, description="heads of each attention, a divisor of width")
-    patch: Channels = Field(2, description="side of a token's patch in pixels, a divisor of the picture's")
+    patch: Channels = Field(2, description="side of a token's patch in pixels, a divisor of the picture's sides")
     mlp_ratio: Channels = Field(4, description="hidden units of a block's perceptron over width")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
@@ -36,30 +36,30 @@ class Config(BaseConfig):
 
 
 class Network(nn.Module):
-    """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by the patch.
+    """F_theta(x, c_noise, labels) for x (B, C, H, W), H and W divisible by the patch.
 
     Raises:
-        UsageError: the data are not square pictures, or the patch does not divide their size.
+        UsageError: the data are not pictures, or the patch does not divide their sides.
     """
 
     positions: Tensor
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
-        colours, size = square_pictures("dit", shape)
-        if size % config.patch:
-            divisors = [n for n in range(1, size + 1) if size % n == 0]
-            raise UsageError(
-                f"network.patch: found {config.patch} for pictures of {size} pixels, allowed: a divisor, {divisors}"
-            )
-        width, self.patch, self.side = config.width, config.patch, size // config.patch
+        colours, *sides = pictures("dit", shape)
+        if any(side % config.patch for side in sides):
+            divisors = [n for n in range(1, min(sides) + 1) if not any(side % n for side in sides)]
+            found = f"found {config.patch} for pictures of {measures(*sides)} pixels"
+            raise UsageError(f"network.patch: {found}, allowed: a divisor, {divisors}")
+        width, self.patch = config.width, config.patch
+        self.rows, self.columns = (side // config.patch for side in sides)
         embedding = config.embedding, width, config.embedding_scale
         self.time = time_embedding(*embedding)
         self.label = nn.Embedding(classes, width) if classes else None
         self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.more_times = more_times(times, *embedding, width)
         self.input = nn.Conv2d(colours, width, config.patch, stride=config.patch)
-        self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
+        self.register_buffer("positions", position_embedding(self.rows, self.columns, width), persistent=False)
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.mlp_ratio * width, config.dropout, config.double_norm)
             for _ in range(config.depth)
@@ -78,7 +78,7 @@ class Network(nn.Module):
         for block in self.blocks:
             h = block(h, emb)
         patches = self.output(_modulate(self.norm(h), self.affine, emb))  # (B, tokens, C patch patch)
-        return pixel_shuffle(patches.transpose(1, 2).unflatten(2, (self.side, self.side)), self.patch)
+        return pixel_shuffle(patches.transpose(1, 2).unflatten(2, (self.rows, self.columns)), self.patch)
 
 
 class Block(nn.Module):
@@ -112,14 +112,14 @@ class Block(nn.Module):
         return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def position_embedding(side: int, width: int) -> Tensor:
-    """Return the fixed embedding (side^2, width) of the tokens' rows and then of their columns.
+def position_embedding(rows: int, columns: int, width: int) -> Tensor:
+    """Return the fixed embedding (rows columns, width) of the tokens' rows and then of their columns.
 
     Each is sines and cosines of the row or column number at width / 4 geometric frequencies from 1 to 1/10000 (Vaswani
     et al. 2017, section 3.5, in two dimensions as in Peebles & Xie 2023, section 3.2).
     """
     frequencies = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [place.reshape(-1, 1) * frequencies for place in (row, column)]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
 

@@ -14,7 +14,7 @@ from cmbench.errors import UsageError
 from cmbench.layers.attention import attention
 from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 from cmbench.layers.norm import ScaleShift
-from cmbench.networks._pictures import square_pictures
+from cmbench.networks._pictures import measures, pictures
 
 _LARGEST_MULTIPLIER = 64
 _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
@@ -28,7 +28,7 @@ class Config(BaseConfig):
     width: Channels = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
     multipliers: Ints = Field((1, 2), description="channels of each level over width; each level halves the size")
     depth: Layers = Field(2, description="residual blocks of each level")
-    attention: Ints = Field((), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]")
+    attention: Ints = Field((), description="picture sizes (pixels; heights) at which blocks attend, e.g. [16, 8]")
     heads: Channels = Field(1, description="heads of each attention")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
@@ -47,7 +47,7 @@ class Config(BaseConfig):
 
 
 class Network(nn.Module):
-    """F_theta(x, c_noise, labels) for x (B, C, H, W), H = W divisible by 2 once per level after the first.
+    """F_theta(x, c_noise, labels) for x (B, C, H, W), H and W divisible by 2 once per level after the first.
 
     Raises:
         UsageError: the data are not pictures, cannot be halved that often, or `attention` names a size that never
@@ -56,8 +56,8 @@ class Network(nn.Module):
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
-        colours, size = square_pictures("unet", shape)
-        sizes = _level_sizes(size, config)
+        colours, height, width = pictures("unet", shape)
+        heights = _level_heights(height, width, config)
         channels = [config.width * m for m in config.multipliers]
         embedded = 4 * config.width
         embedding = config.embedding, config.width, config.embedding_scale
@@ -68,7 +68,7 @@ class Network(nn.Module):
         )
 
         def block(c_in: int, c_out: int, level: int) -> Block:
-            heads = config.heads if sizes[level] in config.attention else 0
+            heads = config.heads if heights[level] in config.attention else 0
             return Block(c_in, c_out, embedded, config.dropout, heads, config.double_norm)
 
         self.input = nn.Conv2d(colours, channels[0], 3, padding=1)
@@ -182,18 +182,19 @@ class Upsample(nn.Module):
         return self.conv(doubled.reshape(B, C, 2 * H, 2 * W))
 
 
-def _level_sizes(size: int, config: Config) -> list[int]:
+def _level_heights(height: int, width: int, config: Config) -> list[int]:
     levels = len(config.multipliers)
-    if size % 2 ** (levels - 1):
-        allowed = max(n for n in range(1, levels) if size % 2 ** (n - 1) == 0)
+    halvings = [n for n in range(levels) if height % 2**n == 0 and width % 2**n == 0]
+    if levels - 1 not in halvings:
         raise UsageError(
-            f"network.multipliers: found {levels} levels for pictures of {size} pixels, which halve "
-            f"evenly {allowed - 1} times; allowed: at most {allowed} levels"
+            f"network.multipliers: found {levels} levels for pictures of {measures(height, width)} pixels, which halve "
+            f"evenly {max(halvings)} times; allowed: at most {max(halvings) + 1} levels"
         )
-    sizes = [size // 2**level for level in range(levels)]
-    if unknown := [a for a in config.attention if a not in sizes]:
-        raise UsageError(f"network.attention: found {unknown[0]}, allowed: the sizes of the levels {sizes}")
-    return sizes
+    heights = [height // 2**level for level in range(levels)]
+    if unknown := [a for a in config.attention if a not in heights]:
+        what = "sizes" if height == width else "heights"
+        raise UsageError(f"network.attention: found {unknown[0]}, allowed: the {what} of the levels {heights}")
+    return heights
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -1,6 +1,7 @@
 """Denoising score matching, which trains the teachers of distillation (Karras et al. 2022, table 1).
 
 L = E[ lambda(sigma) / D ||D_theta(x_t, t) - x_0||^2 ],   log sigma ~ N(P_mean, P_std^2), t the path's time of sigma
+With a learned log-variance u: E[ e^-u lambda / D ||.||^2 + u ] (Karras et al. 2024, section 2.3)
 """
 
 from typing import Literal
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from cmbench.config import Config as BaseConfig
 from cmbench.config import LogDeviation, LogMean
-from cmbench.contracts import Terms, weighted
+from cmbench.contracts import HasLogVariance, Terms, has, weighted
 from cmbench.equations import distance, timesteps, weighting
+from cmbench.errors import UsageError
+from cmbench.layers.log_weight import LogWeight
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
@@ -23,6 +26,9 @@ class Config(BaseConfig):
     P_std: LogDeviation = Field(1.2, description="standard deviation of log sigma in training")
     weighting: Literal["edm", "velocity"] = Field(
         "edm", description="lambda: edm, unit weight on F_theta; velocity, unit weight on dx/dt (flow matching)"
+    )
+    log_variance: Literal["none", "linear", "network"] = Field(
+        "none", description="u: none, 0; linear, learned on an embedding of t; network, the network's own head (edm2)"
     )
 
 
@@ -42,6 +48,11 @@ class Objective(nn.Module):
         super().__init__()
         self.config, self.path = config, model.path
         self.sigma_min, self.sigma_max = model.sigma_min, model.sigma_max
+        self.minus_u = LogWeight() if config.log_variance == "linear" else None
+        if config.log_variance == "network":
+            if not has(model.F_theta, HasLogVariance):
+                raise UsageError("objective.log_variance: found 'network', allowed for this network: none or linear")
+            model.F_theta.train_log_variance()
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""
@@ -57,7 +68,13 @@ class Objective(nn.Module):
             weight = weighting.edm(sigma, model.sigma_data)
         else:
             weight = weighting.velocity(t, path).to(sigma)
-        return weighted(distance.l2(denoised, x_0), weight, t)
+        loss = distance.l2(denoised, x_0)
+        if cfg.log_variance == "none":
+            return weighted(loss, weight, t)
+        w = (-model.log_variance(t) if self.minus_u is None else self.minus_u(t)).to(loss)
+        weight = weight.to(loss)
+        total = weighting.adaptive(weight * loss, w).mean()
+        return Terms(total, t, loss.detach(), weight * w.detach().exp())
 
     def after_step(self, model: Model, step: int) -> None:
         """There is no target to move."""

@@ -85,10 +85,10 @@ class Objective(nn.Module):
         how = (self.config.tangent_method, self.config.tangent_step)
         network, interval = (z_t, torch.stack([t, t - r], dim=1), labels), t - r
         with random.dropout(), model.precision(z_t):
-            u, spatial = tangent.value_and_derivative(model.F_theta, network, (v, None, None), *how)
+            u, spatial = tangent.value_and_derivative(model.network(), network, (v, None, None), *how)
         with random.dropout(), model.precision(z_t):
             _, temporal = tangent.value_and_derivative(
-                model.F_theta, network, (None, torch.ones_like(network[1]), None), *how
+                model.network(), network, (None, torch.ones_like(network[1]), None), *how
             )
         values = {
             "stable": tangent.norm(u - v),

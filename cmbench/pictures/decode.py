@@ -11,9 +11,10 @@
 Values out of range, other modes, and more pixels than Pillow accepts are refused.
 """
 
+import io
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -50,8 +51,8 @@ class RefusedError(Exception):
     """A picture that cannot be read, or whose values have no known meaning; the message says why."""
 
 
-def read(path: Path, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str]]:
-    """Return the picture of a file in mode RGB, and its peculiarities that were changed.
+def read(source: Path | bytes, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str]]:
+    """Return the picture of a file, or of a file's content, in mode RGB, and its peculiarities that were changed.
 
     These are any of "rotated", "grey", "transparent", "16-bit", "float", "animated" and the names of unusual modes.
 
@@ -62,17 +63,17 @@ def read(path: Path, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str
         warnings.simplefilter("ignore")  # e.g. about broken EXIF
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with regular.opened(path, links=True) as file, Image.open(file, formats=_formats()) as image:
+            with _opened(source) as file, Image.open(file, formats=_formats()) as image:
                 return upright_rgb(image, alpha)
         except RefusedError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise RefusedError(f"absurdly large: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
         except Exception as error:  # decoders raise all kinds of errors at damaged files
-            raise RefusedError(_reason(error, path)) from None
+            raise RefusedError(_reason(error, source)) from None
 
 
-def as_torchvision(path: Path) -> tuple[Image.Image, frozenset[str]]:
+def as_torchvision(source: Path | bytes) -> tuple[Image.Image, frozenset[str]]:
     """Return the picture as ImageFolder reads it: as stored, without alpha, 16 bits cut off at 255.
 
     Raises:
@@ -81,10 +82,10 @@ def as_torchvision(path: Path) -> tuple[Image.Image, frozenset[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with regular.opened(path, links=True) as file, Image.open(file) as image:
+            with _opened(source) as file, Image.open(file) as image:
                 return image.convert("RGB"), frozenset()
         except Exception as error:
-            raise RefusedError(_reason(error, path)) from None
+            raise RefusedError(_reason(error, source)) from None
 
 
 def upright_rgb(image: Image.Image, alpha: Alpha = "white") -> tuple[Image.Image, frozenset[str]]:
@@ -116,10 +117,10 @@ def upright_rgb(image: Image.Image, alpha: Alpha = "white") -> tuple[Image.Image
     return image.convert("RGB"), frozenset(found)
 
 
-def refuse_absurd_shape(image: Image.Image, size: int) -> None:
-    """Refuse a picture so long and thin that it would fill the memory when its shorter side has `size` pixels."""
+def refuse_absurd_shape(image: Image.Image, high: int, wide: int) -> None:
+    """Refuse a picture so long and thin that it would fill the memory when it covers `high` x `wide` pixels."""
     width, height = image.size
-    if size * max(image.size) // min(image.size) * size > (Image.MAX_IMAGE_PIXELS or 2**31):
+    if max(wide * wide * height // width, high * high * width // height) > (Image.MAX_IMAGE_PIXELS or 2**31):
         raise RefusedError(f"absurdly long: {width}x{height} pixels")
 
 
@@ -128,9 +129,14 @@ def _formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else regular.opened(source, links=True)
+
+
+def _reason(error: Exception, source: Path | bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "empty" if path.stat().st_size == 0 else "no picture, or a damaged one"
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        return "no picture, or a damaged one" if size else "empty"
     if isinstance(error, MemoryError):
         return "there is no memory for it"
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

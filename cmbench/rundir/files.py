@@ -53,7 +53,7 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     Raises:
         OSError: the place cannot be written, or is a folder.
     """
-    with _replacing(path, durable) as descriptor:
+    with replacing(path, durable) as descriptor:
         write_all(descriptor, content)
 
 
@@ -102,7 +102,7 @@ def open_to_append(path: Path) -> int:
     """
     refuse_unusual(path)
     if path.exists() and path.stat().st_nlink > 1:
-        with path.open("rb") as shared, _replacing(path) as copy:
+        with path.open("rb") as shared, replacing(path) as copy:
             for block in iter(lambda: shared.read(1 << 20), b""):
                 write_all(copy, block)
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _NO_SURPRISE, 0o666)
@@ -156,8 +156,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _replacing(path: Path, durable: bool = True) -> Iterator[int]:
-    """Give the descriptor of a temporary file, which replaces the file after the block, or is removed on failure."""
+def replacing(path: Path, durable: bool = True) -> Iterator[int]:
+    """Give the descriptor of a temporary file, which replaces the file after the block, or is removed on failure.
+
+    Raises:
+        OSError: the place cannot be written, or is a folder.
+    """
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

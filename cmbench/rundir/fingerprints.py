@@ -2,15 +2,16 @@
 
 A fingerprint is {"count", "held_out", "shape", "classes", "names", "counts", "content"}. The first two are the numbers
 of training and held-out samples, null for endless draws; `shape` is that of one sample. Classes with names also have
-`names` and `counts` of pictures. `content` is a text that identifies the content, or "recipe" if the content follows
-from the recipe alone. Older runs have no fingerprint.
+`names` and `counts` of pictures. Numbers of a file that were changed have `shift` and `scale`: samples are
+(x - shift) scale, with a shift for each channel, or none. `content` is a text that identifies the content, or "recipe"
+if the content follows from the recipe alone. Older runs have no fingerprint.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cmbench.rundir import checkpoints
-from cmbench.rundir.fields import table, text, whole
+from cmbench.rundir.fields import number_of, table, text, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.text import shown
@@ -41,12 +42,16 @@ def of_meta(meta: Mapping[str, Any]) -> Fingerprint:
 def sound_parts(found: object) -> Fingerprint:
     """Return the fields that have the right type: files may be damaged."""
     types: dict[str, Callable[[object], Any]] = {"count": whole, "held_out": whole, "classes": whole, "content": text}
-    types |= {"shape": _wholes, "counts": _wholes, "names": _texts}
+    types |= {"shape": _wholes, "counts": _wholes, "names": _texts, "shift": _numbers, "scale": number_of}
     return {key: own for key, value in table(found).items() if key in types and (own := types[key](value)) is not None}
 
 
 def _wholes(value: object) -> list[int] | None:
     return value if isinstance(value, list) and all(whole(each) is not None for each in value) else None
+
+
+def _numbers(value: object) -> list[float] | None:
+    return value if isinstance(value, list) and all(number_of(each) is not None for each in value) else None
 
 
 def _texts(value: object) -> list[str] | None:

@@ -24,6 +24,7 @@ _MAIN = Path(__file__).absolute().parents[1] / "__main__.py"
 _HANDSHAKE = "CMBENCH_HANDSHAKE"
 _POLL = 0.05  # seconds
 _ROOM = 2**16  # bytes kept for an answer, which thus arrives on a full disk too
+_TAIL = 4096  # bytes of a trainer's output in which its last line is looked for
 
 
 class RefusedError(CmbenchError):
@@ -128,6 +129,16 @@ class Start:
     def is_answered(self) -> bool:
         """Whether `wait` returns at once."""
         return self._answer is not None
+
+    def said(self) -> str:
+        """Return the last whole line that the trainer has printed; empty if there is none, or once it has answered."""
+        with suppress(OSError, ValueError):  # closed meanwhile
+            descriptor = self._output.fileno()
+            end = os.fstat(descriptor).st_size
+            # not by a seek: the trainer writes at the same place
+            *lines, _ = os.pread(descriptor, _TAIL, max(0, end - _TAIL)).decode(errors="replace").split("\n")
+            return lines[-1].strip() if lines and not self.is_answered else ""
+        return ""
 
     def wait(self) -> RunDir:
         """Wait until the trainer has accepted, and return its run. Several calls and threads are allowed.

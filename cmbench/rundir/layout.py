@@ -20,6 +20,7 @@ from cmbench.rundir.files import fsync_folder, read_json
 
 SCHEMA = 1
 LATEST = "latest"
+IMPORTING = "import"  # how the folder of a run in the making by `cmbench import` begins, after a dot
 STAMP = re.compile("-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")  # what `create` puts behind a name
 TRASH = ".trash"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # pattern of a checkpoint's folder name

@@ -12,12 +12,14 @@ from cmbench.rundir import status
 from cmbench.rundir.checkpoints import GROUP
 from cmbench.rundir.fields import whole
 from cmbench.rundir.files import lives, read, read_json, temporaries
-from cmbench.rundir.layout import LATEST, RunDir, machine
+from cmbench.rundir.layout import IMPORTING, LATEST, RunDir, machine
 from cmbench.rundir.lock import hold
 
 _RUN = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", re.DOTALL)
 _LATEST = re.compile(rf"\.{LATEST}\.(?:([0-9a-f]{{12}})\.)?([0-9]{{1,7}})")  # older versions write no machine
+_IMPORTING = re.compile(rf"\.{IMPORTING}\.([0-9a-f]{{12}})\.([0-9]{{1,7}})")
 _OLD = 600.0  # seconds: a link that has not become `latest` by then never will
+_ABANDONED = 86_400.0  # seconds after which an import on another machine has ended
 _JSON = "meta.json|status.json|fork.json|recipe.source.toml".replace(".", r"\.")
 _FILES = re.compile(rf"lock|{_JSON}|{temporaries(_JSON + '|recipe.toml')}")
 _LOGS = re.compile(r"(metrics|profiles|events|machine)\.jsonl")
@@ -29,15 +31,14 @@ _OF_WEIGHTS = re.compile(rf"model\.safetensors|teacher\.json|{temporaries('teach
 
 
 def sweep(runs_dir: Path) -> None:
-    """Remove unfinished runs whose command was killed, and links that were to become `latest`.
+    """Remove unfinished runs whose command was killed, also imported ones, and links that were to become `latest`.
 
     A run gets its recipe last. A folder is a leftover if it has no recipe, no live owner, and only the files that come
     before the recipe. Only in a fork does a checkpoint come before the recipe, and its fork.json says so.
     """
     try:
-        entries = [
-            entry for entry in os.scandir(runs_dir) if _RUN.fullmatch(entry.name) or _LATEST.fullmatch(entry.name)
-        ]
+        ours = (_RUN, _LATEST, _IMPORTING)
+        entries = [entry for entry in os.scandir(runs_dir) if any(one.fullmatch(entry.name) for one in ours)]
     except OSError:
         return
     for entry in entries:
@@ -45,6 +46,8 @@ def sweep(runs_dir: Path) -> None:
         try:
             if (match := _LATEST.fullmatch(entry.name)) and entry.is_symlink():
                 _remove_link(path, match)
+            elif (match := _IMPORTING.fullmatch(entry.name)) and entry.is_dir(follow_symlinks=False):
+                _remove_import(path, match)
             elif entry.is_dir(follow_symlinks=False) and not (path / "recipe.toml").exists():
                 _remove(RunDir(path))
         except (OSError, ConflictError, UsageError):  # someone else's, or in use: it stays
@@ -73,6 +76,26 @@ def _remove_link(path: Path, match: re.Match[str]) -> None:
     is_dead = match[1] == machine() and not lives(int(match[2]))
     if is_dead or time.time() - path.lstat().st_mtime > _OLD:
         path.unlink()
+
+
+def _remove_import(folder: Path, match: re.Match[str]) -> None:
+    """Remove what a killed import left, if it has nothing else."""
+    is_dead = match[1] == machine() and not lives(int(match[2]))
+    if not is_dead and time.time() - folder.lstat().st_mtime < _ABANDONED:
+        return
+    found = list[Path]()
+    for path in folder.iterdir():
+        if stat.S_ISDIR(path.lstat().st_mode):
+            inside = _first_checkpoint(path, 0) if path == RunDir(folder).checkpoints else _inside(path)
+            if inside is None:
+                return
+            found += [*inside, path]
+        elif not (_is_file(path, _FILES) or _is_file(path, _LOGS) or path.name == "recipe.toml"):
+            return
+        else:
+            found.append(path)
+    for path in (*found, folder):
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _remove(run: RunDir, host_gone: bool = False) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbench.errors import NotFoundError
-from cmbench.rundir import checkpoints
+from cmbench.rundir import checkpoints, status
 from cmbench.rundir.fields import table, whole
 from cmbench.rundir.files import read_json
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
@@ -46,7 +46,9 @@ def nearest_checkpoint(run: RunDir, wanted: str) -> int:
     Raises:
         NotFoundError: there is no such checkpoint.
         UsageError: `wanted` is not a step.
+        ConflictError: the run was imported, and cannot be forked.
     """
+    status.refuse_imported(run)
     if not re.fullmatch("[0-9]{1,18}", wanted):
         return checkpoints.choose(run, wanted)
     steps = steps_of_checkpoints(run)

@@ -13,7 +13,7 @@ from cmbench.rundir.log import Tail
 KEYS = ("data.root", "train.device")  # may be changed when a run is resumed
 
 # The meaning of [data] before it had such keys. A run's recipe has every default, so one without them is older.
-_BEFORE = {"images": {"reader": "torchvision"}}
+_BEFORE = {"images": {"reader": "torchvision", "layout": "classes"}}
 
 
 def named(run: RunDir) -> dict[str, str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import psutil
 
-from cmbench.errors import FULL
+from cmbench.errors import FULL, ConflictError
 from cmbench.rundir.fields import best, moment, number_of, numbers, text, whole
 from cmbench.rundir.files import overwrite, read_json, to_json, write_atomically
 from cmbench.rundir.layout import RunDir
 
 LIVE = ("starting", "running", "paused", "lost")
+IMPORTED = "imported"  # weights of others: never trained here, and not to be resumed
 LOST_AFTER = 60.0  # seconds without a heartbeat
 CRASHED_AFTER = 600.0
 
@@ -106,6 +107,21 @@ def _sound(written: dict[str, Any]) -> dict[str, Any]:
 def is_live(run: RunDir) -> bool:
     """Return whether a trainer works on this run, or may."""
     return read(run)["state"] in LIVE
+
+
+def refuse_imported(run: RunDir) -> None:
+    """Refuse to train an imported run further: it has no optimiser, and its recipe trained nothing.
+
+    Raises:
+        ConflictError: the run was imported.
+    """
+    if read(run)["state"] == IMPORTED:
+        raise ConflictError(f"{run.name}: was imported, and is not trained further; allowed: a run with {start(run)}")
+
+
+def start(run: RunDir) -> str:
+    """Return what to type so that a new run begins with the weights of this one."""
+    return f"--set start.run={run.name}"
 
 
 def _judge(status: dict[str, Any]) -> str:

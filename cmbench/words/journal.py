@@ -1,8 +1,9 @@
 """Rows of a run directory as lines of text."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
+from typing import Any
 
 from cmbench.measures import OF_SAMPLES
 from cmbench.rundir.fields import number_of
@@ -11,6 +12,7 @@ from cmbench.text import brief
 from cmbench.words.numbers import four_digits
 from cmbench.words.times import duration
 
+_SHORT = 12  # characters of a SHA-256
 _SHOWN = ("loss", "tangent_norm", "grad_norm", "N", "stage", "true_error", *(f"{m.key}_" for m in OF_SAMPLES.values()))
 
 
@@ -58,9 +60,22 @@ def denoiser_differs(error: float) -> str:
 def _initialised(row: Row) -> str:
     source = row["source"]
     return (
-        f"first weights from {source['recipe']}, step {source['step']}, ema {source['ema']}; "
+        f"first weights from {source['recipe']}, step {source['step']}, ema {source['ema']}{of_file(source)}; "
         f"{denoiser_differs(row['error'])}"
     )
+
+
+def of_file(source: Mapping[str, Any]) -> str:
+    """Return the file that weights come from, in brackets with a space before them; empty for those of a run."""
+    if not isinstance(source.get("file"), str):
+        return ""
+    which = f", weights {source['weights']}" if isinstance(source.get("weights"), str) else ""
+    more = [f", {key} {source[key]}" for key in ("licence", "converted") if isinstance(source.get(key), str)]
+    return f" ({source['file']}{which}, sha256 {str(source.get('sha256', '?'))[:_SHORT]}{''.join(more)})"
+
+
+def _imported(row: Row) -> str:
+    return f"imported{of_file(row)}"
 
 
 def _request(row: Row) -> str:
@@ -105,6 +120,7 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "warning": lambda row: f"warning: {row['text']}",
     "data": lambda row: f"data: {row['text']}",
     "initialised": _initialised,
+    "imported": _imported,
     "resumed": _resumed,
     "lengthened": _lengthened,
     "ranks": lambda row: f"{row['number']} ranks by {row['backend']}: {counted(row['devices'])}",

@@ -15,6 +15,7 @@ _SIGNS = {  # state -> sign, its letter if the terminal only has ASCII, style
     "running": ("●", "*", "green"),
     "paused": ("⏸", "=", "yellow"),
     "finished": ("✔", "+", "cyan"),
+    "imported": ("◆", "i", "cyan"),
     "stopped": ("■", "#", "yellow"),
     "diverged": ("✖", "x", "red"),
     "failed": ("✖", "x", "red"),

@@ -14,14 +14,14 @@ from safetensors.torch import save_file as save_tensors
 from tiny import DISTILL
 
 from cmbench import consent
-from cmbench.cli import _figures
 from cmbench.engine import build, judge, runner
 from cmbench.engine.asking import Place
 from cmbench.engine.evaluate import Evaluation
 from cmbench.evaluation.frechet_distance import frechet_distance
 from cmbench.evaluation.sliced_wasserstein import sliced_wasserstein
 from cmbench.features.classifier import Classifier
-from cmbench.measures import MEASURES, OF_SAMPLES, Progress
+from cmbench.measures import MEASURES, OF_SAMPLES
+from cmbench.progress import Progress
 from cmbench.rundir import floors
 
 FEW = ["--n", "32", "--repeats", "2"]
@@ -265,26 +265,6 @@ def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatc
     text = cmbench("eval", trained.name, *FEW, "--measures", "frechet_distance").out
     assert "nan" not in text
     assert "frechet_distance has no figure: the samples of 2 of 2 sets are not finite" in text
-
-
-def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
-    with _figures._progress(True) as progress:
-        progress.expect(2)
-        progress.begin("recall")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    with _figures._progress(True) as progress:
-        progress.expect(2)
-        progress.begin("recall")
-        progress.begin("floor of recall")
-    told = capsys.readouterr().err
-    assert "floor of recall" in told
-    assert "1/2" in told
-    with _figures._progress(False) as progress:
-        progress.begin("recall")
-    assert capsys.readouterr().err == ""
 
 
 class Noted(Progress):

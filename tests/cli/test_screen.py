@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 from live_runs import add, event, live_run, metrics
 from rich.table import Table
@@ -162,6 +163,13 @@ CALLS = {
     ("sample",): [["RUN", "--n", "4", "--out", f"{NAME}.png"], ["RUN", "--ema", HOSTILE], ["RUN", "--sigmas", HOSTILE]],
     ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
+    ("import",): [
+        *(["bad.pt", "--network", "tiny.toml", *more] for more in (["--out", HOSTILE], ["--list"])),
+        ["bad.pt", "--network", "tiny.toml", "--list", "--json"],
+        ["bad.pt", "--network", HOSTILE, "--out", "a", "--weights", HOSTILE, "--function", HOSTILE],
+        ["bad.pt", "--network", "tiny.toml", "--out", "a", "--allow-missing", "*", "--licence", HOSTILE],
+        ["bad.toml", "--network", "tiny.toml", "--out", "a"],
+    ],
     ("stop",): [["RUN"], ["RUN", "--timeout", HOSTILE], ["live", "--timeout", "0"]],
     ("pause",): [["RUN"], ["live", "--timeout", "0"], ["live", "--timeout", "0", "--json"]],
     ("continue",): [["RUN"], ["live", "--timeout", "0"]],
@@ -172,6 +180,7 @@ CALLS = {
     ("ablate",): [["bad.toml"], ["tiny.toml", "--drop", HOSTILE], ["tiny.toml", "--list", "--name", HOSTILE]],
     ("doctor",): [["RUN"], ["bad.toml"]],
     ("lab",): [[], ["all", "--markdown", f"{NAME}/x"]],
+    ("data", "describe"): [["tiny.toml"], ["bad.toml"], [f"{NAME}.npy"], ["tiny.toml", "--set", HOSTILE]],
     ("recipe", "list"): [[], ["--json"]],
     ("recipe", "show"): [["good.toml"], ["good.toml", "--json"], ["good.toml", "--schedules"], ["bad.toml"]],
     ("recipe", "check"): [["good.toml", "bad.toml", NAME]],
@@ -190,6 +199,7 @@ def test_nothing_that_a_command_prints_acts_on_a_terminal(printed, hostile, home
     (home / "recipes" / f"{NAME}.toml").write_text(f"name = {json_string(HOSTILE)}")
     teacher = f'[teacher]\nkind = "run"\nrun = {json_string("@latest:" + HOSTILE)}'
     (home / "good.toml").write_text((home / "tiny.toml").read_text())
+    torch.save({"ema": {f"{HOSTILE}.input.weight": torch.ones(16, 2), HOSTILE: torch.ones(3)}}, home / "bad.pt")
     (home / "bad.toml").write_text(f"{(home / 'tiny.toml').read_text()}\n{json_string(HOSTILE)} = 1\n{teacher}")
     for given in (*CALLS[command], [HOSTILE], [f"--{HOSTILE}"], [HOSTILE, HOSTILE, HOSTILE], ["--help"]):
         arguments = [str(hostile.path) if word == "RUN" else word for word in given]

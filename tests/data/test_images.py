@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cmbench import finite
 from cmbench.data import images
 from cmbench.data.images import Config, Data
 from cmbench.errors import UsageError
+from cmbench.finite import Gathered
 from cmbench.randomness import StepRandom
 
 CPU = torch.device("cpu")
@@ -157,10 +159,31 @@ def test_folder_without_pictures_is_a_usage_error_that_names_it(tmp_path, conten
     assert str(root) in str(caught.value)
 
 
-def test_folder_that_does_not_fit_into_memory_is_refused(monkeypatch, folder):
-    monkeypatch.setattr(images.psutil, "virtual_memory", lambda: SimpleNamespace(available=30 * 3 * 144 - 1))
-    with pytest.raises(UsageError, match="30 pictures need 12,960 bytes of memory, 12,959 are free"):
-        from_folder(folder, size=12)
+@pytest.mark.parametrize("lack", ["memory", "limit"])
+def test_folder_that_does_not_fit_into_memory_stays_in_its_file_and_gives_the_same(monkeypatch, folder, lack):
+    settings = {"size": 12, "held_out": 0.5, "horizontal_flip": True}
+    whole = from_folder(folder, **settings)
+    if lack == "memory":
+        monkeypatch.setattr(finite.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 15 * 3 * 144 - 1))
+    else:
+        monkeypatch.setattr(finite, "_KEEP_ON_DEVICE", 15 * 3 * 144 - 1)
+    mapped = from_folder(folder, **settings)
+    assert isinstance(whole.train, torch.Tensor)
+    assert isinstance(mapped.train, Gathered)
+    for step in range(4):
+        for a, b in zip(
+            whole.batch(7, StepRandom(CPU, 3, step)), mapped.batch(7, StepRandom(CPU, 3, step)), strict=True
+        ):
+            assert torch.equal(a, b)
+    a, b = (data.draw(9, torch.Generator().manual_seed(1)) for data in (whole, mapped))
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+    assert torch.equal(whole.held_out(4), mapped.held_out(4))
+    assert torch.equal(whole.held_out_labels(4), mapped.held_out_labels(4))
+    assert torch.equal(whole.train_sample(8), mapped.train_sample(8))
+    x, sigma = whole.held_out(3), torch.tensor([0.1, 1.0, 9.0])
+    assert torch.equal(whole.oracle().denoise(x, sigma), mapped.oracle().denoise(x, sigma))
+    assert whole.oracle().points.numel() == mapped.oracle().points.numel()
 
 
 def test_unreadable_picture_is_a_usage_error_that_names_it(folder):

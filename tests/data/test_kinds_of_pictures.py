@@ -460,12 +460,6 @@ def test_a_class_without_pictures_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_pictures_beside_no_class_are_refused_and_counted(tmp_path):
-    a_class(tmp_path)
-    with pytest.raises(UsageError, match=r"it has no sub-folder; left out: 4 beside the classes"):
-        load(tmp_path)
-
-
 def test_a_long_thin_picture_is_refused_before_it_fills_the_memory(tmp_path):
     a_class(tmp_path / "a")
     Image.new("L", (1, 60000)).save(tmp_path / "a" / "thin.png")
@@ -489,18 +483,6 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert load(tmp_path).counts == (4, 4)
 
 
-def test_pictures_are_in_memory_once(tmp_path, monkeypatch):
-    """What is checked for is what is taken: no copy of the pictures is made beside the first."""
-    a_class(tmp_path / "a", 40)
-    made: list[int] = []
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: made.append((x := empty(*a, **k)).nbytes) or x)
-    data = load(tmp_path)
-    assert made == [40 * 3 * 8 * 8]
-    assert data.train.untyped_storage().data_ptr() == data.test.untyped_storage().data_ptr()
-    assert data.train.untyped_storage().nbytes() == made[0]
-
-
 def test_runs_of_earlier_versions_read_their_folders_as_they_did(tmp_path):
     """Classes, pixels, order and split equal those of torchvision's ImageFolder, which read them then."""
     from torchvision import datasets
@@ -515,7 +497,7 @@ def test_runs_of_earlier_versions_read_their_folders_as_they_did(tmp_path):
     before = datasets.ImageFolder(str(tmp_path), transform=crop)
     pictures, labels = torch.stack([x for x, _ in before]), torch.tensor(before.targets)
     order = torch.randperm(len(before), generator=torch.Generator().manual_seed(0))
-    now = load(tmp_path, reader="torchvision")
+    now = load(tmp_path, reader="torchvision", layout="classes")
     assert torch.equal(torch.cat([now.test, now.train]), pictures[order])
     assert torch.equal(torch.cat([now.test_labels, now.train_labels]), labels[order])
     assert list(now.names) == before.classes

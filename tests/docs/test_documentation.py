@@ -99,7 +99,7 @@ def in_short(words: list[str]) -> list[str]:
 
 def needs_pictures(words: list[str]) -> bool:
     """Whether a command would fetch pictures."""
-    return any(word.endswith(("_cifar10", "_mnist")) for word in words)
+    return any(word.endswith(("_cifar10", "_imagenet64", "_mnist")) for word in words)
 
 
 @pytest.mark.trains

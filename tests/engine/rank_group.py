@@ -39,6 +39,15 @@ RUNS = {
     "ct": [],
     "clipped": ["optimizer.clip=0.05", "network.class_conditional=true", "train.micro_batch_size=2"],
     "sct": [*TRIGFLOW, "objective={kind='sct'}"],
+    "edm2": [
+        "data.kind=digits",
+        "network={kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[], log_variance_channels=8}",
+        "objective={kind='denoise', log_variance='network'}",
+    ],
+    "edm2_ct": [
+        "data.kind=digits",
+        "network={kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[], log_variance_channels=8}",
+    ],
     "own": ["objective={kind='own_ranks:Uneven'}"],
     "cd": ["objective={kind='cd'}", "teacher.kind=oracle", "evaluate.self_error_n=7"],
 }

@@ -87,6 +87,10 @@ MEASURED = {"loss", "unweighted_loss", "weight", "tangent_norm", "grad_norm"}  #
 KINDS = {
     "ct": [],
     "digits": UNET,
+    "augmented": [
+        "data={kind='digits', augment=0.5}",
+        "network={kind='ddpmpp', width=8, multipliers=[1], depth=1, attention=[], augment_labels=9}",
+    ],
     "labels": ["network.class_conditional=true", "objective={kind='ict'}", "optimizer.clip=0.5"],
     "sct": [*TRIGFLOW, "objective={kind='sct'}", "network.class_conditional=true"],
     "meanflow": [*LINEAR, "objective={kind='meanflow'}"],

@@ -161,7 +161,7 @@ def test_two_ranks_train_as_one(own):
     assert len(found["gradients"]) >= 3 * 17
     assert {name: error for name, error in found["gradients"].items() if error > 1e-10} == {}
     assert {name: worst for name, worst in found["runs"].items() if max(worst.values()) > 1e-6} == {}
-    assert found["runs"].keys() == {"ct", "clipped", "sct", "own", "cd"}
+    assert found["runs"].keys() == {"ct", "clipped", "sct", "own", "cd", "edm2", "edm2_ct"}
     assert max(found["diverged"].values()) <= 1e-6
     assert found["saved"] == {"same": True, "rows": True, "sum": True}
     assert len(found["mutants"]) == 6

@@ -34,6 +34,17 @@ UNET = [
     "evaluate.every=0",
     "train.steps=6",
 ]
+EDM2 = [
+    "network={kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[4], head_channels=8}",
+    "objective={kind='denoise', log_variance='network'}",
+    "optimizer.kind=adam",
+]
+
+AUGMENTED = [
+    "data={kind='digits', augment=0.5, augment_by=['flip_x', 'scale', 'stretch', 'shift']}",
+    "network={kind='adm', width=8, multipliers=[1], depth=1, attention=[], augment_labels=6, dropout=0.3}",
+    *UNET[-3:],
+]
 
 
 def create(home: Path, *overrides: str) -> Runner:
@@ -106,10 +117,15 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         (["data.kind=points", "data.size=30"], 5),
         (["train.precision=bfloat16"], 7),
         (UNET, 3),
+        (AUGMENTED, 3),
         (["objective={kind='sct'}", "path.kind=trigflow", "network.dropout=0.3", "profile.anatomy_every=3"], 7),
         (["train.micro_batch_size=3", "network.dropout=0.3"], 7),
+        ([*UNET[:1], *EDM2, *UNET[-4:]], 3),
     ],
-    ids=["dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "anatomy", "micro batches"],
+    ids=[
+        *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "augmented", "anatomy", "micro batches"),
+        "edm2",
+    ],
 )
 def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
     overrides = [*overrides, "log.every=2"]

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cmbench.forward_mode import _layers, _rules, dual
 from cmbench.forward_mode.dual import Dual, value_and_derivative
-from cmbench.networks import dit, mlp, unet
+from cmbench.networks import dit, edm2, mlp, unet
 
 pytestmark = pytest.mark.usefixtures("float64")
 LABELS = torch.tensor([2, 0, 1])
@@ -46,6 +46,11 @@ def transformer(**settings):
     return dit.Network(dit.Config(width=8, depth=1, heads=2, **settings), (1, 4, 4), 3), (3, 1, 4, 4)
 
 
+def magnitude_preserving(**settings):
+    small = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4, 2), "head_channels": 4}
+    return edm2.Network(edm2.Config(**small, **settings), (2, 4, 4), 3), (3, 2, 4, 4)
+
+
 NETWORKS = {
     "mlp": lambda: perceptron(class_conditional=True),
     "mlp_fourier_dropout": lambda: perceptron(embedding="fourier", embedding_scale=0.2, dropout=0.4),
@@ -55,6 +60,8 @@ NETWORKS = {
     "unet_adn": lambda: u_net(double_norm=True, class_conditional=True),
     "dit": lambda: transformer(class_conditional=True, dropout=0.4),
     "dit_adn": lambda: transformer(double_norm=True, embedding="fourier"),
+    "edm2": lambda: magnitude_preserving(class_conditional=True),
+    "edm2_adn": lambda: magnitude_preserving(double_norm=True, embedding="positional", dropout=0.4),
     "transformer": lambda: (Transformer(), (3, 6, 8)),
 }
 
@@ -69,12 +76,16 @@ def network(request):
     return net, shape
 
 
+def trained(net):
+    return [p for p in net.parameters() if p.requires_grad]
+
+
 def test_networks_agree_with_torch(network):
     """Value and all gradients of a plain pass, torch.func.jvp's derivative, under one seed with dropout."""
     net, shape = network
     with sdpa_kernel(SDPBackend.MATH):
         x, c = draw([shape, (3,)], 1)
-        compare(net, [x, c, LABELS], [*draw([shape, (3,)], 2), None], list(net.parameters()))
+        compare(net, [x, c, LABELS], [*draw([shape, (3,)], 2), None], trained(net))
 
 
 def test_derivative_is_the_limit_of_differences(network):
@@ -123,7 +134,7 @@ def test_precision_is_that_of_the_arguments(dtype):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", ["mlp", "unet_attention", "transformer"])
+@pytest.mark.parametrize("name", ["mlp", "unet_attention", "transformer", "edm2"])
 def test_autocast_is_that_of_a_plain_pass(name, device):
     """On a GPU the normalisations go to float32 and back, on a CPU they stay."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -143,7 +154,7 @@ def test_autocast_is_that_of_a_plain_pass(name, device):
     assert value.dtype == derivative.dtype == plain.dtype
     assert torch.equal(value, plain)
     assert (derivative - exact).norm() < 0.05 * exact.norm()
-    gradients = [torch.autograd.grad(y.float().square().sum(), list(net.parameters())[-4:]) for y in (value, plain)]
+    gradients = [torch.autograd.grad(y.float().square().sum(), trained(net)[-4:]) for y in (value, plain)]
     torch.testing.assert_close(*gradients)
 
 

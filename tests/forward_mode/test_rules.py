@@ -136,7 +136,11 @@ CASES = {
     **same("conv1d", (lambda f, x, w: f(x, w, torch.ones(3)), (2, 4, 5), (3, 4, 3))),
     **same("conv3d", (lambda f, x, w: f(x, w, torch.ones(3)), (1, 2, 3, 3, 3), (3, 2, 2, 2, 2))),
     **same("conv_transpose1d", (lambda f, x, w: f(x, w, torch.ones(3)), (2, 4, 5), (4, 3, 3))),
-    **same("conv_transpose2d", (lambda f, x, w: f(x, w, torch.ones(3), stride=2), (2, 4, 3, 3), (4, 3, 2, 2))),
+    **same(
+        "conv_transpose2d",
+        (lambda f, x, w: f(x, w, torch.ones(3), stride=2), (2, 4, 3, 3), (4, 3, 2, 2)),
+        (lambda f, x, w: f(x, w, stride=2, padding=1, groups=4), (2, 4, 3, 3), (4, 1, 4, 4)),
+    ),
     **same("conv_transpose3d", (lambda f, x, w: f(x, w, torch.ones(3)), (1, 2, 2, 2, 2), (2, 3, 2, 2, 2))),
     **same("addmm", (lambda f, *t: f(*t, beta=2, alpha=3), (5,), (3, 4), (4, 5))),
     **same("baddbmm", (lambda f, *t: f(*t, beta=2, alpha=3), (3, 5), (2, 3, 4), (2, 4, 5))),
@@ -162,6 +166,13 @@ CASES = {
         "rms_norm",
         (lambda f, x: f(x, (4,), torch.arange(4.0)), (3, 2, 4)),
         (lambda f, x: f(x, (2, 4), eps=0.1), (3, 2, 4)),
+    ),
+    **same(
+        "vector_norm",
+        (lambda f, x: f(x, dim=1, keepdim=True), (3, 4)),
+        (lambda f, x: f(x, 2, (0, 2)), (3, 4, 2)),
+        (lambda f, x: f(x), (3, 4)),
+        (lambda f, x: f(x, dim=1, dtype=torch.float64) / 2, (3, 4)),
     ),
     **same(
         "scaled_dot_product_attention",

@@ -4,15 +4,25 @@ import pytest
 import torch
 from torch import nn
 
-from cmbench.networks import dit, mlp, unet
+from cmbench.networks import adm, ddpmpp, dit, edm2, mlp, ncsnpp, unet
 
+SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,)}
+EDM2 = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,), "head_channels": 8}
 NETWORKS = {
     "mlp": (mlp, {"width": 16, "depth": 2, "embedding_channels": 8}, (3,)),
     "unet-adagn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "double_norm": False}, (2, 8, 8)),
     "unet-adn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "double_norm": True}, (2, 8, 8)),
     "dit-adaln": (dit, {"width": 16, "depth": 2, "heads": 2, "double_norm": False}, (2, 8, 8)),
     "dit-adn": (dit, {"width": 16, "depth": 2, "heads": 2, "double_norm": True}, (2, 8, 8)),
+    "ddpmpp": (ddpmpp, SMALL, (2, 8, 8)),
+    "ddpmpp-adn": (ddpmpp, {**SMALL, "double_norm": True}, (2, 8, 8)),
+    "ncsnpp": (ncsnpp, SMALL, (2, 8, 8)),
+    "adm": (adm, SMALL, (2, 8, 8)),
+    "adm-adn": (adm, {**SMALL, "double_norm": True}, (2, 8, 8)),
+    "edm2": (edm2, {**EDM2, "double_norm": False}, (2, 8, 8)),
+    "edm2-adn": (edm2, {**EDM2, "double_norm": True}, (2, 8, 8)),
 }
+NEARLY_ZERO = {"ddpmpp": 1e-4, "ncsnpp": 1e-4}  # of the output at first, where it is not zero: kinds whose gain is 1e-5
 
 
 def network(name, times=1, embedding="positional", classes=0):
@@ -23,7 +33,7 @@ def network(name, times=1, embedding="positional", classes=0):
     net = module.Network(config, shape, classes, times).double()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+            parameter += 0.2 * torch.randn_like(parameter) if parameter.ndim else 1.0
     return net
 
 
@@ -72,7 +82,7 @@ def test_each_of_two_times_matters_in_its_own_way(name, embedding):
             assert (a - b).flatten(1).norm(dim=1).min() > 1e-3
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("edm2")])
 def test_a_second_time_adds_its_embedding_and_its_linear_layer_alone(name):
     one, two = network(name), network(name, 2)
     size = two.time(torch.zeros(1)).shape[1]
@@ -121,7 +131,9 @@ def test_weights_follow_from_the_seed_and_the_output_starts_at_zero(name, times)
         states.append(net.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
     x, c, _, _ = samples(name, times)
-    assert torch.equal(net(x.float(), c.float(), torch.tensor([0, 1, 2])), torch.zeros(3, *shape))
+    y = net(x.float(), c.float(), torch.tensor([0, 1, 2]))
+    assert y.shape == (3, *shape)
+    assert y.abs().max() <= NEARLY_ZERO.get(name.partition("-")[0], 0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

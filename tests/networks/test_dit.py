@@ -140,12 +140,13 @@ def test_block_is_its_formula(double_norm):
 
 
 def test_positions_are_sines_and_cosines_of_row_and_column():
-    got = position_embedding(3, 8)
+    got = position_embedding(3, 5, 8)
+    assert len(got) == 15
     for row in range(3):
-        for column in range(3):
+        for column in range(5):
             omega = torch.tensor([1.0, 0.01])
             parts = [f(place * omega) for place in (row, column) for f in (torch.sin, torch.cos)]
-            torch.testing.assert_close(got[3 * row + column], torch.cat(parts))
+            torch.testing.assert_close(got[5 * row + column], torch.cat(parts))
 
 
 def test_positions_are_no_weights():
@@ -159,9 +160,30 @@ def test_points_are_refused():
         Network(Config(), (2,), 0)
 
 
-def test_pictures_that_are_not_square_are_refused():
-    with pytest.raises(UsageError, match=r"network\.kind: found 'dit' for pictures of 8x6"):
-        Network(Config(), (1, 8, 6), 0)
+@pytest.mark.parametrize(("shape", "patch"), [((1, 8, 6), 2), ((3, 4, 12), 4), ((1, 5, 3), 1)])
+def test_pictures_need_not_be_square(shape, patch):
+    net = randomise(Network(Config(width=16, depth=1, heads=2, patch=patch), shape, 0))
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = net(x, C[:2])
+    assert y.shape == x.shape
+    (gradient,) = torch.autograd.grad(y[0, 0, -1, -1], x)
+    assert (gradient[0] != 0).all()
+
+
+def test_a_pixel_of_a_wide_picture_comes_from_its_own_token():
+    net = randomise(Network(Config(width=16, depth=1, heads=2, patch=2), (1, 4, 8), 0))
+    for gate in (net.blocks[0].gates.weight, net.blocks[0].gates.bias):
+        nn.init.zeros_(gate)
+    x = torch.randn(1, 1, 4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x, C[:1])[0, 0, 3, 5], x)
+    inside = torch.zeros(1, 4, 8, dtype=torch.bool)
+    inside[:, 2:, 4:6] = True
+    assert torch.equal(gradient[0] != 0, inside)
+
+
+def test_a_patch_must_divide_both_sides():
+    with pytest.raises(UsageError, match=r"found 4 for pictures of 8x6 pixels, allowed: a divisor, \[1, 2\]"):
+        Network(Config(patch=4), (1, 8, 6), 0)
 
 
 def test_patches_that_do_not_fill_the_picture_are_refused():

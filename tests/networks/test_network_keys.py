@@ -6,18 +6,30 @@ from tiny import TINY
 
 from cmbench.engine import build, weights
 from cmbench.engine.doctor import probe
-from cmbench.networks import dit, mlp, unet
+from cmbench.networks import adm, ddpmpp, dit, edm2, mlp, ncsnpp, unet
 from cmbench.recipe import load
 
-MODULES = {"mlp": mlp, "unet": unet, "dit": dit}
-DATA = {"mlp": "{kind='mixtures'}", "unet": "{kind='digits'}", "dit": "{kind='digits'}"}
-SHAPES = {"mlp": (2,), "unet": (1, 8, 8), "dit": (1, 8, 8)}
+MODULES = {"mlp": mlp, "unet": unet, "dit": dit, "ddpmpp": ddpmpp, "ncsnpp": ncsnpp, "adm": adm, "edm2": edm2}
+DATA = dict.fromkeys(MODULES, "{kind='digits'}") | {"mlp": "{kind='mixtures'}"}
+SHAPES = dict.fromkeys(MODULES, (1, 8, 8)) | {"mlp": (2,)}
 SHARED = {
     "embedding": ("fourier", {}),
     "embedding_scale": (3.0, {}),
     "dropout": (0.5, {}),
     "class_conditional": (True, {}),
 }
+PUBLISHED = {
+    "width": (16, {}),
+    "multipliers": ([2, 1], {}),
+    "depth": (2, {}),
+    "attention": ([8], {}),
+    "resampling": ([1, 3, 3, 1], {}),
+    "double_norm": (True, {}),
+    "label_dropout": (0.5, {"class_conditional": True}),
+    "augment_labels": (6, {}),
+    **SHARED,
+}
+SONG = {**PUBLISHED, "heads": (2, {}), "embedding_channels": (3, {}), "encoder": ("skip", {})}
 
 # Every key, another value for it, and what else must be set for the key to matter.
 OTHER = {
@@ -40,8 +52,31 @@ OTHER = {
         "double_norm": (True, {}),
         **SHARED,
     },
+    "edm2": {
+        "width": (16, {}),
+        "multipliers": ([1, 3], {}),
+        "depth": (2, {}),
+        "attention": ([8, 4], {}),
+        "head_channels": (4, {}),
+        "double_norm": (True, {}),
+        "label_share": (0.3, {"class_conditional": True}),
+        "skip_share": (0.3, {}),
+        "block_share": (0.5, {}),
+        "attention_share": (0.5, {}),
+        "dropout_sizes": ([4], {"dropout": 0.5}),
+        **SHARED,
+        "embedding": ("positional", {}),
+    },
+}
+OTHER |= {
+    "ddpmpp": SONG,
+    "ncsnpp": {**SONG, "resampling": ([1, 1], {}), "embedding": ("positional", {})},
+    "adm": {**PUBLISHED, "head_channels": (4, {})},
 }
 SMALL = {"mlp": {"width": 16, "depth": 1}, "unet": {"width": 8, "depth": 1}, "dit": {"width": 16, "depth": 1}}
+OF_EDM = {"width": 8, "multipliers": [1, 2], "depth": 1, "attention": [4]}
+SMALL |= {"ddpmpp": OF_EDM, "ncsnpp": OF_EDM, "adm": OF_EDM, "edm2": {**OF_EDM, "head_channels": 8}}
+OF_THE_LOSS = {"log_variance_channels"}  # keys of a head that does not change F
 KEYS = [pytest.param(kind, key, id=f"{kind}-{key}") for kind in OTHER for key in OTHER[kind]]
 
 
@@ -56,6 +91,8 @@ def output(folder, kind, times, settings):
     x = torch.randn(3, *SHAPES[kind], generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     labels = torch.arange(3) if build.is_conditional(given) else None
+    if takes := given.network.get("augment_labels"):
+        model.augment_labels = torch.ones(3, takes)
     return model.F(x, model.time(torch.tensor([0.1, 0.5, 3.0])), labels).detach()
 
 
@@ -70,7 +107,7 @@ def test_no_key_of_a_network_is_ignored(tmp_path, kind, key, times):
 
 @pytest.mark.parametrize("kind", OTHER)
 def test_no_key_of_a_network_is_forgotten_here(kind):
-    assert set(OTHER[kind]) == set(MODULES[kind].Config.model_fields)
+    assert set(OTHER[kind]) | OF_THE_LOSS == set(MODULES[kind].Config.model_fields) | OF_THE_LOSS
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -206,6 +206,30 @@ def test_downsample_halves_the_size():
     assert Downsample(3)(pictures(2, 3, 8), torch.ones(2, 1)).shape == (2, 3, 4, 4)
 
 
-def test_pictures_that_are_not_square_are_refused():
-    with pytest.raises(UsageError, match="8x6"):
-        Network(Config(), (1, 8, 6), 0)
+@pytest.mark.parametrize(("shape", "levels"), [((1, 8, 6), 2), ((3, 12, 32), 3), ((2, 5, 3), 1), ((1, 64, 4), 3)])
+def test_pictures_need_not_be_square(shape, levels):
+    net = randomise(Network(Config(width=8, multipliers=[1] * levels, depth=1, attention=[shape[1]]), shape, 0))
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = net(x, C[:2])
+    assert y.shape == x.shape
+    (gradient,) = torch.autograd.grad(y[0, 0, 0, 0], x)
+    assert (gradient[0] != 0).all()
+
+
+def test_pictures_that_are_not_square_attend_by_their_heights():
+    net, seen = Network(Config(width=8, multipliers=[1, 1], depth=1, attention=[4]), (1, 8, 16), 0), []
+    for module in net.modules():
+        if isinstance(module, Attention):
+            module.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape[2:])))
+    net(torch.zeros(1, 1, 8, 16), C[:1])
+    assert set(seen) == {(4, 8)}
+    with pytest.raises(UsageError, match=r"network\.attention: found 16, allowed: the heights of the levels \[8, 4\]"):
+        Network(Config(width=8, multipliers=[1, 1], attention=[16]), (1, 8, 16), 0)
+
+
+@pytest.mark.parametrize(("shape", "allowed"), [((1, 8, 6), 2), ((1, 6, 8), 2), ((1, 9, 8), 1)])
+def test_both_sides_must_halve(shape, allowed):
+    with pytest.raises(
+        UsageError, match=rf"3 levels for pictures of {shape[1]}x{shape[2]} .* at most {allowed} levels"
+    ):
+        Network(Config(width=8, multipliers=[1, 1, 1]), shape, 0)

@@ -10,7 +10,7 @@ from torch import nn
 from cmbench import anatomy
 from cmbench.equations import gaussian_path
 from cmbench.model import Model
-from cmbench.networks import dit, mlp, unet
+from cmbench.networks import dit, edm2, mlp, unet
 from cmbench.objectives import continuous, meanflow, scd, sct
 from cmbench.randomness import StepRandom
 
@@ -100,9 +100,11 @@ def networks(times=1):
     yield "mlp", mlp.Network(mlp.Config(width=16, embedding="fourier", embedding_scale=0.5), (3,), 0, times), (3,)
     yield "unet", unet.Network(unet.Config(width=8, depth=1), (1, 4, 4), 0, times), (1, 4, 4)
     yield "dit", dit.Network(dit.Config(width=16, depth=1, heads=2, patch=2), (1, 4, 4), 0, times), (1, 4, 4)
+    small = edm2.Config(width=8, multipliers=(1, 2), depth=1, attention=(), embedding="positional")
+    yield "edm2", edm2.Network(small, (1, 4, 4), 0, times), (1, 4, 4)
 
 
-@pytest.mark.parametrize("network", ["mlp", "unet", "dit"])
+@pytest.mark.parametrize("network", ["mlp", "unet", "dit", "edm2"])
 @pytest.mark.parametrize("path", ["edm", "trigflow"])
 def test_the_temporal_term_is_a_product_of_three(network, path, random):
     """||dF/dt through c_noise|| = |dc_noise/dt| ||demb/dc|| times the network's gain, by central differences."""
@@ -125,7 +127,7 @@ def test_the_temporal_term_is_a_product_of_three(network, path, random):
     torch.testing.assert_close(values["temporal"], p.of_f(t).c_out.abs() * expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("network", ["mlp", "unet", "dit"])
+@pytest.mark.parametrize("network", ["mlp", "unet", "dit", "edm2"])
 def test_the_temporal_term_of_meanflow_is_such_a_product_too(network, objective, random):
     """Both times move with t: the embeddings side by side, by central differences; t - r is no part of the product."""
     net, shape = next((net, shape) for kind, net, shape in networks(times=2) if kind == network)

@@ -6,9 +6,11 @@ import toy
 from scipy.stats import kstest, norm
 
 from cmbench.equations.gaussian_path import EDM
+from cmbench.errors import UsageError
 from cmbench.model import Model
-from cmbench.networks import mlp
+from cmbench.networks import edm2, mlp
 from cmbench.objectives import denoise
+from cmbench.testing import check_objective
 
 MEAN, DEVIATION = 0.2, 0.5
 
@@ -170,3 +172,80 @@ def test_profile_is_split_evenly_in_log_sigma():
     edges = denoise.Objective(denoise.Config(), Affine(), None, 1).profile_edges(5)
     torch.testing.assert_close(edges.log().diff(), torch.full((5,), math.log(40_000) / 5, dtype=torch.float64))
     assert (edges[0].item(), edges[-1].item()) == (pytest.approx(0.002), pytest.approx(80))
+
+
+# A learned log-variance
+
+
+def with_head():
+    """A small edm2 network, whose head predicts its own loss, in float64."""
+    torch.manual_seed(0)
+    small = {"width": 8, "multipliers": (1,), "depth": 1, "attention": (), "log_variance_channels": 8}
+    net = edm2.Network(edm2.Config(**small), (1, 4, 4), 0)
+    return Model(net.double(), (1, 4, 4), EDM(), 0.5, 0.002, 80.0)
+
+
+def objective_of(model, log_variance):
+    return denoise.Objective(denoise.Config(log_variance=log_variance), model, None, 100)
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_loss_with_a_log_variance_is_the_published_formula(random, kind):
+    """lambda e^-u ||D - x_0||^2 / D + u (Karras et al. 2024, section 2.3), gradients included."""
+    model, x_0 = with_head(), torch.randn(64, 1, 4, 4, dtype=torch.float64)
+    made = objective_of(model, kind)
+    if kind == "linear":
+        torch.nn.init.normal_(made.minus_u.linear.weight, std=0.1)
+    plain = objective_of(model, "none").loss(model, x_0, None, 0, random)
+    terms = made.loss(model, x_0, None, 0, random)
+    head = list((made.minus_u if kind == "linear" else model.F_theta.logvar_linear).parameters())
+    c_noise = plain.t.log() / 4
+    u = -made.minus_u(plain.t) if kind == "linear" else model.F_theta.log_variance(c_noise)
+    weighted = plain.weight * plain.loss
+    expected = (weighted * (-u).exp() + u).mean()
+    torch.testing.assert_close(terms.total, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(terms.loss, plain.loss)
+    torch.testing.assert_close(terms.weight, (plain.weight * (-u).exp()).detach(), rtol=1e-6, atol=0)
+    gradients = [torch.autograd.grad(total, head, retain_graph=True) for total in (terms.total, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
+    assert gradients[0][0].any()
+    terms.total.backward()
+    assert model.F_theta.unet.out_gain.grad is not None
+
+
+def test_the_best_log_variance_is_the_log_of_the_loss(random):
+    """The minimum of e^-u L + u over u is ln L: at the optimum the weighted loss is one at every noise level."""
+    model, x_0 = with_head(), 0.5 * torch.randn(2048, 1, 4, 4, dtype=torch.float64)
+    made = objective_of(model, "linear")
+    optimizer = torch.optim.LBFGS(made.minus_u.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        total = made.loss(model, x_0, None, 0, random).total
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    terms = made.loss(model, x_0, None, 0, random)
+    low, high = terms.t < 0.3, terms.t > 0.3
+    for level in (low, high):
+        assert (terms.weight * terms.loss)[level].mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_head_of_the_network_sleeps_unless_it_is_asked_for():
+    model = with_head()
+    for kind in ("none", "linear"):
+        objective_of(model, kind)
+        assert not model.F_theta.logvar_linear.weight.requires_grad
+    objective_of(model, "network")
+    assert model.F_theta.logvar_linear.weight.requires_grad
+
+
+def test_a_network_without_a_head_is_refused():
+    perceptron = mlp.Network(mlp.Config(width=8), (2,), 0)
+    with pytest.raises(UsageError, match=r"objective\.log_variance: found 'network', allowed for this network"):
+        objective_of(Model(perceptron, (2,), EDM(), 0.5, 0.002, 80.0), "network")
+
+
+def test_a_learned_log_variance_does_what_the_engine_relies_on():
+    check_objective(denoise.Objective, denoise.Config(log_variance="linear"))

@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +83,45 @@ def test_labels_reach_every_pass_of_the_network_and_the_teacher(calls, random, x
     assert all(seen)
     assert all(args[2] is labels for one in seen for args in one)
     assert not torch.equal(terms.loss, objective.loss(model, x_0, None, STEP, random).loss)
+
+
+class Augmented(toy.Tiny):
+    """A network that is told of an augmentation, and notes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def forward(self, x, c_noise, labels=None, augment_labels=None):
+        self.told.append(augment_labels)
+        y = super().forward(x, c_noise, labels)
+        return y if augment_labels is None else y + augment_labels.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("kind", "settings"), METHODS)
+def test_labels_of_an_augmentation_reach_every_pass_but_the_teacher_s_and_no_later_one(random, x_0, kind, settings):
+    model = on_path(kind, Augmented())
+    objective, told = build(kind, model, **settings), torch.randn(64, 9)
+    target = getattr(objective, "target", None)
+    networks = [model.F_theta, *([target.F_theta] if target else [])]
+    without = objective.loss(model, x_0, None, STEP, random).loss
+    for network in networks:
+        network.told.clear()
+    with passes.told(SimpleNamespace(model=model, objective=objective), told):
+        terms = objective.loss(model, x_0, None, STEP, random)
+        if hasattr(objective, "anatomy"):
+            objective.anatomy(model, x_0, None, STEP, random)
+    assert all(network.told for network in networks)
+    assert all(labels is told for network in networks for labels in network.told)
+    assert not torch.equal(terms.loss, without)
+    assert torch.equal(objective.loss(model, x_0, None, STEP, random).loss, without)
+
+
+def test_a_pass_of_a_part_of_the_batch_at_hand_is_refused_where_it_is_augmented():
+    model = on_path("denoise", Augmented())
+    model.augment_labels = torch.zeros(4, 9)
+    with pytest.raises(ValueError, match="found a pass of 3 samples, allowed: the 4 of the batch at hand"):
+        model.F(torch.zeros(3, 3), torch.ones(3))
 
 
 @pytest.mark.parametrize("kind", MODULES)

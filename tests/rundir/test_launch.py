@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from cmbench.cli._processes import Processes
 from cmbench.errors import UsageError
@@ -102,3 +103,20 @@ def test_where_no_trainer_can_be_started_a_line_says_why(monkeypatch, module, na
 )
 def test_what_a_command_trains_has_a_name_for_people(arguments, subject):
     assert launch.subject_of(arguments) == subject
+
+
+TALKS = """
+import sys, time
+print("decoding pictures: 1 of 2", flush=True)
+print("decoding", end="", flush=True)
+sys.stdin.read()
+time.sleep(600)
+"""
+
+
+def test_the_last_whole_line_of_a_trainer_that_starts_is_heard(trainer):
+    trainer(TALKS)
+    start = launch.Start(["x"])
+    until(lambda: start.said() == "decoding pictures: 1 of 2")
+    start.cancel()
+    assert start.said() == ""

@@ -25,6 +25,10 @@ class Trainer:
 
     def __init__(self):
         self.answers, self.answer, self.cancelled = threading.Event(), None, False
+        self.line = ""
+
+    def said(self) -> str:
+        return self.line
 
     def say(self, answer):
         self.answer = answer
@@ -84,6 +88,17 @@ def test_the_dashboard_follows_once_the_trainer_has_accepted(tmp_path, trainer, 
     app = start(trainer, steps, size)
     assert not app.refusal
     assert not trainer.cancelled
+
+
+def test_what_the_trainer_says_meanwhile_is_shown(tmp_path, trainer):
+    async def steps(app, pilot):
+        trainer.line = "decoding pictures: 12,800 of 200,000"
+        await until(pilot, lambda: trainer.line in words(app.screen.query_one("#starting")))
+        trainer.say(live_run(tmp_path))
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+        await pilot.press("ctrl+c")
+
+    start(trainer, steps)
 
 
 def test_escape_and_the_palette_leave_the_start_where_it_is(tmp_path, trainer):

@@ -63,18 +63,22 @@ def data_check(recipe: Recipe, where: str) -> tuple[Data, Check]:
         device = build.device_of(recipe.train.device)
         cls, own = build.data_settings(recipe)
         if not has(cls, KnowsShape):
-            return build.data(recipe, device), Check("data", "ok", recipe.data["kind"])
+            own_data = build.data(recipe, device)
+            return own_data, Check("data", "ok", recipe.data["kind"] + _summary(own_data))
         try:
             found = cls(own.model_copy(update={"download": False}), device)
-            summary = f": {found.summary}" if has(found, HasSummary) and found.summary else ""
-            return found, Check("data", "ok", recipe.data["kind"] + summary)
+            return found, Check("data", "ok", recipe.data["kind"] + _summary(found))
         except UsageError as error:
             shape, classes = cls.shape_and_classes(own)
-            fetched = own.download and own.name != "folder"
+            fetched = getattr(own, "download", False) and own.name != "folder"
             level: Level = "ok" if fetched else "fail"
             missing = f"{own.name} is not here yet; a run fetches it" if fetched else str(error)
             told = f"{missing}; noise of shape {list(shape)} is used instead"
             return probe.noise(shape, classes, recipe.path.sigma_data, device), Check("data", level, told)
+
+
+def _summary(data: Data) -> str:
+    return f": {data.summary}" if has(data, HasSummary) and data.summary else ""
 
 
 def _oddities(built: Trainer) -> list[Check]:

@@ -20,6 +20,7 @@ from cmbench.randomness import StepRandom
 BINS = 8
 _STAND_INS = 256  # samples that replace the data, in training and held out
 _SAMPLES = 32  # in all bins together, for a network up to ...
+_NEARLY_ZERO = 1e-3  # of the size of drawn weights
 _SMALL = 5_000_000  # parameters; beyond that one per bin, since float64 on the CPU would take minutes
 
 
@@ -63,18 +64,23 @@ def points(built: Trainer) -> Points:
 
 
 def copied(model: Model) -> Model:
-    """Return a copy in evaluation mode in which all-zero weights are drawn from N(0, 1 / fan_in), from a fixed seed.
+    """Return a copy in evaluation mode whose weights of nearly zero are drawn from N(0, 1 / fan_in), from a fixed seed.
 
-    Networks begin with zeros in their last layer, and in the last layer of each block. F is then 0 at all times, and
-    there is nothing to check. Trained weights stay as they are.
+    Gains of zero become one.
+
+    Networks begin with zeros, or nearly so, in their last layer and in that of each block. F is then 0 at all times,
+    and there is nothing to check. Trained weights stay as they are.
     """
     model = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.ndim > 1 and not weight.any():
-                noise = torch.randn(weight.shape, generator=generator) / math.sqrt(weight[0].numel())
+            of_one = 1 / math.sqrt(weight[0].numel()) if weight.ndim > 1 else 0.0  # size of drawn weights
+            if weight.abs().max() < _NEARLY_ZERO * of_one:
+                noise = of_one * torch.randn(weight.shape, generator=generator)
                 weight.copy_(noise)
+            elif weight.ndim == 0 and not weight:  # a learned gain
+                weight.fill_(1.0)
     return model
 
 

@@ -39,6 +39,10 @@ async def _attempt(screen: Screen[Any], function: Callable[P, T], *args: P.args,
 async def resume(screen: Screen[Any], glance: Glance) -> None:
     """Start a trainer that resumes the run."""
     name = short(glance.name)
+    if glance.state == status.IMPORTED:
+        further = f"cmbench run RECIPE {status.start(glance.run)}"
+        say(screen, f"{name}: was imported, and is not trained further; {further} starts from it", "warning")
+        return
     if glance.is_live or glance.state == "finished":
         say(screen, f"{name}: {'is live' if glance.is_live else 'already finished'} ({glance.state})", "warning")
         return

@@ -18,7 +18,7 @@ from cmbench.tui.widgets.line import Lines
 from cmbench.words import signs
 from cmbench.words.times import duration
 
-_STARTING = "importing torch, building the model · q leaves, the run starts · ^c cancels"
+_STARTING, _KEYS = "importing torch, building the model", " · q leaves, the run starts · ^c cancels"
 
 
 class StartingScreen(BenchScreen):
@@ -39,7 +39,7 @@ class StartingScreen(BenchScreen):
     def compose(self) -> ComposeResult:
         """Lay out what is starting, under a header like the dashboard's."""
         yield Lines(id="header", whole=True)
-        yield Static(content(_STARTING), id="starting")
+        yield Static(content(_STARTING + _KEYS), id="starting")
         yield KeyBar()
 
     def step_back(self) -> bool:
@@ -72,6 +72,8 @@ class StartingScreen(BenchScreen):
             self.bench.started(run)
 
     def _count(self) -> None:
+        if said := self.start.said():  # e.g. how many pictures are decoded
+            self.query_one("#starting", Static).update(content(plain(said) + _KEYS))
         sign, _ = signs.sign("starting", self.bench.ascii)
         passed = duration(time.monotonic() - self._began)
         name = (f" {plain(self.start.subject)} ", "strong")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from cmbench.rundir.files import read
+from cmbench.text import brief
 from cmbench.tui.widgets.film import Film, Plane
 from cmbench.tui.widgets.tiles import split
 
@@ -23,10 +24,14 @@ _KEPT = 24  # drawings: enough for both sides of a blink and some steps back, bu
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A picture, (H, W, 3) from 0 to 255; for a grid of samples also the samples, (rows, columns, h, w, 3)."""
+    """A picture, (H, W, 3) from 0 to 255; for a grid of samples also the samples, (rows, columns, h, w, 3).
+
+    `note` says what of the samples is shown, if it is not all.
+    """
 
     image: np.ndarray
     tiles: np.ndarray | None
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +65,8 @@ def _pixels(path: Path) -> Pixels:
         with Image.open(io.BytesIO(read(path, _LARGEST)), formats=["PNG"]) as file:
             if file.width * file.height > _MOST_PIXELS:
                 raise ValueError(f"{file.width}x{file.height} pixels are too many")
-            image = np.asarray(file.convert("RGB"))
-    return Pixels(image, split(image))
+            image, note = np.asarray(file.convert("RGB")), file.info.get("Comment", "")
+    return Pixels(image, split(image), brief(note) if isinstance(note, str) else "")
 
 
 def _points(path: Path) -> Points | None:

@@ -75,7 +75,7 @@ class Picture(Widget):
             fitted = tiles.fit(self._drawing.image, self._drawing.tiles, width, 2 * height)
             crude = ascii or colourless
             lines = raster.ramp(fitted.image, style, dark) if crude else raster.half_blocks(fitted.image, style)
-            return _note_on_samples(fitted), lines
+            return _note_on_samples(fitted, self._drawing), lines
         if isinstance(self._drawing, Points):
             points, ends = self._drawing, scatter.window(self._extent, width, height)
             own = scatter.own_extent(points.xy, ends)
@@ -167,7 +167,7 @@ class PixelPicture(Picture):
     def _draw(self, style: Style, colourless: bool, ascii: bool, dark: bool) -> tuple[str, list[list[Segment]]]:
         if not (self._pixels and isinstance(self._drawing, Pixels)):
             return super()._draw(style, colourless, ascii, dark)
-        return _note_on_samples(self._fitted(self._drawing)), []
+        return _note_on_samples(self._fitted(self._drawing), self._drawing), []
 
     def _send(self) -> None:
         if not self._pixels or self._sent == (key := (self._drawing, self.size)):
@@ -193,8 +193,9 @@ class PixelPicture(Picture):
         return canvas
 
 
-def _note_on_samples(fitted: tiles.Fitted) -> str:
-    return f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
+def _note_on_samples(fitted: tiles.Fitted, drawing: Pixels) -> str:
+    some = f"{fitted.shown} of {fitted.of} samples" if fitted.shown < fitted.of else ""
+    return ", ".join(filter(None, (some, drawing.note)))
 
 
 def _note_on_film(drawing: Film, shown: int, end_as: str) -> str:
