@@ -115,7 +115,7 @@ def mutant(name: str, group: Ranks) -> Iterator[None]:
 
     broken = {
         "the objective's own gradients are not sent": (Ranks, "added_up", lambda self, objective, total: total),
-        "the gradients of the dual pass are not sent": (Model, "_network", lambda self: self.F_theta),
+        "the gradients of the dual pass are not sent": (Model, "network", lambda self: self.F_theta),
         "a rank draws its own noise": (StepRandom, "noise", own_noise),
         "gradients are averaged": (ranks, "_added_up", mean),
         "a mean of means": (Means, "add", lambda self, values, share=1.0: add(self, values)),
