@@ -7,9 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cmbench import augmentation
+from cmbench import augmentation, consent
 from cmbench.augmentation import LABELS, Augmentation, Augmented, Change, changed
-from cmbench.engine import trainer
+from cmbench.engine import loop, runner, trainer
 from cmbench.errors import UsageError
 from cmbench.randomness import Part, StepRandom
 
@@ -215,3 +215,41 @@ def test_changes_of_a_recipe_without_an_augmentation_do_nothing(home):
         trainer.from_file(
             home / "tiny.toml", ["data={kind='digits', augment_by=['scale']}", NETWORK.format("unet", "")]
         )
+
+
+@pytest.fixture
+def told_teacher(home):
+    """A trained denoiser that takes nine labels."""
+    augmented = "data={kind='digits', augment=0.5}"
+    network = NETWORK.format("adm", ", augment_labels=9")
+    teach = [augmented, network, "objective={kind='denoise'}", "train.steps=2", "evaluate.every=0", "snapshot.every=0"]
+    made = runner.create(consent.named(home / "tiny.toml", teach), None, ["cmbench"])
+    list(made.records())
+    return [augmented, network, "objective={kind='cd'}", f"teacher={{kind='run', run='{made.run.path}'}}"]
+
+
+def test_a_teacher_is_told_of_the_changes(home, told_teacher):
+    built = trainer.from_file(home / "tiny.toml", told_teacher)
+    told = []
+    built.teacher.trained.model.F_theta.register_forward_pre_hook(lambda net, args: told.append(args[3:]))
+    next(iter(loop.train(built)))
+    assert told
+    assert all(len(labels) == 1 and labels[0].shape[1:] == (9,) for labels in told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("run", r"allowed with this teacher, which takes 9 labels of it in place of 6: 0"),
+        ("oracle", r"allowed with teacher\.kind = 'oracle', which knows none: 0"),
+    ],
+)
+def test_a_teacher_that_cannot_be_told_is_refused(home, told_teacher, kind, says):
+    fewer = [
+        "data={kind='digits', augment=0.5, augment_by=['flip_x', 'scale', 'stretch', 'shift']}",
+        NETWORK.format("adm", ", augment_labels=6"),
+        *told_teacher[2:],
+        *(["teacher={kind='oracle'}"] if kind == "oracle" else []),
+    ]
+    with pytest.raises(UsageError, match=rf"data\.augment: found 0\.5, {says}"):
+        trainer.from_file(home / "tiny.toml", fewer)

@@ -35,11 +35,9 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def told(state: State, augment_labels: Tensor | None) -> Iterator[None]:
-    """Give labels of augmentation, (B, size), to every pass of the model and of the objective's targets in the block.
-
-    A teacher gets none, and takes the pictures as unchanged.
-    """
-    models = [m for m in (state.model, *state.objective.modules()) if isinstance(m, Model)]  # type: ignore[attr-defined]
+    """Give labels of augmentation, (B, size), to every pass in the block: the model's, the targets', the teacher's."""
+    targets = state.objective.modules()  # type: ignore[attr-defined]
+    models = [m for m in (state.model, state.teacher, *targets) if isinstance(m, Model)]
     for model in models:
         model.augment_labels = augment_labels
     try:

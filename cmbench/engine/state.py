@@ -40,7 +40,7 @@ class State:
     """Step, weights, the objective's target, averages, optimiser and unfinished means.
 
     `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `load` restores
-    what `groups` returns; a checkpoint has one file for each group.
+    what `groups` returns; a checkpoint has one file for each group. A trained `teacher` is at hand, but no part of it.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class State:
         optimizer: torch.optim.Optimizer,
         averages: list[Average],
         profile: Profile,
+        teacher: Model | None = None,
     ) -> None:
-        self.step, self.train_s = 0, 0.0
+        self.step, self.train_s, self.teacher = 0, 0.0, teacher
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.averages, self.profile, self.means = averages, profile, Means()
 

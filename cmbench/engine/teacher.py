@@ -15,6 +15,7 @@ from cmbench.recipe import Recipe
 from cmbench.rundir.select import portable, runs_folder, select
 from cmbench.tables import Teacher as Config
 
+_UNTOLD = "data.augment: found {:g}, allowed with {}, which {}: 0"
 _ASKED = 5  # samples that a custom class must denoise; a size that data are unlikely to have
 
 
@@ -52,9 +53,11 @@ def load_teacher(
         own_copy: where a resumed run kept its teacher.
 
     Raises:
-        UsageError: the teacher does not fit the data, or a custom class is not a denoiser.
+        UsageError: the teacher does not fit the data, cannot be told of their augmentation, or is no denoiser.
         NotFoundError: there is no such run, or it has no checkpoint.
     """
+    if (changes := build.augmentation(recipe)) is not None and config.kind not in ("run", "file"):
+        raise UsageError(_UNTOLD.format(recipe.data["augment"], f"teacher.kind = '{config.kind}'", "knows none"))
     if config.kind == "oracle":
         if not contracts.has(data, contracts.HasOracle):
             raise UsageError(
@@ -72,6 +75,10 @@ def load_teacher(
         trained = weights.load(run, device, config.ema, key="teacher.ema")
         config = config.model_copy(update={"run": portable(run, config.run)})
     _refuse_unfit(trained, recipe, config, data)
+    takes = trained.recipe.network.get("augment_labels", 0)
+    if changes is not None and takes != changes.size:
+        told = f"takes {takes} labels of it in place of {changes.size}"
+        raise UsageError(_UNTOLD.format(recipe.data["augment"], "this teacher", told))
     trained.model.requires_grad_(False).eval()
     return Teacher(config, trained.model.on_edm_path(), trained)
 

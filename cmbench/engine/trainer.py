@@ -317,7 +317,8 @@ def _on_device(recipe: Recipe, device: torch.device, data: Data, runs_dir: Path 
     forwards = compute.per_image(objective.forwards, teacher_cost)
     averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
-    state = State(model, objective, optimizer.build(recipe.optimizer, model, objective), averages, profile)
+    built = optimizer.build(recipe.optimizer, model, objective)
+    state = State(model, objective, built, averages, profile, trained.model if trained else None)
     spent = Compute(forwards, _spent_before(model, trained, source))
     earlier = kept is not None and not floors.has_spread(read_json(kept.meta) or {})
     in_turn = earlier and build.is_conditional(recipe)

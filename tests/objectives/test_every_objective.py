@@ -99,18 +99,20 @@ class Augmented(toy.Tiny):
 
 
 @pytest.mark.parametrize(("kind", "settings"), METHODS)
-def test_labels_of_an_augmentation_reach_every_pass_but_the_teacher_s_and_no_later_one(random, x_0, kind, settings):
+def test_labels_of_an_augmentation_reach_every_pass_and_no_later_one(random, x_0, kind, settings):
     model = on_path(kind, Augmented())
     objective, told = build(kind, model, **settings), torch.randn(64, 9)
-    target = getattr(objective, "target", None)
+    target, teacher = getattr(objective, "target", None), on_path("denoise", Augmented())
     networks = [model.F_theta, *([target.F_theta] if target else [])]
     without = objective.loss(model, x_0, None, STEP, random).loss
     for network in networks:
         network.told.clear()
-    with passes.told(SimpleNamespace(model=model, objective=objective), told):
+    with passes.told(SimpleNamespace(model=model, objective=objective, teacher=teacher), told):
         terms = objective.loss(model, x_0, None, STEP, random)
         if hasattr(objective, "anatomy"):
             objective.anatomy(model, x_0, None, STEP, random)
+        assert teacher.augment_labels is told
+    assert teacher.augment_labels is None
     assert all(network.told for network in networks)
     assert all(labels is told for network in networks for labels in network.told)
     assert not torch.equal(terms.loss, without)
