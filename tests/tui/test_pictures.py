@@ -61,7 +61,7 @@ def runs(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     time.tzset()
     monkeypatch.setattr(time, "time", lambda: CREATED + 100)
-    monkeypatch.setattr(System, "look", lambda self: [Load("CPU", 0.25, 2**30, 2**32)])
+    monkeypatch.setattr(System, "look", lambda self, gpu_ids=None: [Load("CPU", 0.25, 2**30, 2**32)])
     monkeypatch.setattr(Traffic, "rate", lambda self: 0.0)
     made = [live_run(tmp_path / "runs", f"live-20260101-000000-000{letter}") for letter in "ab"]
     made[1].recipe.write_text(RECIPE.replace("2e-4", "1e-4"))
