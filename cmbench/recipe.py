@@ -36,6 +36,8 @@ from cmbench.text import shown, shown_key
 
 PACKAGE = Path(__file__).parent
 COMPONENTS = {"data": "data", "network": "networks", "objective": "objectives"}  # table -> folder
+MASKS = ("dropout", "label_dropout")  # keys of [network]: shares of what training leaves out at random
+_IN_TRAINING_ALONE = (*MASKS, "dropout_sizes")
 
 Tables = dict[str, Any]
 LARGEST = 2**20  # bytes of a recipe's file
@@ -89,6 +91,10 @@ class Recipe(Config):
     def tables(self) -> Tables:
         """Return the recipe as plain tables, every default written out, ready for TOML or JSON."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def architecture(self) -> Tables:
+        """Return the keys of [network] that say what its weights compute: all but those of dropout."""
+        return {key: value for key, value in self.network.items() if key not in _IN_TRAINING_ALONE}
 
 
 @cache

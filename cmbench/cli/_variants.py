@@ -7,7 +7,7 @@ from pathlib import Path
 from cmbench.cli import _plan
 from cmbench.cli._plan import Task, Variant, complete
 from cmbench.errors import UsageError, did_you_mean
-from cmbench.recipe import Recipe, Tables
+from cmbench.recipe import Recipe
 
 ON, OFF = "on", "off"
 
@@ -46,7 +46,7 @@ def _standing(path: Path, overrides: Sequence[str], own: Sequence[str], whole: R
     if variant == whole:
         return OFF
     taken_over = whole.start is not None or (whole.teacher is not None and whole.teacher.initialise_student)
-    if taken_over and _architecture(variant) != _architecture(whole):
+    if taken_over and variant.architecture() != whole.architecture():
         return "another network than that of the run that the first weights come from"
     return ON
 
@@ -59,11 +59,6 @@ def _without_key(overrides: Sequence[str], whole: Recipe) -> str:
         if isinstance(tables.get(table), dict) and key not in tables[table]:
             return table
     return ""
-
-
-def _architecture(recipe: Recipe) -> Tables:
-    """Return the network settings that the weights depend on."""
-    return {key: value for key, value in recipe.network.items() if key != "dropout"}
 
 
 def chosen(names: str, switches: Sequence[Switch], where: str) -> list[Switch]:

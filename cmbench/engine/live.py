@@ -19,6 +19,7 @@ from cmbench.engine.recorder import Record, Recorder
 from cmbench.engine.requests import Requests
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import STOPPED, DivergedError
+from cmbench.recipe import MASKS
 from cmbench.rundir.files import open_to_append
 from cmbench.rundir.home import GoneError
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
@@ -148,8 +149,8 @@ class Runner:
     def _about_ranks(self) -> list[str]:
         """Return a line where results depend on the number of ranks, or where more devices could train."""
         recipe, ranks, here = self.trainer.recipe, self.trainer.ranks.size, self.trainer.device.type
-        if ranks > 1 and recipe.network.get("dropout"):
-            return [f"network.dropout = {recipe.network['dropout']}: its masks depend on the number of ranks"]
+        if ranks > 1 and (found := [key for key in MASKS if recipe.network.get(key)]):
+            return [f"network.{key} = {recipe.network[key]}: its masks depend on the number of ranks" for key in found]
         is_chosen = recipe.train.device not in ("auto", "cuda")
         gpus = torch.cuda.device_count() if here == "cuda" and self.trainer.state.step == 0 and not is_chosen else 1
         if ranks == 1 and gpus > 1:

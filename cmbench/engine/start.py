@@ -69,8 +69,7 @@ def _differences(trained: weights.Trained, student: Model, recipe: Recipe) -> st
 
 def _needs(recipe: Recipe) -> dict[str, Any]:
     """Return what must be equal for weights to mean the same. Path, c_noise and boundary may differ, with an error."""
-    dropout = ("dropout", "dropout_sizes")
-    network = {f"network.{key}": value for key, value in recipe.network.items() if key not in dropout}
+    network = {f"network.{key}": value for key, value in recipe.architecture().items()}
     return {**network, "path.sigma_data": recipe.path.sigma_data, "path.scalings": recipe.path.scalings}
 
 

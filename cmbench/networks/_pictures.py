@@ -3,8 +3,8 @@
 from cmbench.errors import UsageError
 
 
-def pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the colours, height and width of samples of `shape`, for the network `kind`.
+def pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
+    """Return the colours, and the height and width, of samples of `shape`, for the network `kind`.
 
     Raises:
         UsageError: the data are not pictures.
@@ -12,7 +12,7 @@ def pictures(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise UsageError(f"network.kind: found '{kind}' for data of shape {list(shape)}, allowed for points: 'mlp'")
     colours, height, width = shape
-    return colours, height, width
+    return colours, (height, width)
 
 
 def measures(height: int, width: int) -> str:

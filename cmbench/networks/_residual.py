@@ -27,7 +27,7 @@ class Style:
     Attributes:
         embedded: length of the embedding.
         dropout: share of a block's channels-times-pixels dropped in training.
-        heads: the number of heads of an attention over so many channels.
+        heads: the number of heads of an attention over so many channels; 0: no attention.
         taps: the resampling filter along each side.
         eps: of the group norms.
         skip_scale: factor on the sum of a branch and its skip connection.
@@ -71,7 +71,7 @@ class Block(nn.Module):
         projects = c_in != c_out or (resample is not None and style.projects)
         self.skip = nn.Conv2d(c_in, c_out, 1) if projects else nn.Identity()
         self.heads = style.heads(c_out) if attends else 0
-        if attends:
+        if self.heads:
             self.norm2, self.qkv = group_norm(c_out, style.eps), nn.Conv2d(c_out, 3 * c_out, 1)
             self.proj = nn.Conv2d(c_out, c_out, 1)
 

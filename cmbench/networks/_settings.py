@@ -1,8 +1,9 @@
-"""What the recipes of DDPM++, NCSN++ and ADM have in common."""
+"""Keys that mean the same in several networks, and what the recipes of DDPM++, NCSN++ and ADM have in common."""
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from cmbench.config import Channels, Fraction, Ints, Layers, Positive
 from cmbench.config import Config as BaseConfig
@@ -11,12 +12,25 @@ from cmbench.layers.embedding import TimeEmbedding
 _LARGEST_MULTIPLIER = 64
 _FILTERS = ((1, 1), (1, 3, 3, 1))
 
+
+def _multipliers(found: tuple[int, ...]) -> tuple[int, ...]:
+    if not found or not all(1 <= m <= _LARGEST_MULTIPLIER for m in found):
+        raise PydanticCustomError(
+            "multipliers", "Input should be one or more integers from 1 to {most}", {"most": _LARGEST_MULTIPLIER}
+        )
+    return found
+
+
 Width = Annotated[
     Channels, Field(ge=4, multiple_of=4, description="channels of the levels over their multipliers, a multiple of 4")
 ]
-Multipliers = Annotated[Ints, Field(description="channels of each level over width; each level halves the size")]
+Multipliers = Annotated[
+    Ints,
+    AfterValidator(_multipliers),
+    Field(description="channels of each level over width; each level halves the size"),
+]
 Depth = Annotated[Layers, Field(description="residual blocks of each level")]
-Attention = Annotated[Ints, Field(description="picture sizes (pixels; heights) at which blocks attend")]
+Attention = Annotated[Ints, Field(description="picture heights (pixels) at which blocks attend, e.g. [16, 8]")]
 Resampling = Annotated[Ints, Field(description="filter of each change of size: [1, 1] or [1, 3, 3, 1]")]
 
 
@@ -40,9 +54,6 @@ class Published(BaseConfig):
 
     @model_validator(mode="after")
     def _makes_a_network(self) -> "Published":
-        if not self.multipliers or not all(1 <= m <= _LARGEST_MULTIPLIER for m in self.multipliers):
-            allowed = f"one or more integers from 1 to {_LARGEST_MULTIPLIER}"
-            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: {allowed}")
         if self.resampling not in _FILTERS:
             allowed = " or ".join(str(list(taps)) for taps in _FILTERS)
             raise ValueError(f"resampling: found {list(self.resampling)}, allowed: {allowed}")

@@ -13,10 +13,11 @@ from torch.nn.functional import silu
 from cmbench.config import Channels
 from cmbench.layers.embedding import add_times, each_time, more_times, time_embedding
 from cmbench.layers.norm import ScaleShift
+from cmbench.networks._levels import levels_of
 from cmbench.networks._pictures import pictures
 from cmbench.networks._residual import Style, group_norm
 from cmbench.networks._settings import Attention, Depth, Multipliers, Published, Width
-from cmbench.networks._trunk import Encoder, Trunk, augment_vector, class_vector, levels_of
+from cmbench.networks._trunk import Encoder, Trunk, augment_vector, class_vector
 
 _EPS = 1e-6  # of the group norms
 _EMBEDDED = 4  # length of the embedding over width
@@ -61,8 +62,8 @@ class SongNetwork(Trunk):
     kind = "ddpmpp"
 
     def __init__(self, config: Song, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
-        colours, *size = pictures(self.kind, shape)
-        levels = levels_of((size[0], size[1]), config.width, config.multipliers, config.attention)
+        colours, size = pictures(self.kind, shape)
+        levels = levels_of(size, config.width, config.multipliers, config.attention)
         embedded, channels = _EMBEDDED * config.width, config.embedding_channels * config.width
         style = Style(
             embedded=embedded,

@@ -2,34 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cmbench.errors import UsageError
+from cmbench.networks._levels import Level
 from cmbench.networks._residual import Block, Resample, Style
 
 Encoder = Literal["standard", "skip", "residual"]
-
-
-class Level(NamedTuple):
-    """A level of a U-Net.
-
-    Attributes:
-        size: height and width of its pictures.
-        channels: of its blocks.
-        attends: whether its blocks attend.
-    """
-
-    size: tuple[int, int]
-    channels: int
-    attends: bool
-
-    @property
-    def name(self) -> str:
-        """The size as in the names of modules, e.g. "16x16"."""
-        return "{}x{}".format(*self.size)
 
 
 class Trunk(nn.Module):
@@ -128,31 +109,6 @@ class AuxResidual(nn.Conv2d):
         """h (B, c_out, H, W), aux (B, c_in, 2H, 2W) -> the new h, and aux for the next level."""
         h = (h + self.resample(super().forward(aux))) * math.sqrt(0.5)
         return h, h
-
-
-def levels_of(size: tuple[int, int], width: int, multipliers: Sequence[int], attention: Sequence[int]) -> list[Level]:
-    """Return the levels of a U-Net for pictures of height and width `size`, each half as large as the one before.
-
-    A level attends if the height of its pictures is among `attention`.
-
-    Raises:
-        UsageError: the size cannot be halved so often, or no level has a size that should attend.
-    """
-    count = len(multipliers)
-    halved = [n for n in range(1, count + 1) if not any(side % 2 ** (n - 1) for side in size)]
-    if halved[-1] < count:
-        raise UsageError(
-            f"network.multipliers: found {count} levels for pictures of {size[0]}x{size[1]} pixels, which halve "
-            f"evenly {halved[-1] - 1} times; allowed: at most {halved[-1]} levels"
-        )
-    sizes = [(size[0] >> i, size[1] >> i) for i in range(count)]
-    heights = [height for height, _ in sizes]
-    if unknown := [a for a in attention if a not in heights]:
-        raise UsageError(f"network.attention: found {unknown[0]}, allowed: the heights of the levels {heights}")
-    return [
-        Level(each, width * multiplier, each[0] in attention)
-        for each, multiplier in zip(sizes, multipliers, strict=True)
-    ]
 
 
 def augment_vector(labels: Tensor | None, count: int, like: Tensor) -> Tensor:

@@ -1,18 +1,16 @@
 """ADM, the U-Net of the results on ImageNet (Dhariwal & Nichol 2021, section 3), as EDM has it (Karras et al. 2022)."""
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from cmbench.config import Channels
-from cmbench.errors import UsageError
 from cmbench.layers.embedding import add_times, each_time, more_times, time_embedding
+from cmbench.networks._levels import check_heads, heads_of, levels_of
 from cmbench.networks._pictures import pictures
 from cmbench.networks._residual import Block, Style, group_norm
 from cmbench.networks._settings import Attention, Depth, Multipliers, Published, Width
-from cmbench.networks._trunk import Level, Trunk, augment_vector, class_vector, levels_of
+from cmbench.networks._trunk import Trunk, augment_vector, class_vector
 
 _EPS = 1e-5  # of the group norms
 _EMBEDDED = 4  # length of the embedding over width
@@ -25,7 +23,7 @@ class Config(Published):
     multipliers: Multipliers = (1, 2, 3, 4)
     depth: Depth = 3
     attention: Attention = (32, 16, 8)
-    head_channels: Channels = Field(64, description="channels of each head; fewer channels have one head")
+    head_channels: Channels = Field(64, description="channels of each head; fewer channels do not attend")
 
 
 class Network(Trunk):
@@ -39,14 +37,14 @@ class Network(Trunk):
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
-        colours, *size = pictures("adm", shape)
-        levels = levels_of((size[0], size[1]), config.width, config.multipliers, config.attention)
-        _check_heads(config.head_channels, levels)
+        colours, size = pictures("adm", shape)
+        levels = levels_of(size, config.width, config.multipliers, config.attention)
+        check_heads(config.head_channels, levels)
         embedded, width = _EMBEDDED * config.width, config.width
         style = Style(
             embedded=embedded,
             dropout=config.dropout,
-            heads=lambda channels: _heads(channels, config.head_channels),
+            heads=lambda channels: heads_of(channels, config.head_channels),
             taps=config.resampling,
             eps=_EPS,
             skip_scale=1.0,
@@ -96,14 +94,3 @@ class Network(Trunk):
             dropped = self.label_dropout if self.training else 0.0
             emb = emb + self.map_label(class_vector(labels, self.classes, emb, dropped))
         return silu(emb)
-
-
-def _heads(channels: int, each: int) -> int:
-    return max(1, channels // each)
-
-
-def _check_heads(each: int, levels: Sequence[Level]) -> None:
-    attending = {level.channels for level in levels if level.attends or level is levels[-1]}
-    for channels in sorted(attending):
-        if channels % _heads(channels, each):
-            raise UsageError(f"network.head_channels: found {each}, allowed: a divisor of {channels}, or more")

@@ -89,9 +89,9 @@ class Network(nn.Module):
         super().__init__()
         if times != 1:
             raise UsageError("network.kind: found 'diffusers', allowed for an objective of two times: unet, dit, edm2")
-        self.colours, height, width = pictures("diffusers", shape)
+        self.colours, size = pictures("diffusers", shape)
         self.folder, self.model = config.folder, config.model
-        settings = _settings(config, self.colours, (height, width), classes)
+        settings = _settings(config, self.colours, size, classes)
         self.net = _built(config.model, settings)
         self._unlabelled = False  # whether this pass has no labels
         if (embedding := getattr(self.net, "class_embedding", None)) is not None:

@@ -46,7 +46,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
-        colours, *sides = pictures("dit", shape)
+        colours, sides = pictures("dit", shape)
         if any(side % config.patch for side in sides):
             divisors = [n for n in range(1, min(sides) + 1) if not any(side % n for side in sides)]
             found = f"found {config.patch} for pictures of {measures(*sides)} pixels"

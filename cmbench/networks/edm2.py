@@ -4,6 +4,7 @@ No layer has a bias, and none normalises groups: sizes of activations are kept b
 (`layers.magnitude`). The tensors have the names and layouts of the published weights, so these load as they are.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, dropout
 
-from cmbench.config import Channels, Fraction, Ints, Layers, Positive
+from cmbench.config import Channels, Fraction, Ints, Positive
 from cmbench.config import Config as BaseConfig
 from cmbench.errors import UsageError
 from cmbench.layers.attention import attention
@@ -28,9 +29,11 @@ from cmbench.layers.magnitude import (
     pixel_norm,
 )
 from cmbench.layers.norm import pnorm
-from cmbench.networks._pictures import measures, pictures
+from cmbench.networks._levels import Level, check_heads, check_heights, heads_of, levels_of
+from cmbench.networks._pictures import pictures
+from cmbench.networks._settings import Attention, Depth, Multipliers
 
-_LARGEST_MULTIPLIER, _LARGEST_SIZE = 64, 2**16
+_LARGEST_SIZE = 2**16
 _CLIP = 256.0  # bound of a block's output, as published: half precision overflows beyond 65,504
 
 
@@ -40,11 +43,9 @@ class Config(BaseConfig):
     idle = {"dropout_sizes": ("dropout", (0.0,))}  # noqa: RUF012
 
     width: Channels = Field(192, ge=2, multiple_of=2, description="channels of a level over its multiplier, even")
-    multipliers: Ints = Field((1, 2, 3, 4), description="channels of each level over width; each level halves the size")
-    depth: Layers = Field(3, description="residual blocks of each level")
-    attention: Ints = Field(
-        (16, 8), description="picture sizes (pixels) at which blocks attend, e.g. [16, 8]; heights, if not square"
-    )
+    multipliers: Multipliers = (1, 2, 3, 4)
+    depth: Depth = 3
+    attention: Attention = (16, 8)
     head_channels: Channels = Field(64, description="channels of an attention head; fewer channels do not attend")
     embedding: TimeEmbedding = Field("fourier", description="time embedding: fourier, as published, or positional")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
@@ -54,7 +55,7 @@ class Config(BaseConfig):
     block_share: Fraction = Field(0.3, description="share of what a block computes beside its input")
     attention_share: Fraction = Field(0.3, description="share of what attention computes beside its input")
     dropout: Fraction = Field(0.0, description="share of a block's channels-times-pixels dropped in training")
-    dropout_sizes: Ints = Field((), description="picture sizes (pixels) at which blocks drop; empty: all")
+    dropout_sizes: Ints = Field((), description="picture heights (pixels) at which blocks drop; empty: all")
     log_variance_channels: int = Field(
         128, ge=0, le=2**16, description="size of the head that predicts the log of the loss; 0: no head"
     )
@@ -62,9 +63,6 @@ class Config(BaseConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> "Config":
-        if not self.multipliers or not all(1 <= m <= _LARGEST_MULTIPLIER for m in self.multipliers):
-            allowed = f"one or more integers from 1 to {_LARGEST_MULTIPLIER}"
-            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: {allowed}")
         if not all(1 <= size <= _LARGEST_SIZE for size in self.dropout_sizes):
             raise ValueError(f"dropout_sizes: found {list(self.dropout_sizes)}, allowed: from 1 to {_LARGEST_SIZE}")
         return self
@@ -126,20 +124,22 @@ class UNet(nn.Module):
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int) -> None:
         super().__init__()
-        colours, *sides = pictures("edm2", shape)
-        channels = [config.width * m for m in config.multipliers]
-        levels = list(zip(_level_sizes(config, *sides), channels, strict=True))
-        embedded, self.label_share, self.skip_share = max(channels), config.label_share, config.skip_share
-        embedding = config.embedding, channels[0], config.embedding_scale
+        colours, size = pictures("edm2", shape)
+        levels = levels_of(size, config.width, config.multipliers, config.attention)
+        check_heights("dropout_sizes", config.dropout_sizes, levels)
+        check_heads(config.head_channels, levels)
+        first, embedded = levels[0].channels, max(level.channels for level in levels)
+        self.label_share, self.skip_share = config.label_share, config.skip_share
+        embedding = config.embedding, first, config.embedding_scale
         self.emb_fourier = mp_time_embedding(*embedding)
-        self.emb_noise = MPLayer(channels[0], embedded)
+        self.emb_noise = MPLayer(first, embedded)
         self.more_times = nn.ModuleList(
-            nn.Sequential(mp_time_embedding(*embedding), MPLayer(channels[0], embedded)) for _ in range(times - 1)
+            nn.Sequential(mp_time_embedding(*embedding), MPLayer(first, embedded)) for _ in range(times - 1)
         )
         self.emb_label = MPLayer(classes, embedded) if classes else None
         self.enc, skips = _encoder(config, colours, levels, embedded)
         self.dec = _decoder(config, skips, levels, embedded)
-        self.out_conv, self.out_gain = MPLayer(channels[0], colours, 3), nn.Parameter(torch.zeros(()))
+        self.out_conv, self.out_gain = MPLayer(first, colours, 3), nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return F_theta. x (B, C, H, W), c_noise (B,) or (B, times), labels (B,) -> (B, C, H, W)."""
@@ -166,40 +166,35 @@ class UNet(nn.Module):
         return mp_silu(emb)
 
 
-Level = tuple[tuple[int, int], int]  # height and width of its pictures, and its channels
-
-
-def _encoder(config: Config, colours: int, levels: list[Level], embedded: int) -> tuple[nn.ModuleDict, list[int]]:
+def _encoder(config: Config, colours: int, levels: Sequence[Level], embedded: int) -> tuple[nn.ModuleDict, list[int]]:
     """Return the layers from the picture to the lowest level, and the channels of their outputs."""
-    (height, width), c = levels[0]
-    layers, skips = nn.ModuleDict({f"{height}x{width}_conv": MPLayer(colours + 1, c, 3)}), [c]
-    for level, ((height, width), c_out) in enumerate(levels):
-        if level:
-            layers[f"{height}x{width}_down"] = Block(config, height, c, c, embedded, "down", attends=False)
+    c = levels[0].channels
+    layers, skips = nn.ModuleDict({f"{levels[0].name}_conv": MPLayer(colours + 1, c, 3)}), [c]
+    for level in levels:
+        if level is not levels[0]:
+            layers[f"{level.name}_down"] = Block(config, level, c, c, embedded, "down")
             skips.append(c)
         for i in range(config.depth):
-            attends = height in config.attention
-            layers[f"{height}x{width}_block{i}"] = Block(config, height, c, c_out, embedded, "enc", attends)
-            c = c_out
+            layers[f"{level.name}_block{i}"] = Block(config, level, c, level.channels, embedded, "enc", level.attends)
+            c = level.channels
             skips.append(c)
     return layers, skips
 
 
-def _decoder(config: Config, skips: list[int], levels: list[Level], embedded: int) -> nn.ModuleDict:
+def _decoder(config: Config, skips: Sequence[int], levels: Sequence[Level], embedded: int) -> nn.ModuleDict:
     """Return the layers from the lowest level to the picture's size, which take up all `skips`."""
-    layers, skips = nn.ModuleDict(), [*skips]
-    (height, width), c = levels[-1]
+    lowest, layers, left = levels[-1], nn.ModuleDict(), [*skips]
+    c = lowest.channels
     for i, attends in enumerate((True, False)):
-        layers[f"{height}x{width}_in{i}"] = Block(config, height, c, c, embedded, "dec", attends)
-    for (height, width), c_out in reversed(levels):
-        if height > levels[-1][0][0]:
-            layers[f"{height}x{width}_up"] = Block(config, height, c, c, embedded, "up", attends=False)
+        layers[f"{lowest.name}_in{i}"] = Block(config, lowest, c, c, embedded, "dec", attends)
+    for level in reversed(levels):
+        if level is not lowest:
+            layers[f"{level.name}_up"] = Block(config, level, c, c, embedded, "up")
         for i in range(config.depth + 1):
-            attends = height in config.attention
-            layers[f"{height}x{width}_block{i}"] = Block(
-                config, height, c + skips.pop(), c_out, embedded, "dec", attends
+            layers[f"{level.name}_block{i}"] = Block(
+                config, level, c + left.pop(), level.channels, embedded, "dec", level.attends
             )
-            c = c_out
+            c = level.channels
     return layers
 
 
@@ -215,12 +210,12 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, config: Config, size: int, c_in: int, c_out: int, embedded: int, kind: Kind, attends: bool
+        self, config: Config, level: Level, c_in: int, c_out: int, embedded: int, kind: Kind, attends: bool = False
     ) -> None:
         super().__init__()
         self.kind, self.double_norm = kind, config.double_norm
         self.block_share, self.attention_share = config.block_share, config.attention_share
-        drops = not config.dropout_sizes or size in config.dropout_sizes
+        drops = not config.dropout_sizes or level.size[0] in config.dropout_sizes
         self.dropout = config.dropout if drops else 0.0
         self.emb_gain = nn.Parameter(torch.zeros(()))
         self.emb_linear = MPLayer(embedded, (1 + config.double_norm) * c_out)
@@ -228,7 +223,7 @@ class Block(nn.Module):
         self.conv_res0 = MPLayer(c_out if self.encodes else c_in, c_out, 3)
         self.conv_res1 = MPLayer(c_out, c_out, 3)
         self.conv_skip = MPLayer(c_in, c_out, 1) if c_in != c_out else None
-        self.heads = _heads(config, c_out, size) if attends else 0
+        self.heads = heads_of(c_out, config.head_channels) if attends else 0
         if self.heads:
             self.attn_qkv, self.attn_proj = MPLayer(c_out, 3 * c_out, 1), MPLayer(c_out, c_out, 1)
 
@@ -270,36 +265,3 @@ def _resampled(x: Tensor, kind: Kind) -> Tensor:
         doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # its backward pass is reproducible on a GPU
         return doubled.reshape(B, C, 2 * H, 2 * W)
     return x
-
-
-def _heads(config: Config, channels: int, size: int) -> int:
-    """Return the number of heads. In the middle, fewer channels than a head has do not attend, as published.
-
-    Raises:
-        UsageError: `attention` names a size with too few channels, or heads do not share the channels evenly.
-    """
-    heads = channels // config.head_channels
-    if heads and channels % heads:
-        raise UsageError(f"network.head_channels: found {config.head_channels}, allowed: a divisor of {channels}")
-    if not heads and size in config.attention:
-        raise UsageError(
-            f"network.attention: found {size}, where there are {channels} channels, allowed: sizes of at least "
-            f"network.head_channels = {config.head_channels}"
-        )
-    return heads
-
-
-def _level_sizes(config: Config, height: int, width: int) -> list[tuple[int, int]]:
-    levels = len(config.multipliers)
-    halvings = [n for n in range(levels) if height % 2**n == 0 and width % 2**n == 0]
-    if levels - 1 not in halvings:
-        raise UsageError(
-            f"network.multipliers: found {levels} levels for pictures of {measures(height, width)} pixels, which halve "
-            f"evenly {max(halvings)} times; allowed: at most {max(halvings) + 1} levels"
-        )
-    sizes = [(height // 2**level, width // 2**level) for level in range(levels)]
-    known, what = [height for height, _ in sizes], "sizes" if height == width else "heights"
-    for key, asked in (("attention", config.attention), ("dropout_sizes", config.dropout_sizes)):
-        if unknown := [size for size in asked if size not in known]:
-            raise UsageError(f"network.{key}: found {unknown[0]}, allowed: the {what} of the levels {known}")
-    return sizes

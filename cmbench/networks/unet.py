@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from cmbench.config import Channels, Fraction, Ints, Layers, Positive
+from cmbench.config import Channels, Fraction, Layers, Positive
 from cmbench.config import Config as BaseConfig
-from cmbench.errors import UsageError
 from cmbench.layers.attention import attention
 from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 from cmbench.layers.norm import ScaleShift
-from cmbench.networks._pictures import measures, pictures
+from cmbench.networks._levels import Level, levels_of
+from cmbench.networks._pictures import pictures
+from cmbench.networks._settings import Attention, Multipliers
 
-_LARGEST_MULTIPLIER = 64
 _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
 
 
@@ -26,9 +26,9 @@ class Config(BaseConfig):
     idle = {"heads": ("attention", ((),))}  # noqa: RUF012
 
     width: Channels = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
-    multipliers: Ints = Field((1, 2), description="channels of each level over width; each level halves the size")
+    multipliers: Multipliers = (1, 2)
     depth: Layers = Field(2, description="residual blocks of each level")
-    attention: Ints = Field((), description="picture sizes (pixels; heights) at which blocks attend, e.g. [16, 8]")
+    attention: Attention = ()
     heads: Channels = Field(1, description="heads of each attention")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
@@ -38,9 +38,6 @@ class Config(BaseConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> "Config":
-        if not self.multipliers or not all(1 <= m <= _LARGEST_MULTIPLIER for m in self.multipliers):
-            allowed = f"one or more integers from 1 to {_LARGEST_MULTIPLIER}"
-            raise ValueError(f"multipliers: found {list(self.multipliers)}, allowed: {allowed}")
         if self.width % self.heads:
             raise ValueError(f"heads: found {self.heads}, allowed: a divisor of width {self.width}")
         return self
@@ -50,15 +47,14 @@ class Network(nn.Module):
     """F_theta(x, c_noise, labels) for x (B, C, H, W), H and W divisible by 2 once per level after the first.
 
     Raises:
-        UsageError: the data are not pictures, cannot be halved that often, or `attention` names a size that never
+        UsageError: the data are not pictures, cannot be halved that often, or `attention` names a height that never
             occurs.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int, times: int = 1) -> None:
         super().__init__()
-        colours, height, width = pictures("unet", shape)
-        heights = _level_heights(height, width, config)
-        channels = [config.width * m for m in config.multipliers]
+        colours, size = pictures("unet", shape)
+        levels = levels_of(size, config.width, config.multipliers, config.attention)
         embedded = 4 * config.width
         embedding = config.embedding, config.width, config.embedding_scale
         self.time = time_embedding(*embedding)
@@ -67,27 +63,28 @@ class Network(nn.Module):
             nn.Linear(config.width, embedded), nn.SiLU(), nn.Linear(embedded, embedded), nn.SiLU()
         )
 
-        def block(c_in: int, c_out: int, level: int) -> Block:
-            heads = config.heads if heights[level] in config.attention else 0
-            return Block(c_in, c_out, embedded, config.dropout, heads, config.double_norm)
+        def block(c_in: int, level: Level) -> Block:
+            heads = config.heads if level.attends else 0
+            return Block(c_in, level.channels, embedded, config.dropout, heads, config.double_norm)
 
-        self.input = nn.Conv2d(colours, channels[0], 3, padding=1)
-        self.down, skips, c = nn.ModuleList(), [channels[0]], channels[0]
-        for level, c_out in enumerate(channels):
-            if level:
+        c = levels[0].channels
+        self.input = nn.Conv2d(colours, c, 3, padding=1)
+        self.down, skips = nn.ModuleList(), [c]
+        for level in levels:
+            if level is not levels[0]:
                 self.down.append(Downsample(c))
                 skips.append(c)
             for _ in range(config.depth):
-                self.down.append(block(c, c_out, level))
-                c = c_out
+                self.down.append(block(c, level))
+                c = level.channels
                 skips.append(c)
-        self.middle = nn.ModuleList([block(c, c, len(channels) - 1) for _ in range(2)])
+        self.middle = nn.ModuleList([block(c, levels[-1]) for _ in range(2)])
         self.up = nn.ModuleList()
-        for level, c_out in reversed(list(enumerate(channels))):
+        for level in reversed(levels):
             for _ in range(config.depth + 1):
-                self.up.append(block(c + skips.pop(), c_out, level))
-                c = c_out
-            if level:
+                self.up.append(block(c + skips.pop(), level))
+                c = level.channels
+            if level is not levels[0]:
                 self.up.append(Upsample(c))
         self.output = nn.Sequential(_group_norm(c), nn.SiLU(), _zero(nn.Conv2d(c, colours, 3, padding=1)))
         self.more_times = more_times(times, *embedding, embedded)
@@ -180,21 +177,6 @@ class Upsample(nn.Module):
         B, C, H, W = x.shape
         doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # its backward pass is reproducible on a GPU
         return self.conv(doubled.reshape(B, C, 2 * H, 2 * W))
-
-
-def _level_heights(height: int, width: int, config: Config) -> list[int]:
-    levels = len(config.multipliers)
-    halvings = [n for n in range(levels) if height % 2**n == 0 and width % 2**n == 0]
-    if levels - 1 not in halvings:
-        raise UsageError(
-            f"network.multipliers: found {levels} levels for pictures of {measures(height, width)} pixels, which halve "
-            f"evenly {max(halvings)} times; allowed: at most {max(halvings) + 1} levels"
-        )
-    heights = [height // 2**level for level in range(levels)]
-    if unknown := [a for a in config.attention if a not in heights]:
-        what = "sizes" if height == width else "heights"
-        raise UsageError(f"network.attention: found {unknown[0]}, allowed: the {what} of the levels {heights}")
-    return heights
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

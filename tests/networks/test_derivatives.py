@@ -7,7 +7,7 @@ from torch import nn
 from cmbench.networks import adm, ddpmpp, dit, edm2, mlp, ncsnpp, unet
 
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,)}
-EDM2 = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention": (4,), "head_channels": 8}
+HEADS = {**SMALL, "head_channels": 8}
 NETWORKS = {
     "mlp": (mlp, {"width": 16, "depth": 2, "embedding_channels": 8}, (3,)),
     "unet-adagn": (unet, {"width": 8, "depth": 1, "attention": (4,), "heads": 2, "double_norm": False}, (2, 8, 8)),
@@ -17,10 +17,10 @@ NETWORKS = {
     "ddpmpp": (ddpmpp, SMALL, (2, 8, 8)),
     "ddpmpp-adn": (ddpmpp, {**SMALL, "double_norm": True}, (2, 8, 8)),
     "ncsnpp": (ncsnpp, SMALL, (2, 8, 8)),
-    "adm": (adm, SMALL, (2, 8, 8)),
-    "adm-adn": (adm, {**SMALL, "double_norm": True}, (2, 8, 8)),
-    "edm2": (edm2, {**EDM2, "double_norm": False}, (2, 8, 8)),
-    "edm2-adn": (edm2, {**EDM2, "double_norm": True}, (2, 8, 8)),
+    "adm": (adm, HEADS, (2, 8, 8)),
+    "adm-adn": (adm, {**HEADS, "double_norm": True}, (2, 8, 8)),
+    "edm2": (edm2, {**HEADS, "double_norm": False}, (2, 8, 8)),
+    "edm2-adn": (edm2, {**HEADS, "double_norm": True}, (2, 8, 8)),
 }
 NEARLY_ZERO = {"ddpmpp": 1e-4, "ncsnpp": 1e-4}  # of the output at first, where it is not zero: kinds whose gain is 1e-5
 

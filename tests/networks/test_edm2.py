@@ -289,13 +289,7 @@ def test_a_step_is_prepared_by_weights_of_unit_size_in_the_same_function():
     ("shape", "settings", "message"),
     [
         ((2,), {}, r"network\.kind: found 'edm2' for data of shape \[2\].*'mlp'"),
-        ((1, 6, 6), {"multipliers": (1, 1, 1)}, r"network\.multipliers: found 3 levels for pictures of 6 .* most 2"),
-        ((1, 8, 6), {"multipliers": (1, 1, 1)}, r"network\.multipliers: .* 8x6 pixels, which halve evenly 1 times"),
-        ((1, 8, 8), {"attention": (16,)}, r"network\.attention: found 16, allowed: the sizes of the levels \[8, 4\]"),
-        ((1, 8, 12), {"attention": (6,)}, r"network\.attention: found 6, allowed: the heights of the levels \[8, 4\]"),
         ((1, 8, 8), {"dropout": 0.1, "dropout_sizes": (2,)}, r"network\.dropout_sizes: found 2, allowed: the sizes"),
-        ((1, 8, 8), {"attention": (8,), "head_channels": 16}, r"network\.attention: found 8, where there are 8 chan"),
-        ((1, 8, 8), {"width": 10, "head_channels": 6}, r"network\.head_channels: found 6, allowed: a divisor of 20"),
     ],
 )
 def test_what_makes_no_network_is_refused(shape, settings, message):
@@ -310,7 +304,7 @@ def test_a_network_without_a_head_cannot_train_one():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"multipliers": []}, "multipliers: found"), ({"width": 7}, "multiple of 2"), ({"dropout": 1.0}, "less than 1")],
+    [({"width": 7}, "multiple of 2"), ({"dropout": 1.0}, "less than 1"), ({"dropout_sizes": [0]}, "from 1 to 65536")],
 )
 def test_settings_that_make_no_network_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):

@@ -75,7 +75,8 @@ OTHER |= {
 }
 SMALL = {"mlp": {"width": 16, "depth": 1}, "unet": {"width": 8, "depth": 1}, "dit": {"width": 16, "depth": 1}}
 OF_EDM = {"width": 8, "multipliers": [1, 2], "depth": 1, "attention": [4]}
-SMALL |= {"ddpmpp": OF_EDM, "ncsnpp": OF_EDM, "adm": OF_EDM, "edm2": {**OF_EDM, "head_channels": 8}}
+WITH_HEADS = {**OF_EDM, "head_channels": 8}
+SMALL |= {"ddpmpp": OF_EDM, "ncsnpp": OF_EDM, "adm": WITH_HEADS, "edm2": WITH_HEADS}
 OF_THE_LOSS = {"log_variance_channels"}  # keys of a head that does not change F
 KEYS = [pytest.param(kind, key, id=f"{kind}-{key}") for kind in OTHER for key in OTHER[kind]]
 

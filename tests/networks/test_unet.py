@@ -119,16 +119,9 @@ def test_sizes_that_cannot_be_halved_are_refused(size, levels, allowed):
         network(size, multipliers=[1] * levels)
 
 
-def test_attention_at_a_size_that_never_occurs_is_refused():
-    with pytest.raises(UsageError, match=r"network\.attention: found 16, allowed: .*\[28, 14\]"):
-        network(28, attention=[14, 16])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"multipliers": []}, "multipliers: found"),
-        ({"multipliers": [1, 0]}, "multipliers: found"),
         ({"width": 16, "heads": 3}, "heads: found 3, allowed: a divisor of width 16"),
         ({"width": 12}, "multiple of 8"),
         ({"dropout": 1.0}, "less than 1"),
@@ -223,8 +216,6 @@ def test_pictures_that_are_not_square_attend_by_their_heights():
             module.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape[2:])))
     net(torch.zeros(1, 1, 8, 16), C[:1])
     assert set(seen) == {(4, 8)}
-    with pytest.raises(UsageError, match=r"network\.attention: found 16, allowed: the heights of the levels \[8, 4\]"):
-        Network(Config(width=8, multipliers=[1, 1], attention=[16]), (1, 8, 16), 0)
 
 
 @pytest.mark.parametrize(("shape", "allowed"), [((1, 8, 6), 2), ((1, 6, 8), 2), ((1, 9, 8), 1)])
