@@ -30,7 +30,7 @@ Multipliers = Annotated[
     Field(description="channels of each level over width; each level halves the size"),
 ]
 Depth = Annotated[Layers, Field(description="residual blocks of each level")]
-Attention = Annotated[Ints, Field(description="picture heights (pixels) at which blocks attend, e.g. [16, 8]")]
+AttentionHeights = Annotated[Ints, Field(description="picture heights (pixels) at which blocks attend, e.g. [16, 8]")]
 Resampling = Annotated[Ints, Field(description="filter of each change of size: [1, 1] or [1, 3, 3, 1]")]
 
 
@@ -42,7 +42,7 @@ class Published(BaseConfig):
     width: Width
     multipliers: Multipliers
     depth: Depth
-    attention: Attention
+    attention: AttentionHeights
     resampling: Resampling = (1, 1)
     double_norm: bool = Field(False, description="scale and shift each norm by normalised vectors (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")

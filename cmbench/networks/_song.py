@@ -16,7 +16,7 @@ from cmbench.layers.norm import ScaleShift
 from cmbench.networks._levels import levels_of
 from cmbench.networks._pictures import pictures
 from cmbench.networks._residual import Style, group_norm
-from cmbench.networks._settings import Attention, Depth, Multipliers, Published, Width
+from cmbench.networks._settings import AttentionHeights, Depth, Multipliers, Published, Width
 from cmbench.networks._trunk import Encoder, Trunk, augment_vector, class_vector
 
 _EPS = 1e-6  # of the group norms
@@ -32,7 +32,7 @@ class Song(Published):
     width: Width = 128
     multipliers: Multipliers = (2, 2, 2)
     depth: Depth = 4
-    attention: Attention = (16,)
+    attention: AttentionHeights = (16,)
     heads: Channels = Field(1, description="heads of each attention, a divisor of width")
     embedding_channels: Channels = Field(1, description="size of the time embedding over width")
     encoder: Encoder = Field(

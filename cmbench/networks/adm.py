@@ -9,7 +9,7 @@ from cmbench.layers.embedding import add_times, each_time, more_times, time_embe
 from cmbench.networks._levels import check_heads, heads_of, levels_of
 from cmbench.networks._pictures import pictures
 from cmbench.networks._residual import Block, Style, group_norm
-from cmbench.networks._settings import Attention, Depth, Multipliers, Published, Width
+from cmbench.networks._settings import AttentionHeights, Depth, Multipliers, Published, Width
 from cmbench.networks._trunk import Trunk, augment_vector, class_vector
 
 _EPS = 1e-5  # of the group norms
@@ -22,7 +22,7 @@ class Config(Published):
     width: Width = 192
     multipliers: Multipliers = (1, 2, 3, 4)
     depth: Depth = 3
-    attention: Attention = (32, 16, 8)
+    attention: AttentionHeights = (32, 16, 8)
     head_channels: Channels = Field(64, description="channels of each head; fewer channels do not attend")
 
 

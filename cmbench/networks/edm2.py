@@ -29,9 +29,10 @@ from cmbench.layers.magnitude import (
     pixel_norm,
 )
 from cmbench.layers.norm import pnorm
+from cmbench.layers.resampling import doubled
 from cmbench.networks._levels import Level, check_heads, check_heights, heads_of, levels_of
 from cmbench.networks._pictures import pictures
-from cmbench.networks._settings import Attention, Depth, Multipliers
+from cmbench.networks._settings import AttentionHeights, Depth, Multipliers
 
 _LARGEST_SIZE = 2**16
 _CLIP = 256.0  # bound of a block's output, as published: half precision overflows beyond 65,504
@@ -45,7 +46,7 @@ class Config(BaseConfig):
     width: Channels = Field(192, ge=2, multiple_of=2, description="channels of a level over its multiplier, even")
     multipliers: Multipliers = (1, 2, 3, 4)
     depth: Depth = 3
-    attention: Attention = (16, 8)
+    attention: AttentionHeights = (16, 8)
     head_channels: Channels = Field(64, description="channels of an attention head; fewer channels do not attend")
     embedding: TimeEmbedding = Field("fourier", description="time embedding: fourier, as published, or positional")
     embedding_scale: Positive = Field(1.0, description="factor on the embedding's frequencies")
@@ -260,8 +261,4 @@ def _resampled(x: Tensor, kind: Kind) -> Tensor:
     """Return x (B, C, H, W) at half the size, by means of 2x2 pixels, or at twice the size, by repeating each pixel."""
     if kind == "down":
         return avg_pool2d(x, 2)
-    if kind == "up":
-        B, C, H, W = x.shape
-        doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # its backward pass is reproducible on a GPU
-        return doubled.reshape(B, C, 2 * H, 2 * W)
-    return x
+    return doubled(x) if kind == "up" else x

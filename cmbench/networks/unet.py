@@ -13,9 +13,10 @@ from cmbench.config import Config as BaseConfig
 from cmbench.layers.attention import attention
 from cmbench.layers.embedding import TimeEmbedding, add_times, each_time, more_times, time_embedding
 from cmbench.layers.norm import ScaleShift
+from cmbench.layers.resampling import doubled
 from cmbench.networks._levels import Level, levels_of
 from cmbench.networks._pictures import pictures
-from cmbench.networks._settings import Attention, Multipliers
+from cmbench.networks._settings import AttentionHeights, Multipliers
 
 _GROUP_CHANNELS = 8  # channels that share a group norm's statistics
 
@@ -28,7 +29,7 @@ class Config(BaseConfig):
     width: Channels = Field(32, ge=8, multiple_of=8, description="channels of the first level, a multiple of 8")
     multipliers: Multipliers = (1, 2)
     depth: Layers = Field(2, description="residual blocks of each level")
-    attention: Attention = ()
+    attention: AttentionHeights = ()
     heads: Channels = Field(1, description="heads of each attention")
     double_norm: bool = Field(False, description="normalise scale and shift of each norm (ADN)")
     embedding: TimeEmbedding = Field("positional", description="time embedding: positional or fourier")
@@ -174,9 +175,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, C, H, W) -> (B, C, 2H, 2W)."""
-        B, C, H, W = x.shape
-        doubled = x[:, :, :, None, :, None].expand(B, C, H, 2, W, 2)  # its backward pass is reproducible on a GPU
-        return self.conv(doubled.reshape(B, C, 2 * H, 2 * W))
+        return self.conv(doubled(x))
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -410,6 +410,22 @@ def test_a_run_on_one_of_several_gpus_says_so_unless_that_one_was_chosen(home, m
     assert len([line for line in told if line.startswith("one of 4 GPUs trains")]) == says
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [("", []), ("dropout=0.3", ["dropout"]), ("dropout=0.3, label_dropout=0.1", ["dropout", "label_dropout"])],
+)
+def test_a_run_says_which_of_its_masks_depend_on_the_number_of_ranks(home, monkeypatch, settings, named):
+    network = (
+        f"network={{kind='adm', width=8, multipliers=[1], depth=1, attention=[], class_conditional=true, {settings}}}"
+    )
+    made = runner.create(consent.named(home / "tiny.toml", ["data={kind='digits'}", network]), None, ["cmbench"])
+    monkeypatch.setattr(made.trainer, "ranks", Ranks(Member(0, 2, 0)))
+    told = made._about_ranks()
+    monkeypatch.undo()
+    made.close()
+    assert [line.partition(" = ")[0] for line in told] == [f"network.{key}" for key in named]
+
+
 def test_signals_beyond_the_first_do_not_end_a_rank(as_rank):
     from cmbench.cli import _train
 

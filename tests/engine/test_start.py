@@ -73,6 +73,25 @@ def test_dropout_may_differ(home, teacher):
 
 
 @pytest.mark.parametrize(
+    ("network", "others"),
+    [
+        ("adm', head_channels=8", {"dropout": 0.3, "label_dropout": 0.0}),
+        ("edm2', head_channels=8", {"dropout": 0.3, "dropout_sizes": [4]}),
+    ],
+    ids=["adm", "edm2"],
+)
+def test_all_that_acts_in_training_alone_may_differ(home, network, others):
+    """A teacher that has learnt the data without labels too may begin a student that does not, and the other way."""
+    left_out = "label_dropout=0.2, " if "adm" in network else ""
+    tables = f"kind='{network}, width=8, multipliers=[1, 2], depth=1, attention=[4], class_conditional=true"
+    taught = [*TEACHER, *QUIET, "train.steps=1", "data={kind='digits'}", f"network={{{left_out}{tables}}}"]
+    made = runner.create(consent.named(home / "tiny.toml", taught), None, [])
+    list(made.records())
+    own = [f"network.{key}={value}" for key, value in others.items()]
+    assert begin(home, made.run, "data={kind='digits'}", f"network={{{tables}}}", *own).start.error == 0
+
+
+@pytest.mark.parametrize(
     ("overrides", "why"),
     [
         (["network.width=8"], "network.width is 16 there and 8 here"),
