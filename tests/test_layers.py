@@ -11,7 +11,7 @@ import pytest
 import cmbench
 
 PACKAGE = Path(cmbench.__file__).parent
-LEAVES = {"errors", "config", "measures", "quantities", "randomness", "regular", "text", "progress"}
+LEAVES = {"errors", "config", "measures", "quantities", "randomness", "regular", "text", "progress", "caches"}
 LAYERS = [
     "forward_mode",
     "equations",
@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "augmentation": set(),
     "finite": {"equations"},
     "pictures": {"rundir"},
-    "arrays": {"pictures"},
+    "arrays": {"pictures", "rundir"},
     "features": set(),
     "statedicts": set(),
     "networks": {"equations", "layers", "model"},
@@ -95,6 +95,7 @@ MAY_IMPORT = {
     "config": {"errors", "text"},
     "randomness": {"errors"},
     "progress": set(),
+    "caches": set(),
     "regular": set(),
     "text": set(),
     "__main__": {"cli"},

@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cmbench import progress, regular
+from cmbench import caches, progress, regular
 from cmbench.arrays.layout import Layout, channels_second
 from cmbench.arrays.stored import Stored
 from cmbench.errors import UsageError
 from cmbench.progress import Count
+from cmbench.rundir import files
 
 _EXPENSIVE = 1 << 28  # bytes; what was found of larger arrays is kept
 _LARGEST = 1 << 24  # bytes of what is kept
@@ -129,10 +128,8 @@ def _kept(stored: Stored, layout: Layout, path: Path) -> Path | None:
         return None
     stamps = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     name = repr((stamps, stored.where, stored.shape, stored.type_name, layout)).encode(errors="surrogateescape")
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     with suppress(RuntimeError):  # no home folder
-        folder = Path(cache).expanduser() / "cmbench" / "arrays"
-        return folder / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}.json"
+        return caches.folder("arrays") / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}.json"
     return None
 
 
@@ -148,8 +145,4 @@ def _keep(path: Path, found: list[Moments]) -> None:
     """Write what was found; a cache that cannot be written is done without."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"channels": [asdict(each) for each in found]}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        files.write_atomically(path, json.dumps({"channels": [asdict(each) for each in found]}).encode())

@@ -8,8 +8,7 @@ made harmless. The dashboard has the terminal to itself.
 import io
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, TextIO, cast
@@ -25,7 +24,6 @@ from cmbench.text import brief, json_escaped, plain, plain_lines
 from cmbench.words import tables
 
 _MANY = 100  # rows of a table, from which its time matters
-_SOON = 1.0  # seconds after which a bar is shown
 _READER_LEFT = 141  # the exit code of a shell for SIGPIPE
 
 
@@ -228,26 +226,6 @@ def waiting(text: str) -> AbstractContextManager[object]:
 
     spinner = Spinner("dots", Text(plain(text)))
     return Live(spinner, console=console(err=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-
-
-@contextmanager
-def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal while a block runs that takes more than a second; the block tells how far it is."""
-    from rich.progress import Progress
-
-    bar, began = Progress(console=console(err=True), transient=True), time.monotonic()
-    task = bar.add_task(plain(text), total=total)
-
-    def tell(done: int) -> None:
-        if not bar.live.is_started and is_terminal(err=True) and time.monotonic() - began > _SOON:
-            bar.start()
-        bar.update(task, completed=done)
-
-    try:
-        yield tell
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _print(text: str, err: bool) -> None:

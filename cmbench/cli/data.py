@@ -8,7 +8,7 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _app, _screen
+from cmbench.cli import _app, _progress, _screen
 from cmbench.cli._options import Device, Json, Overrides, Trust, _complete_recipes
 from cmbench.errors import UsageError
 from cmbench.pictures import packed
@@ -48,16 +48,14 @@ def describe(
 
     from cmbench.engine import build, description
 
-    if tables is None:
-        path = recipes.find(what)
-        whole = build.complete(consent.named(path, overrides or ()).recipe, str(path))
-        with _screen.waiting(f"reading {what}"):
+    with _progress.shown(f"reading {what}"):
+        if tables is None:
+            path = recipes.find(what)
+            whole = build.complete(consent.named(path, overrides or ()).recipe, str(path))
             data, sigma_data = build.data(whole, build.device_of(device, "--device")), whole.path.sigma_data
-    else:
-        with _screen.waiting(f"reading {what}"):
+        else:
             data, sigma_data = description.of_table(tables, overrides or [], device), None
-    with _screen.progress(f"reading {what}", description.rows_of(data)) as seen:
-        found = description.of(data, sigma_data, seen)
+        found = description.of(data, sigma_data)
     if json:
         _screen.data({"schema": 1, "data": what, **found.as_dict()})
     else:

@@ -4,24 +4,23 @@ A kind of its own: what is set for folders of pictures (size, alpha, reader) has
 already cropped and resized every picture.
 """
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
-from numpy.lib import format as npy
 from pydantic import Field
 
 from cmbench.arrays import labels
 from cmbench.arrays.stored import Stored
 from cmbench.augmentation import Augmented
 from cmbench.errors import UsageError
-from cmbench.finite import Finite, split
-from cmbench.pictures import decode, packed
+from cmbench.finite import Finite, Gathered, split
+from cmbench.pictures import packed
+from cmbench.pictures.decode import RefusedError
 from cmbench.pictures.packed import Packed
-from cmbench.text import shown
+from cmbench.pictures.prepare import prepared, printable
+from cmbench.pictures.shape import Alike
 
 _LONGEST = 12  # most classes that a summary lists with their counts
 
@@ -46,62 +45,35 @@ class Data(Finite):
         content: a digest of the files.
 
     Raises:
-        UsageError: the files are missing or cannot be read, are of several sizes, or do not fit into memory.
+        UsageError: the files are missing or cannot be read, or are of several sizes.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
         root = Path(config.root).expanduser()
         with packed.opened(root) as found:
-            samples = _read(found, root)
+            samples = _decoded(found)
         self.content = found.content
         numbers = np.zeros(len(samples), np.int64)
         if found.labels is not None:
             own = Stored(np.array(found.labels, np.int64), "dataset.json")
             (numbers,), _ = labels.numbered([(own, Stored(samples, root.name))], "data.root")
-        train, test = split(numbers, config.held_out)
-        x, y = torch.from_numpy(samples), torch.from_numpy(numbers)
-        super().__init__(x[train], y[train], x[test], y[test], device, config.horizontal_flip)
+        train, test = (torch.from_numpy(index) for index in split(numbers, config.held_out))
+        x, out, y = Gathered(samples, train), Gathered(samples, test), torch.from_numpy(numbers)
+        super().__init__(x, y[train], out.to(out.device), y[test], device, config.horizontal_flip)
         self.summary = _summary(self, found.labels is not None)
 
 
-def _read(found: Packed, root: Path) -> np.ndarray:
-    """Decode every picture into one array: uint8 (M, 1 or 3, H, W), or float32 (M, C, H, W)."""
-    first, is_grey = _decoded(found, found.names[0], root)
-    M, free = len(found.names), psutil.virtual_memory().available
-    if (wanted := M * first.nbytes) > free:
-        raise UsageError(f"data.root: {M:,} pictures need {wanted:,} bytes of memory, {free:,} are free")
-    samples = np.empty((M, *first.shape), first.dtype)
-    for i, name in enumerate(found.names):
-        x, own = (first, is_grey) if i == 0 else _decoded(found, name, root)
-        if x.shape != first.shape or x.dtype != first.dtype:
-            beside = f"{list(first.shape)} {first.dtype.name} as {shown(found.names[0])}"
-            raise UsageError(f"data.root: {root}: {shown(name)} is {list(x.shape)} {x.dtype.name}, allowed: {beside}")
-        samples[i], is_grey = x, is_grey and own
-    return np.ascontiguousarray(samples[:, :1]) if is_grey else samples
-
-
-def _decoded(found: Packed, name: str, root: Path) -> tuple[np.ndarray, bool]:
-    """Return a file's array (C, H, W), uint8 or float32, and whether it is a grey picture, with C = 3 all the same."""
+def _decoded(found: Packed) -> np.ndarray:
+    """Return the pictures, mapped from a file: uint8 (M, 1 or 3, H, W), or float32 (M, C, H, W)."""
+    where, first = f"data.root: {found.root}", found.names[0]
     try:
-        content = found.read(name)
-        if name.lower().endswith(packed.ARRAY):
-            return _array(content), False
-        picture, marks = decode.read(content)
-        return np.asarray(picture).transpose(2, 0, 1), "grey" in marks
-    except Exception as error:  # decoders raise all kinds of errors at damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"data.root: {root}: {shown(name)} cannot be read: {reason}") from None
-
-
-def _array(content: bytes) -> np.ndarray:
-    x = npy.read_array(io.BytesIO(content), allow_pickle=False)
-    if x.ndim not in (3, 4) or (x.ndim == 4 and len(x) != 1):
-        raise ValueError(f"an array of shape {list(x.shape)}, allowed: (C, H, W)")
-    if x.dtype.kind != "f" and x.dtype != np.uint8:
-        raise ValueError(f"an array of {x.dtype.name}, allowed: uint8 or floats")
-    if not np.isfinite(x).all():
-        raise ValueError("it holds numbers that are not finite")
-    return x.reshape(x.shape[-3:]).astype(np.uint8 if x.dtype == np.uint8 else np.float32)
+        ((_, source),) = found.sources([first])
+        maker = Alike.to(first, source)
+    except RefusedError as error:
+        raise UsageError(f"{where}: {printable(first)} cannot be read: {error}") from None
+    made = prepared(found.sources, len(found.names), found.known_by, maker, where)
+    is_grey = made.marks["grey"] == len(found.names)  # each in three channels alike
+    return made.pictures[:, :1] if is_grey else made.pictures
 
 
 def _summary(data: Data, is_labelled: bool) -> str:

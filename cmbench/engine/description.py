@@ -1,6 +1,6 @@
 """What data look like before training: numbers, shape, range, standard deviation, classes; in blocks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmbench import config, recipe
+from cmbench import config, progress, recipe
 from cmbench.arrays.moments import Moments, Sums
 from cmbench.contracts import Data, HasNames, HasSummary, has
 from cmbench.engine import build, fingerprint
@@ -99,24 +99,19 @@ def of_table(table: Mapping[str, Any], overrides: Sequence[str], device: str) ->
     return data
 
 
-def rows_of(data: Data) -> int:
-    """Return the number of samples that `of` looks at."""
-    return len(data.train) if isinstance(data, Finite) else _DRAWN
-
-
-def of(data: Data, sigma_data: float | None, seen: Callable[[int], object]) -> Description:
-    """Look at all training samples of a finite set, or at some of an endless one.
+def of(data: Data, sigma_data: float | None) -> Description:
+    """Look at all training samples of a finite set, or at some of an endless one; tell how far it is.
 
     Args:
         data: the data.
         sigma_data: of the recipe, if there is one.
-        seen: is told how many samples have been looked at.
     """
-    sums, n = Sums(), 0
-    for x in _blocks(data):
-        sums.add(x.cpu().numpy())
-        n += len(x)
-        seen(n)
+    sums, n, rows = Sums(), 0, len(data.train) if isinstance(data, Finite) else _DRAWN
+    with progress.told().counting("looking at samples", rows) as done:
+        for x in _blocks(data):
+            sums.add(x.cpu().numpy())
+            n += len(x)
+            done(len(x))
     whole = sums.whole()
     count, held_out = data.count_and_held_out if isinstance(data, Finite) else (None, None)
     return Description(

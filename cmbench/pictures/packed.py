@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,14 @@ from typing import Any, Protocol
 from cmbench import regular
 from cmbench.errors import UsageError
 from cmbench.pictures import listing
+from cmbench.pictures.shape import ARRAY, LARGEST, Source
 from cmbench.text import shown
 
-ARRAY = ".npy"
 _TABLE = "dataset.json"
 _LARGEST_TABLE = 1 << 30  # bytes; ImageNet's has about 60 MB
-_LARGEST = 1 << 28  # bytes of a picture
 
 
-class Source(Protocol):
+class Place(Protocol):
     """Where the files of a data set are read from, by name."""
 
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -37,26 +37,44 @@ class Source(Protocol):
     def read(self, name: str, most: int) -> bytes:
         """Return the content of a file of at most `most` bytes. Raises OSError or BadZipFile."""
 
+    def picture(self, name: str) -> Path | bytes:
+        """Return a picture as a file, or its content. Raises OSError or BadZipFile."""
+
+    def times(self, names: Sequence[str]) -> str:
+        """Return what tells files that were written over from those before, where `sizes` and content may not."""
+
 
 @dataclass(frozen=True, eq=False)
 class Packed:
     """The pictures of a data set, in order.
 
     Attributes:
-        source: what reads them.
+        root: where they are.
+        place: what reads them.
         names: of the files.
         labels: a whole number for each, or None.
         content: a digest of all files.
     """
 
-    source: Source
+    root: Path
+    place: Place
     names: list[str]
     labels: list[int] | None
     content: str
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a picture. Raises OSError or BadZipFile."""
-        return self.source.read(name, _LARGEST)
+    def sources(self, names: Sequence[str] | None = None) -> Iterator[Source]:
+        """Yield the pictures, or some of them, as they are needed. Raises UsageError if one cannot be read."""
+        for name in self.names if names is None else names:
+            try:
+                yield name, self.place.picture(name)
+            except (OSError, zipfile.BadZipFile) as error:
+                why = getattr(error, "strerror", None) or error
+                raise UsageError(f"data.root: {self.root}: {shown(name)} cannot be read: {why}") from None
+
+    @property
+    def known_by(self) -> str:
+        """A text that differs where the pictures do. Raises OSError."""
+        return f"{self.content} {self.place.times(self.names)}".strip()
 
 
 def is_packed(root: Path) -> bool:
@@ -100,6 +118,12 @@ class _Folder:
     def read(self, name: str, most: int) -> bytes:
         return regular.read(self._root / name, most, links=True)
 
+    def picture(self, name: str) -> Path:
+        return self._root / name
+
+    def times(self, names: Sequence[str]) -> str:
+        return listing.times([self._root / name for name in names])
+
 
 class _Zip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
@@ -122,15 +146,23 @@ class _Zip:
             return self._archive.read(member)
         except (NotImplementedError, RuntimeError, EOFError) as error:  # of other ways to compress, of truncated files
             raise OSError(f"{name}: {error or 'truncated'}") from None
+        except zlib.error as error:
+            raise OSError(f"{name}: {error}") from None
+
+    def picture(self, name: str) -> bytes:
+        return self.read(name, LARGEST)
+
+    def times(self, names: Sequence[str]) -> str:
+        return ""  # the checksums tell
 
 
-def _packed(source: Source, root: Path, key: str) -> Packed:
-    sizes = source.sizes()
+def _packed(place: Place, root: Path, key: str) -> Packed:
+    sizes = place.sizes()
     names = sorted(name for name in sizes if Path(name).suffix.lower() in (*listing.KINDS, ARRAY))
     if not names:
         raise UsageError(f"{key}: no pictures at {root} (it holds none, of {len(sizes)} files)")
-    table = source.read(_TABLE, _LARGEST_TABLE) if _TABLE in sizes else b"{}"
-    return Packed(source, names, _labels(table, names, root, key), _digest(source, names, sizes, table))
+    table = place.read(_TABLE, _LARGEST_TABLE) if _TABLE in sizes else b"{}"
+    return Packed(root, place, names, _labels(table, names, root, key), _digest(place, names, sizes, table))
 
 
 def _labels(table: bytes, names: list[str], root: Path, key: str) -> list[int] | None:
@@ -160,14 +192,14 @@ def _whole(label: Any, name: str, where: str) -> int:
     raise UsageError(f"{where}: the label of {shown(name)} is {kind}; allowed: whole numbers from 0")
 
 
-def _digest(source: Source, names: list[str], sizes: dict[str, tuple[int, int]], table: bytes) -> str:
+def _digest(place: Place, names: list[str], sizes: dict[str, tuple[int, int]], table: bytes) -> str:
     """Return a digest of names, sizes, a zip's checksums and the table; of a folder also of content, up to 256 MiB."""
     found = hashlib.blake2b(table, digest_size=16)
     for name in names:
         found.update(f"{name} {sizes[name]};".encode(errors="surrogateescape"))
-    if isinstance(source, _Folder):
+    if isinstance(place, _Folder):
         for i in listing.looked_into([sizes[name][0] for name in names]):
-            found.update(source.read(names[i], _LARGEST))
+            found.update(place.read(names[i], LARGEST))
     return f"edm1:{found.hexdigest()}"
 
 

@@ -1,31 +1,30 @@
 """Pictures of any source, decoded once: taken from the cache, or made for it."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
-from cmbench import progress
+from cmbench import caches, progress
 from cmbench.errors import UsageError
 from cmbench.pictures import cache, workers
 from cmbench.pictures.cache import Prepared
-from cmbench.pictures.shape import Shaping, Source
+from cmbench.pictures.shape import Maker, Source
 from cmbench.pictures.workers import Decoded
 from cmbench.text import shown
 
 _RULES = 1  # changes when the same files become other pixels
 _NAMED = 4  # unreadable pictures that a message names
 _ENOUGH = 20  # unreadable pictures after which the search stops
-_ELSEWHERE = "CMBENCH_CACHE_DIR=FOLDER puts decoded pictures elsewhere"
+_ELSEWHERE = f"{caches.PLACE}=FOLDER puts decoded pictures elsewhere"
 
 
 def prepared(
     sources: Callable[[], Iterable[Source]],
     count: int,
     content: str,
-    shaping: Shaping,
+    maker: Maker,
     where: str,
     processes: int | None = None,
 ) -> Prepared:
@@ -37,7 +36,7 @@ def prepared(
         sources: returns the pictures in their order, each a name and a file or its content.
         count: number of pictures.
         content: a text that differs where the pictures differ.
-        shaping: what makes arrays of them.
+        maker: what makes arrays of them.
         where: the key and the place of the data, for messages: "data.root: /pictures".
         processes: that decode; None for one a core.
 
@@ -45,25 +44,25 @@ def prepared(
         UsageError: pictures cannot be read, or the cache cannot be written.
         CmbenchError: a process that decoded has ended.
     """
-    made_of = {"content": content, "rules": _RULES, **shaping.as_dict()}
-    shape = (count, *shaping.shape)
+    made_of = {"content": content, "rules": _RULES, **maker.as_dict()}
+    wanted = cache.Wanted(made_of, (count, *maker.shape), maker.dtype)
     try:
-        path = cache.place(made_of)
+        path = wanted.place()
     except RuntimeError:
         raise UsageError(f"data: there is no home folder for decoded pictures; {_ELSEWHERE}") from None
     try:
-        if (found := cache.opened(path, made_of, shape)) is not None:
+        if (found := cache.opened(path, wanted)) is not None:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path, count):
-            if (found := cache.opened(path, made_of, shape)) is not None:
+            if (found := cache.opened(path, wanted)) is not None:
                 return found  # another process has made it meanwhile
-            parts = _counted(workers.decoded(sources(), shaping, processes), count)
-            cache.write(path, _refusing(parts, count, where), made_of, shape, {"source": _text(where)})
+            parts = _counted(workers.decoded(sources(), maker, processes), count)
+            cache.write(path, _refusing(parts, count, where), wanted, {"source": _text(where)})
     except OSError as error:
-        wanted = f"{math.prod(shape):,} bytes of decoded pictures cannot be written"
-        raise UsageError(f"{error.filename or path}: {wanted}: {error.strerror or error}; {_ELSEWHERE}") from None
-    if (found := cache.opened(path, made_of, shape)) is None:
+        what = f"{wanted.nbytes:,} bytes of decoded pictures cannot be written"
+        raise UsageError(f"{error.filename or path}: {what}: {error.strerror or error}; {_ELSEWHERE}") from None
+    if (found := cache.opened(path, wanted)) is None:
         raise UsageError(f"{path}: damaged as soon as it was written; {_ELSEWHERE}")
     return found
 

@@ -1,20 +1,44 @@
-"""A picture file as an array: decoded, resized to cover height and width, and cropped at the centre."""
+"""A file of pictures as an array: a picture resized to cover height and width and cropped, or as it is, of one size."""
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib import format as npy
 from PIL import Image
 
+from cmbench import regular
 from cmbench.pictures import decode
+from cmbench.pictures.decode import RefusedError
 
-Source = tuple[str, Path | bytes]  # a name for messages, and a file or its content
+Source = tuple[str, Path | bytes]  # a name, and a file or its content
+ARRAY = ".npy"
+LARGEST = 1 << 28  # bytes of a file of an archive
+
+
+class Maker(Protocol):
+    """What makes arrays of files, all of one shape and type; a worker process can be sent it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array, (C, H, W)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers, uint8 or float32."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return whatever the arrays depend on, by name."""
+
+    def array_of(self, name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
+        """Return a file as an array, and its peculiarities as `decode.read` has them. Raises RefusedError."""
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """What makes an array of a picture.
+    """Makes an array of a picture of any size.
 
     Attributes:
         height, width: of the array.
@@ -34,25 +58,97 @@ class Shaping:
         """The shape of an array, (C, H, W)."""
         return self.channels, self.height, self.width
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers."""
+        return np.dtype(np.uint8)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings by name."""
         return asdict(self)
 
+    def array_of(self, name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
+        """Return a picture as an array (C, H, W) of uint8, and its peculiarities as `decode.read` has them.
 
-def array_of(source: Path | bytes, shaping: Shaping) -> tuple[np.ndarray, frozenset[str]]:
-    """Return a picture as an array (C, H, W) of uint8, and its peculiarities as `decode.read` has them.
+        Raises:
+            RefusedError: the picture cannot be read, or is absurdly long.
+        """
+        if self.reader == "torchvision":
+            image, marks = decode.as_torchvision(source)
+        else:
+            image, marks = decode.read(source, self.alpha)
+        decode.refuse_absurd_shape(image, self.height, self.width)
+        if self.channels == 1:
+            image = image.convert("L")  # ITU-R 601; a grey picture stays as it is
+        return _channels_first(_cropped(_covering(image, self), self)), marks
 
-    Raises:
-        RefusedError: the picture cannot be read, or is absurdly long.
+
+@dataclass(frozen=True)
+class Alike:
+    """Takes pictures as RGB, and arrays in .npy, as they are: all like the first one.
+
+    Attributes:
+        first: its name.
+        shape: its shape, (C, H, W).
+        type_name: of its numbers, uint8 or float32.
     """
-    if shaping.reader == "torchvision":
-        image, marks = decode.as_torchvision(source)
-    else:
-        image, marks = decode.read(source, shaping.alpha)
-    decode.refuse_absurd_shape(image, shaping.height, shaping.width)
-    if shaping.channels == 1:
-        image = image.convert("L")  # ITU-R 601; a grey picture stays as it is
-    return _channels_first(_cropped(_covering(image, shaping), shaping)), marks
+
+    first: str
+    shape: tuple[int, ...]
+    type_name: str
+
+    @classmethod
+    def to(cls, name: str, source: Path | bytes) -> "Alike":
+        """Return what takes files like this one. Raises RefusedError if it cannot be read."""
+        x, _ = _as_it_is(name, source)
+        return cls(name, x.shape, x.dtype.name)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers."""
+        return np.dtype(self.type_name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return shape and type."""
+        return {"as_they_are": True, "shape": list(self.shape), "type": self.type_name}
+
+    def array_of(self, name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
+        """Return a picture or an array as (C, H, W), and a picture's peculiarities.
+
+        Raises:
+            RefusedError: it cannot be read, or is not like the first one.
+        """
+        x, marks = _as_it_is(name, source)
+        if x.shape != self.shape or x.dtype != self.dtype:
+            allowed = f"allowed: {list(self.shape)} {self.type_name}, as {self.first}"
+            raise RefusedError(f"found {list(x.shape)} {x.dtype.name}, {allowed}")
+        return x, marks
+
+
+def _as_it_is(name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
+    if not name.lower().endswith(ARRAY):
+        picture, marks = decode.read(source)
+        return _channels_first(picture), marks
+    try:
+        content = source if isinstance(source, bytes) else regular.read(source, LARGEST, links=True)
+        x = npy.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy raises all kinds of errors at damaged files
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise RefusedError(reason) from None
+    return _checked(x), frozenset()
+
+
+def _checked(x: np.ndarray) -> np.ndarray:
+    """Return an array as (C, H, W), uint8 or float32."""
+    if x.ndim not in (3, 4) or (x.ndim == 4 and len(x) != 1) or 0 in x.shape:
+        raise RefusedError(f"an array of shape {list(x.shape)}, allowed: (C, H, W)")
+    if x.dtype.kind != "f" and x.dtype != np.uint8:
+        raise RefusedError(f"an array of {x.dtype.name}, allowed: uint8 or floats")
+    with np.errstate(over="ignore"):
+        x = x.reshape(x.shape[-3:]).astype(np.uint8 if x.dtype == np.uint8 else np.float32)
+    if not np.isfinite(x).all():
+        raise RefusedError("it holds numbers that are not finite, or beyond float32")
+    return x
 
 
 def _covering(image: Image.Image, shaping: Shaping) -> Image.Image:

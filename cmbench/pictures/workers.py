@@ -19,7 +19,7 @@ import numpy as np
 
 from cmbench.errors import CmbenchError
 from cmbench.pictures.decode import RefusedError
-from cmbench.pictures.shape import Shaping, Source, array_of
+from cmbench.pictures.shape import Maker, Source
 
 _ALONE = 1.0  # seconds for which no worker is worth its start
 _CHUNK, _CHUNK_BYTES = 256, 4 * 2**20  # most pictures, and about the most bytes, that a worker decodes at once
@@ -33,7 +33,7 @@ class Decoded:
     """Some pictures, one after another.
 
     Attributes:
-        rows: (n, C, H, W), uint8; zeros for a refused picture.
+        rows: (n, C, H, W), uint8 or float32; zeros for a refused picture.
         marks: how many have which peculiarity.
         refused: "name: reason" of each that cannot be read.
     """
@@ -44,33 +44,33 @@ class Decoded:
 
 
 def decoded(
-    sources: Iterable[Source], shaping: Shaping, workers: int | None = None, alone: float = _ALONE
+    sources: Iterable[Source], maker: Maker, workers: int | None = None, alone: float = _ALONE
 ) -> Iterator[Decoded]:
     """Yield the pictures of `sources`, in their order.
 
     Args:
         sources: read as they are needed, so that contents of an archive need not be in memory at once.
-        shaping: what makes arrays of them.
+        maker: what makes arrays of them.
         workers: number of processes; None for one a core, up to 32.
         alone: seconds in which this process decodes before it starts workers.
 
     Raises:
         CmbenchError: a worker ended, as when the system ran out of memory.
     """
-    chunks = _chunks(iter(sources), shaping)
+    chunks = _chunks(iter(sources), maker)
     workers = min(_MOST, cores()) if workers is None else workers
     end = time.monotonic() + alone
     for chunk in chunks if workers == 1 else _until(end, chunks):
-        yield decode_chunk(chunk, shaping)
-    yield from _by_workers(chunks, shaping, workers)
+        yield decode_chunk(chunk, maker)
+    yield from _by_workers(chunks, maker, workers)
 
 
-def decode_chunk(chunk: Sequence[Source], shaping: Shaping) -> Decoded:
+def decode_chunk(chunk: Sequence[Source], maker: Maker) -> Decoded:
     """Decode some pictures in this process."""
-    found = Decoded(np.zeros((len(chunk), *shaping.shape), np.uint8))
+    found = Decoded(np.zeros((len(chunk), *maker.shape), maker.dtype))
     for i, (name, source) in enumerate(chunk):
         try:
-            found.rows[i], marks = array_of(source, shaping)
+            found.rows[i], marks = maker.array_of(name, source)
         except RefusedError as error:
             found.refused.append(f"{name}: {error}")
             if len(found.refused) == _ENOUGH:
@@ -85,8 +85,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _chunks(sources: Iterator[Source], shaping: Shaping) -> Iterator[list[Source]]:
-    size = max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(shaping.shape))))
+def _chunks(sources: Iterator[Source], maker: Maker) -> Iterator[list[Source]]:
+    size = max(1, min(_CHUNK, _CHUNK_BYTES // (int(np.prod(maker.shape)) * maker.dtype.itemsize)))
     while chunk := list(islice(sources, size)):
         yield chunk
 
@@ -96,7 +96,7 @@ def _until(end: float, chunks: Iterator[list[Source]]) -> Iterator[list[Source]]
         yield chunk
 
 
-def _by_workers(chunks: Iterator[list[Source]], shaping: Shaping, workers: int) -> Iterator[Decoded]:
+def _by_workers(chunks: Iterator[list[Source]], maker: Maker, workers: int) -> Iterator[Decoded]:
     if (first := next(chunks, None)) is None:
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
@@ -104,7 +104,7 @@ def _by_workers(chunks: Iterator[list[Source]], shaping: Shaping, workers: int) 
     try:
         for chunk in chain([first], chunks):
             with _main_left_out():  # submitting may start a worker
-                waiting.append(pool.submit(decode_chunk, chunk, shaping))
+                waiting.append(pool.submit(decode_chunk, chunk, maker))
             if len(waiting) > _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -15,9 +15,9 @@ from cmbench.errors import UsageError
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CMBENCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(moments, "_EXPENSIVE", 0)
-    return tmp_path / "cache" / "cmbench" / "arrays"
+    return tmp_path / "cache" / "arrays"
 
 
 def test_blocks_of_any_size_have_the_moments_of_the_whole():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cmbench import finite
 from cmbench.data.edm import Config, Data
 from cmbench.errors import UsageError
-from cmbench.finite import as_float
+from cmbench.finite import Gathered, as_float, split
+from cmbench.pictures import listing, workers
+from cmbench.randomness import StepRandom
 
 CPU = torch.device("cpu")
 N = 12
@@ -26,9 +30,9 @@ def picture(i, mode="RGB", size=(6, 6)):
     return buffer.getvalue()
 
 
-def latent(i, shape=(4, 3, 3)):
+def latent(i, shape=(4, 3, 3), dtype=np.float32):
     buffer = io.BytesIO()
-    np.save(buffer, np.full(shape, i / 10, np.float32))
+    np.save(buffer, np.full(shape, i / 10, dtype))
     return buffer.getvalue()
 
 
@@ -126,16 +130,23 @@ def pickled():
 BAD = {
     "another size": (
         with_file(3, picture(3, size=(6, 7))), LABELS,
-        r"img00000003.png' is \[3, 6, 7\] .*, allowed: \[3, 6, 6\]",
+        r"1 of 12 .* .*img00000003.png: found \[3, 6, 7\] uint8, allowed: \[3, 6, 6\] uint8, as 00000/img00000000.png$",
     ),
-    "torn": (with_file(4, picture(4)[:100]), LABELS, r"img00000004.png' cannot be read"),
-    "no picture": (with_file(4, b"none"), LABELS, r"img00000004.png' cannot be read: no picture"),
+    "torn": (with_file(4, picture(4)[:100]), LABELS, r": 1 of 12 pictures cannot be read: 00000/img00000004.png: "),
+    "no picture": (with_file(4, b"none"), LABELS, r": 00000/img00000004.png: no picture, or a damaged one"),
+    "torn first": (with_file(0, picture(0)[:100]), LABELS, r": 00000/img00000000.png cannot be read: "),
+    "an array among pictures": (
+        {**pictures(), "00000/x.npy": latent(0, (3, 6, 6))}, None,
+        r"00000/x.npy: found \[3, 6, 6\] float32, allowed: \[3, 6, 6\] uint8, as 00000/img",
+    ),
+    "beyond float32": ({name(0, "npy"): latent(1e40, dtype=np.float64)}, None, r"not finite, or beyond float32"),
+    "empty": ({name(0, "npy"): latent(0, (3, 0, 4))}, None, r"an array of shape \[3, 0, 4\]"),
     "nothing": ({"readme.txt": b""}, None, r"no pictures at .* \(it holds none, of 1 files\)"),
     "not finite": (
         {name(i, "npy"): latent(np.nan) for i in range(3)}, None,
-        r"npy' cannot be read: it holds numbers that",
+        r"npy cannot be read: it holds numbers that",
     ),
-    "pickle": ({name(0, "npy"): pickled()}, None, r"npy' cannot be read: Object arrays cannot be loaded"),
+    "pickle": ({name(0, "npy"): pickled()}, None, r"npy cannot be read: Object arrays cannot be loaded"),
     "points": ({name(0, "npy"): latent(0, (4,))}, None, r"an array of shape \[4\], allowed: \(C, H, W\)"),
     "vectors": (
         pictures(), {"labels": [[name(i), [0.5]] for i in range(N)]},
@@ -192,9 +203,98 @@ def test_content_changes_with_pictures_and_labels_and_not_with_the_place(tmp_pat
     assert read(packed(tmp_path / "g", brighter, LABELS)).content != folder
 
 
-def test_more_than_the_memory_is_refused(tmp_path, monkeypatch):
-    from cmbench.data import edm
+@pytest.fixture
+def decodings(monkeypatch, tmp_path):
+    """How often a set is decoded, with a cache of the test's own."""
+    monkeypatch.setenv("CMBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    counted, decode = [], workers.decoded
+    monkeypatch.setattr(workers, "decoded", lambda *a, **k: counted.append(1) or decode(*a, **k))
+    return counted
 
-    monkeypatch.setattr(edm.psutil, "virtual_memory", lambda: type("", (), {"available": 100}))
-    with pytest.raises(UsageError, match="12 pictures need 1,296 bytes of memory, 100 are free"):
-        read(packed(tmp_path / "x", pictures(), LABELS))
+
+def different(i):
+    """The files of a picture in colour, of a grey one, and of latents, and their values; no two are alike."""
+    x = np.random.default_rng(i).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    buffers = [io.BytesIO() for _ in range(3)]
+    Image.fromarray(x).save(buffers[0], "PNG")
+    Image.fromarray(x[..., 0]).save(buffers[1], "PNG")
+    latents = (x.transpose(2, 0, 1) / 7).astype(np.float16)
+    np.save(buffers[2], latents)
+    return [buffer.getvalue() for buffer in buffers], (
+        x.transpose(2, 0, 1),
+        x[None, ..., 0],
+        latents.astype(np.float32),
+    )
+
+
+KINDS = {"colours": 0, "grey": 1, "latents": 2}
+
+
+def set_of(root, kind):
+    ending = "npy" if kind == "latents" else "png"
+    files = {name(i, ending): different(i)[0][KINDS[kind]] for i in range(N)}
+    return packed(root, files, {"labels": [[file, i % 3] for i, file in enumerate(files)]})
+
+
+@pytest.mark.parametrize("where", ["x", "x.zip"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_is_decoded_once_and_keeps_order_and_values(tmp_path, decodings, kind, where):
+    root = set_of(tmp_path / where, kind)
+    expected = torch.from_numpy(np.stack([different(i)[1][KINDS[kind]] for i in range(N)]))
+    train, test = (torch.from_numpy(index) for index in split(np.arange(N) % 3, 0.25))
+    for _ in range(2):
+        data = read(root, held_out=0.25)
+        assert torch.equal(data.train[:], expected[train])
+        assert torch.equal(data.test[:], expected[test])
+        assert data.train_labels.tolist() == (train % 3).tolist()
+        assert data.train[:].is_contiguous()
+    assert len(decodings) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_larger_than_memory_stays_in_its_file_with_the_same_batches(tmp_path, monkeypatch, decodings, kind):
+    root = set_of(tmp_path / "x.zip", kind)
+    inside = read(root)
+    monkeypatch.setattr(finite, "_KEEP_ON_DEVICE", 0)
+    mapped = read(root)
+    assert isinstance(inside.train, torch.Tensor)
+    assert isinstance(mapped.train, Gathered)
+    for step in range(4):
+        (x, labels), (own, others) = (each.batch(5, StepRandom(CPU, 0, step)) for each in (inside, mapped))
+        assert torch.equal(x, own)
+        assert torch.equal(labels, others)
+    assert torch.equal(inside.held_out(2), mapped.held_out(2))
+
+
+def test_a_picture_that_was_painted_over_in_a_large_folder_is_decoded_again(tmp_path, monkeypatch, decodings):
+    monkeypatch.setattr(listing, "_HASHED", 200)  # bytes: most files are not looked into
+    root = packed(tmp_path / "x", pictures(), LABELS)
+    before = read(root)
+    path = root / name(7)
+    since = path.stat()
+    path.write_bytes(picture(6))
+    os.utime(path, ns=(since.st_atime_ns, since.st_mtime_ns + 10**9))
+    assert path.stat().st_size == since.st_size
+    assert numbers(read(root)) != numbers(before)
+    assert len(decodings) == 2
+
+
+def test_a_set_with_a_picture_that_cannot_be_read_leaves_nothing(tmp_path, decodings):
+    root = packed(tmp_path / "x.zip", with_file(4, picture(4)[:100]), LABELS)
+    with pytest.raises(UsageError):
+        read(root)
+    assert [path.suffix for path in (tmp_path / "cache" / "pictures").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_of_a_zip_is_named(tmp_path, decodings, compression):
+    root = packed(tmp_path / "x.zip", pictures(), LABELS, compression)
+    with zipfile.ZipFile(root) as archive:
+        member = archive.getinfo(name(5))
+    content = bytearray(root.read_bytes())
+    at = member.header_offset + 30 + len(member.filename) + member.compress_size // 2
+    content[at : at + 8] = bytes(b ^ 255 for b in content[at : at + 8])
+    root.write_bytes(content)
+    with pytest.raises(UsageError, match=r"data.root: .*x.zip: '00001/img00000005.png' cannot be read: ") as told:
+        read(root)
+    assert "\n" not in str(told.value)

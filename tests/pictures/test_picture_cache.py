@@ -25,7 +25,7 @@ M = 30
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("CMBENCH_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "pictures"
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def test_where_no_room_can_be_reserved_pictures_are_written_all_the_same(place, 
 
 
 def test_a_cache_that_is_a_file_is_one_line(place, sources):
-    place.write_text("")
+    place.parent.write_text("")
     with pytest.raises(
-        UsageError, match=r"cache: 4,320 bytes of decoded pictures cannot be written: (File exists|Not a d)"
+        UsageError, match=r"cache/pictures: 4,320 bytes of decoded pictures cannot be written: (File exists|Not a d)"
     ):
         made(sources)
 

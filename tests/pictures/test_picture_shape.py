@@ -8,7 +8,11 @@ from torchvision.transforms import v2
 
 from cmbench.pictures import shape
 from cmbench.pictures.decode import RefusedError
-from cmbench.pictures.shape import Shaping, array_of
+from cmbench.pictures.shape import Shaping
+
+
+def array_of(source, shaping):
+    return shaping.array_of("a", source)
 
 
 def saved(path, height, width, channels=3):
