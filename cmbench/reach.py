@@ -24,9 +24,10 @@ def forget() -> None:
 
 
 def typed(tables: Mapping[str, Any]) -> None:
-    """Allow this process the root that tables name, if any."""
+    """Allow this process the root that tables name, if any: as it is, and without .., as a new run writes it down."""
     if isinstance(root := _of(tables).get("root"), str):
-        _named.add(_absolute(root))
+        place = _absolute(root)
+        _named.update((place, os.path.normpath(place)))
 
 
 def named(tables: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_foreign_runs import commands, stopped
 from tiny import TINY
@@ -109,6 +110,21 @@ def test_what_the_user_typed_over_a_runs_recipe_is_read(trained, built, put_back
     consent.typed(["data.root=/typed"])
     data_of(pictures(trained, name="cifar10", root="/typed").recipe)
     assert [(config.root, config.download) for config in built] == [("/typed", True)]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize("root", ["../x.npy", "./x/../../x.npy", "{home}/here/.//../x.npy"])
+def test_a_place_that_goes_up_is_the_users_as_well(cmbench, home, monkeypatch, root, typed):
+    """A new run writes down where the data lie without .., and that place was named too."""
+    np.save(home / "x.npy", np.random.default_rng(0).normal(size=(64, 2)))
+    (home / "here" / "x").mkdir(parents=True)
+    monkeypatch.chdir(home / "here")
+    root = root.format(home=home)
+    own = TINY.replace('kind = "mixtures"\nname = "ring"', f'kind = "arrays"\nroot = "{"none" if typed else root}"')
+    (home / "here" / "mine.toml").write_text(own)
+    override = ["--set", f"data.root={root}"] if typed else []
+    done = cmbench("run", "mine.toml", "--foreground", "--set", "train.steps=1", *override)
+    assert done.code == 0, done.err
 
 
 def test_data_without_a_place_are_not_asked_about(trained, put_back):
