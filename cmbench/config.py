@@ -107,9 +107,9 @@ def refuse_idle(config: Config, table: str, spared: Collection[str] = ()) -> Non
     for key, (other, values) in config.idle.items():
         found, default, beside = getattr(config, key), type(config).model_fields[key].default, getattr(config, other)
         if found != default and beside in values and not {f"{table}.{key}", f"{table}.{other}"} & set(spared):
-            value = list(beside) if isinstance(beside, tuple) else beside
+            found, default, beside = (list(v) if isinstance(v, tuple) else v for v in (found, default, beside))
             raise UsageError(
-                f"{table}.{key}: found {found!r}, which does nothing where {table}.{other} = {value!r}; "
+                f"{table}.{key}: found {found!r}, which does nothing where {table}.{other} = {beside!r}; "
                 f"allowed there: {default!r}"
             )
 

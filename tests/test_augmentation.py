@@ -211,7 +211,9 @@ def test_an_augmentation_of_which_the_network_is_not_told_is_refused(home, netwo
 
 
 def test_changes_of_a_recipe_without_an_augmentation_do_nothing(home):
-    with pytest.raises(UsageError, match=r"data\.augment_by: found .* does nothing where data\.augment = 0\.0"):
+    with pytest.raises(
+        UsageError, match=r"found \['scale'\], which does nothing where data\.augment = 0\.0; .*: \['flip_x', 'fl"
+    ):
         trainer.from_file(
             home / "tiny.toml", ["data={kind='digits', augment_by=['scale']}", NETWORK.format("unet", "")]
         )

@@ -1,5 +1,6 @@
 """`cmbench data describe`."""
 
+import textwrap
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +9,11 @@ import typer
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.cli import _app, _progress, _screen
+from cmbench.cli import _app, _plots, _progress, _screen
 from cmbench.cli._options import Device, Json, Overrides, Trust, _complete_recipes
 from cmbench.errors import UsageError
 from cmbench.pictures import packed
+from cmbench.text import plain
 
 if TYPE_CHECKING:
     from cmbench.engine.description import Description
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at data before training on them.", rich_markup_mode=None)
 _app.app.add_typer(app, name="data")
 _MANY = 16  # channels, or classes, that are listed one by one
+_NAMES = 20  # columns of what figures are called
 _NUMBERS = (".npy", ".npz", ".safetensors", ".csv")
 
 
@@ -84,7 +87,10 @@ def _tables(what: str) -> dict[str, Any] | None:
 
 def _show(found: "Description") -> None:
     for name, value in found.lines():
-        _screen.line(f"{name:<20}{value}")
+        first, *others = _fitting(value)
+        _screen.line(f"{name:<{_NAMES}}{first}")
+        for more in others:
+            _screen.line(f"{'':<{_NAMES}}{more}")
     if 1 < len(found.channels) <= _MANY:
         rows = [[f"{i}", *(f"{value:.4g}" for value in astuple(each))] for i, each in enumerate(found.channels)]
         _screen.table(["channel", "lowest", "highest", "mean", "standard deviation"], rows)
@@ -93,3 +99,9 @@ def _show(found: "Description") -> None:
         _screen.table(["class", "name", "samples"], [[str(i), names[i], f"{n:,}"] for i, n in enumerate(found.counts)])
     for line in found.warnings:
         _screen.complain(line)
+
+
+def _fitting(value: str) -> list[str]:
+    """Return foreign text as lines that a terminal does not fold; elsewhere it is one, for programs."""
+    text = plain(value)
+    return (textwrap.wrap(text, max(20, _plots.width() - _NAMES)) if _screen.is_terminal() else []) or [text]

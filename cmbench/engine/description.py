@@ -78,7 +78,8 @@ class Description:
     def _spread(self) -> str:
         if len(self.counts) < 2:
             return ""
-        return f", of {min(self.counts):,} to {max(self.counts):,} training samples"
+        low, high = min(self.counts), max(self.counts)
+        return f", of {low:,} training samples each" if low == high else f", of {low:,} to {high:,} training samples"
 
 
 def of_table(table: Mapping[str, Any], overrides: Sequence[str], device: str) -> Data:

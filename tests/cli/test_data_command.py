@@ -1,5 +1,6 @@
 """`cmbench data describe`: figures against numpy, of files, folders and recipes."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 from tiny import TINY
 
+from cmbench import progress
+from cmbench.cli import _progress, _screen
 from cmbench.engine import description
 
 
@@ -57,6 +60,36 @@ def test_a_recipe_is_told_where_its_sigma_data_is_far_off(cmbench, home):
     assert "(the recipe has 0.5)" in found.out
     near = cmbench("data", "describe", "mine.toml", "--set", "path.sigma_data=3.0")
     assert near.err == ""
+
+
+def test_lines_fit_a_terminal_of_80_columns(cmbench, home, monkeypatch):
+    np.savez(home / "x.npz", x=np.random.default_rng(0).normal(size=(40, 2)), y=[f"class {i % 4}" for i in range(40)])
+    given = ("data", "describe", "x.npz", "--set", "data.samples=x", "--set", "data.labels=y")
+    whole = cmbench(*given).out
+    assert max(map(len, whole.splitlines())) > 80
+    monkeypatch.setattr(_screen, "is_terminal", lambda err=False: not err)
+    monkeypatch.setenv("COLUMNS", "80")
+    folded = cmbench(*given).out
+    assert max(map(len, folded.splitlines())) <= 80
+    assert folded.split() == whole.split()
+
+
+def test_how_far_long_work_is_is_told(cmbench, home, monkeypatch):
+    """Decoding, and looking at all samples."""
+    seen = []
+
+    class Told(progress.Progress):
+        def counting(self, what, of):
+            seen.append((what, of))
+            return contextlib.nullcontext(lambda n: None)
+
+    monkeypatch.setattr(_progress, "shown", lambda first="": progress.telling(Told()))
+    monkeypatch.setenv("CMBENCH_CACHE_DIR", str(home / "cache"))
+    (home / "p").mkdir()
+    for i in range(10):
+        Image.new("RGB", (8, 8), (20 * i, 0, 255)).save(home / "p" / f"{i}.png")
+    assert cmbench("data", "describe", "p", "--set", "data.size=8").code == 0
+    assert seen == [("decoding pictures", 10), ("looking at samples", 9)]
 
 
 def test_data_without_end_are_drawn(cmbench, home, monkeypatch):
