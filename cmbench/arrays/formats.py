@@ -7,9 +7,12 @@
 """
 
 import json
+import lzma
 import struct
 import zipfile
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, Literal, cast
 
 import numpy as np
@@ -29,6 +32,11 @@ _OF_SAFETENSORS |= {"U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 _LOCAL = struct.Struct("<4s22xHH")  # a zip's local header: its sign, and the lengths of the name and of what follows it
 _LONGEST = 1 << 27  # bytes of a safetensors header, as that library allows
+# What the libraries raise at damaged files. RuntimeError is of encrypted ones, and NotImplementedError is one.
+_DAMAGED: tuple[type[Exception], ...] = (
+    *(ValueError, EOFError, struct.error, KeyError, TypeError, OverflowError, TokenError, SafetensorError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError),
+)
 
 
 class UnreadableError(Exception):
@@ -55,7 +63,7 @@ def opened(path: Path, key: str) -> dict[str, Stored]:
         raise UsageError(f"{key}: {path}: {error}") from None
     except OSError as error:
         raise UsageError(f"{key}: no samples at {path} ({error.strerror or error})") from None
-    except (ValueError, zipfile.BadZipFile, SafetensorError, EOFError, struct.error, KeyError) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{key}: {path} cannot be read as {kind}: {reason}") from None
 

@@ -9,14 +9,16 @@ refused.
 
 import hashlib
 import json
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from cmbench import regular
 from cmbench.errors import UsageError
@@ -25,6 +27,8 @@ from cmbench.pictures.shape import ARRAY, LARGEST, Source
 from cmbench.text import shown
 
 _TABLE = "dataset.json"
+# What zipfile raises at damage and at other ways to compress; NotImplementedError is a RuntimeError.
+_DAMAGED = (ValueError, EOFError, struct.error, OverflowError, zlib.error, lzma.LZMAError, RuntimeError)
 _LARGEST_TABLE = 1 << 30  # bytes; ImageNet's has about 60 MB
 
 
@@ -93,12 +97,20 @@ def opened(root: Path, key: str = "data.root") -> Iterator[Packed]:
         if root.is_dir():
             yield _packed(_Folder(root), root, key)
         else:
-            with regular.opened(root, links=True) as file, zipfile.ZipFile(file) as archive:
+            with regular.opened(root, links=True) as file, _archive(file) as archive:
                 yield _packed(_Zip(archive), root, key)
     except OSError as error:
         raise UsageError(f"{key}: no pictures at {root} ({error.strerror or error})") from None
     except zipfile.BadZipFile as error:
         raise UsageError(f"{key}: {root} is no zip, or damaged: {error}") from None
+
+
+def _archive(file: BinaryIO) -> zipfile.ZipFile:
+    """Read the list of an archive's files. Raises OSError or BadZipFile, at whatever damage."""
+    try:
+        return zipfile.ZipFile(file)
+    except _DAMAGED as error:
+        raise zipfile.BadZipFile(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 class _Folder:
@@ -134,20 +146,18 @@ class _Zip:
         return {
             member.filename: (member.file_size, member.CRC)
             for member in members
-            if not member.is_dir() and not any(map(listing.is_hidden, member.filename.split("/")))
+            if member.filename and not member.is_dir() and not any(map(listing.is_hidden, member.filename.split("/")))
         }
 
     def read(self, name: str, most: int) -> bytes:
         member = self._archive.getinfo(name)
         if member.file_size > most or member.flag_bits & 1:
             why = "encrypted" if member.flag_bits & 1 else f"of {member.file_size:,} bytes, allowed: at most {most:,}"
-            raise OSError(f"{name} is {why}")
+            raise OSError(why)
         try:
             return self._archive.read(member)
-        except (NotImplementedError, RuntimeError, EOFError) as error:  # of other ways to compress, of truncated files
-            raise OSError(f"{name}: {error or 'truncated'}") from None
-        except zlib.error as error:
-            raise OSError(f"{name}: {error}") from None
+        except _DAMAGED as error:
+            raise OSError(" ".join(str(error).split()) or "truncated") from None
 
     def picture(self, name: str) -> bytes:
         return self.read(name, LARGEST)

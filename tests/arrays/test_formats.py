@@ -8,10 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from cmbench.arrays import formats
 from cmbench.errors import UsageError
+from cmbench.pictures import packed
 
 X = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
 
@@ -172,3 +174,40 @@ def test_a_table_has_its_columns_with_and_without_names(tmp_path):
         "1": [1, 3],
         "2": [2, 4],
     }
+
+
+def _zip_of_pictures(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(4):
+            file = io.BytesIO()
+            Image.fromarray(np.full((2, 2, 3), i, np.uint8)).save(file, "PNG")
+            archive.writestr(f"é{i}.png", file.getvalue())
+
+
+SOUND = {
+    ".npy": lambda path: np.save(path, np.zeros((8, 2))),
+    ".npz": lambda path: np.savez(path, x=np.zeros((8, 2)), y=np.zeros(8, int)),
+    ".safetensors": lambda path: save_file({"x": torch.zeros(8, 2)}, path),
+    ".csv": lambda path: path.write_text("a,b\n1,2\n3,4\n"),
+    ".zip": _zip_of_pictures,
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_file_with_a_wrong_byte_is_read_or_one_line_says_why(tmp_path, kind):
+    """Each byte of head and end in turn; libraries raise all kinds of errors there."""
+    path = tmp_path / f"x{kind}"
+    SOUND[kind](path)
+    content = path.read_bytes()
+    places = sorted({*range(min(160, len(content))), *range(max(0, len(content) - 330), len(content))})
+    for at in places:
+        for byte in (0, 45, 40, 255):
+            path.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+            try:
+                if kind == ".zip":
+                    with packed.opened(path) as found:
+                        list(found.sources())
+                else:
+                    formats.opened(path, "data.root")
+            except UsageError as error:
+                assert "\n" not in str(error)  # noqa: PT017 - other bytes may do no harm
