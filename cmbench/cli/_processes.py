@@ -151,10 +151,5 @@ def _received() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         signals.append(number)
 
-    before = {number: signal.getsignal(number) for number in _signals.ASKING}
-    _signals.on(*before, handler=note)
-    try:
+    with _signals.passed_to(note):
         yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

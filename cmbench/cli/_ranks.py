@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -45,26 +46,40 @@ def shared_out(command: Callable[P, None]) -> Callable[P, int]:
 
 def _as_rank(work: Callable[[], None]) -> int:
     """As rank 0, work and let the others end; as any other, help it until it ends, whatever signals come."""
-    if not group.member().leads:
-        for each in _signals.ASKING:
-            signal.signal(each, signal.SIG_IGN)  # a handler would be gone while Python ends
     from cmbench.engine import answering
     from cmbench.engine import ranks as all_ranks
 
-    ranks, code = all_ranks.gather(), 0
+    ranks = (
+        all_ranks.gather()
+    )  # until then signals end each rank: one that waits for another would not learn of its end
     if not ranks.leads:
+        _signals.ignore()
         code = answering.follow(ranks)
-        _leave(ranks)
+        if not ranks.is_apart:
+            _leave(ranks)
         return code
+    from cmbench.engine.messages import LostRankError
+
     try:
         work()
-    except Exception as error:
-        ranks.dismiss(error.exit_code if isinstance(error, CmbenchError) else 1)
-        _leave(ranks)
+    except LostRankError as error:
+        _signals.ignore()
+        if why := ranks.words_left():
+            raise CmbenchError(why) from error
         raise
-    ranks.dismiss(code)
-    _leave(ranks)
-    return code
+    except Exception as error:
+        _dismiss(ranks, error.exit_code if isinstance(error, CmbenchError) else 1)
+        raise
+    _dismiss(ranks, 0)
+    return 0
+
+
+def _dismiss(ranks: "Ranks", code: int) -> None:
+    """As rank 0, let the others end. It may end after them: it has yet to say what is wrong."""
+    _signals.ignore()
+    if not ranks.is_apart:  # else they learn of its end, and nothing more
+        ranks.dismiss(code)
+        _leave(ranks)
 
 
 def _leave(ranks: "Ranks") -> None:
@@ -86,22 +101,15 @@ def _start(asked: _gpus.Gpus) -> int:
     heard: list[int] = []
     environment = {**os.environ, **asked.environment()}
     with tempfile.TemporaryDirectory(prefix="cmbench-") as logs, launch.starting():
-        given = ["--standalone", "--nproc-per-node", str(asked.size), "--log-dir", logs]
-        _, *own = launch.command(*_without(sys.argv[1:]))
-        command = launch.command(torchrun.ARGUMENT, *given, "--", *own)
+        command = torchrun.command(asked.size, Path(logs), *_without(sys.argv[1:]))
         process = subprocess.Popen(command, env=environment, start_new_session=True)
 
         def end(number: int, frame: FrameType | None) -> None:
             heard.append(number)
             process.send_signal(number if number == signal.SIGINT else signal.SIGTERM)  # torchrun knows these
 
-        before = {number: signal.getsignal(number) for number in _signals.ASKING}
-        _signals.on(*before, handler=end)
-        try:
+        with _signals.passed_to(end):
             code = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
     if signal.SIGINT in heard:
         raise KeyboardInterrupt
     return 128 + heard[0] if heard else code

@@ -2,13 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 
 from cmbench.cli import _follow, _screen, _signals
 from cmbench.cli._gpus import Gpus
-from cmbench.rundir import launch
+from cmbench.rundir import launch, status
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.torchrun import Group
 
@@ -25,7 +24,11 @@ def train(arguments: Sequence[str], gpus: Gpus, heard: Sequence[str]) -> int:
         RefusedError: a rank refused.
     """
     ranks = Group(arguments, gpus.size, gpus.environment())
-    with _passing_on(ranks):
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        ranks.signal(number, by_hand=number in _signals.BY_HAND)
+
+    with _signals.passed_to(pass_on):
         for name in heard:
             ranks.signal(signal.Signals[name])
         try:
@@ -37,10 +40,12 @@ def train(arguments: Sequence[str], gpus: Gpus, heard: Sequence[str]) -> int:
         detached = launch.accept(run)  # then rank 0 prints to the same console.log
         if not detached:
             _show(run)
-        ranks.join(run)
-        with _screen.to_whoever_listens():
-            return _follow.exit_code(run) if detached else _follow.closing(run)
-    return _follow.exit_code(run)
+        code = ranks.join()
+        if not detached:
+            with _screen.to_whoever_listens():
+                _follow.closing(run)
+    crashed = status.read(run)["state"] == "crashed"
+    return code if crashed and code > 0 else _follow.exit_code(run)
 
 
 def _show(run: RunDir) -> None:
@@ -49,22 +54,6 @@ def _show(run: RunDir) -> None:
         _screen.line(run.name)
         for line in _follow.lines(run):
             _screen.line(line)
-
-
-@contextmanager
-def _passing_on(ranks: Group) -> Iterator[None]:
-    """Let signals that ask for an end reach the ranks."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        ranks.signal(number, by_hand=number in _signals.BY_HAND)
-
-    before = {number: signal.getsignal(number) for number in _signals.ASKING}
-    _signals.on(*before, handler=pass_on)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end_by(number: int) -> None:

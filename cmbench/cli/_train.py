@@ -172,10 +172,8 @@ def _follow_rank_0(ranks: "Ranks") -> int:
 
 
 def _end_undisturbed(ranks: "Ranks") -> None:
-    """Let no signal change the exit code: once one rank has ended, torchrun sends SIGTERM to the others."""
     if ranks.size > 1:
-        for each in _signals.ASKING:
-            signal.signal(each, signal.SIG_IGN)
+        _signals.ignore()
 
 
 @contextmanager
@@ -185,6 +183,7 @@ def _others_end_too(ranks: "Ranks") -> Iterator[None]:
         yield
     except BaseException as error:
         ranks.dismiss(error.exit_code if isinstance(error, CmbenchError) else 1)
+        _end_undisturbed(ranks)  # it has yet to say why
         raise
 
 

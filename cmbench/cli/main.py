@@ -8,7 +8,7 @@ import traceback
 import typer
 
 from cmbench import __version__
-from cmbench.cli import _app, _screen
+from cmbench.cli import _app, _screen, _signals
 from cmbench.errors import CmbenchError, UsageError
 from cmbench.rundir import group, launch, torchrun
 
@@ -42,6 +42,8 @@ def main() -> None:
     if sys.argv[1:2] == [torchrun.ARGUMENT]:
         from cmbench.engine import agent
 
+        # A batch system may send its announcement to all processes. The ranks know what it means.
+        _signals.on(*_signals.ANNOUNCED, handler=lambda number, frame: None)
         sys.exit(agent.main(sys.argv[2:]))
     if group.is_launched():
         group.end_with_parent()

@@ -75,7 +75,7 @@ def run(
     if begun is not None and (not or_resume or _restarts.begun(begun) in _restarts.ENDED):
         if recipe is not None:
             consent.named(recipes.find(recipe), overrides or ())
-        return resume(str(begun.path), runs_dir=runs_dir, trust=trust)
+        return resume(str(begun.path), runs_dir=runs_dir, foreground=foreground, detach=detach, trust=trust)
     if origin is not None:
         if recipe is not None:
             raise UsageError(f"--from: found together with RECIPE {recipe}, allowed: one of the two")

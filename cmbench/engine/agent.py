@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run torchrun with these arguments, and return 0 if all ranks did; else the exit code of rank 0, if it has one."""
+    """Run torchrun with these arguments, and return the exit code that one process instead of the ranks would have."""
     group.end_with_parent()
     logging.disable(logging.CRITICAL)  # of this process: the ranks are others
     try:
@@ -37,9 +37,19 @@ def _torchrun(arguments: Sequence[str]) -> int:
         return 1
     except ChildFailedError as error:
         _report(error.failures)
-        first = error.failures.get(0)
-        return first.exitcode if first is not None and first.exitcode > 0 else 1
+        return exit_code({rank: failure.exitcode for rank, failure in error.failures.items()})
     return 0
+
+
+def exit_code(of_ranks: Mapping[int, int]) -> int:
+    """Return the exit code of all from those of the ranks that failed, which are negative where a signal ended one.
+
+    A killed rank counts most, as a shell tells it: the others only say that they have lost it. torchrun itself ends the
+    others by SIGTERM, once one has ended. Of the rest rank 0 counts, which speaks for all.
+    """
+    killed = [128 - code for code in of_ranks.values() if code < 0]
+    first = [code for code in killed if code != 128 + signal.SIGTERM]
+    return next(iter([*first, *(of_ranks[rank] for rank in sorted(of_ranks) if of_ranks[rank] > 0), *killed]), 1)
 
 
 def _report(failures: "Mapping[int, ProcessFailure]") -> None:

@@ -11,10 +11,11 @@ from cmbench.engine import asking
 from cmbench.engine.evaluate import Evaluation
 from cmbench.engine.messages import LostRankError
 from cmbench.engine.ranks import Ranks
+from cmbench.errors import CmbenchError
 
 
 def follow(ranks: Ranks) -> int:
-    """Do what rank 0 asks until it lets this rank end, and return the exit code.
+    """Do what rank 0 asks until it lets this rank end, or this one fails alone, and return the exit code.
 
     Raises:
         LostRankError: another rank has ended.
@@ -26,8 +27,10 @@ def follow(ranks: Ranks) -> int:
             _answer(ranks, order, last)
         except LostRankError:
             raise
-        except Exception:  # as on every rank: rank 0 says it, and then how all end
-            last = None
+        except Exception as error:
+            if ranks.is_apart:  # it has left word why, for rank 0
+                return error.exit_code if isinstance(error, CmbenchError) else 1
+            last = None  # as on every rank: rank 0 says it, and then how all end
     return order["code"]
 
 

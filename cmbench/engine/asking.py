@@ -79,6 +79,7 @@ def draw(
 
 def of_all(ranks: Ranks, trained: Trained, n: int, sigmas: Sequence[float], seed: int, labels: Tensor | None) -> Tensor:
     """As any rank that has been asked, draw its share of the samples, and return all. Labels are those of rank 0."""
-    if labels is not None and ranks.size > 1:
-        ranks.send_weights({"labels": labels})
-    return sample.draw(trained.model, trained.sampler, n, sigmas, seed, labels, ranks)
+    with ranks.in_step():
+        if labels is not None and ranks.size > 1:
+            ranks.send_weights({"labels": labels})
+        return sample.draw(trained.model, trained.sampler, n, sigmas, seed, labels, ranks)

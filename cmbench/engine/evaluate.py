@@ -138,9 +138,9 @@ class Evaluation:
 
     def share_of_function(self, name: str, seed: int, n: int) -> Answer:
         """As any rank that has been asked, compute its share of a measure that is defined, and return the answer."""
-        starts, denoise = self._ranks.agreed(lambda: self._inputs(name, seed, n))
         measure = self._true_error if name == "consistency_error" else self._self_error
-        return measure(starts, denoise)
+        with self._ranks.in_step():
+            return measure(*self._ranks.agreed(lambda: self._inputs(name, seed, n)))
 
     def _inputs(self, name: str, seed: int, n: int) -> tuple[Starts, Denoise]:
         """Return the starts of trajectories, and the denoiser that they follow."""

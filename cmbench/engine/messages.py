@@ -11,6 +11,7 @@ from torch import distributed
 from cmbench.engine.memory import is_lack
 from cmbench.errors import CmbenchError
 from cmbench.rundir.group import Member
+from cmbench.text import brief
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Messages:
     Attributes:
         member: which of the ranks this is.
         machines: that of each.
+        is_apart: whether this rank has failed alone while the others go on: it cannot meet them again, and must end.
     """
 
     def __init__(self, member: Member | None = None) -> None:
@@ -41,6 +43,8 @@ class Messages:
         self._control: Any = None
         self._store: Any = None
         self._over = False
+        self._agreed_on: Exception | None = None  # the last error that `agreed` has raised, on all ranks
+        self.is_apart = False
 
     @property
     def size(self) -> int:
@@ -135,17 +139,34 @@ class Messages:
             failed = error
         told = self.all_told(None if failed is None else _described(failed))
         if failed is not None and (isinstance(failed, CmbenchError) or is_lack(failed)):
+            self._agreed_on = failed
             raise failed
         for rank in range(self.size):
             if told[rank] is not None:
-                raise _retold(f"{self.called(rank)}: ", *told[rank]) from failed
+                self._agreed_on = _retold(f"{self.called(rank)}: ", *told[rank])
+                raise self._agreed_on from failed
         return made
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Let all ranks work in step within the block. One that fails there alone leaves word, and is apart."""
+        try:
+            yield
+        except Exception as error:
+            if self.size > 1 and error is not self._agreed_on and not isinstance(error, LostRankError):
+                self.is_apart = True
+                self.leave_word(described(error))
+            raise
+
+
+def described(error: Exception) -> str:
+    """Return what an error says, with its name if it is none of ours."""
+    return str(error) if isinstance(error, CmbenchError) else f"{type(error).__name__}: {brief(error)}"
 
 
 def _described(error: Exception) -> tuple[str, int, bool]:
     """Return the text of an error, its exit code, and whether there was too little memory."""
-    name = "" if isinstance(error, CmbenchError) else f"{type(error).__name__}: "
-    return name + str(error), getattr(error, "exit_code", 1), is_lack(error)
+    return described(error), getattr(error, "exit_code", 1), is_lack(error)
 
 
 def _retold(where: str, text: str, exit_code: int, lacks: bool) -> Exception:

@@ -118,7 +118,8 @@ class Ranks(Messages):
 
     def wrap(self, model: Model) -> None:
         """Let gradients of F_theta be added up over the ranks, in pieces while the backward pass still runs."""
-        network = DistributedDataParallel(model.F_theta, **_UNSYNCED)
+        with told_of_loss():
+            network = DistributedDataParallel(model.F_theta, **_UNSYNCED)
         network.register_comm_hook(None, _added_up)
         self._network, self.device = network, next(model.parameters()).device
         model.recorded_by = lambda *arguments: network(*arguments)  # a function: no part of the model's state

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from cmbench import steering
 from cmbench.engine import build, checkpoint, environment, loop, memory, passes, trainer
-from cmbench.engine.messages import LostRankError
+from cmbench.engine.messages import LostRankError, described
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import CmbenchError, ConflictError
 from cmbench.randomness import Part, StepRandom
 from cmbench.rundir.layout import RunDir
-from cmbench.text import brief
 
 _SAMPLES = 4  # of each rank in the check, in groups of the objective
 _ALLOWED = {"float32": 1e-4, "bfloat16": 5e-2}  # relative difference of a parameter's gradient
@@ -61,13 +60,13 @@ def follow(ranks: Ranks) -> int:
     try:
         built = _as_rank_0(invitation)
     except Exception as error:  # a custom class may raise anything; rank 0 says it
-        return _agree(ranks, _told(error))
+        return _agree(ranks, described(error))
     try:
         return _train(built)
     except LostRankError:
         raise
     except Exception as error:  # the others may be in the midst of a step, and learn no more than that this one is gone
-        ranks.leave_word(_told(error))
+        ranks.leave_word(described(error))
         raise
 
 
@@ -79,10 +78,6 @@ def _train(built: Trainer) -> int:
         if isinstance(event, loop.Stepped | loop.Diverged) and (code := _obey(built)) is not None:
             return code
     raise LostRankError("rank 0 has not said how it ends")
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, CmbenchError) else brief(f"{type(error).__name__}: {error}")
 
 
 def _as_rank_0(invitation: Mapping[str, Any]) -> Trainer:

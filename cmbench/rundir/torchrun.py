@@ -18,6 +18,13 @@ _MOST_EARLY = 2**20  # bytes that are kept until there is a console.log
 _LAST_OUTPUT = 5.0  # seconds to wait for output after torchrun has ended
 
 
+def command(size: int, logs: Path, *arguments: str) -> list[str]:
+    """Return the command line of torchrun for ranks of `cmbench <arguments>` here; it leaves a folder in `logs`."""
+    given = ["--standalone", "--nproc-per-node", str(size), "--log-dir", str(logs)]
+    _, *own = launch.command(*arguments)
+    return launch.command(ARGUMENT, *given, "--", *own)
+
+
 class Group:
     """Ranks of `cmbench <arguments>`, under torchrun in a session of its own, so that signals go through us alone.
 
@@ -37,10 +44,8 @@ class Group:
         self._asked = False
         with ExitStack() as files, launch.starting():
             self._meeting = files.enter_context(launch.Meeting())
-            given = ["--standalone", "--nproc-per-node", str(size), "--log-dir", str(self._meeting.path / "log")]
-            _, *trainer = launch.command(*arguments, "--foreground")
             self._process = subprocess.Popen(
-                launch.command(ARGUMENT, *given, *trainer),
+                command(size, self._meeting.path / "log", *arguments, "--foreground"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -58,11 +63,11 @@ class Group:
             RefusedError: a rank has refused, in one line, or all ended without an answer.
         """
         answer = self._meeting.heard(self._process)
-        if answer is None or "run" not in answer:
-            self._end()
         if answer is None:
-            raise launch.RefusedError(launch.last_words(self._output.early), 1)
+            code = self._end()
+            raise launch.RefusedError(launch.last_words(self._output.early), max(1, code))
         if "run" not in answer:
+            self._end()
             raise launch.RefusedError(answer["error"], answer["exit_code"])
         run = RunDir(Path(answer["run"]))
         self._output.go_to(run.console)
@@ -97,16 +102,18 @@ class Group:
                 with suppress(psutil.Error):
                     rank.kill()
 
-    def join(self, run: RunDir) -> None:
-        """Wait until torchrun and rank 0 have ended."""
-        self._end()
+    def join(self) -> int:
+        """Wait until torchrun and rank 0 have ended, and return the exit code of the ranks, as `agent.exit_code`."""
+        code = self._end()
         if self._lead is not None:  # torchrun was killed, and its ranks are stopping
             psutil.wait_procs([self._lead])
+        return code
 
-    def _end(self) -> None:
-        self._process.wait()
+    def _end(self) -> int:
+        code = self._process.wait()
         self._output.join(_LAST_OUTPUT)
         self._files.close()
+        return code
 
 
 class _Output(threading.Thread):

@@ -31,9 +31,10 @@ import os, signal, time
 from pathlib import Path
 if rank := os.environ.get("RANK"):
     Path(f"rank{rank}").write_text(str(os.getpid()))
-    for name, act in {"hang": lambda: time.sleep(1000), "die": lambda: os.kill(os.getpid(), signal.SIGKILL)}.items():
-        if Path(name).exists() and rank in Path(name).read_text():
-            act()
+    if Path("die").exists() and rank in Path("die").read_text():
+        os.kill(os.getpid(), signal.SIGKILL)
+    while Path("hang").exists() and rank in Path("hang").read_text():
+        time.sleep(0.05)
 """
 
 
@@ -336,7 +337,7 @@ def test_after_one_signal_by_hand_the_next_ends_all_ranks(watched):
     assert any(" step 1/" in line for line in process.stdout)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-    assert ended(process)[0] in (1, 75)  # 75 where it had stopped in between
+    assert ended(process)[0] in (137, 75)  # 75 where it had stopped in between
     assert not any(map(is_running, ranks(watched)))
 
 
@@ -362,7 +363,7 @@ def test_a_killed_rank_is_a_crash(watched, rank):
     killed = ranks(watched)[rank]
     os.kill(killed, signal.SIGKILL)
     code, out, err = ended(process)
-    assert (code, err, status.read(run)["state"]) == (1, "", "crashed")
+    assert (code, err, status.read(run)["state"]) == (137, "", "crashed")  # as one process: a queue starts it again
     assert out.splitlines()[-1] == f"its last output: {run.console}"
     assert f"cmbench: rank {rank} (process {killed}) was ended by SIGKILL" in run.console.read_text()
     assert not any(map(is_running, ranks(watched)))
@@ -375,7 +376,7 @@ def test_a_rank_that_is_killed_while_it_starts_is_named_in_one_line(watched, ran
     (watched / "hang").write_text(str(1 - rank))
     code, out, err = ended(begun(*PAIR))
     killed = ranks(watched)[rank]
-    assert (code, out, err) == (1, "", f"cmbench: rank {rank} (process {killed}) was ended by SIGKILL\n")
+    assert (code, out, err) == (137, "", f"cmbench: rank {rank} (process {killed}) was ended by SIGKILL\n")
     assert not any(map(is_running, ranks(watched)))
     assert not (watched / "runs").exists()
     assert left(watched) == []
@@ -419,6 +420,22 @@ def test_what_is_announced_while_ranks_start_stops_them_at_the_first_step(watche
     process = begun(*PAIR, *set_options(LONG))
     ranks(watched)
     process.send_signal(signal.SIGUSR1)
+    code, _, err = ended(process)
+    (run,) = all_runs(watched / "runs")
+    assert (code, err, read_rows(run.events)[-1]["reason"]) == (75, "", "SIGUSR1")
+
+
+@pytest.mark.long
+def test_an_announcement_to_all_processes_stops_the_run_once_it_has_begun(watched):
+    """As of a batch system, which may know no better: torchrun's process must not end by it."""
+    (watched / "hang").write_text("0")
+    process = begun(*PAIR, *set_options(LONG))
+    first, _ = ranks(watched)
+    torchrun = psutil.Process(first).parent()
+    for each in (torchrun, process):
+        each.send_signal(signal.SIGUSR1)
+    assert torchrun.is_running()
+    (watched / "hang").unlink()
     code, _, err = ended(process)
     (run,) = all_runs(watched / "runs")
     assert (code, err, read_rows(run.events)[-1]["reason"]) == (75, "", "SIGUSR1")

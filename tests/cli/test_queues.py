@@ -110,7 +110,7 @@ def test_the_scripts_of_the_page_are_scripts(block):
 
 def test_the_script_for_slurm_passes_the_announcement_on_and_requeues(home):
     """With a trainer that stops on SIGUSR1 as ours does, and with Slurm's command in a file."""
-    (script,) = (text for text in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) if "#SBATCH" in text)
+    script, _ = (text for text in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) if "#SBATCH" in text)
     (home / "bin").mkdir()
     for name, text in {
         "cmbench": 'trap "exit 75" USR1\necho "$@" > began\nwhile true; do sleep 0.05; done\n',
@@ -125,6 +125,36 @@ def test_the_script_for_slurm_passes_the_announcement_on_and_requeues(home):
     assert job.wait(PATIENCE) == 75
     assert (home / "requeued").read_text() == "requeue 17\n"
     assert "--or-resume --host-gone --foreground" in (home / "began").read_text()
+
+
+@pytest.mark.long
+def test_the_script_for_slurm_on_two_nodes_stops_the_run_and_requeues(home):
+    """Both nodes are this one, with a rank each."""
+    _, script = (text for text in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) if "#SBATCH" in text)
+    given = " ".join(["tiny.toml", *set_options(LONG)])
+    for theirs, ours in {"ct_edm_ring": given, "29500": str(20_000 + os.getpid() % 10_000), "node 8": "node 1"}.items():
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    (home / "bin").mkdir()
+    for name, text in {
+        "cmbench": f'exec {sys.executable} -m cmbench "$@"\n',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"\n',
+        "srun": '"$@" &\n"$@" &\nwait\n',
+        "scontrol": 'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> requeued; fi\n',
+    }.items():
+        (home / "bin" / name).write_text(f"#!/bin/bash\n{text}")
+        (home / "bin" / name).chmod(0o755)
+    place = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    place |= {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "nodes"}
+    place["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    ring = RunDir(home / "runs" / "ring")
+    job = subprocess.Popen(["bash", "-c", script], env=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: len(read_rows(ring.metrics)) > 3 if ring.metrics.exists() else False)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(PATIENCE) == 0
+    now = status.read(ring)
+    assert (now["state"], now["ranks"], (home / "requeued").read_text()) == ("stopped", 2, "requeue 17\n")
+    assert steps_of_checkpoints(ring)[-1] == now["step"]
 
 
 def test_a_name_is_the_name_of_the_folder(cmbench, mine):

@@ -6,7 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,21 @@ from tiny import DISTILL
 from torchrun import cmbench_on
 
 from cmbench import consent
-from cmbench.cli import _gpus, _ranks
-from cmbench.engine import runner
+from cmbench.cli import _gpus, _ranks, _signals
+from cmbench.engine import ranks, runner
+from cmbench.engine.ranks import Ranks
 from cmbench.errors import UsageError
+from cmbench.rundir import group
 from cmbench.rundir.layout import RunDir
 
 FEW = ["-n", "33", "--repeats", "2"]
 
 OWN = """
+import atexit
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 from cmbench.errors import UsageError
@@ -43,6 +47,12 @@ class Acting(mlp.Network):
         self.act("asked")
         return super().forward(*given)
 
+    def train(self, mode=True):
+        self.switched = getattr(self, "switched", 0) + 1
+        if self.switched > 1:  # not as it is loaded: when all are about to draw
+            self.act("switched")
+        return super().train(mode)
+
     def act(self, when):
         plan = Path("plan.json")
         wanted = json.loads(plan.read_text()) if plan.exists() else {}
@@ -52,6 +62,10 @@ class Acting(mlp.Network):
 
     def refuse(self):
         raise UsageError("data.root: not here")
+
+    def refuse_slowly(self):
+        atexit.register(time.sleep, 4)  # longer than the others wait for what is said
+        self.refuse()
 
     def fail(self):
         raise ValueError("too odd")
@@ -133,6 +147,7 @@ def acting(home, put_back) -> Callable[..., RunDir]:
     ("plan", "command", "says", "code"),
     [
         ((1, "made", "refuse"), ["eval"], "rank 1 on HOST: data.root: not here", 2),
+        ((0, "made", "refuse_slowly"), ["sample"], "data.root: not here", 2),
         ((1, "asked", "fail"), ["eval", "--measures", "consistency_error"], "rank 1 on HOST: ValueError: too odd", 1),
         (
             (1, "asked", "lack"),
@@ -151,6 +166,65 @@ def test_a_rank_that_fails_is_named_in_one_line_and_all_end_alike(acting, plan, 
     assert lines[0].endswith(says.partition("HOST")[2] or says)
     assert ended.stderr.count(f"exitcode  : {code}") == 2
     assert ended.stdout == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_alone_while_all_draw_ends_all_in_one_line(acting, rank):
+    """The others wait for its samples: they cannot hear how it ends."""
+    run = acting(rank, "switched", "fail")
+    ended = cmbench_on(2, "sample", run.name, "-n", "33")
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("cmbench: ")]
+    assert len(lines) == 1, ended.stderr[-3000:]
+    assert "ValueError: too odd" in lines[0]
+    assert ("rank 1 on " in lines[0]) == (rank == 1)
+    assert not Path("plan.json").exists()
+    assert ended.returncode == 1
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Handlers as before."""
+    before = {each: signal.getsignal(each) for each in _signals.ASKING}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+class Group(Ranks):
+    """Two ranks, of which the other hears all and is gone then."""
+
+    def _broadcast(self, message):
+        return {"do": "end", "code": 4}
+
+    def all_told(self, message):
+        return [message] * 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_signals_end_a_rank_until_all_are_there_and_no_rank_once_it_ends(monkeypatch, signals, rank):
+    """A rank that waits for another does not learn of its end: torchrun would kill it after 30 seconds."""
+    for name, value in {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    heard: dict[str, object] = {}
+
+    def gather() -> Ranks:
+        heard["gathering"] = signal.getsignal(signal.SIGTERM)
+        return Group(group.member())
+
+    def refuse() -> None:
+        heard["working"] = signal.getsignal(signal.SIGTERM)
+        raise UsageError("no")
+
+    monkeypatch.setattr(ranks, "gather", gather)
+    if rank == 0:
+        with pytest.raises(UsageError):
+            _ranks._as_rank(refuse)
+    else:
+        assert _ranks._as_rank(refuse) == 4
+    assert signal.SIG_IGN not in heard.values()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 @pytest.mark.long

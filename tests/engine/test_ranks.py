@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torchrun import cmbench_on, torchrun
 
 from cmbench import consent
 from cmbench.engine import checkpoint, ranks, runner, trainer
+from cmbench.engine.messages import LostRankError
 from cmbench.engine.meters import of_rank
 from cmbench.engine.ranks import Ranks
 from cmbench.errors import UsageError
@@ -441,3 +443,12 @@ def test_signals_beyond_the_first_do_not_end_a_rank(as_rank):
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
     assert run.asked == ["SIGTERM"] * 2
+
+
+def test_a_rank_that_ends_while_others_begin_is_lost_and_not_an_error_of_theirs(monkeypatch):
+    def connect(*given: object, **named: object) -> None:
+        raise RuntimeError("[/build/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    monkeypatch.setattr(ranks, "DistributedDataParallel", connect)
+    with pytest.raises(LostRankError, match="another rank has ended"):
+        Ranks(Member(0, 2)).wrap(SimpleNamespace(F_theta=None))
