@@ -35,6 +35,7 @@ QUIET = [
     "train.batch_size=7",
 ]
 TRIGFLOW = ["path.kind=trigflow", "profile.anatomy_every=2", "profile.anatomy_n=5"]
+SHORT = ["train.steps=20", "evaluate.every=10", "snapshot.every=10"]  # where rounding grows faster from step to step
 RUNS = {
     "ct": [],
     "clipped": ["optimizer.clip=0.05", "network.class_conditional=true", "train.micro_batch_size=2"],
@@ -43,10 +44,12 @@ RUNS = {
         "data.kind=digits",
         "network={kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[], log_variance_channels=8}",
         "objective={kind='denoise', log_variance='network'}",
+        *SHORT,
     ],
     "edm2_ct": [
         "data.kind=digits",
         "network={kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[], log_variance_channels=8}",
+        *SHORT,
     ],
     "own": ["objective={kind='own_ranks:Uneven'}"],
     "cd": ["objective={kind='cd'}", "teacher.kind=oracle", "evaluate.self_error_n=7"],
