@@ -64,7 +64,8 @@ def gradients(kind: str, settings: dict, size: int, together_with: Ranks | None)
     own = together_with or Ranks()
     objective, model = every.with_dropout(kind, 0.0, classes=3, **settings)
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
-    state = SimpleNamespace(model=model, objective=objective, step=30, optimizer=torch.optim.SGD(parameters, lr=1.0))
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    state = SimpleNamespace(model=model, objective=objective, teacher=None, step=30, optimizer=optimizer)
     part = own.part(B, objective)
     if together_with:
         own.wrap(model)
@@ -116,15 +117,16 @@ def mutant(name: str, group: Ranks) -> Iterator[None]:
         found = part(self, n, objective)
         return replace(found, start=found.start - 1, stop=found.stop - 1) if self.member.rank == 1 else found
 
+    unset = property(lambda self: None, lambda self, value: None)
     broken = {
         "the objective's own gradients are not sent": (Ranks, "added_up", lambda self, objective, total: total),
-        "the gradients of the dual pass are not sent": (Model, "network", lambda self: self.F_theta),
+        "the gradients of the dual pass are not sent": (Model, "recorded_by", unset),
         "a rank draws its own noise": (StepRandom, "noise", own_noise),
         "gradients are averaged": (ranks, "_added_up", mean),
         "a mean of means": (Means, "add", lambda self, values, share=1.0: add(self, values)),
         "a sample is drawn twice": (Ranks, "part", overlapping),
     }
-    with mock.patch.object(*broken[name]):
+    with mock.patch.object(*broken[name], create=name == "the gradients of the dual pass are not sent"):
         yield
 
 
