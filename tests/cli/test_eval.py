@@ -257,7 +257,7 @@ def test_best_is_the_checkpoint_that_the_journal_calls_so(cmbench, trained):
 
 
 def test_samples_that_are_not_finite_have_no_figure(cmbench, trained, monkeypatch):
-    monkeypatch.setattr("cmbench.engine.evaluate.draw", lambda *given: torch.full((32, 2), torch.nan))
+    monkeypatch.setattr("cmbench.engine.asking.draw", lambda *given: torch.full((32, 2), torch.nan))
     for figure in figures(cmbench("eval", trained.name, *FEW, "--measures", "frechet_distance", "--json")).values():
         assert figure["value"] is None
         assert figure["floor"] is not None

@@ -21,7 +21,7 @@ from cmbench.tables import Optimizer, PathTable
 
 # Every key, another value for it, and what else must be set for the key to matter.
 OTHER = {
-    "denoise": {"P_mean": (0.0, {}), "P_std": (2.0, {}), "weighting": ("velocity", {})},
+    "denoise": {"P_mean": (0.0, {}), "P_std": (2.0, {}), "weighting": ("velocity", {}), "log_variance": ("linear", {})},
     "ct": {
         "s_0": (5, {}),
         "s_1": (80, {}),
@@ -280,7 +280,7 @@ TABLES = {
         ("ect", {"path": {"kind": "vp"}}, "path.kind: found 'vp', allowed for objective 'ect': edm"),
         ("tcm", {"path": {"kind": "trigflow"}}, "path.kind: found 'trigflow', allowed for objective 'tcm': edm"),
         ("scd", {"path": {"kind": "trigflow"}}, "teacher: missing, and objective 'scd' needs it"),
-        ("tcm", {}, "teacher: missing, and objective 'tcm' needs it (kind = 'run')"),
+        ("tcm", {}, "teacher: missing, and objective 'tcm' needs it (kind = 'run' or 'file')"),
         ("tcm", {"teacher": {"kind": "oracle"}}, "teacher.kind: found 'oracle', allowed for objective 'tcm': run"),
         ("ict", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, since objective 'ict'"),
         ("ect", {"teacher": {"kind": "oracle"}}, "teacher: found one, allowed: none, since objective 'ect'"),
