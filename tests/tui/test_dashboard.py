@@ -514,7 +514,7 @@ def test_a_run_of_another_machine_has_no_load_of_this_one(tmp_path, size):
 
 @pytest.mark.parametrize("size", [*SIZES, (120, 40)])
 def test_the_machine_is_seen_at_any_size_while_the_run_moves(run, size, monkeypatch):
-    monkeypatch.setattr(System, "look", lambda self: [Load("CPU", 0.25, 3 * 2**30, 24 * 2**30)])
+    monkeypatch.setattr(System, "look", lambda self, gpu_ids=None: [Load("CPU", 0.25, 3 * 2**30, 24 * 2**30)])
 
     async def steps(app, pilot):
         short, long = "CPU 25% 3/24 GiB", "CPU    ━━━─────────  25%"
