@@ -85,9 +85,7 @@ def all_pages(function):
 def in_short(words: list[str]) -> list[str]:
     """Return the arguments of a command with a short training, and with a run where one is meant."""
     words = ["@latest" if word in ("RUN", "A", "B") else word for word in words]
-    if (
-        words[0] in ("run", "resume", "eval", "sample") and "--gpus" in words
-    ):  # ranks are processes: other tests start them
+    if words[0] in ("run", "resume", "eval", "sample") and "--gpus" in words:  # other tests start ranks
         place = words.index("--gpus")
         assert _gpus.parsed(words[place + 1])
         words = [*words[:place], *words[place + 2 :]]
