@@ -17,8 +17,9 @@ from cmbench.tables import is_own_class
 _LOOKED_AT = 1024  # samples
 _ASKED = 4  # samples in the test batch of a custom class
 # Factor above or below sigma_data. Sets in [-1, 1] under the published .5 stay below it: CIFAR-10 has 1.0, MNIST 1.23,
-# Fashion-MNIST 1.41. The usual mistake lies above it: latents of Stable Diffusion, times .18215, have 1.8.
-_FAR = 1.5
+# Fashion-MNIST 1.41, digits 1.5. The usual mistake lies above it: latents of Stable Diffusion, times .18215, have 1.8.
+_FAR = 1.6
+_ABSURD = 10  # factor beyond which no one means it: bytes that were not scaled have 140, latents without a scale 12
 _BRIGHTEST = 1.01  # largest value of pictures, with room for rounding
 _ALIKE = 0.05  # of sigma_data: samples that differ by less are almost all the same
 
@@ -96,6 +97,22 @@ def _unlike(x: object, shape: list[int], name: str, dtype: torch.dtype, what: st
 def is_far(deviation: float, sigma_data: float) -> bool:
     """Return whether a standard deviation differs much from path.sigma_data."""
     return not sigma_data / _FAR <= deviation <= sigma_data * _FAR
+
+
+def refuse_absurd(recipe: Recipe, data: Data) -> None:
+    """Refuse a sigma_data that cannot be meant.
+
+    Raises:
+        UsageError: it is more than ten times the standard deviation of the data, or less than a tenth.
+    """
+    x, found = _some(data, "train_sample"), recipe.path.sigma_data
+    deviation = 0.0 if x is None or not len(x) else float(x.std(unbiased=False))
+    if deviation and not found / _ABSURD <= deviation <= found * _ABSURD:
+        least, most = deviation / _ABSURD, deviation * _ABSURD
+        raise UsageError(
+            f"path.sigma_data: found {found:g}, but the data have a standard deviation of {deviation:.3g}; allowed: "
+            f"{least:.2g} to {most:.2g}, best {deviation:.2g}"
+        )
 
 
 def oddities(recipe: Recipe, data: Data) -> list[str]:

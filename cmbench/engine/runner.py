@@ -17,7 +17,14 @@ from cmbench.engine import build, checkpoint, environment, fingerprint, launched
 from cmbench.engine.data_as_before import data_as_before
 from cmbench.engine.live import Runner
 from cmbench.engine.trainer import Trainer
-from cmbench.errors import ConflictError, NotFoundError, UsageError, refusing_write_errors, stopping_on_write_errors
+from cmbench.errors import (
+    ConflictError,
+    NotFoundError,
+    UsageError,
+    prefixing,
+    refusing_write_errors,
+    stopping_on_write_errors,
+)
 from cmbench.recipe import Given, Recipe
 from cmbench.rundir import checkpoints, control, layout, leftovers, settings, status
 from cmbench.rundir.fields import moment
@@ -45,6 +52,8 @@ def create(
     environment.make_reproducible()
     source = given.text + "".join(f"\n# --set {override}" for override in given.overrides)
     built = trainer.from_given(given, runs_dir)
+    with prefixing(given.where):
+        fingerprint.refuse_absurd(built.recipe, built.data)
     meta = environment.meta(built, argv)
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder, host_gone)
     with refusing_write_errors(run.path), ExitStack() as undo:

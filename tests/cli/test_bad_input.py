@@ -551,3 +551,12 @@ def test_a_live_run_is_not_resumed(complains, trained):
 def test_two_runs_that_begin_so(complains, trained, home):
     shutil.copytree(trained.path, home / "runs" / (trained.name + "x"))
     complains("show", "tiny-", code=4, mentions=["tiny-", "2 runs", trained.name])
+
+
+@pytest.mark.parametrize("sigma_data", ["0.01", "50"])
+def test_a_sigma_data_that_cannot_be_meant_is_one_line_and_no_run(cmbench, home, sigma_data):
+    outcome = cmbench("run", "tiny.toml", "--set", f"path.sigma_data={sigma_data}", "--set", "path.sigma_max=80")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert f"path.sigma_data: found {sigma_data}, but the data have a standard deviation of" in line
+    assert not (home / "runs").exists()

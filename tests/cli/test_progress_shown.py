@@ -60,7 +60,7 @@ def test_elsewhere_a_line_comes_after_a_pause(monkeypatch, capsys, pause, lines)
 
 
 def test_a_detached_trainer_says_so_more_often(monkeypatch, capsys):
-    monkeypatch.setenv("CMBENCH_HANDSHAKE_FD", "9")
+    monkeypatch.setenv("CMBENCH_HANDSHAKE", "9:/nowhere")
     monkeypatch.setattr(_progress, "_PAUSE_SEEN", 0.0)
     with _progress.shown(), progress.told().counting("decoding", 2) as count:
         count(1)

@@ -77,13 +77,13 @@ ODD = {
     "sound": ({}, []),
     "all the same": ({"scale": 0}, ["all of 1,024 training samples looked at are the same"]),
     "almost": ({"scale": 0.01, "shift": "(-0.5, 0.5)"}, ["almost the same: they differ by 0.0029"]),
-    "wide": ({"scale": 20}, ["the standard deviation is 5.7", "far from path.sigma_data = 0.5"]),
+    "wide": ({"scale": 10}, ["the standard deviation is 2.8", "far from path.sigma_data = 0.5"]),
     "narrow": ({"scale": 0.5}, ["the standard deviation is 0.14"]),
     "pictures from 0 to 1": (
         {"shape": (1, 8, 8), "scale": 1, "shift": 0},
         ["pictures have values from", "show -1 to 1"],
     ),
-    "pictures from 0 to 255": ({"shape": (1, 8, 8), "scale": 255, "shift": 0}, ["to 255; snapshots show -1 to 1"]),
+    "pictures from 0 to 15": ({"shape": (1, 8, 8), "scale": 15, "shift": 0}, ["to 15; snapshots show -1 to 1"]),
 }
 
 
