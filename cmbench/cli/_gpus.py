@@ -169,7 +169,7 @@ def _check_device(device: str, allowed: set[str], where: str) -> None:
 
 def seen() -> int:
     """Return the number of GPUs that torch sees. Another process asks: here no driver may start before the choice."""
-    script = "import torch; print(torch.cuda.device_count())"
+    script = "import os, torch; os.write(1, str(torch.cuda.device_count()).encode())"
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {script}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else 0

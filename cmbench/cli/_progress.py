@@ -9,6 +9,7 @@ from cmbench import progress
 from cmbench.cli import _screen
 from cmbench.progress import Count, Progress
 from cmbench.rundir import launch
+from cmbench.text import plain
 
 if TYPE_CHECKING:  # takes a while to load
     from rich.progress import Progress as Bar
@@ -30,7 +31,7 @@ def shown(first: str = "") -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = _screen.console(err=True)
     bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     try:
@@ -45,7 +46,7 @@ class _Shown(Progress):
 
     def __init__(self, bar: "Bar", first: str) -> None:
         self._bar, self._total, self._begun = bar, 0, 0
-        self._task = bar.add_task(first, total=None, visible=bool(first))
+        self._task = bar.add_task(plain(first), total=None, visible=bool(first))
         if first:
             bar.start()
 
@@ -57,14 +58,14 @@ class _Shown(Progress):
 
     def begin(self, what: str) -> None:
         """Name the figure at work, and count those before it."""
-        self._bar.update(self._task, description=what, completed=self._begun)
+        self._bar.update(self._task, description=plain(what), completed=self._begun)
         self._begun += 1
 
     @contextmanager
     def counting(self, what: str, of: int) -> Iterator[Count]:
         """Show a bar of its own while things are counted."""
         self._bar.start()
-        task = self._bar.add_task(what, total=of)
+        task = self._bar.add_task(plain(what), total=of)
         try:
             yield lambda n: self._bar.advance(task, n)
         finally:
