@@ -168,7 +168,7 @@ def test_bad_data_are_one_line_and_nothing_is_written(cmbench, home, case):
     assert not (home / "runs").exists() or all_runs(home / "runs") == []
 
 
-@pytest.mark.parametrize(("deviation", "warns"), [(0.5, False), (0.7, False), (0.8, True), (0.36, False), (0.3, True)])
+@pytest.mark.parametrize(("deviation", "warns"), [(0.5, False), (0.7, False), (0.9, True), (0.36, False), (0.3, True)])
 def test_sigma_data_far_from_the_data_is_one_warning(cmbench, home, deviation, warns):
     x = np.random.default_rng(0).normal(size=(60, 2))
     np.save(home / "x.npy", deviation * (x - x.mean()) / x.std())
