@@ -22,7 +22,10 @@ def columns(path: Path) -> dict[str, Stored]:
     """
     with _text(path) as file:
         lines = csv.reader(file)
-        first, second = next(lines, []), next(lines, None)
+        try:
+            first, second = next(lines, []), next(lines, None)
+        except csv.Error as error:  # up to Python 3.10 of a zero byte, too
+            raise ValueError(str(error)) from None
     if not first:
         raise ValueError("it is empty")
     has_names = not any(map(_is_number, first)) and len(set(first)) == len(first) and second is not None
