@@ -53,6 +53,9 @@ def main() -> None:
         _screen.drop_what_is_left()
     if code and not group.is_heard():
         time.sleep(_LET_SPEAK)  # once this process has ended, torchrun ends the one that says why
+    if group.is_launched():
+        # A thread of gloo may still free a Python object, and aborts the process if the interpreter ends meanwhile.
+        os._exit(code)
     sys.exit(code)
 
 

@@ -25,13 +25,15 @@ from cmbench.rundir.layout import RunDir
 FEW = ["-n", "33", "--repeats", "2"]
 
 OWN = """
-import atexit
 import json
 import os
 import signal
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from cmbench.cli import _screen
 from cmbench.errors import UsageError
 from cmbench.networks import mlp
 
@@ -54,8 +56,9 @@ class Acting(mlp.Network):
         return super().train(mode)
 
     def act(self, when):
-        plan = Path("plan.json")
-        wanted = json.loads(plan.read_text()) if plan.exists() else {}
+        plan, wanted = Path("plan.json"), {}
+        with suppress(FileNotFoundError):  # the other rank may have done it
+            wanted = json.loads(plan.read_text())
         if (wanted.get("rank"), wanted.get("when")) == (int(os.environ.get("RANK", "0")), when):
             plan.unlink()
             getattr(self, wanted["do"])()
@@ -64,8 +67,8 @@ class Acting(mlp.Network):
         raise UsageError("data.root: not here")
 
     def refuse_slowly(self):
-        atexit.register(time.sleep, 4)  # longer than the others wait for what is said
-        self.refuse()
+        _screen.complain = lambda error: (time.sleep(4), print(f"cmbench: {error}", file=sys.stderr))
+        self.refuse()  # and say so later than the others wait
 
     def fail(self):
         raise ValueError("too odd")

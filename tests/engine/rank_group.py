@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -288,6 +289,7 @@ def main() -> None:
     if group.leads:
         Path(sys.argv[1]).write_text(json.dumps(found))
     group.close()
+    os._exit(0)  # as the command line does
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +39,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -85,8 +87,9 @@ class Acting(ct.Objective):
         return dataclasses.replace(terms, total=self.factor * terms.total)
 
     def act(self, step):
-        plan = Path("plan.json")
-        wanted = json.loads(plan.read_text()) if plan.exists() else {}
+        plan, wanted = Path("plan.json"), {}
+        with suppress(FileNotFoundError):  # the other rank may have done it
+            wanted = json.loads(plan.read_text())
         if (wanted.get("step"), wanted.get("rank")) == (step, int(os.environ.get("RANK", "0"))):
             plan.unlink()
             getattr(self, wanted["do"])()
@@ -237,7 +240,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_reads_as_crashed(own):
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))
     assert ended.returncode == 1
     run = the_run()
-    assert status.read(run)["state"] == "crashed"
+    assert status.read(run)["state"] == "crashed", run.console.read_text()
     assert not Path("plan.json").exists()
     again = runner.resume(run)
     assert again.trainer.state.step == 5
@@ -350,6 +353,17 @@ def test_torchrun_with_one_process_is_one_rank(as_rank, cmbench):
     assert group.member() == Member()
     assert cmbench("run", "tiny.toml").code == 0
     assert status.read(the_run())["ranks"] == 1
+
+
+@pytest.mark.parametrize(("launched", "code"), [({"TORCHELASTIC_RUN_ID": "none"}, 0), ({}, -signal.SIGABRT)])
+def test_nothing_that_still_works_in_a_rank_spoils_its_end(launched, code):
+    """gloo's threads free what Python made, and abort an interpreter that ends meanwhile."""
+    program = "import atexit, os; atexit.register(os.abort); from cmbench.cli.main import main; main()"
+    others = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
+    environment = {**others, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", **launched}
+    command = [sys.executable, "-c", program, "--version"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.startswith("cmbench ")) == (code, True)
 
 
 def test_a_number_of_processes_without_torchrun_means_nothing(home, monkeypatch):
