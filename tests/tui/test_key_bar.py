@@ -4,6 +4,7 @@ import pytest
 from bench import settle, use
 from live_runs import live_run
 from textual.widgets import Footer
+from textual.widgets._footer import FooterKey
 from tui_host import SIZES, shown, until
 
 from cmbench.tui.screens.profile import ProfileScreen
@@ -66,3 +67,16 @@ def test_keys_are_made_anew_where_they_are_others_alone(tmp_path):
         await until(pilot, lambda: not set(app.screen.query("FooterKey")) & set(before))
 
     use([live_run(tmp_path)], steps)
+
+
+@pytest.mark.parametrize("width", [60, 80, 97, 160])
+def test_a_key_is_shown_whole_or_not_at_all(tmp_path, width):
+    async def steps(app, pilot):
+        await until(pilot, lambda: is_first(app, "p Time profile"))
+        await settle(app, pilot)
+        keys = [f"{key.key_display} {key.description}" for key in app.screen.query(FooterKey)]
+        found = bar(app).split("  ")
+        assert found == keys[: len(found)]
+        assert 1 < len(found) < len(keys)
+
+    use([live_run(tmp_path)], steps, (width, 24))

@@ -10,7 +10,7 @@ _EVERYWHERE = ("help", "quit")
 
 
 class KeyBar(Footer):
-    """Textual's footer in another order, so that a narrow screen cuts off the keys of the focused widget.
+    """Textual's footer in another order, so that a narrow screen leaves out the keys of the focused widget.
 
     Args:
         first: actions whose keys come first, after help and quit; the others keep their order.
@@ -32,6 +32,19 @@ class KeyBar(Footer):
             if isinstance(key, FooterKey):  # otherwise each is styled twice more: as compact, and as not compact
                 key.set_reactive(FooterKey.compact, self.compact)
             yield key
+
+    def on_mount(self) -> None:
+        """Look at the keys after each layout."""
+        self.screen.screen_layout_refresh_signal.subscribe(self, lambda screen: self._show_whole_keys())
+
+    def _show_whole_keys(self) -> None:
+        """Hide the keys that a narrow screen would cut within a word."""
+        keys = list(self.query(FooterKey))
+        docked = sum(key.outer_size.width for key in keys if key.styles.dock != "none")
+        for key in keys:
+            fits = key.styles.dock != "none" or key.virtual_region_with_margin.right <= self.size.width - docked
+            if key.styles.text_opacity != fits:
+                key.styles.text_opacity = float(fits)  # what is not visible has no place, and would seem to fit
 
     def bindings_changed(self, screen: Screen) -> None:
         """Rebuild the keys only if they differ; Textual would rebuild them at every change of focus."""
