@@ -88,7 +88,7 @@ PUBLISHED = {  # images of the training, of its warm-up, and of an average's hal
     "dm_edm_imagenet64": (2500 * MILLION, 10 * MILLION, 50 * MILLION),  # ibid.
     "dm_edm_imagenet64_edm2": (2**30, 10 * MILLION, None),  # Karras et al. 2024, table 6: EDM2-S
     "dm_trigflow_imagenet64": (2**30, 10 * MILLION, None),
-    "dm_trigflow_cifar10": (400_000 * 512, 0, 0.5 * MILLION),  # Lu & Song 2024, appendix G
+    "dm_trigflow_cifar10": (400_000 * 512, 10 * MILLION, 0.5 * MILLION),  # Lu & Song 2024, appendix G: as EDM
     "sct_trigflow_cifar10": (400_000 * 512, 0, 0.5 * MILLION),
     "scd_trigflow_cifar10": (400_000 * 512, 0, 0.5 * MILLION),
     "meanflow_linear_cifar10": (800_000 * 1024, 10_000 * 1024, None),  # Geng et al. 2025, appendix A

@@ -23,6 +23,7 @@ from cmbench.errors import UsageError
 from cmbench.finite import Finite
 
 _SMALL = 1 << 28  # bytes that are read into memory: whatever becomes of the file, a run goes on
+_PART = 1 << 24  # bytes of samples that are made at once: float64 on the way there take several times as much
 _LONGEST = 12  # most classes that a summary lists with their counts
 
 
@@ -70,14 +71,34 @@ class Mapped:
         self._shift = torch.tensor(shift, dtype=torch.float64) if any(shift) else None
         n = len(stored) if index is None else len(index)
         self.shape = (n, *layout.sample_shape(stored.shape, kind))
-        self.nbytes = int(np.prod(self.shape, dtype=object)) * (1 if stored.is_bytes else 4)
+        self.dtype = torch.uint8 if stored.is_bytes else torch.float32
+        self.nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Return some rows, uint8 or float32, (n, *shape)."""
-        wanted = index if isinstance(index, slice) else index.numpy()
+        return self._read(index, self.device)
+
+    def to(self, device: torch.device) -> "Tensor | Mapped":
+        """Return the rows on a device; on the CPU they stay in the file."""
+        return self if device.type == "cpu" else self._read(slice(None), device)
+
+    def _read(self, index: Tensor | slice, device: torch.device) -> Tensor:
+        """Return some rows on a device. Many are read in parts, so that nothing but the result takes memory."""
+        rows = range(len(self))[index] if isinstance(index, slice) else index.numpy()
+        size = max(1, _PART * len(self) // max(1, self.nbytes))
+        if len(rows) <= size:
+            return self._part(rows).to(device)
+        x = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype, device=device)
+        for start in range(0, len(rows), size):
+            x[start : start + size] = self._part(rows[start : start + size])
+        return x
+
+    def _part(self, wanted: np.ndarray | range) -> Tensor:
+        if isinstance(wanted, range):
+            wanted = np.arange(wanted.start, wanted.stop, wanted.step)
         rows = self._stored.rows(wanted if self._index is None else self._index[wanted])
         x = torch.from_numpy(layout.channels_second(rows, self._kind)).contiguous()
         if self._stored.is_bytes:
@@ -85,10 +106,6 @@ class Mapped:
         if self._shift is not None:
             x = x.double() - self._shift.view(-1, *[1] * (x.ndim - 2))
         return (x * self._scale).float() if self._scale != 1 else x.float()
-
-    def to(self, device: torch.device) -> "Tensor | Mapped":
-        """Return the rows on a device; on the CPU they stay in the file."""
-        return self if device.type == "cpu" else self[:].to(device)
 
 
 class Data(Finite):

@@ -6,6 +6,7 @@ already cropped and resized every picture.
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from cmbench.pictures import packed
 from cmbench.pictures.decode import RefusedError
 from cmbench.pictures.packed import Packed
 from cmbench.pictures.prepare import prepared, printable
-from cmbench.pictures.shape import Alike
+from cmbench.pictures.shape import ARRAY, Alike
 
 _LONGEST = 12  # most classes that a summary lists with their counts
 
@@ -29,6 +30,9 @@ class Config(Augmented):
     """[data] kind = "edm"."""
 
     root: str = Field(description="a folder or a zip of EDM's dataset_tool.py, with its dataset.json")
+    channels: Literal[0, 1, 3] = Field(
+        0, description="1: grey, a byte a pixel; 3: colours; 0: 1 if all pictures are grey, else 3"
+    )
     held_out: float = Field(0.1, gt=0, lt=1, description="share of pictures that are held out")
     horizontal_flip: bool = Field(False, description="mirror each picture with probability one half")
 
@@ -45,13 +49,13 @@ class Data(Finite):
         content: a digest of the files.
 
     Raises:
-        UsageError: the files are missing or cannot be read, or are of several sizes.
+        UsageError: the files are missing or cannot be read, are of several sizes, or are arrays where channels are set.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
         root = Path(config.root).expanduser()
         with packed.opened(root) as found:
-            samples = _decoded(found)
+            samples = _decoded(found, config.channels)
         self.content = found.content
         numbers = np.zeros(len(samples), np.int64)
         if found.labels is not None:
@@ -63,17 +67,22 @@ class Data(Finite):
         self.summary = _summary(self, found.labels is not None)
 
 
-def _decoded(found: Packed) -> np.ndarray:
-    """Return the pictures, mapped from a file: uint8 (M, 1 or 3, H, W), or float32 (M, C, H, W)."""
+def _decoded(found: Packed, channels: int) -> np.ndarray:
+    """Return the pictures, mapped from a file: uint8 (M, 1 or 3, H, W), or float32 (M, C, H, W).
+
+    With channels = 0 it is not known before the last picture that all are grey, so three are kept of each.
+    """
     where, first = f"data.root: {found.root}", found.names[0]
+    if channels and first.lower().endswith(ARRAY):
+        raise UsageError(f"data.channels: found {channels}, allowed for arrays such as {printable(first)}: 0")
     try:
         ((_, source),) = found.sources([first])
-        maker = Alike.to(first, source)
+        maker = Alike.to(first, source, channels or 3)
     except RefusedError as error:
         raise UsageError(f"{where}: {printable(first)} cannot be read: {error}") from None
     made = prepared(found.sources, len(found.names), found.known_by, maker, where)
     is_grey = made.marks["grey"] == len(found.names)  # each in three channels alike
-    return made.pictures[:, :1] if is_grey else made.pictures
+    return made.pictures[:, :1] if is_grey and not channels else made.pictures
 
 
 def _summary(data: Data, is_labelled: bool) -> str:

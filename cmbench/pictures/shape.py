@@ -78,30 +78,31 @@ class Shaping:
         else:
             image, marks = decode.read(source, self.alpha)
         decode.refuse_absurd_shape(image, self.height, self.width)
-        if self.channels == 1:
-            image = image.convert("L")  # ITU-R 601; a grey picture stays as it is
+        image = _of_channels(image, self.channels)
         return _channels_first(_cropped(_covering(image, self), self)), marks
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Takes pictures as RGB, and arrays in .npy, as they are: all like the first one.
+    """Takes pictures as RGB or as grey, and arrays in .npy as they are: all like the first one.
 
     Attributes:
         first: its name.
         shape: its shape, (C, H, W).
         type_name: of its numbers, uint8 or float32.
+        channels: of pictures: 3 for colours, 1 for grey.
     """
 
     first: str
     shape: tuple[int, ...]
     type_name: str
+    channels: int = 3
 
     @classmethod
-    def to(cls, name: str, source: Path | bytes) -> "Alike":
+    def to(cls, name: str, source: Path | bytes, channels: int = 3) -> "Alike":
         """Return what takes files like this one. Raises RefusedError if it cannot be read."""
-        x, _ = _as_it_is(name, source)
-        return cls(name, x.shape, x.dtype.name)
+        x, _ = _as_it_is(name, source, channels)
+        return cls(name, x.shape, x.dtype.name, channels)
 
     @property
     def dtype(self) -> np.dtype:
@@ -109,7 +110,7 @@ class Alike:
         return np.dtype(self.type_name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return shape and type."""
+        """Return shape and type; the shape has the channels."""
         return {"as_they_are": True, "shape": list(self.shape), "type": self.type_name}
 
     def array_of(self, name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
@@ -118,17 +119,17 @@ class Alike:
         Raises:
             RefusedError: it cannot be read, or is not like the first one.
         """
-        x, marks = _as_it_is(name, source)
+        x, marks = _as_it_is(name, source, self.channels)
         if x.shape != self.shape or x.dtype != self.dtype:
             allowed = f"allowed: {list(self.shape)} {self.type_name}, as {self.first}"
             raise RefusedError(f"found {list(x.shape)} {x.dtype.name}, {allowed}")
         return x, marks
 
 
-def _as_it_is(name: str, source: Path | bytes) -> tuple[np.ndarray, frozenset[str]]:
+def _as_it_is(name: str, source: Path | bytes, channels: int) -> tuple[np.ndarray, frozenset[str]]:
     if not name.lower().endswith(ARRAY):
         picture, marks = decode.read(source)
-        return _channels_first(picture), marks
+        return _channels_first(_of_channels(picture, channels)), marks
     try:
         content = source if isinstance(source, bytes) else regular.read(source, LARGEST, links=True)
         x = npy.read_array(io.BytesIO(content), allow_pickle=False)
@@ -149,6 +150,11 @@ def _checked(x: np.ndarray) -> np.ndarray:
     if not np.isfinite(x).all():
         raise RefusedError("it holds numbers that are not finite, or beyond float32")
     return x
+
+
+def _of_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Return a picture in RGB, or for one channel its luma (ITU-R 601); a grey picture keeps its values."""
+    return image.convert("L") if channels == 1 else image
 
 
 def _covering(image: Image.Image, shaping: Shaping) -> Image.Image:

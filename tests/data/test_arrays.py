@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from cmbench import finite
 from cmbench.arrays import formats
+from cmbench.arrays.stored import Stored
 from cmbench.contracts import HasOracle, has
 from cmbench.data import arrays
 from cmbench.data.arrays import Config, Data, Mapped
@@ -175,6 +176,37 @@ def test_scale_and_deviation_change_floats_and_are_told(tmp_path):
     back = fitted.train[:] / fitted.scale + torch.tensor(fitted.shift).view(4, 1, 1)
     torch.testing.assert_close(back, plain.train[:], rtol=1e-5, atol=1e-5)
     assert "centred and scaled by 0.1" in fitted.summary
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale": 0.3}, {"deviation": 0.5}], ids=str)
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8", ">f8"])
+@pytest.mark.parametrize("kind", ["chw", "hwc"])
+def test_many_rows_are_made_in_parts_with_the_values_of_one_pass(tmp_path, monkeypatch, dtype, settings, kind):
+    if dtype == "u1" and settings:
+        pytest.skip("bytes are not scaled")
+    x = (RNG.normal(size=(37, 4, 3, 5)) * 40 + 90).clip(0, 255).astype(dtype)
+    np.save(tmp_path / "x.npy", x if kind == "chw" else x.transpose(0, 2, 3, 1))
+    monkeypatch.setattr(arrays, "_SMALL", 0)
+    whole = read(tmp_path / "x.npy", layout=kind, held_out=0.2, **settings)
+    expected = x[finite.split(np.zeros(37, np.int64), 0.2)[0]]
+    if dtype != "u1":
+        expected = torch.from_numpy(expected.astype(dtype.lstrip(">")))
+        if whole.shift:
+            expected = expected.double() - torch.tensor(whole.shift, dtype=torch.float64).view(4, 1, 1)
+        expected = (expected * whole.scale).float()
+    np.testing.assert_array_equal(whole.train[:], expected)
+    one_pass, index = whole.train[:], torch.tensor([5, 5, 0, 29, 1, 2])
+    made, rows_of = [], Stored.rows
+    monkeypatch.setattr(Stored, "rows", lambda self, index: made.append(len(index)) or rows_of(self, index))
+    monkeypatch.setattr(arrays, "_PART", 3 * one_pass[:1].nbytes)
+    for wanted in (slice(None), slice(3, 20), slice(1, None, 4), slice(9, 9), index):
+        found = whole.train[wanted]
+        assert torch.equal(found, one_pass[wanted])
+        assert found.dtype == one_pass.dtype
+        assert found.is_contiguous()
+    moved = whole.train.to(torch.device("meta"))  # a device other than the CPU
+    assert (moved.shape, moved.dtype, moved.device.type) == (one_pass.shape, one_pass.dtype, "meta")
+    assert max(made) == 3
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 from cmbench import finite
 from cmbench.data.edm import Config, Data
@@ -105,6 +106,40 @@ def test_grey_pictures_have_one_channel_unless_some_have_colours(tmp_path):
     assert read(packed(tmp_path / "a", pictures(mode="L"), LABELS)).shape == (1, 6, 6)
     mixed = {**pictures(mode="L"), name(3): picture(3)}
     assert read(packed(tmp_path / "b", mixed, LABELS)).shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize("where", ["x", "x.zip"])
+@pytest.mark.parametrize(("kind", "channels"), [("colours", 1), ("colours", 3), ("grey", 1), ("grey", 3)])
+def test_channels_are_as_wanted_and_take_their_bytes_alone(tmp_path, decodings, kind, channels, where):
+    root = set_of(tmp_path / where, kind)
+    data = read(root, channels=channels)
+    found = np.stack([different(i)[1][KINDS[kind]] for i in range(N)]).astype(float)
+    luma = np.einsum("nchw,c->nhw", np.broadcast_to(found, (N, 3, 6, 6)), [0.299, 0.587, 0.114])  # ITU-R 601
+    expected = luma[:, None] if channels == 1 else np.broadcast_to(found, (N, 3, 6, 6))
+    train, test = split(np.arange(N) % 3, 0.1)
+    rounding = 0.51 if (kind, channels) == ("colours", 1) else 0
+    np.testing.assert_allclose(data.train[:], expected[train], atol=rounding)
+    np.testing.assert_allclose(data.test[:], expected[test], atol=rounding)
+    assert data.shape == (channels, 6, 6)
+    (made,) = (tmp_path / "cache" / "pictures").glob("*.safetensors")
+    assert load_file(made)["pictures"].shape == (N, channels, 6, 6)
+
+
+def test_without_the_key_grey_pictures_are_those_of_one_channel(tmp_path, decodings):
+    root = set_of(tmp_path / "x.zip", "grey")
+    found, wanted = read(root), read(root, channels=1)
+    assert len(decodings) == 2
+    assert (found.shape, found.content, found.summary) == (wanted.shape, wanted.content, wanted.summary)
+    assert torch.equal(found.train[:], wanted.train[:])
+    assert torch.equal(found.test[:], wanted.test[:])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_of_arrays_are_not_chosen(tmp_path, channels):
+    files = {name(i, "npy"): latent(i) for i in range(N)}
+    why = rf"^data.channels: found {channels}, allowed for arrays such as 00000/img00000000.npy: 0$"
+    with pytest.raises(UsageError, match=why):
+        read(packed(tmp_path / "x.zip", files, None), channels=channels)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3), (1, 4, 3, 3)])
