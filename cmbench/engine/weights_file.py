@@ -14,10 +14,11 @@ from cmbench.engine import build
 from cmbench.engine.weights import Trained, shell_of
 from cmbench.errors import UsageError, prefixing
 from cmbench.model import Model
-from cmbench.recipe import Recipe
-from cmbench.statedicts import files
+from cmbench.recipe import Recipe, is_own_class
+from cmbench.statedicts import files, openai
 from cmbench.statedicts.files import Entry, File
 from cmbench.statedicts.match import Match, match, refuse_misfits
+from cmbench.statedicts.names import OPENAI
 from cmbench.tables import Start, Teacher
 from cmbench.text import cut
 
@@ -146,10 +147,14 @@ def read(asked: Asked, recipe: Recipe, shape: tuple[int, ...], classes: int, onl
     network = (shell_of(recipe, shape, classes) or build.model(recipe, shape, classes, torch.device("cpu"))).F_theta
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     constants = {name for name, _ in network.named_buffers()} - expected.keys()
+    buffers, kind = {name for name, _ in network.named_buffers()}, recipe.network["kind"]
+    ordered = kind == "diffusers" or is_own_class(kind)  # it is the very class of the file's code
     with files.opened(asked.file) as file:
-        found = match(file, expected, recipe.network["kind"], asked.weights, constants)
+        found = match(file, expected, kind, asked.weights, constants, buffers, ordered)
         kinds = Counter(entry.dtype for entry in found.pairs.values() if entry.dtype in FLOATS)
         converted = {dtype: n for dtype, n in kinds.items() if dtype != "float32"}
+        if found.author == OPENAI and (why := openai.difference(recipe.network, expected)):
+            raise UsageError(f"{file.path}: has the names of OpenAI's network, but {why}")
         if only_names:
             return Weights(file, found, converted, {})
         refuse_misfits(found, str(file.path), asked.allow_missing, asked.allow_unexpected)

@@ -50,6 +50,7 @@ class Entry:
         shape: of the tensor.
         dtype: its name, e.g. "float16".
         read: returns the tensor on the CPU.
+        listed: whether a list holds it, which has no names.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor]
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,16 +253,16 @@ def _walked(value: object, keys: tuple[str, ...], depth: int) -> Iterator[Entry]
         return
     for key, own in items:
         if isinstance(own, Tensor):
-            yield _entry(own, keys, key)
+            yield _entry(own, keys, key, not isinstance(value, Mapping))
         elif depth < _DEEPEST:
             yield from _walked(own, (*keys, key), depth + 1)
 
 
-def _entry(tensor: Tensor, keys: tuple[str, ...], key: str) -> Entry:
+def _entry(tensor: Tensor, keys: tuple[str, ...], key: str, listed: bool) -> Entry:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         dtype = f"{str(tensor.layout).removeprefix('torch.')} {dtype}"  # which no network takes
-    return Entry(".".join((*keys, key)), ".".join(keys), tuple(tensor.shape), dtype, tensor.detach)
+    return Entry(".".join((*keys, key)), ".".join(keys), tuple(tensor.shape), dtype, tensor.detach, listed)
 
 
 def _named(kind: type) -> str:
