@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,9 +90,32 @@ def recipe_of(config: Teacher | Start, student: Recipe, table: str) -> Recipe:
     kind = objective_for(config.function or "denoiser", path["kind"], f"{table}.function")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.file or "").stem).strip("-_")[:64] or "weights"
     tables = {"name": name, "seed": student.seed, "data": student.data, "path": path}
-    tables |= {"network": config.network or student.network, "objective": {"kind": kind}}
+    network = described(config.network, Path(config.file or "")) if config.network else student.network
+    tables |= {"network": network, "objective": {"kind": kind}}
     tables |= {"ema": {"lengths": []}, "train": {"precision": student.train.precision}}
-    return build.complete(recipes.check_tables(tables, table), table)
+    return unplaced(build.complete(recipes.check_tables(tables, table), table))
+
+
+def described(network: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return a table [network] which, for a network of diffusers without settings, names the folder that has them.
+
+    Args:
+        network: the table.
+        file: of its weights; of diffusers, a folder with its config.json.
+    """
+    if network.get("kind") == "diffusers" and not (network.get("settings") or network.get("folder")):
+        for folder in files.places(file):
+            if (folder / "config.json").is_file():
+                kept = {key: own for key, own in network.items() if key not in ("model", "settings")}
+                return {**kept, "folder": str(folder)}
+    return dict(network)
+
+
+def unplaced(recipe: Recipe) -> Recipe:
+    """Return a complete recipe whose network of diffusers has no folder: its settings stand in the recipe by now."""
+    if recipe.network["kind"] != "diffusers":
+        return recipe
+    return recipe.model_copy(update={"network": {**recipe.network, "folder": ""}})
 
 
 def objective_for(function: str, path: str, key: str = "function") -> str:
