@@ -93,8 +93,9 @@ class Recipe(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
     def architecture(self) -> Tables:
-        """Return the keys of [network] that say what its weights compute: all but those of dropout."""
-        return {key: value for key, value in self.network.items() if key not in _IN_TRAINING_ALONE}
+        """Return the keys of [network] that say what its weights compute: all but those of dropout, and places."""
+        aside = {*_IN_TRAINING_ALONE, *(("folder",) if self.network["kind"] == "diffusers" else ())}
+        return {key: value for key, value in self.network.items() if key not in aside}
 
 
 @cache

@@ -78,7 +78,7 @@ def import_(
 
     from cmbench.engine import importing
 
-    recipe = importing.neutral(given, where, run.name if run else "listed", function)
+    recipe = importing.neutral(given, where, run.name if run else "listed", function, file)
     asked = importing.Asked(file, weights, allow_missing or (), allow_unexpected or ())
     if run is None or listed:
         _list(asked, recipe, json)

@@ -29,7 +29,7 @@ from cmbench.rundir.log import Log
 _CPU = torch.device("cpu")
 
 
-def neutral(given: Recipe, where: str, name: str, function: str = "") -> Recipe:
+def neutral(given: Recipe, where: str, name: str, function: str = "", file: Path | None = None) -> Recipe:
     """Return the complete recipe of imported weights: of this name, with no teacher, start or averages.
 
     Its objective says what the weights compute. The recipe's own objective stays unless it computes something else, or
@@ -40,6 +40,7 @@ def neutral(given: Recipe, where: str, name: str, function: str = "") -> Recipe:
         where: it comes from, for messages.
         name: of the run.
         function: what the weights compute; empty: what the recipe's objective trains.
+        file: of the weights; a folder of diffusers says which network it holds.
     """
     tables = given.tables()
     objective, _ = build.component("objective", given.objective["kind"])
@@ -49,8 +50,11 @@ def neutral(given: Recipe, where: str, name: str, function: str = "") -> Recipe:
         named = next(name for name, sampler in samplers.items() if sampler == wanted)
         tables["objective"] = {"kind": weights_file.objective_for(named, given.path.kind, "--function")}
     tables |= {"name": name, "ema": {**tables["ema"], "lengths": []}}
+    if file is not None:
+        tables["network"] = weights_file.described(tables["network"], file)
     kept = {key: value for key, value in tables.items() if key not in ("teacher", "start")}
-    return build.located(build.complete(recipes.check_tables(kept, where), where), Path.cwd())
+    whole = weights_file.unplaced(build.complete(recipes.check_tables(kept, where), where))
+    return build.located(whole, Path.cwd())
 
 
 def look(asked: Asked, recipe: Recipe) -> Weights:

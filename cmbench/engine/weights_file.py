@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from cmbench.engine import build
 from cmbench.engine.weights import Trained, shell_of
 from cmbench.errors import UsageError, prefixing
 from cmbench.model import Model
-from cmbench.recipe import Recipe
-from cmbench.statedicts import files
+from cmbench.recipe import Recipe, is_own_class
+from cmbench.statedicts import files, openai
 from cmbench.statedicts.files import Entry, File
 from cmbench.statedicts.match import Match, match, refuse_misfits
+from cmbench.statedicts.names import OPENAI
 from cmbench.tables import Start, Teacher
 from cmbench.text import cut
 
@@ -88,9 +90,32 @@ def recipe_of(config: Teacher | Start, student: Recipe, table: str) -> Recipe:
     kind = objective_for(config.function or "denoiser", path["kind"], f"{table}.function")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.file or "").stem).strip("-_")[:64] or "weights"
     tables = {"name": name, "seed": student.seed, "data": student.data, "path": path}
-    tables |= {"network": config.network or student.network, "objective": {"kind": kind}}
+    network = described(config.network, Path(config.file or "")) if config.network else student.network
+    tables |= {"network": network, "objective": {"kind": kind}}
     tables |= {"ema": {"lengths": []}, "train": {"precision": student.train.precision}}
-    return build.complete(recipes.check_tables(tables, table), table)
+    return unplaced(build.complete(recipes.check_tables(tables, table), table))
+
+
+def described(network: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return a table [network] which, for a network of diffusers without settings, names the folder that has them.
+
+    Args:
+        network: the table.
+        file: of its weights; of diffusers, a folder with its config.json.
+    """
+    if network.get("kind") == "diffusers" and not (network.get("settings") or network.get("folder")):
+        for folder in files.places(file):
+            if (folder / "config.json").is_file():
+                kept = {key: own for key, own in network.items() if key not in ("model", "settings")}
+                return {**kept, "folder": str(folder)}
+    return dict(network)
+
+
+def unplaced(recipe: Recipe) -> Recipe:
+    """Return a complete recipe whose network of diffusers has no folder: its settings stand in the recipe by now."""
+    if recipe.network["kind"] != "diffusers":
+        return recipe
+    return recipe.model_copy(update={"network": {**recipe.network, "folder": ""}})
 
 
 def objective_for(function: str, path: str, key: str = "function") -> str:
@@ -146,10 +171,14 @@ def read(asked: Asked, recipe: Recipe, shape: tuple[int, ...], classes: int, onl
     network = (shell_of(recipe, shape, classes) or build.model(recipe, shape, classes, torch.device("cpu"))).F_theta
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     constants = {name for name, _ in network.named_buffers()} - expected.keys()
+    buffers, kind = {name for name, _ in network.named_buffers()}, recipe.network["kind"]
+    ordered = kind == "diffusers" or is_own_class(kind)  # it is the very class of the file's code
     with files.opened(asked.file) as file:
-        found = match(file, expected, recipe.network["kind"], asked.weights, constants)
+        found = match(file, expected, kind, asked.weights, constants, buffers, ordered)
         kinds = Counter(entry.dtype for entry in found.pairs.values() if entry.dtype in FLOATS)
         converted = {dtype: n for dtype, n in kinds.items() if dtype != "float32"}
+        if found.author == OPENAI and (why := openai.difference(recipe.network, expected)):
+            raise UsageError(f"{file.path}: has the names of OpenAI's network, but {why}")
         if only_names:
             return Weights(file, found, converted, {})
         refuse_misfits(found, str(file.path), asked.allow_missing, asked.allow_unexpected)

@@ -18,6 +18,7 @@ from cmbench.layers.norm import ScaleShift
 
 _GROUPS, _GROUP_CHANNELS = 32, 4  # of a group norm: at most, and at least
 Direction = Literal["up", "down"]
+QkvOrder = Literal["by_channel", "by_head", "whole"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Style:
         adaptive: whether the embedding scales and shifts after the second norm; otherwise it is added before it.
         double_norm: whether scale and shift are normalised (ADN). Then they come after the norm in any case.
         projects: whether a skip connection that resamples has a convolution even where the channels stay.
+        qkv: how the channels of q, k and v lie in the output of one convolution: beside each other for each channel
+            (Karras et al. 2022) or for each head (Dhariwal & Nichol 2021), or all of q, then k, then v (Song et al.
+            2023). These are the orders of the released code.
     """
 
     embedded: int
@@ -45,6 +49,7 @@ class Style:
     adaptive: bool
     double_norm: bool
     projects: bool
+    qkv: QkvOrder = "by_channel"
 
 
 class Block(nn.Module):
@@ -70,7 +75,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(style.dropout)
         projects = c_in != c_out or (resample is not None and style.projects)
         self.skip = nn.Conv2d(c_in, c_out, 1) if projects else nn.Identity()
-        self.heads = style.heads(c_out) if attends else 0
+        self.heads, self.order = style.heads(c_out) if attends else 0, style.qkv
         if self.heads:
             self.norm2, self.qkv = group_norm(c_out, style.eps), nn.Conv2d(c_out, 3 * c_out, 1)
             self.proj = nn.Conv2d(c_out, c_out, 1)
@@ -89,10 +94,13 @@ class Block(nn.Module):
         return self.norm1(h) * scale[:, :, None, None] + shift[:, :, None, None]
 
     def _attended(self, x: Tensor) -> Tensor:
-        """Attend over the pixels. Channels 3 c, 3 c + 1 and 3 c + 2 of `qkv` are channel c of q, k and v."""
+        """Attend over the pixels. By channel, 3 c, 3 c + 1 and 3 c + 2 of `qkv` are channel c of q, k and v."""
         B, C, H, W = x.shape
-        qkv = self.qkv(self.norm2(x)).reshape(B, self.heads, C // self.heads, 3, H * W)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2).unbind()  # each (B, heads, pixels, channels)
+        heads, each = self.heads, C // self.heads
+        axes = {"by_channel": ((heads, each, 3), 3), "by_head": ((heads, 3, each), 2), "whole": ((3, heads, each), 1)}
+        shape, axis = axes[self.order]
+        three = self.qkv(self.norm2(x)).reshape(B, *shape, H * W).unbind(axis)
+        q, k, v = (part.transpose(2, 3) for part in three)  # each (B, heads, pixels, channels)
         return self.proj(attention(q, k, v).transpose(2, 3).reshape(B, C, H, W))
 
 

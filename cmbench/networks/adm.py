@@ -8,7 +8,7 @@ from cmbench.config import Channels
 from cmbench.layers.embedding import add_times, each_time, more_times, time_embedding
 from cmbench.networks._levels import check_heads, heads_of, levels_of
 from cmbench.networks._pictures import pictures
-from cmbench.networks._residual import Block, Style, group_norm
+from cmbench.networks._residual import Block, QkvOrder, Style, group_norm
 from cmbench.networks._settings import AttentionHeights, Depth, Multipliers, Published, Width
 from cmbench.networks._trunk import Trunk, augment_vector, class_vector
 
@@ -24,6 +24,7 @@ class Config(Published):
     depth: Depth = 3
     attention: AttentionHeights = (32, 16, 8)
     head_channels: Channels = Field(64, description="channels of each head; fewer channels do not attend")
+    qkv: QkvOrder = Field("by_channel", description="order of q, k, v in an attention: by_channel, by_head or whole")
 
 
 class Network(Trunk):
@@ -51,6 +52,7 @@ class Network(Trunk):
             adaptive=True,
             double_norm=config.double_norm,
             projects=False,
+            qkv=config.qkv,
         )
         super().__init__(colours, levels[0].channels, levels, config.depth, style, attends_often=True)
         self.classes, self.label_dropout, self.augment_labels = classes, config.label_dropout, config.augment_labels

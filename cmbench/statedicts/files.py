@@ -50,6 +50,7 @@ class Entry:
         shape: of the tensor.
         dtype: its name, e.g. "float16".
         read: returns the tensor on the CPU.
+        listed: whether a list holds it, which has no names.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor]
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,13 @@ def opened(path: Path) -> Iterator[File]:
     path = _resolved(path)
     parts = _parts(path)
     before = [_stamp(part) for part in parts]
-    sums = [_sha256(part) for part in parts]
-    whole = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
     with ExitStack() as stack:
         formats = [_format(part) for part in parts]
         entries = [e for part, kind in zip(parts, formats, strict=True) for e in _entries(part, kind, stack)]
         if not entries:
             raise UsageError(f"{path}: found no tensors, allowed: {KINDS} with a state dict")
+        sums = [_sha256(part) for part in parts]  # last: a huge file that is none of weights is refused at once
+        whole = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
         yield File(path, formats[0], whole, sum(size for _, size, _ in before), entries)
         if before != [_stamp(part) for part in parts]:
             raise UsageError(f"{path}: changed while it was read")
@@ -112,7 +114,7 @@ def _parts(path: Path) -> list[Path]:
     try:
         if not path.is_dir():
             return [path]
-        for folder in (path, *(path / model for model in _MODELS)):
+        for folder in places(path):
             for name in _IN_A_FOLDER:
                 if (index := folder / f"{name}.safetensors.index.json").exists():
                     return _listed(index)
@@ -122,6 +124,11 @@ def _parts(path: Path) -> list[Path]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {_reason(error)}") from None
     raise UsageError(f"{path}: a folder without {_IN_A_FOLDER[0]}.safetensors; allowed: {KINDS}, or a diffusers folder")
+
+
+def places(folder: Path) -> list[Path]:
+    """Return where a folder of diffusers may have its model: itself, or a part of a pipeline."""
+    return [folder, *(folder / model for model in _MODELS)]
 
 
 def _listed(index: Path) -> list[Path]:
@@ -166,8 +173,11 @@ def _format(path: Path) -> Format:
     Raises:
         UsageError: it is neither.
     """
-    with regular.opened(path, links=True) as file:
-        start = file.read(9)
+    try:
+        with regular.opened(path, links=True) as file:
+            start = file.read(9)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {_reason(error)}") from None
     if start.startswith((_ZIP, _PICKLE)):
         return "torch"
     if path.suffix == ".safetensors" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") < _LONGEST_HEADER):
@@ -251,16 +261,16 @@ def _walked(value: object, keys: tuple[str, ...], depth: int) -> Iterator[Entry]
         return
     for key, own in items:
         if isinstance(own, Tensor):
-            yield _entry(own, keys, key)
+            yield _entry(own, keys, key, not isinstance(value, Mapping))
         elif depth < _DEEPEST:
             yield from _walked(own, (*keys, key), depth + 1)
 
 
-def _entry(tensor: Tensor, keys: tuple[str, ...], key: str) -> Entry:
+def _entry(tensor: Tensor, keys: tuple[str, ...], key: str, listed: bool) -> Entry:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         dtype = f"{str(tensor.layout).removeprefix('torch.')} {dtype}"  # which no network takes
-    return Entry(".".join((*keys, key)), ".".join(keys), tuple(tensor.shape), dtype, tensor.detach)
+    return Entry(".".join((*keys, key)), ".".join(keys), tuple(tensor.shape), dtype, tensor.detach, listed)
 
 
 def _named(kind: type) -> str:

@@ -7,10 +7,11 @@ found is the one meant. If another, with tensors of its own, has half as many, t
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from cmbench.errors import UsageError, did_you_mean
+from cmbench.statedicts.averages import Averages, named, parameters
 from cmbench.statedicts.files import Entry, File
 from cmbench.statedicts.names import WRAPPERS, schemes, unwrapped
 from cmbench.text import cut, shown
@@ -33,6 +34,7 @@ class Match:
         unexpected: tensors of the same state dict that the network lacks.
         constants: the network's names of tensors that follow from its settings, each with one of the file's.
         aside: the file's other state dicts, with their numbers of tensors.
+        author: whose names and layouts the file has, if they are not ours or EDM's; see `names.Scheme`.
     """
 
     weights: str
@@ -42,6 +44,7 @@ class Match:
     unexpected: Sequence[str]
     constants: Sequence[tuple[str, Entry]] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+    author: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,20 @@ class _Candidate:
     label: str  # the prefix without what all of the network's names begin with
     found: Mapping[str, Entry]
     constants: Sequence[tuple[str, Entry]] = ()
+    author: str = ""
 
     def shares(self, other: "_Candidate") -> bool:
         return bool({e.name for e in self.found.values()} & {e.name for e in other.found.values()})
 
 
 def match(
-    file: File, expected: Mapping[str, Shape], kind: str, weights: str = "", constants: Collection[str] = ()
+    file: File,
+    expected: Mapping[str, Shape],
+    kind: str,
+    weights: str = "",
+    constants: Collection[str] = (),
+    buffers: Collection[str] = (),
+    ordered: bool = False,
 ) -> Match:
     """Find the tensors of a network in a file.
 
@@ -68,11 +78,21 @@ def match(
         kind: of the network, which may have names of its own in published files.
         weights: which state dict: some parts of the prefix, such as "ema"; empty if there is only one.
         constants: names of tensors that the network builds from its settings; a file may have them.
+        buffers: which of the expected tensors are no parameters.
+        ordered: whether the network's parameters have the order of the file's code.
 
     Raises:
-        UsageError: no name fits, or several state dicts fit and `weights` does not say which.
+        UsageError: no name fits, several state dicts fit and `weights` does not say which, or averages in a list
+            without names do not fit.
     """
     candidates = _candidates(file.entries, expected, kind, constants)
+    if any(entry.listed for entry in file.entries):
+        own = {name: shape for name, shape in expected.items() if name not in buffers} if ordered else {}
+        lists = named(file.entries, _parameters(file, candidates, buffers), own)
+        weights = weights or _meant(file, lists)
+        _refuse_misfit(file, lists, weights)
+        file = replace(file, entries=lists.entries)
+        candidates = _candidates(file.entries, expected, kind, constants)
     if weights:
         candidates = _chosen(file, candidates, weights)
     if not candidates:
@@ -112,6 +132,50 @@ def refuse_misfits(
         raise UsageError(f"{where}: its tensors do not fit the network: {'; '.join(told)}; allowed: all of them{by}")
 
 
+def _parameters(file: File, candidates: Sequence[_Candidate], buffers: Collection[str]) -> list[list[Entry]]:
+    """Return the ways to read the best state dict as parameters; see `averages.parameters`."""
+    if not candidates:
+        return []
+    best = candidates[0]
+    groups = {entry.group for entry in best.found.values()}
+    aside = {entry.name for name, entry in best.found.items() if name in buffers}
+    aside |= {entry.name for _, entry in best.constants}
+    beside = [entry for entry in file.entries if entry.group in groups and not entry.listed]
+    return parameters(beside, best.prefix, aside)
+
+
+def _meant(file: File, lists: Averages) -> str:
+    """Return the list that is meant where the user names no state dict: the only one, if its keys say averages.
+
+    Raises:
+        UsageError: it is not clear which.
+    """
+    told = [group for group, says in lists.fitting.items() if says]
+    if len(told) == 1 and len(lists.fitting) == 1:
+        return told[0]
+    if lists.fitting:
+        names = _listed([*lists.fitting], 8)
+        raise UsageError(
+            f"{file.path}: found lists that may be averages of the weights; allowed for weights: {names}, or the key "
+            "of the weights themselves"
+        )
+    return ""
+
+
+def _refuse_misfit(file: File, lists: Averages, weights: str) -> None:
+    """Refuse averages that do not fit, unless the user has named other weights.
+
+    Raises:
+        UsageError: there are some.
+    """
+    for group, why in lists.misfits.items():
+        if not weights or f".{weights.strip('.')}." in f".{group}.":
+            raise UsageError(
+                f"{file.path}: {cut(group, _LONGEST)}: found averages, {why}; allowed: as many in the order of the "
+                "weights, or weights with the key of another state dict"
+            )
+
+
 def _candidates(
     entries: Sequence[Entry], expected: Mapping[str, Shape], kind: str, constants: Collection[str]
 ) -> list[_Candidate]:
@@ -121,18 +185,20 @@ def _candidates(
     built = {name.removeprefix(root): name for name in constants}
     stripped = str if any(WRAPPERS & {*name.split(".")} for name in ours) else unwrapped
     found: list[_Candidate] = []
-    for scheme in schemes(kind):
+    for scheme in schemes(kind, list(expected)):
         by_prefix: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
         constant: defaultdict[str, list[tuple[str, Entry]]] = defaultdict(list)
         for entry in entries:
-            parts = scheme(stripped(entry.name)).split(".")
+            parts = scheme.ours(stripped(entry.name)).split(".")
             for i in range(len(parts)):
                 own, prefix = ".".join(parts[i:]), ".".join(parts[:i])
                 if own in ours:
-                    by_prefix[prefix].setdefault(ours[own], entry)
+                    by_prefix[prefix].setdefault(ours[own], scheme.fitted(entry, ours[own]))
                 elif own in built:
                     constant[prefix].append((built[own], entry))
-        found += [_Candidate(p, _label(p, root), names, constant.get(p, ())) for p, names in by_prefix.items()]
+        found += [
+            _Candidate(p, _label(p, root), names, constant.get(p, ()), scheme.author) for p, names in by_prefix.items()
+        ]
     return sorted(found, key=lambda c: (-len(c.found), -_of_shape(c, expected), -len(c.constants), len(c.prefix)))
 
 
@@ -190,6 +256,7 @@ def _told(file: File, best: _Candidate, expected: Mapping[str, Shape], weights: 
         [e.name for e in ours],
         best.constants,
         dict(Counter(e.group or e.name.partition(".")[0] for e in left if id(e) not in others)),
+        best.author,
     )
 
 

@@ -245,7 +245,7 @@ def test_names_are_those_of_published_weights(kind):
     if kind == "ncsnpp":
         theirs += ["map_noise.freqs", "enc.4x4_aux_residual.weight"]
         constants += ["enc.4x4_aux_residual.resample_filter"]
-    _, ours = names.schemes(kind)
+    ours = names.schemes(kind)[1].ours
     own, buffers = net.state_dict(), dict(net.named_buffers())
     assert [name for name in theirs if ours(name) not in own] == []
     side = torch.tensor(MODULES[kind].Config().resampling, dtype=torch.float64)
@@ -256,7 +256,7 @@ def test_names_are_those_of_published_weights(kind):
 
 def test_the_encoder_s_filter_of_pictures_has_its_published_name():
     net = network("ncsnpp", encoder="skip")
-    _, ours = names.schemes("ncsnpp")
+    ours = names.schemes("ncsnpp")[1].ours
     assert ours("enc.4x4_aux_down.resample_filter") in dict(net.named_buffers())
 
 
