@@ -1,7 +1,8 @@
-"""Averages of weights that a file keeps in a list without names, in the order of the parameters.
+"""Averages of weights that a file keeps without their names: in a list, or under names without dots.
 
-torch_ema and diffusers' EMAModel do so, as `shadow_params`. The state dict that the same code saved beside the list has
-the same order: PyTorch walks parameters and state dicts alike. The list then gets that state dict's names.
+torch_ema and diffusers' EMAModel keep a list, `shadow_params`, in the order of the parameters. The state dict that the
+same code saved beside it has the same order: PyTorch walks parameters and state dicts alike. The list then gets that
+state dict's names. LitEma (latent-diffusion) takes the dots out of the names: `model_ema.netenc0weight`.
 """
 
 import re
@@ -57,6 +58,24 @@ def named(entries: Sequence[Entry], raw: Sequence[Sequence[Entry]], own: Mapping
             misfits[group] = _why(found, raw, own, len(orders))
     given = [replace(e, name=names[e.name], listed=False) if e.name in names else e for e in entries]
     return Averages(given, fitting, misfits)
+
+
+def dotted(entries: Sequence[Entry]) -> list[Entry]:
+    """Give names without dots back those of the weights beside them, where one name fits alone."""
+    ends: defaultdict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        parts = entry.name.split(".")
+        for i in range(len(parts)):
+            ends["".join(parts[i:])].add(".".join(parts[i:]))
+
+    def whole(entry: Entry) -> Entry:
+        before, _, last = entry.name.rpartition(".")
+        meant = ends[last] - {last}
+        if not says_averages(before) or len(meant) != 1:
+            return entry
+        return replace(entry, name=f"{before}.{meant.pop()}")
+
+    return [whole(entry) for entry in entries]
 
 
 def says_averages(group: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from cmbench.errors import UsageError, did_you_mean
-from cmbench.statedicts.averages import Averages, named, parameters
+from cmbench.statedicts.averages import Averages, dotted, named, parameters
 from cmbench.statedicts.files import Entry, File
 from cmbench.statedicts.names import WRAPPERS, schemes, unwrapped
 from cmbench.text import cut, shown
@@ -85,6 +85,7 @@ def match(
         UsageError: no name fits, several state dicts fit and `weights` does not say which, or averages in a list
             without names do not fit.
     """
+    file = replace(file, entries=dotted(file.entries))
     candidates = _candidates(file.entries, expected, kind, constants)
     if any(entry.listed for entry in file.entries):
         own = {name: shape for name, shape in expected.items() if name not in buffers} if ordered else {}

@@ -112,3 +112,22 @@ def test_a_list_alone_is_taken_by_the_very_class_of_its_code_only(tmp_path):
     assert_are(found(tmp_path / "x.pt", value, ordered=True)[1], EMA)
     with pytest.raises(UsageError, match="shadow_params: found averages, 4 tensors without names, whose order only"):
         found(tmp_path / "x.pt", value)
+
+
+def lit_ema():
+    """As latent-diffusion saves: names of its averages without dots."""
+    raw = {f"model.net.{name}": tensor for name, tensor in RAW.items()}
+    averages = {f"model_ema.{('net.' + name).replace('.', '')}": tensor for name, tensor in EMA.items()}
+    return {"state_dict": {**raw, **averages, "model_ema.decay": torch.tensor(0.9)}, "step": 5}
+
+
+def test_names_without_dots_get_those_of_the_weights_beside_them(tmp_path):
+    with pytest.raises(
+        UsageError, match="found several state dicts for this network; allowed for weights: .*model_ema"
+    ):
+        found(tmp_path / "x.pt", lit_ema())
+    whole, tensors = found(tmp_path / "x.pt", lit_ema(), "model_ema")
+    assert_are(tensors, EMA)
+    assert whole.missing == []
+    _, tensors = found(tmp_path / "x.pt", lit_ema(), "model.net")
+    assert_are(tensors, RAW)
