@@ -197,6 +197,8 @@ def _entries(folder: Path) -> list[Path]:
 def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
     """Encode, also numpy scalars and arrays. Non-finite numbers become null; names that are not UTF-8 are escaped.
 
+    Integers of more than 64 bits become floats, as which they are read too.
+
     With `in_order`, keys are sorted, so that equal values have equal bytes.
     """
     option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0)
@@ -204,16 +206,18 @@ def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
     try:
         return orjson.dumps(value, option=option)
     except TypeError:
-        return orjson.dumps(_in_utf8(value), option=option)
+        return orjson.dumps(_encodable(value), option=option)
 
 
-def _in_utf8(value: Any) -> Any:
-    """Return a value in which bytes of file names that are not UTF-8 are written as \\udcff."""
+def _encodable(value: Any) -> Any:
+    """Return a value in which bytes of file names that are not UTF-8 are written as \\udcff, and no integer is large."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
-        return {_in_utf8(key): _in_utf8(own) for key, own in value.items()}
-    return list(map(_in_utf8, value)) if isinstance(value, list | tuple) else value
+        return {_encodable(key): _encodable(own) for key, own in value.items()}
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value) if value.bit_length() < 1024 else None
+    return list(map(_encodable, value)) if isinstance(value, list | tuple) else value
 
 
 def from_json(content: bytes) -> Any:

@@ -256,3 +256,11 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path):
     assert to_json({"name": name, name: [(name,)], "n": np.float32(0.5)}) == (
         rb'{"name":"bad\\udcff","bad\\udcff":[["bad\\udcff"]],"n":0.5}'
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"), [(2**64 - 1, 2**64 - 1), (2**64, 2.0**64), (-(2**63) - 1, -(2.0**63)), (10**400, None)]
+)
+def test_integers_of_any_size_are_written(value, read_as):
+    """Sums of counts that a foreign file holds may exceed what JSON's readers take for an integer."""
+    assert from_json(to_json({"steps": [value]})) == {"steps": [read_as]}
