@@ -12,6 +12,7 @@ from cmbench.rundir import files
 from cmbench.rundir.files import (
     DEEPEST,
     LARGEST,
+    from_json,
     make_folder,
     name_nonfinite,
     opened,
