@@ -210,7 +210,7 @@ def to_json(value: Any, indent: bool = False, in_order: bool = False) -> bytes:
 
 
 def _encodable(value: Any) -> Any:
-    """Return a value in which bytes of file names that are not UTF-8 are written as \\udcff, and no integer is large."""
+    """Return a value with bytes that are not UTF-8 written as \\udcff, and with large integers as floats."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):

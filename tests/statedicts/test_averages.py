@@ -122,9 +122,7 @@ def lit_ema():
 
 
 def test_names_without_dots_get_those_of_the_weights_beside_them(tmp_path):
-    with pytest.raises(
-        UsageError, match="found several state dicts for this network; allowed for weights: .*model_ema"
-    ):
+    with pytest.raises(UsageError, match=r"found several state dicts .*: .*model_ema"):
         found(tmp_path / "x.pt", lit_ema())
     whole, tensors = found(tmp_path / "x.pt", lit_ema(), "model_ema")
     assert_are(tensors, EMA)
