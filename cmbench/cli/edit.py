@@ -222,8 +222,8 @@ def _pictures(asked: _Asked, trained: "Trained", of_class: int | None) -> tuple[
     """
     import torch
 
-    from cmbench.contracts import HasHeldOutLabels, has
     from cmbench.engine import build
+    from cmbench.engine import edit as engine
 
     needs_label = build.is_conditional(trained.recipe) and of_class is None
     if needs_label and (asked.pictures or asked.task == "interpolate"):
@@ -233,17 +233,16 @@ def _pictures(asked: _Asked, trained: "Trained", of_class: int | None) -> tuple[
         factor = asked.factor if asked.task == "upscale" else None
         x = _given_pictures.read(asked.pictures, trained.model.shape, factor)
         return x, None if of_class is None else torch.full((asked.n,), of_class)
-    data = build.data(trained.recipe, torch.device("cpu"))
-    x = data.held_out(both * asked.n)
+    x, own = engine.held_out(trained, both * asked.n)
     if len(x) < both * asked.n:
         raise UsageError(f"--n: found {asked.n}, allowed for these held-out data: up to {len(x) // both}")
     if of_class is not None:
         return x, torch.full((asked.n,), of_class)
     if not needs_label:
         return x, None
-    if not has(data, HasHeldOutLabels):
+    if own is None:
         raise UsageError("--label: found none, and the held-out data of the run have no labels")
-    return x, data.held_out_labels(asked.n)
+    return x, own
 
 
 def _place(run: RunDir, about: dict[str, Any], x: "Tensor", missing: "Tensor | None") -> Path:

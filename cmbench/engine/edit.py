@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from cmbench.contracts import HasHeldOutLabels, has
+from cmbench.engine import build
 from cmbench.engine.weights import Trained
 from cmbench.equations import editing, sampling, timesteps
 from cmbench.equations.editing import Transform
@@ -15,9 +17,6 @@ from cmbench.finite import as_float
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
-TASKS = ("inpaint", "colourise", "upscale", "stroke", "interpolate", "denoise")
-OF_POINTS = ("inpaint", "interpolate", "denoise")  # what needs no pictures
-ONE_EVALUATION = ("interpolate", "denoise")
 _STEPS = 40  # of algorithm 4, as in openai/consistency_models
 _PAINTED = 2  # steps from a painting (Song et al. 2023, appendix D: at 5.38 and 2.24)
 _ODE_STEPS = 18  # Heun's, for f of a diffusion model, and up to a latent (Karras et al. 2022, CIFAR-10: 18)
@@ -30,7 +29,7 @@ class Wanted:
     """What to do.
 
     Attributes:
-        task: of TASKS.
+        task: inpaint, colourise, upscale, stroke, interpolate or denoise.
         levels: descending noise levels, those of `default_levels` or others.
         variations: results of each picture; for "interpolate" pictures from the first to the second.
         seed: of all noise. A variation depends on the seed and its place, not on their number.
@@ -71,7 +70,7 @@ def default_levels(trained: Trained, task: str, steps: int | None, lowest: float
 
     Args:
         trained: the weights.
-        task: of TASKS.
+        task: as in `Wanted`.
         steps: their number; None takes the task's own.
         lowest: the lowest noise level that was trained; all are above it.
     """
@@ -91,6 +90,16 @@ def missing_by_default(shape: tuple[int, ...]) -> Tensor:
     axis = -2 if len(shape) == 3 else -1
     missing.narrow(axis, missing.shape[axis] // 2, missing.shape[axis] - missing.shape[axis] // 2).fill_(True)
     return missing
+
+
+def held_out(trained: Trained, n: int) -> tuple[Tensor, Tensor | None]:
+    """Return up to n held-out samples (n, ...) of a run's data, and their labels (n,) where they have some.
+
+    Raises:
+        UsageError: the data cannot be read.
+    """
+    data = build.data(trained.recipe, torch.device("cpu"))
+    return data.held_out(n), data.held_out_labels(n) if has(data, HasHeldOutLabels) else None
 
 
 def edit(
