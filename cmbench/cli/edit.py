@@ -28,6 +28,9 @@ _ONE_EVALUATION = ("interpolate", "denoise")
 _N, _VARIATIONS, _BETWEEN = 4, 3, 7  # pictures, results of each, and pictures from one to another
 _MOST = 10_000  # pictures, and variations of each
 _FACTOR = 2
+_COUNT = "Number of held-out pictures, or of pairs; 4 if not given."
+_RESULTS = "Results of each picture; if not given 3, and 7 from one to another."
+_EACH = "Sampler steps of each result; if not given 40, and 2 from a stroke."
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,19 @@ def edit(
         typer.Option(metavar="FILE", help="What inpainting paints anew: a picture, white there; else the lower half."),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("--n", "-n", min=1, max=_MOST, help="Number of held-out pictures, or pairs; 4.")
+        int | None,
+        typer.Option("--n", "-n", min=1, max=_MOST, help=_COUNT),
     ] = None,
     variations: Annotated[
-        int | None, typer.Option(min=1, max=_MOST, help="Results of each picture; 3, and 7 from one to another.")
+        int | None,
+        typer.Option(min=1, max=_MOST, help=_RESULTS),
     ] = None,
     factor: Annotated[
-        int | None, typer.Option(min=2, max=1024, help="How many times larger upscaling makes each side; 2.")
+        int | None, typer.Option(min=2, max=1024, help="How many times larger upscaling makes a side; 2 if not given.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Sampler steps of each result; 40, and 2 from a stroke.")
+        int | None,
+        typer.Option(min=1, max=1000, help=_EACH),
     ] = None,
     sigmas: Sigmas = "",
     seed: Seed = 0,

@@ -79,7 +79,7 @@ def default_levels(trained: Trained, task: str, steps: int | None, lowest: float
         return sampling.consistency_sigmas(steps or _STEPS, lowest, path.sigma_max)
     if task == "interpolate" and trained.sampler != "consistency":
         return [path.sigma_max]
-    start = 0.5 * path.sigma_data if task == "denoise" else path.sigma_data
+    start = path.sigma_data if task == "interpolate" else 0.5 * path.sigma_data
     start = min(max(start, 2 * lowest), path.sigma_max)
     return sampling.consistency_sigmas(steps or _PAINTED, lowest, start) if task == "stroke" else [start]
 
