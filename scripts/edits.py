@@ -34,13 +34,13 @@ def picture(trained: Trained, task: str) -> Image.Image:
 
 
 def beside(pictures: list[Image.Image]) -> Image.Image:
-    """Return pictures side by side on white."""
+    """Return pictures side by side on white, each pixel as two by two."""
     width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
     sheet, left = Image.new("RGB", (width, max(each.height for each in pictures)), "white"), 0
     for each in pictures:
         sheet.paste(each, (left, 0))
         left += each.width + GAP
-    return sheet
+    return sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST)
 
 
 def main(grey: RunDir, colour: RunDir) -> None:

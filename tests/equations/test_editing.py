@@ -100,6 +100,16 @@ def test_every_path_gives_the_results_of_the_edm_path(path, task):
     torch.testing.assert_close(result(path), result(EDM()), rtol=1e-9, atol=1e-9)
 
 
+def test_with_nothing_known_it_samples_as_the_multistep_sampler(path):
+    """Algorithm 4 is then algorithm 1."""
+    nothing = editing.inpainting(torch.ones(1, dtype=torch.bool))
+    times, generator = times_of(path, SIGMAS), torch.Generator().manual_seed(3)
+    got = editing.edited(on(path, exact_f), pictures(), nothing, times, path, SIGMA_MIN, drawing((2, 3, 8, 8), seed=3))
+    noise = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=generator)
+    expected = sampling.multistep_consistency(exact_f, noise, SIGMAS, SIGMA_MIN, generator)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_noise_of_a_path_has_the_path_s_deviation(path, t):
     """A picture at level epsilon and what is added make sigma(t) together."""
     t = t[path.noise_level(t) > SIGMA_MIN]
