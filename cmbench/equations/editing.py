@@ -68,7 +68,7 @@ def colourisation() -> Transform:
 def superresolution(p: int) -> Transform:
     """Return A = Q over each p x p patch of (B, C, H, W); its mean is known. p divides H and W.
 
-    A takes pictures to (B, C, p^2, H/p, W/p).
+    A takes pictures to (B, C, p^2, H/p, W/p). `merged(y, 0)` has each patch's mean in all of its pixels.
     """
     Q = orthogonal(torch.full((p * p,), 1 / p, dtype=torch.float64))
     omega = (torch.arange(p * p) > 0)[:, None, None]
@@ -103,11 +103,6 @@ def grey(x: Tensor) -> Tensor:
     weights = torch.tensor(LUMINANCE, dtype=torch.float64)
     weights = (weights / weights.sum()).to(x)
     return torch.einsum("bcij,c->bij", x, weights)[:, None].expand_as(x)
-
-
-def coarse(x: Tensor, p: int) -> Tensor:
-    """Return pictures whose p x p patches hold their mean everywhere. (B, C, H, W)."""
-    return superresolution(p).merged(x, 0.0)
 
 
 def noised(x: Tensor, z: Tensor, t: Tensor, path: GaussianPath, epsilon: float = 0.0) -> Tensor:

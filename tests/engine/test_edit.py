@@ -90,7 +90,7 @@ def test_many_pictures_are_edited_in_parts(trained, monkeypatch):
 
 def test_a_painting_has_few_colours_and_the_picture_s_means():
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    x = editing.coarse(x, 8)
+    x = editing.superresolution(8).merged(x, 0.0)
     painted = edit.painting(x)
     assert painted.shape == x.shape
     assert all(len({*map(tuple, picture.flatten(1).T.tolist())}) <= 6 for picture in painted)

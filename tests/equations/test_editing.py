@@ -187,7 +187,7 @@ def test_what_is_known_stays(n):
     [
         (editing.inpainting(torch.arange(8) > 3), lambda y: torch.where(torch.arange(8) > 3, 9.0, y)),
         (editing.colourisation(), editing.grey),
-        (editing.superresolution(2), lambda y: editing.coarse(y, 2)),
+        (editing.superresolution(2), lambda y: editing.superresolution(2).merged(y, 0.0)),
     ],
 )
 def test_what_is_missing_is_not_looked_at(transform, other):
@@ -213,7 +213,7 @@ def test_grey_keeps_white_and_the_luminance():
 def test_a_coarse_picture_holds_the_means():
     y = pictures(2, 3, 8, 12)
     means = torch.nn.functional.avg_pool2d(y, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    torch.testing.assert_close(editing.coarse(y, 4), means, rtol=0, atol=1e-13)
+    torch.testing.assert_close(editing.superresolution(4).merged(y, 0.0), means, rtol=0, atol=1e-13)
 
 
 def test_a_painting_shows_in_the_first_point_alone():

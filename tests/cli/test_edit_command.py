@@ -88,6 +88,15 @@ def test_every_task_edits_held_out_pictures(cmbench, grey, home, task):
     assert not grey.samples.exists()
 
 
+@pytest.mark.parametrize(("width", "side"), [(100, 8), (80, 8), (46, 8), (30, 4), (12, 1)])
+def test_rows_are_made_smaller_until_they_fit_a_terminal(cmbench, grey, monkeypatch, width, side):
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = cmbench("edit", "--n", 1, "--steps", 1).out.splitlines()[:-2]
+    assert len(lines) == -(-side // 2)
+    assert {len(line) for line in lines} == {5 * side + 4}
+    assert 5 * side + 4 <= width
+
+
 def test_known_pixels_of_the_user_s_picture_stay(cmbench, grey, home):
     rng = np.random.default_rng(0)
     picture, mask = rng.integers(0, 256, (8, 8)), np.zeros((8, 8))
