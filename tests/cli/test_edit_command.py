@@ -1,54 +1,17 @@
 """`cmbench edit`: each task on pictures and points, the user's own files, and what is refused."""
 
 import json
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import process_put_back, train_in
 from PIL import Image
 
 from cmbench.engine import build, edit, weights
-from cmbench.rundir.layout import RunDir
 
-SHORT = ["train.steps=2", "train.batch_size=4", "evaluate.every=0", "snapshot.every=0", "profile.every=0"]
-SMALL = ["network={kind='unet', width=8, multipliers=[1]}", "data={kind='digits'}", "name=grey", *SHORT]
 TASKS = ["inpaint", "upscale", "stroke", "interpolate", "denoise"]
-
-
-def made(tmp_path_factory, name: str, *overrides: str) -> RunDir:
-    with process_put_back():
-        return train_in(tmp_path_factory.mktemp(name), [*SMALL, *overrides])
-
-
-@pytest.fixture(scope="module")
-def _grey(tmp_path_factory) -> RunDir:
-    return made(tmp_path_factory, "grey")
-
-
-@pytest.fixture(scope="module")
-def _colour(tmp_path_factory) -> RunDir:
-    own = "data={kind='patches', size=8, stride=64}"
-    return made(tmp_path_factory, "colour", own, "name=colour", "network.class_conditional=true")
-
-
-def copied(home: Path, run: RunDir) -> RunDir:
-    return RunDir(Path(shutil.copytree(run.path, home / "runs" / run.name)))
-
-
-@pytest.fixture
-def grey(home, _grey) -> RunDir:
-    """A run on 8x8 grey pictures."""
-    return copied(home, _grey)
-
-
-@pytest.fixture
-def colour(home, _colour) -> RunDir:
-    """A conditional run on 8x8 pictures in colour."""
-    return copied(home, _colour)
 
 
 def save(path: Path, x: np.ndarray) -> Path:
