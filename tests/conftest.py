@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small here: two thr
 
 import built_once  # noqa: F401
 import torch
-from tiny import TEACHER, TINY
+from tiny import PICTURES, TEACHER, TINY
 from torch.utils import deterministic
 
 from cmbench import consent
@@ -31,7 +31,7 @@ gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as oft
 
 
 TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
-TRAINED = {"trained", "teacher", "conditional"}  # fixtures
+TRAINED = {"trained", "teacher", "conditional", "grey", "colour"}  # fixtures
 SLOW = (  # beside what trains and what shows screens
     *("tests/torture", "tests/test_install.py", "tests/forward_mode", "tests/objectives/test_known_defects.py"),
     *("tests/networks/test_derivatives.py", "tests/networks/test_network_keys.py"),
@@ -168,6 +168,19 @@ def _trained_conditional(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         return train_in(tmp_path_factory.mktemp("conditional"), ["name=labelled", "network.class_conditional=true"])
 
 
+@pytest.fixture(scope="session")
+def _trained_grey(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("grey"), [*PICTURES, "name=grey", "data={kind='digits'}"])
+
+
+@pytest.fixture(scope="session")
+def _trained_colour(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    own = ["name=colour", "data={kind='patches', size=8, stride=64}", "network.class_conditional=true"]
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("colour"), [*PICTURES, *own])
+
+
 def _copy_to(home: Path, run: RunDir) -> RunDir:
     return RunDir(Path(shutil.copytree(run.path, home / "runs" / run.name)))
 
@@ -188,6 +201,18 @@ def teacher(home: Path, _trained_teacher: RunDir) -> RunDir:
 def conditional(home: Path, _trained_conditional: RunDir) -> RunDir:
     """A finished run of a network that takes labels, the test's own copy."""
     return _copy_to(home, _trained_conditional)
+
+
+@pytest.fixture
+def grey(home: Path, _trained_grey: RunDir) -> RunDir:
+    """A finished run on grey pictures of 8x8 pixels, the test's own copy."""
+    return _copy_to(home, _trained_grey)
+
+
+@pytest.fixture
+def colour(home: Path, _trained_colour: RunDir) -> RunDir:
+    """A finished run of a network that takes labels on pictures in colour of 8x8 pixels, the test's own copy."""
+    return _copy_to(home, _trained_colour)
 
 
 @pytest.fixture(scope="session", autouse=True)

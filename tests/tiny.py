@@ -51,6 +51,10 @@ n = 32
 """
 
 TEACHER = ["name=dm", "objective.kind=denoise"]
+PICTURES = [
+    "network={kind='unet', width=8, multipliers=[1]}",
+    *("train.steps=2", "train.batch_size=4", "evaluate.every=0", "snapshot.every=0", "profile.every=0"),
+]
 DISTILL = ["name=cd", "objective.kind=cd", "teacher.kind=run"]
 
 

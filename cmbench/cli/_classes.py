@@ -1,11 +1,15 @@
 """Classes of a run by number and by name. No torch."""
 
 import re
+from typing import TYPE_CHECKING
 
 from cmbench.errors import UsageError, did_you_mean
 from cmbench.rundir import fingerprints
 from cmbench.rundir.layout import RunDir
 from cmbench.text import shown
+
+if TYPE_CHECKING:
+    from cmbench.engine.weights import Trained
 
 
 def label_of(wanted: str, classes: int, names: list[str]) -> int:
@@ -32,6 +36,21 @@ def label_of(wanted: str, classes: int, names: list[str]) -> int:
         found_text = wanted if is_number else shown(wanted)
         raise UsageError(f"--label: found {found_text}, allowed: 0 to {classes - 1}{some}{did_you_mean(wanted, names)}")
     return found
+
+
+def wanted(label: str | None, names: list[str], trained: "Trained") -> int | None:
+    """Return the class that `--label` means for trained weights; None if none is given.
+
+    Raises:
+        UsageError: as `label_of`, or the run takes no labels.
+    """
+    from cmbench.engine.build import is_conditional
+
+    if label is None:
+        return None
+    if not is_conditional(trained.recipe):
+        raise UsageError("--label: the run is unconditional (network.class_conditional = false)")
+    return label_of(label, trained.classes, names)
 
 
 def refuse_negative(wanted: str) -> None:

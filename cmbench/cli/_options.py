@@ -101,6 +101,8 @@ Plain = Annotated[
     bool, typer.Option("--plain", help="Print text instead of showing the screen: tables, or lines until a run ends.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of everything that is drawn.")]
+Sigmas = Annotated[str, typer.Option(help="Descending noise levels instead of steps, e.g. 80,0.8.")]
+Label = Annotated[str | None, typer.Option(metavar="NUMBER|NAME", help="Class of all samples, for a conditional run.")]
 Trust = Annotated[
     bool,
     typer.Option(

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cmbench.errors import UsageError, refusing_write_errors
-from cmbench.rundir.files import write_all, write_atomically
+from cmbench.rundir.files import make_folder, write_all, write_atomically
 
 _STREAMS = (1, 2)  # stdout and stderr; reopening one would overwrite its file from the beginning
 
@@ -49,6 +49,17 @@ def write(path: Path, content: bytes, option: str, folders: bool = False) -> Non
             return
         with _opened(path) as descriptor:
             write_all(descriptor, content)
+
+
+def keep(path: Path, content: bytes, what: str) -> None:
+    """Write a file into a run's folder, which may have been moved meanwhile.
+
+    Raises:
+        UsageError: it cannot be written; the message calls it `what`.
+    """
+    with refusing_write_errors(f"{what}: {path}"):
+        make_folder(path.parent)
+        write_atomically(path, content)
 
 
 def _is_written_into(path: Path) -> bool:

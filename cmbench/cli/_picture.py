@@ -13,26 +13,39 @@ if TYPE_CHECKING:
 _SHADES = " .:-=+*#%@"
 
 
-def show(x: "Tensor") -> None:
-    """Print samples: pictures (n, C, H, W), as `snapshot.as_seen` shows them, or points (n, d)."""
+def show(x: "Tensor", columns: int | None = None) -> None:
+    """Print samples: pictures (n, C, H, W), as `snapshot.as_seen` shows them, or points (n, d).
+
+    Pictures stand in as many columns as there is room for, or in rows of `columns`, which are made smaller if need be.
+    """
     if x.ndim == 4:
         from cmbench.engine.snapshot import as_seen
 
         seen, caption = as_seen(x)
-        _print_grid(seen)
+        _print_grid(seen if columns is None else _narrow(seen, columns), columns)
         if caption:
             _screen.line(caption)
     elif x.ndim == 2 and x.shape[1] >= 2:
         _print_scatter(x)
 
 
-def _print_grid(x: "Tensor") -> None:
+def _narrow(x: "Tensor", columns: int) -> "Tensor":
+    """Return pictures of which so many fit beside each other, by means of pixels."""
+    from torch.nn.functional import avg_pool2d
+
+    room = max(1, (_screen.console().width - 1) // columns - 1)
+    factor = -(-x.shape[-1] // room)
+    return avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x
+
+
+def _print_grid(x: "Tensor", columns: int | None = None) -> None:
     from torchvision.utils import make_grid
 
     console = _screen.console()
     height, width = (side + 1 for side in x.shape[-2:])
-    per_row = max(1, (console.width - 1) // width)
-    rows = max(1, 32 // height)  # at most 16 lines of text, but always one row of pictures
+    per_row = columns or max(1, (console.width - 1) // width)
+    most = 32 if columns is None else 80  # pixels: 16 lines of text, or 40 where each row is another picture
+    rows = max(1, most // height)  # always one row of pictures
     pixels = make_grid(x[: per_row * rows].cpu().clamp(-1, 1) * 0.5 + 0.5, nrow=per_row, padding=1, pad_value=0.5)
     levels = (pixels[:, 1:-1, 1:-1] * 255).round().int().permute(1, 2, 0).tolist()
     levels += [levels[-1]] * (len(levels) % 2)

@@ -1,13 +1,11 @@
 """`cmbench sample`."""
 
-import hashlib
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _arrays, _classes, _former, _outputs, _ranks, _screen
+from cmbench.cli import _arrays, _classes, _former, _levels, _outputs, _ranks, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import (
     MOST_SAMPLES,
@@ -17,16 +15,15 @@ from cmbench.cli._options import (
     Ema,
     GpusToShare,
     Json,
+    Label,
     Run,
     RunsDir,
     Seed,
+    Sigmas,
     Trust,
 )
-from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir import checkpoints, fingerprints
-from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.select import runs_folder, select
-from cmbench.text import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 
 
 _USUAL = 64  # samples
-_LONGEST = 80  # characters of noise levels in a file's name
 
 
 @app.command("sample", cls=_former.names(save="safetensors"))
@@ -43,12 +39,10 @@ _LONGEST = 80  # characters of noise levels in a file's name
 def sample(
     run: Run = "@latest",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
-    sigmas: Annotated[str, typer.Option(help="Descending noise levels instead of steps, e.g. 80,0.8.")] = "",
+    sigmas: Sigmas = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = _USUAL,
     seed: Seed = 0,
-    label: Annotated[
-        str | None, typer.Option(metavar="NUMBER|NAME", help="Class of all samples, for a conditional run.")
-    ] = None,
+    label: Label = None,
     ema: Ema = "",
     checkpoint: Checkpoint = "latest",
     out: Annotated[
@@ -82,18 +76,23 @@ def sample(
     trained = weights.load(chosen, build.device_of(device, "--device"), ema, place.step)
     lowest = build.sigma_lowest(trained.recipe)
     if sigmas:
-        levels = _parse_sigmas(sigmas, lowest, trained)
+        levels = _levels.parsed(sigmas, lowest, trained.recipe.path.sigma_max)
     else:
         levels = default_sigmas(trained.model, trained.sampler, steps, lowest, trained.recipe.path.sigma_mid)
     names = _classes.names_of(chosen, trained.step, trained.classes)
-    of_class = _class(label, names, trained)
+    of_class = _classes.wanted(label, names, trained)
     labels = _labels(of_class, n, trained)
     with memory.wanted_by("--n", n):
         x = asking.draw(ranks.current(), place, trained, n, levels, seed, labels).cpu()
     if not torch.isfinite(x).all():
         _screen.complain("some samples are not finite")
 
-    asked = {"n": n if n != _USUAL else "", "sigma": _brief(levels) if sigmas else "", "class": of_class, "ema": ema}
+    asked = {
+        "n": n if n != _USUAL else "",
+        "sigma": _levels.brief(levels) if sigmas else "",
+        "class": of_class,
+        "ema": ema,
+    }
     others = "".join(f"_{key}{value}" for key, value in asked.items() if value not in ("", None))
     written = [out or chosen.samples / f"{trained.step:08d}_{len(levels)}step_seed{seed}{others}.png"]
     if out is not None:
@@ -101,7 +100,7 @@ def sample(
         content = _arrays.content(out, x, labels, data) if _arrays.is_wanted(out) else snapshot.to_png(x)
         _outputs.write(out, content, "--out", folders=True)
     else:
-        _keep(written[0], snapshot.to_png(x))
+        _outputs.keep(written[0], snapshot.to_png(x), "samples")
     if safetensors is not None:
         _outputs.write(safetensors, to_safetensors({"samples": x.contiguous()}), "--safetensors", folders=True)
         written.append(safetensors)
@@ -126,39 +125,6 @@ def sample(
     _screen.line(f"{n} sample{'s' * (n != 1)}: {', '.join(str(path) for path in written)}")
 
 
-def _brief(levels: list[float]) -> str:
-    """Return noise levels as a part of a file's name: a digest, where they are many."""
-    text = ",".join(f"{level:g}" for level in levels)
-    return text if len(text) <= _LONGEST else hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _parse_sigmas(text: str, low: float, trained: "Trained") -> list[float]:
-    """Read descending noise levels.
-
-    Raises:
-        UsageError: they are not numbers, do not descend, or leave the range of the path.
-    """
-    high = trained.recipe.path.sigma_max
-    try:
-        levels = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--sigmas: found {shown(text)}, allowed: comma-separated numbers, e.g. 80,0.8") from None
-    descending = all(a > b for a, b in pairwise(levels))
-    if not descending or not all(low < level <= high for level in levels):
-        raise UsageError(f"--sigmas: found {shown(text)}, allowed: descending numbers above {low:g}, up to {high:g}")
-    return levels
-
-
-def _class(label: str | None, names: list[str], trained: "Trained") -> int | None:
-    from cmbench.engine.build import is_conditional
-
-    if label is None:
-        return None
-    if not is_conditional(trained.recipe):
-        raise UsageError("--label: the run is unconditional (network.class_conditional = false)")
-    return _classes.label_of(label, trained.classes, names)
-
-
 def _labels(of_class: int | None, n: int, trained: "Trained") -> "Tensor | None":
     from cmbench.engine.build import is_conditional
     from cmbench.engine.sample import round_robin_labels
@@ -166,10 +132,3 @@ def _labels(of_class: int | None, n: int, trained: "Trained") -> "Tensor | None"
     if not is_conditional(trained.recipe):
         return None
     return round_robin_labels(n, trained.classes) if of_class is None else round_robin_labels(n, 1) + of_class
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """Write samples into the run's folder, which may have been moved meanwhile."""
-    with refusing_write_errors(f"samples: {path}"):
-        make_folder(path.parent)
-        write_atomically(path, content)

@@ -67,16 +67,16 @@ def as_seen(x: Tensor) -> tuple[Tensor, str]:
     return x[:, :shown] / _EXTENT, f"{which} of {channels}, from -{_EXTENT:g} to {_EXTENT:g}"
 
 
-def to_png(x: Tensor) -> bytes:
+def to_png(x: Tensor, columns: int | None = None) -> bytes:
     """Return a PNG of samples: pictures as a grid, points as a scatter of the first two coordinates.
 
-    What `as_seen` says of latents stands in the PNG's text "Comment".
+    The grid is a square, or has so many columns. What `as_seen` says of latents stands in the PNG's text "Comment".
     """
     from torchvision.utils import save_image  # here, since the import is slow and no run needs it at once
 
     buffer = io.BytesIO()
     seen, caption = as_seen(x) if x.ndim == 4 else (x, "")
-    save_image(grid(seen) if x.ndim == 4 else scatter(x), buffer, format="png")
+    save_image(grid(seen, columns) if x.ndim == 4 else scatter(x), buffer, format="png")
     return _captioned(buffer.getvalue(), caption) if caption else buffer.getvalue()
 
 
@@ -89,13 +89,13 @@ def _captioned(png: bytes, caption: str) -> bytes:
     return buffer.getvalue()
 
 
-def grid(x: Tensor) -> Tensor:
-    """Arrange pictures (n, C, H, W) in [-1, 1] in a square, (3, H', W') in [0, 1]."""
+def grid(x: Tensor, columns: int | None = None) -> Tensor:
+    """Arrange pictures (n, C, H, W) in [-1, 1] in a square, or in so many columns, (3, H', W') in [0, 1]."""
     from torchvision.utils import make_grid
 
     factor = max(1, -(-_SMALLEST_TILE // min(x.shape[-2:])))
     tiles = interpolate(x.detach().cpu().float().clamp(-1, 1) * 0.5 + 0.5, scale_factor=float(factor), mode="nearest")
-    return make_grid(tiles, nrow=round(len(x) ** 0.5), padding=2, pad_value=0.5)
+    return make_grid(tiles, nrow=columns or round(len(x) ** 0.5), padding=2, pad_value=0.5)
 
 
 def scatter(x: Tensor) -> Tensor:
