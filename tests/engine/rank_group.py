@@ -183,7 +183,7 @@ def furthest(mine: tuple, theirs: tuple) -> dict[str, float]:
 def as_one(overrides: list[str], group: Ranks) -> dict[str, float]:
     """Train on all ranks, and on this one alone."""
     made = built(overrides, group)
-    together._begin(made)
+    together.begin(made)
     found, wanted = trained(made), trained(built(overrides, Ranks()))
     if not group.leads:  # it draws its share, and measures no samples
         of_samples = {row_key(name, k) for name in made.recipe.evaluate.metrics for k in made.recipe.evaluate.steps}
@@ -228,7 +228,7 @@ def sums_of(made: Trainer) -> Found:
 def saved(group: Ranks) -> dict[str, object]:
     """Save in the middle of a row, and load on as many ranks and on one: its own sums, and those of all."""
     made = built([], group)
-    together._begin(made)
+    together.begin(made)
     for event in loop.train(made):
         if isinstance(event, loop.Stepped) and event.step == 7:
             break
@@ -248,7 +248,7 @@ def found_by_the_check(name: str, overrides: list[str], group: Ranks) -> str:
     made = built(overrides, group)
     try:
         with mutant(name, group) if name else contextlib.nullcontext():
-            together._begin(made)
+            together.begin(made)
     except Exception as error:
         return str(error)
     return ""
