@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "ct_edm"
 _MOST_ROUNDS = 100_000
+_UNDISTURBED = 0.9  # cores; a process that nobody disturbs has at least one
 
 
 @app.command("bench")
@@ -64,11 +65,13 @@ def bench(
         found = measure(asked, rounds, ranks.current())
     if json:
         told = [{**own.told(), "efficiency": _efficiency(own, found.ranks)} for own in found.costs]
-        about = {"rounds": found.rounds, "ranks": found.ranks, "ratio": found.ratio}
+        about = {"rounds": found.rounds, "ranks": found.ranks, "ratio": found.ratio, "cores": found.ran}
         _screen.data({"schema": 1, **about, "recipes": told})
         return
     for own, each in zip(found.costs, asked, strict=True):
         _show(own, found, each.overrides)
+    if found.ran < _UNDISTURBED and all(own.device == "cpu" for own in found.costs):
+        _screen.line(f"this process ran {found.ran:.0%} of the time: other work on this machine slows these figures")
     if found.ratio is not None:
         first, second = (own.name for own in found.costs)
         named = f"{first} to {second}" if first != second else "the first to the second"

@@ -48,6 +48,13 @@ def test_two_recipes_in_words(cmbench):
     assert lines[-1].startswith("the first to the second: ")
 
 
+def test_a_machine_with_other_work_is_said(cmbench, monkeypatch):
+    clocks = iter([(0.0, 0.0), (3.0, 10.0), (10.0, 20.0), (20.5, 30.0)])
+    monkeypatch.setattr("cmbench.engine.bench.measure._clocks", lambda: next(clocks))
+    assert "this process ran 30% of the time" in cmbench(*FEW).out
+    assert "of the time" not in cmbench(*FEW).out
+
+
 def test_mistakes_are_one_line(cmbench):
     for arguments, code, says in [
         (("bench", "tinny.toml"), 2, "no such recipe"),

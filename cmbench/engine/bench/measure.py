@@ -33,12 +33,14 @@ class Measured:
         rounds: how many medians are over.
         ranks: how many trained.
         ratio: of the seconds of a step, the first to the second, the median of the rounds; None for one recipe.
+        ran: cores that this process had during the rounds, on average: on a CPU below one if others took it away.
     """
 
     costs: Sequence[Cost]
     rounds: int
     ranks: int
     ratio: float | None
+    ran: float
 
 
 def measure(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measured:
@@ -83,7 +85,9 @@ def _measured(
     subjects = [Subject(each, until_end.enter_context(recorder(each)) if ranks.leads else None) for each, _ in built]
     with _told_of_failure():
         amounts = [_amounts(subject) for subject in subjects]
+        began = _clocks()
         seconds = _in_turn(subjects, rounds, ranks)
+    spent, passed = (now - then for now, then in zip(_clocks(), began, strict=True))
     of_each = list(zip(subjects, seconds, strict=True))
     costs = [
         cost.of(subject, own, counted, other, differs)
@@ -91,7 +95,12 @@ def _measured(
     ]
     steps = [cost.of_rounds(subject, own) for subject, own in of_each]
     ratio = timing.ratio(steps[0], steps[1]) if len(steps) > 1 else None
-    return Measured(costs, len(steps[0]), ranks.size, ratio)
+    return Measured(costs, len(steps[0]), ranks.size, ratio, spent / passed)
+
+
+def _clocks() -> tuple[float, float]:
+    """Return the seconds of this process on any core, and those of the clock."""
+    return time.process_time(), time.monotonic()
 
 
 def _amounts(subject: Subject) -> Amounts:
