@@ -16,4 +16,4 @@ class Listener(Protocol):
 
 
 def unheard(phase: Phase) -> None:
-    """Listen to nothing: a dozen calls of it take a microsecond a step."""
+    """Listen to nothing: a dozen calls of it take half a microsecond a step."""

@@ -18,6 +18,7 @@ from torch import distributed
 from cmbench.contracts import Terms
 from cmbench.engine import loop, passes, ranks, together, trainer
 from cmbench.engine.meters import Means
+from cmbench.engine.phases import unheard
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import row_key
@@ -66,7 +67,7 @@ def gradients(kind: str, settings: dict, size: int, together_with: Ranks | None)
     objective, model = every.with_dropout(kind, 0.0, classes=3, **settings)
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
-    state = SimpleNamespace(model=model, objective=objective, teacher=None, step=30, optimizer=optimizer)
+    state = SimpleNamespace(model=model, objective=objective, teacher=None, step=30, optimizer=optimizer, phase=unheard)
     part = own.part(B, objective)
     if together_with:
         own.wrap(model)
