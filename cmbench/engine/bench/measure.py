@@ -83,8 +83,8 @@ def _measured(
     built: Built, rounds: int | None, ranks: Ranks, alone: Sequence[float | None], until_end: ExitStack
 ) -> Measured:
     subjects = [Subject(each, until_end.enter_context(recorder(each)) if ranks.leads else None) for each, _ in built]
-    with _told_of_failure():
-        amounts = [_amounts(subject) for subject in subjects]
+    amounts = [_amounts(subject) for subject in subjects]
+    with _told_of_failure(*subjects):
         began = _clocks()
         seconds = _in_turn(subjects, rounds, ranks)
     spent, passed = (now - then for now, then in zip(_clocks(), began, strict=True))
@@ -105,13 +105,14 @@ def _clocks() -> tuple[float, float]:
 
 def _amounts(subject: Subject) -> Amounts:
     """Count what single steps need, after some that warm up."""
-    for _ in range(_WARM_UP):
-        subject.step()
-    subject.phases_of_step()
-    subject.phases.clear()
-    flop = subject.operations()
-    kept, peaks = subject.peaks()
-    return Amounts(flop, kept, peaks, subject.status())
+    with _told_of_failure(subject):
+        for _ in range(_WARM_UP):
+            subject.step()
+        subject.phases_of_step()
+        subject.phases.clear()
+        flop = subject.operations()
+        kept, peaks = subject.peaks()
+        return Amounts(flop, kept, peaks, subject.status())
 
 
 def _in_turn(subjects: Sequence[Subject], rounds: int | None, ranks: Ranks) -> list[dict[str, list[float]]]:
@@ -152,7 +153,7 @@ def _alone(built: Built, rounds: int | None) -> list[float | None]:
 
 
 def _rate(subject: Subject, rounds: int | None) -> float:
-    with _told_of_failure():
+    with _told_of_failure(subject):
         for _ in range(_WARM_UP):
             subject.step()
         found = timing.interleaved({"": subject.works()["step"]}, _pace(rounds, Ranks()), subject.built.device)
@@ -167,12 +168,13 @@ def _joined(built: Trainer, ranks: Ranks) -> Trainer:
 
 
 @contextmanager
-def _told_of_failure() -> Iterator[None]:
-    """Turn a step that fails into one line."""
+def _told_of_failure(*subjects: Subject) -> Iterator[None]:
+    """Turn a step that fails into one line, which names the recipes that took steps."""
     try:
         yield
     except CmbenchError:
         raise
     except (ArithmeticError, NotImplementedError, RuntimeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise CmbenchError(f"the training step fails: {why}") from error
+        names = " or ".join(subject.built.recipe.name for subject in subjects)
+        raise CmbenchError(f"{names}: the training step fails: {why}") from error
