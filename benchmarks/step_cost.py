@@ -17,17 +17,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
-from statistics import median
 
 import psutil
 import torch
 from torch import Tensor
 
 from cmbench import recipe as recipes
-from cmbench.engine import build
+from cmbench.engine import build, optimizer, passes
+from cmbench.engine.bench.passes import bare
+from cmbench.engine.bench.timing import interleaved, ratio
 from cmbench.engine.meters import Profile
+from cmbench.engine.state import State
 from cmbench.model import Model
 from cmbench.randomness import StepRandom
 
@@ -74,8 +75,7 @@ def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[]
     t, counter = torch.full((batch,), 0.3), iter(range(10**9))
 
     def plain() -> None:
-        model.zero_grad(set_to_none=True)
-        model.F_theta(x_0, t, None).square().mean().backward()
+        bare(model, x_0, t)
 
     def forward_more() -> None:
         with torch.no_grad():
@@ -87,18 +87,19 @@ def steps_of(network: str, kind: str, diagnostics: bool = False) -> "Callable[[]
     cls, own = build.settings("objective", recipe)
     made = cls(own, model, Free(), 1000)
     profile, few = Profile(made.profile_edges(32)), min(32, batch // 4)  # 32 of 128 are the recipes'
+    state = State(model, made, optimizer.build(recipe.optimizer, model, made), [], profile)
+    state.step = 500
 
     def step() -> None:
         k = next(counter)
         random = StepRandom(CPU, 0, k)
-        model.zero_grad(set_to_none=True)
-        terms = made.loss(model, x_0, None, 500, random)
-        terms.total.backward()
-        F, model.last_F = model.last_F, None
-        if diagnostics and F is not None and F.grad is not None:
-            profile.add(terms, F.grad.flatten(1).norm(dim=1) * len(F))
+        terms, F_gradient = passes.backward(state, x_0, None, random, batch)
+        if diagnostics:
+            profile.add(terms, F_gradient())
             if hasattr(made, "anatomy") and k % 20 == 0:
-                profile.add_anatomy(made.anatomy(model, x_0[:few], None, 500, random))
+                for look in passes.looks(made, state, x_0, None, random, few, batch):
+                    profile.add_anatomy(look)
+        model.last_F = None
 
     return step
 
@@ -109,18 +110,8 @@ def times(network: str, kinds: list[str], rounds: int) -> dict[str, float]:
     for kind in kinds:
         timed[kind] = steps_of(network, kind)
         timed[f"{kind} + diagnostics"] = steps_of(network, kind, diagnostics=kind not in BARE)
-    for step in timed.values():
-        step()
-    ratios: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
-        spent = dict.fromkeys(timed, 0.0)
-        for _, (name, step) in product(range(20), timed.items()):
-            began = time.process_time()
-            step()
-            spent[name] += time.process_time() - began
-        for name, seconds in spent.items():
-            ratios[name].append(seconds / spent["plain"])
-    return {name: median(values) for name, values in ratios.items()}
+    found = interleaved(timed, lambda done: done < rounds, CPU, times=20, clock=time.process_time)
+    return {name: ratio(own, found["plain"]) for name, own in found.items()}
 
 
 def memory(network: str, kind: str) -> float:
@@ -149,10 +140,10 @@ def memories(network: str, kinds: list[str]) -> dict[str, float]:
 
 def rows(network: str, kinds: list[str], rounds: int) -> Iterator[str]:
     """Yield rows of a Markdown table."""
-    ratio, peak = times(network, kinds, rounds), memories(network, kinds)
+    taken, peak = times(network, kinds, rounds), memories(network, kinds)
     for kind in kinds:
-        plus = ratio[f"{kind} + diagnostics"] / ratio[kind] - 1
-        yield f"| {network} | `{kind}` | {ratio[kind]:.2f} | {plus:+.1%} | {peak[kind]:.2f} |"
+        plus = taken[f"{kind} + diagnostics"] / taken[kind] - 1
+        yield f"| {network} | `{kind}` | {taken[kind]:.2f} | {plus:+.1%} | {peak[kind]:.2f} |"
 
 
 def main() -> None:

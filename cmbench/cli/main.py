@@ -12,7 +12,7 @@ from cmbench.cli import _app, _screen, _signals
 from cmbench.errors import CmbenchError, UsageError
 from cmbench.rundir import group, launch, torchrun
 
-_OF_SEVERAL_RANKS = ("run", "resume", "eval", "sample")
+_OF_SEVERAL_RANKS = ("run", "resume", "eval", "sample", "bench")
 _LET_SPEAK = 2.0  # seconds
 
 app = _app.whole()

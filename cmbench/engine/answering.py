@@ -8,6 +8,7 @@ import torch
 
 from cmbench import consent
 from cmbench.engine import asking
+from cmbench.engine.bench import measure
 from cmbench.engine.evaluate import Evaluation
 from cmbench.engine.messages import LostRankError
 from cmbench.engine.ranks import Ranks
@@ -23,6 +24,9 @@ def follow(ranks: Ranks) -> int:
     last: Evaluation | None = None
     while (order := ranks.hear())["do"] != "end":
         try:
+            if order["do"] == "bench":
+                measure.follow(ranks, order)
+                continue
             last = ranks.agreed(lambda: _evaluation(ranks, order, last))  # noqa: B023 - called at once
             _answer(ranks, order, last)
         except LostRankError:

@@ -55,7 +55,9 @@ def of_teacher(teacher: Teacher | None, student: Model, conditional: bool) -> fl
     if not isinstance(teacher.denoiser, nn.Module):
         return 1.0
     labels = torch.zeros(1, dtype=torch.int64, device=p.device) if conditional else None
-    return _operations(lambda: denoise(p.new_zeros(1, *student.shape), p.new_ones(1), labels)) / _flops(student)
+    with torch.no_grad():
+        theirs = operations(lambda: denoise(p.new_zeros(1, *student.shape), p.new_ones(1), labels))
+    return theirs / _flops(student)
 
 
 def relative_cost(model: Model, unit: Model) -> float:
@@ -67,15 +69,15 @@ def _flops(model: Model) -> int:
     p = next(model.parameters())
     was_training = model.training
     model.eval()
-    operations = _operations(lambda: model.F(p.new_zeros(1, *model.shape), model.time(p.new_ones(1))))
+    with torch.no_grad():
+        found = operations(lambda: model.F(p.new_zeros(1, *model.shape), model.time(p.new_ones(1))))
     model.train(was_training)
-    return operations
+    return found
 
 
-@torch.no_grad()
-def _operations(run: Callable[[], object]) -> int:
+def operations(run: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix products and convolutions of a call."""
-    from torch.utils.flop_counter import FlopCounterMode  # here, since only runs with a teacher need it
+    from torch.utils.flop_counter import FlopCounterMode  # here: few need it
 
     with FlopCounterMode(display=False) as counter:
         run()

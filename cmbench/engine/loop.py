@@ -101,12 +101,15 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
     while state.step < trainer.recipe.train.steps:
         clock.start()
+        phase = state.phase  # that of whoever listens, if anybody does
+        phase("data")
         recipe = trainer.recipe  # a new one if settings have changed since the last step, as the next three then are
         steps, analysed = recipe.train.steps, trainer.objective if has(trainer.objective, HasAnatomy) else None
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         random = StepRandom(trainer.device, recipe.seed, state.step, part=part)
         with memory.wanted_by("train.batch_size", batch_size):
             x_0, own, changes = draw(random)
+        phase("optimiser")
         lr = learning_rate(recipe.optimizer, state.step, steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
@@ -116,6 +119,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
         with memory.wanted_by_passes(settings):
             terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
             terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
+            phase("optimiser")
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
 
         # One number per step comes to the host: non-finite values must not reach the weights.
@@ -126,8 +130,10 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if clip:
             clip_grads_with_norm_(parameters, clip, grad_norm)
         if recipe.profile.every:
+            phase("diagnostics")
             state.profile.add(terms, F_gradient())
             if analysed and anatomy_every and state.step % anatomy_every == 0:
+                phase("anatomy")
                 n = recipe.profile.anatomy_n
                 with memory.wanted_by("profile.anatomy_n", n, whole=False):
                     at_hand = x_0, own, changes
@@ -135,28 +141,35 @@ def train(trainer: Trainer) -> Iterator[Event]:
                     looks = list(passes.looks(analysed, state, x, of_x, share, n, at_once, told))
                 for look in looks:
                     state.profile.add_anatomy(look)
+        phase("optimiser")
         with memory.wanted_by_network(recipe, trainer.device, whole=False):  # the first step makes the moments
             state.optimizer.step()
+        phase("averages")
         with memory.wanted_by_passes(settings, whole=False):
             trainer.objective.after_step(state.model, state.step)
         state.step += 1
         for average in state.averages:
             average.update(state.step)
 
+        phase("diagnostics")
         scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
         if terms.tangent_norm is not None:
             scalars["tangent_norm"] = terms.tangent_norm.mean()
         state.means.add({**scalars, "grad_norm": grad_norm}, part.share if part else 1.0)
         means = None
         if _due(recipe.log.every, state.step, steps):
+            phase("log")
             state.means.sums = ranks.summed(state.means.sums)
             means = {**state.means.flush(), **ranks.scalars(terms.scalars, part)}
         clock.stop(batch_size)
+        phase("")
 
         if means is not None:
+            phase("rows")
             spent = trainer.compute.so_far(state.step * batch_size)
             yield Metrics(state.step, {**means, "lr": lr, **spent, "images_per_s": clock.read()})
         if _due(recipe.profile.every, state.step, steps):
+            phase("profiles")
             state.profile.sums = ranks.summed(state.profile.sums)
             yield Profiled(state.step, state.profile.flush())
         if _due(recipe.evaluate.every, state.step, steps):

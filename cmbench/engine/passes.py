@@ -68,8 +68,10 @@ def backward(
         augment_labels: (B, size) or None.
     """
     if random.part is None and len(x_0) <= size:
+        state.phase("loss")
         with told(state, augment_labels):
             terms = state.objective.loss(state.model, x_0, labels, state.step, random)
+        state.phase("backward")
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         return terms, lambda: _F_gradient(state.model)
@@ -92,7 +94,9 @@ def _in_parts(
         rows, of_part = slice(part.start - first, part.stop - first), replace(random, part=part)
         own = None if labels is None else labels[rows]
         with ranks.sends(part is parts[-1]), told(state, None if augment_labels is None else augment_labels[rows]):
+            state.phase("loss")
             terms = state.objective.loss(state.model, x_0[rows], own, state.step, of_part)
+            state.phase("backward")
             with told_of_loss():
                 (part.share * terms.total).backward()
         gradients.append(_F_gradient(state.model, part))

@@ -8,6 +8,7 @@ from torch import Tensor
 from cmbench.contracts import Objective
 from cmbench.engine import optimizer as optimizers
 from cmbench.engine.meters import Means, Profile, of_rank
+from cmbench.engine.phases import Listener, unheard
 from cmbench.engine.ranks import Ranks
 from cmbench.equations import ema
 from cmbench.model import Model
@@ -40,7 +41,8 @@ class State:
     """Step, weights, the objective's target, averages, optimiser and unfinished means.
 
     `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `load` restores
-    what `groups` returns; a checkpoint has one file for each group. A trained `teacher` is at hand, but no part of it.
+    what `groups` returns; a checkpoint has one file for each group. A trained `teacher` is at hand, but no part of it,
+    and so is `phase`, which hears of the phases of each step.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class State:
         self.step, self.train_s, self.teacher = 0, 0.0, teacher
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.averages, self.profile, self.means = averages, profile, Means()
+        self.phase: Listener = unheard
 
     def groups(self, ranks: Ranks | None = None) -> Groups:
         """Return all tensors by group, without copying them.

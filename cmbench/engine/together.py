@@ -45,7 +45,7 @@ def lead(built: Trainer, run: RunDir, places: Mapping[str, str]) -> None:
     }
     told |= {"settings": built.settings, "places": dict(places), "threads": torch.get_num_threads()}
     built.ranks.tell({**told, "labels_in_turn": built.labels_in_turn})
-    _begin(built)
+    begin(built)
 
 
 def follow(ranks: Ranks) -> int:
@@ -71,7 +71,7 @@ def follow(ranks: Ranks) -> int:
 
 
 def _train(built: Trainer) -> int:
-    _begin(built)
+    begin(built)
     if (code := _obey(built)) is not None:
         return code
     for event in loop.train(built):
@@ -96,7 +96,7 @@ def _as_rank_0(invitation: Mapping[str, Any]) -> Trainer:
     return built
 
 
-def _begin(built: Trainer) -> None:
+def begin(built: Trainer) -> None:
     """Make sure that all ranks can train, with equal weights and data, and that gradients add up."""
     ranks, state = built.ranks, built.state
     of_data = hashlib.sha256(json.dumps(built.fingerprint, sort_keys=True, default=str).encode()).hexdigest()

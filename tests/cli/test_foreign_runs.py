@@ -74,6 +74,7 @@ def commands(run: RunDir) -> dict[str, list[str]]:
         "resume": ["resume", run.name],
         "doctor": ["doctor", run.name],
         "doctor of the file": ["doctor", str(run.recipe)],
+        "bench": ["bench", str(run.recipe), "--rounds", "1"],
         "check": ["recipe", "check", str(run.recipe)],
         "check of the source": ["recipe", "check", str(run.recipe_source)],
         "show": ["recipe", "show", str(run.recipe)],
@@ -158,7 +159,7 @@ def test_what_lies_beside_a_folder_of_runs_is_the_users(cmbench, trained, home, 
     assert mark.exists()
 
 
-@pytest.mark.parametrize("command", ["doctor", "doctor of the file", "check", "run of the file"])
+@pytest.mark.parametrize("command", ["doctor", "doctor of the file", "bench", "check", "run of the file"])
 def test_what_the_user_typed_over_a_runs_recipe_is_the_users(cmbench, trained, home, mark, command):
     write_module(home, mark)
     write_module(home, mark, "own_other.py")

@@ -184,6 +184,7 @@ CALLS = {
     ("sweep",): [["bad.toml"], ["tiny.toml", "--set", f"seed=1,{HOSTILE}"], ["tiny.toml", "--name", HOSTILE]],
     ("ablate",): [["bad.toml"], ["tiny.toml", "--drop", HOSTILE], ["tiny.toml", "--list", "--name", HOSTILE]],
     ("doctor",): [["RUN"], ["bad.toml"]],
+    ("bench",): [["bad.toml"], ["tiny.toml", "--set", f"name={HOSTILE}"], ["tiny.toml", "--compare-with", HOSTILE]],
     ("lab",): [[], ["all", "--markdown", f"{NAME}/x"]],
     ("data", "describe"): [["tiny.toml"], ["bad.toml"], [f"{NAME}.npy"], ["tiny.toml", "--set", HOSTILE]],
     ("recipe", "list"): [[], ["--json"]],

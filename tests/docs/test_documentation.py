@@ -40,6 +40,7 @@ FEWER = {  # options that make a command as short, for those that take none
     "ablate": ("--list",),  # processes of their own train what it lists: other tests let them
     "sweep": ("--list",),
     "classifier": ("--train-steps", "2"),
+    "bench": ("--rounds", "1"),
 }
 OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
 NEVER_ENDS = {"serve"}
@@ -85,7 +86,7 @@ def all_pages(function):
 def in_short(words: list[str]) -> list[str]:
     """Return the arguments of a command with a short training, and with a run where one is meant."""
     words = ["@latest" if word in ("RUN", "A", "B") else word for word in words]
-    if words[0] in ("run", "resume", "eval", "sample") and "--gpus" in words:  # other tests start ranks
+    if words[0] in ("run", "resume", "eval", "sample", "bench") and "--gpus" in words:  # other tests start ranks
         place = words.index("--gpus")
         assert _gpus.parsed(words[place + 1])
         words = [*words[:place], *words[place + 2 :]]

@@ -18,6 +18,7 @@ from torch import distributed
 from cmbench.contracts import Terms
 from cmbench.engine import loop, passes, ranks, together, trainer
 from cmbench.engine.meters import Means
+from cmbench.engine.phases import unheard
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import row_key
@@ -66,7 +67,7 @@ def gradients(kind: str, settings: dict, size: int, together_with: Ranks | None)
     objective, model = every.with_dropout(kind, 0.0, classes=3, **settings)
     parameters = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
-    state = SimpleNamespace(model=model, objective=objective, teacher=None, step=30, optimizer=optimizer)
+    state = SimpleNamespace(model=model, objective=objective, teacher=None, step=30, optimizer=optimizer, phase=unheard)
     part = own.part(B, objective)
     if together_with:
         own.wrap(model)
@@ -183,7 +184,7 @@ def furthest(mine: tuple, theirs: tuple) -> dict[str, float]:
 def as_one(overrides: list[str], group: Ranks) -> dict[str, float]:
     """Train on all ranks, and on this one alone."""
     made = built(overrides, group)
-    together._begin(made)
+    together.begin(made)
     found, wanted = trained(made), trained(built(overrides, Ranks()))
     if not group.leads:  # it draws its share, and measures no samples
         of_samples = {row_key(name, k) for name in made.recipe.evaluate.metrics for k in made.recipe.evaluate.steps}
@@ -228,7 +229,7 @@ def sums_of(made: Trainer) -> Found:
 def saved(group: Ranks) -> dict[str, object]:
     """Save in the middle of a row, and load on as many ranks and on one: its own sums, and those of all."""
     made = built([], group)
-    together._begin(made)
+    together.begin(made)
     for event in loop.train(made):
         if isinstance(event, loop.Stepped) and event.step == 7:
             break
@@ -248,7 +249,7 @@ def found_by_the_check(name: str, overrides: list[str], group: Ranks) -> str:
     made = built(overrides, group)
     try:
         with mutant(name, group) if name else contextlib.nullcontext():
-            together._begin(made)
+            together.begin(made)
     except Exception as error:
         return str(error)
     return ""

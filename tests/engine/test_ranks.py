@@ -334,7 +334,7 @@ def as_rank(home, monkeypatch):
 def test_only_what_trains_measures_or_draws_starts_on_several_ranks(as_rank, cmbench, command):
     as_rank(0, 2)
     outcome = cmbench(*command)
-    allowed = f"allowed: run, resume, eval, sample; start {command[0]} without torchrun"
+    allowed = f"allowed: run, resume, eval, sample, bench; start {command[0]} without torchrun"
     assert (outcome.code, outcome.err) == (2, f"cmbench: cmbench {command[0]}: found 2 ranks, {allowed}\n")
     as_rank(1, 2)
     outcome = cmbench(*command)

@@ -56,6 +56,8 @@ COMMANDS = (
     ("ablate", "tiny.toml", "--drop", "X", "--seeds", "1"),
     ("lab", "X"),
     ("doctor", "X"),
+    ("bench", "X"),
+    ("bench", "tiny.toml", "--compare-with", "X"),
     ("serve", "--port", "X", "nobody"),
     ("serve", "X"),
 )

@@ -83,6 +83,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("run", "tiny.toml", "--foreground", "--runs-dir", "tiny.toml/EVIL"),
     ("ablate", "tiny.toml", "--drop", "EVIL"),
     ("doctor", "EVIL"),
+    ("bench", "EVIL"),
     ("lab", "EVIL"),
     ("serve", "EVIL"),
     ("EVIL",),

@@ -41,7 +41,7 @@ def of_recipe(
     """
     environment.make_reproducible()
     data, about_data = data_check(recipe, where)
-    recipe, about_distance = _without_fetching(recipe)
+    recipe, about_distance = without_fetching(recipe)
     built = trainer.from_recipe(recipe, where, runs_dir, kept, data)
     model, at = probe.copied(built.state.model), probe.points(built)
     found = [
@@ -87,7 +87,7 @@ def _oddities(built: Trainer) -> list[Check]:
     return [Check("data", "warn", line.removeprefix("data: ")) for line in lines]
 
 
-def _without_fetching(recipe: Recipe) -> tuple[Recipe, list[Check]]:
+def without_fetching(recipe: Recipe) -> tuple[Recipe, list[Check]]:
     """Return the recipe with distance = "l2" if LPIPS would first have to be fetched."""
     weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
     if recipe.objective.get("distance") != "lpips" or weights.exists():

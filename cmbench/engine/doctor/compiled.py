@@ -3,14 +3,13 @@
 cmbench itself trains uncompiled; this is for users who compile the network in their own loop.
 """
 
-import time
 import warnings
 from collections.abc import Callable
-from statistics import median
 
 import torch
 from torch import Tensor
 
+from cmbench.engine.bench import timing
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.doctor.probe import Points
 from cmbench.engine.trainer import Trainer
@@ -53,8 +52,8 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
     fallback, torch._inductor.config.fallback_random = torch._inductor.config.fallback_random, True
     try:
         return [
-            _compared("compile", network, pass_through, allowed),
-            _compared("compiled derivative", along, derivative, allowed),
+            _compared("compile", network, pass_through, allowed, built.device),
+            _compared("compiled derivative", along, derivative, allowed, built.device),
         ]
     finally:
         torch._inductor.config.fallback_random = fallback
@@ -62,7 +61,9 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
         model.eval()
 
 
-def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ...]], allowed: float) -> Check:
+def _compared(
+    name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ...]], allowed: float, device: torch.device
+) -> Check:
     """Compare the results and run times of a function and its compiled version.
 
     Torch's warnings are part of the finding, whether this Python shows, hides or raises warnings.
@@ -78,7 +79,9 @@ def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ..
             difference = max(_relative(a, b) for a, b in zip(run(compiled), plain, strict=True))
         except Exception as reason:  # a compiler may raise anything
             return Check(name, "warn", f"torch.compile fails: {first_line(reason)}", "leave it uncompiled")
-        ratio = _seconds(compiled, run) / _seconds(f, run)
+        works = {"compiled": lambda: run(compiled), "plain": lambda: run(f)}
+        seconds = timing.interleaved(works, lambda done: done < _TIMED, device)
+        ratio = timing.ratio(seconds["compiled"], seconds["plain"])
     said = sorted({first_line(warning.message) for warning in warned})
     values = {"error": difference, "allowed": allowed, "seconds_ratio": ratio, "warnings": said}
     found = f"one graph, differs by {difference:.1e} ({allowed:g} allowed), {ratio:.2f} of the time"
@@ -90,12 +93,3 @@ def _compared(name: str, f: Callable, run: Callable[[Callable], tuple[Tensor, ..
 
 def _relative(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
-
-
-def _seconds(f: Callable, run: Callable[[Callable], tuple[Tensor, ...]]) -> float:
-    seconds = []
-    for _ in range(_TIMED):
-        began = time.perf_counter()
-        run(f)[0].sum().item()  # waits for a GPU
-        seconds.append(time.perf_counter() - began)
-    return median(seconds)

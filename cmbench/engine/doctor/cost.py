@@ -1,9 +1,10 @@
 """The cost of training: seconds per step, peak memory, and parameters that the loss does not reach."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import median
 
 import psutil
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from cmbench.engine import loop
+from cmbench.engine.bench.memory import kept, storages
+from cmbench.engine.bench.steps import in_memory, taken
+from cmbench.engine.bench.timing import wait
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.trainer import Trainer
 from cmbench.tables import Train
@@ -85,34 +88,17 @@ def _steps(built: Trainer, samples: int, warm_up: int, timed: int) -> _Cost:
         _seconds(built, at_once, 1)
     seconds = _seconds(built, samples, warm_up + timed)[warm_up:]
     of_passes = int(passing() * train.at_once / at_once)
-    return _Cost(median(seconds), _kept(built), of_passes, samples, train.batch_size)
+    return _Cost(median(seconds), kept(built), of_passes, samples, train.batch_size)
 
 
 def _seconds(built: Trainer, batch_size: int, count: int) -> list[float]:
-    """Train `count` steps, without evaluation, snapshot or checkpoint, and return the seconds of each.
-
-    Raises:
-        ArithmeticError: loss or gradient is not finite.
-    """
-    never = {
-        n: getattr(built.recipe, n).model_copy(update={"every": 0}) for n in ("checkpoint", "snapshot", "evaluate")
-    }
-    train = built.recipe.train.model_copy(update={"batch_size": batch_size, "steps": built.state.step + count})
-    short = replace(built, recipe=built.recipe.model_copy(update={**never, "train": train}))
+    """Train `count` steps in memory, and return the seconds of each. Raises as `taken`."""
     seconds, began = [], time.perf_counter()
-    for event in loop.train(short):
-        if isinstance(event, loop.Diverged):
-            raise ArithmeticError(f"the {event.what} is not finite after {event.step} steps")
-        if isinstance(event, loop.Stepped):
-            _wait(built.device)
-            seconds.append(time.perf_counter() - began)
-            began = time.perf_counter()
+    for _ in islice(taken(in_memory(built, batch_size=batch_size)), count):
+        wait(built.device)
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
     return seconds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager
@@ -124,31 +110,17 @@ def _passing(built: Trainer) -> Iterator:
     """
     if built.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(built.device)
-        yield lambda: max(0, torch.cuda.max_memory_allocated(built.device) - _kept(built))
+        yield lambda: max(0, torch.cuda.max_memory_allocated(built.device) - kept(built))
         return
-    weights = _storages(built.state.model.parameters()).keys()
+    weights = storages(built.state.model.parameters()).keys()
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        saved.update({k: v for k, v in _storages([tensor]).items() if k not in weights})
+        saved.update({k: v for k, v in storages([tensor]).items() if k not in weights})
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(saved.values())
-
-
-def _kept(built: Trainer) -> int:
-    state = built.state
-    tensors = [tensor for group in state.groups().values() for tensor in group.values()]
-    tensors += [p.grad for p in state.model.parameters() if p.grad is not None]
-    if built.teacher is not None and built.teacher.trained is not None:
-        tensors += built.teacher.trained.model.state_dict().values()
-    return sum(_storages(tensors).values())
-
-
-def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
-    """Return the bytes of each block of memory that the tensors use, by its address."""
-    return {(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in tensors}
 
 
 def _time(built: Trainer, cost: _Cost) -> Check:
