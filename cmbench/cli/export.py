@@ -22,9 +22,12 @@ _MOST_STEPS = 100  # each is a copy of the network in the graph
 @app.command("export")
 def export(
     run: Run = "@latest",
-    as_: Annotated[str, typer.Option("--as", metavar="FORMAT", help=f"Write a generator: {', '.join(FORMATS)}.")] = "",
+    as_: Annotated[
+        str, typer.Option("--as", metavar="FORMAT", help=f"A generator in this format: {', '.join(FORMATS)}.")
+    ] = "",
     metrics: Annotated[
-        str, typer.Option(metavar="FORMAT", help=f"Write the run's rows instead: {', '.join(rows_file.FORMATS)}.")
+        str,
+        typer.Option(metavar="FORMAT", help=f"The run's rows in this format instead: {', '.join(rows_file.FORMATS)}."),
     ] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write: a new or an empty folder.")
@@ -82,7 +85,7 @@ def _generator(
     levels = ", ".join(f"{sigma:.4g}" for sigma in sigmas)
     told = (
         f"checkpoint {trained.step}, ema {trained.ema}, sigma {levels}, as {kind}; {agrees.samples} samples drawn "
-        f"without cmbench differ from its own by {agrees.largest:.2g} sigma_data"
+        f"without cmbench differ from its own by {agrees.largest:.2g} of the size of data"
     )
     _say(chosen, out, about, told, json)
 

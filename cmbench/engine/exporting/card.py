@@ -62,7 +62,7 @@ def _facts(run: RunDir, trained: Trained, generator: Generator, agrees: Agreemen
         [
             "checked",
             f"{agrees.samples} samples, in a process without cmbench: they differ from cmbench's by at most "
-            f"{agrees.largest:.2g} sigma_data (allowed: {TOLERANCE:g})",
+            f"{agrees.largest:.2g} of the size of data (allowed: {TOLERANCE:g})",
         ],
     ]
     return [*rows, *([key, str(own)] for key, own in trained.source.items())]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from cmbench.engine import sample
@@ -18,10 +18,10 @@ from cmbench.engine.exporting import generator
 from cmbench.engine.weights import Trained
 from cmbench.errors import CmbenchError, UsageError
 from cmbench.randomness import StepRandom
-from cmbench.rundir.files import to_json
+from cmbench.rundir.files import to_json, write_atomically
 from cmbench.text import brief
 
-TOLERANCE = 1e-4  # of sigma_data
+TOLERANCE = 1e-4  # of the size of data
 _PICTURES, _POINTS = 16, 500  # samples that are compared
 _OTHERS = (3, 1)  # more sizes of batches
 
@@ -44,7 +44,7 @@ class Agreement:
     """How far the samples of an export are from cmbench's.
 
     Attributes:
-        largest: the largest difference of a number, over sigma_data.
+        largest: the largest difference, over the size of data: sigma_data, or that of the samples if they are larger.
         samples: how many were compared.
         batches: sizes of the batches in which the export computed them.
     """
@@ -84,7 +84,7 @@ def alone(
         kind: the format.
         folder: of the export.
         found: inputs and cmbench's samples.
-        sigma_data: the size of the data.
+        sigma_data: the standard deviation of the data.
         more: what else the process needs, as JSON.
         own: a folder for what the two processes tell each other.
 
@@ -93,8 +93,9 @@ def alone(
     """
     n = len(found.samples)
     batches = (n, *_OTHERS)
-    save_file({name: own.contiguous() for name, own in found.inputs.items()}, own / "inputs.safetensors")
-    (own / "about.json").write_bytes(to_json({"batches": batches, **more}))
+    inputs = {name: tensor.contiguous() for name, tensor in found.inputs.items()}
+    write_atomically(own / "inputs.safetensors", save_safetensors(inputs))
+    write_atomically(own / "about.json", to_json({"batches": batches, **more}))
     source = Path(__file__).with_name("alone.py").read_text(encoding="utf-8")
     command = [sys.executable, "-c", source, kind, str(folder.resolve()), str(own.resolve())]
     done = subprocess.run(command, cwd=own, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
@@ -107,10 +108,11 @@ def alone(
         raise CmbenchError(
             f"--as {kind}: the export gives samples of shape {[*samples.shape]}, not {[*expected.shape]}"
         )
-    largest = ((samples - expected).abs().max() / sigma_data).item()
+    size = max(sigma_data, expected.square().mean().sqrt().item())  # float32 has as many digits of a large sample
+    largest = (samples - expected).abs().max().item() / size
     if not largest <= TOLERANCE:
         raise CmbenchError(
-            f"--as {kind}: samples of the export differ from cmbench's by {largest:.2g} sigma_data, "
+            f"--as {kind}: samples of the export differ from cmbench's by {largest:.2g} of their size, "
             f"allowed: {TOLERANCE:g}; nothing is written"
         )
     return Agreement(largest, n, batches)

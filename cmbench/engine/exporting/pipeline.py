@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from cmbench.engine.exporting.generator import Generator
@@ -18,7 +20,8 @@ from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError
 
 _RHO = 7.0
-_SMALLEST, _FINEST = 40, 1_000_001  # numbers of levels: that of the published pipelines, and one that takes any level
+_SMALLEST, _FINEST = 40, 1_000_000  # intervals of a grid: about as the published pipelines have, and at most
+_NEAR = 1e-9  # of the length of a grid
 _OTHERS = "allowed for this run: --as safetensors, torch or onnx"
 
 
@@ -82,14 +85,23 @@ def refuse_misfits(trained: Trained) -> None:
 def grid(sigmas: Sequence[float], lowest: float, highest: float) -> tuple[int, list[int]]:
     """Return how many levels a pipeline's grid has, and the timesteps of these noise levels, in descending order.
 
-    The grid has few levels where these lie on it: then `num_inference_steps` finds them too.
+    Where few levels do, `num_inference_steps` finds them too. Otherwise it is the grid that comes nearest: the network's
+    time is 250 ln(sigma), in which a small error of sigma is a large one.
     """
     ends = highest ** (1 / _RHO), lowest ** (1 / _RHO)
-    places = [(ends[0] - sigma ** (1 / _RHO)) / (ends[0] - ends[1]) for sigma in sigmas]
+    places = np.array([(ends[0] - sigma ** (1 / _RHO)) / (ends[0] - ends[1]) for sigma in sigmas])
     steps = len(sigmas)
-    few = steps * -(-_SMALLEST // steps) + 1
-    for count in (few, _FINEST):
-        numbers = [round(place * (count - 1)) for place in places]
-        if all(abs(number / (count - 1) - place) < 1e-7 for number, place in zip(numbers, places, strict=True)):
-            break
-    return count, numbers[::-1]
+    few = steps * -(-_SMALLEST // steps)
+    intervals = few if _errors(places, np.array([few])).item() < _NEAR else _nearest(places)
+    return intervals + 1, np.rint(places * intervals).astype(int).tolist()[::-1]
+
+
+def _nearest(places: NDArray[np.float64]) -> int:
+    counts = np.arange(_SMALLEST, _FINEST)
+    return int(counts[np.argmin(_errors(places, counts))])
+
+
+def _errors(places: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how far places from 0 to 1 are from a grid of so many intervals, (counts,)."""
+    exact = places[:, None] * counts
+    return (np.abs(np.rint(exact) - exact) / counts).max(axis=0)
