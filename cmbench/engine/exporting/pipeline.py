@@ -85,8 +85,8 @@ def refuse_misfits(trained: Trained) -> None:
 def grid(sigmas: Sequence[float], lowest: float, highest: float) -> tuple[int, list[int]]:
     """Return how many levels a pipeline's grid has, and the timesteps of these noise levels, in descending order.
 
-    Where few levels do, `num_inference_steps` finds them too. Otherwise it is the grid that comes nearest: the network's
-    time is 250 ln(sigma), in which a small error of sigma is a large one.
+    Where few levels do, `num_inference_steps` finds them too. Otherwise it is the grid that comes nearest: in the
+    network's time, 250 ln(sigma), a small error of sigma is a large one.
     """
     ends = highest ** (1 / _RHO), lowest ** (1 / _RHO)
     places = np.array([(ends[0] - sigma ** (1 / _RHO)) / (ends[0] - ends[1]) for sigma in sigmas])
