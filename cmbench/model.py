@@ -104,7 +104,7 @@ class Model(nn.Module):
         dc_noise = p.dc_noise(t) * dt
         if self.times == 2:
             dc_noise = torch.stack([dc_noise, dt], dim=1)
-        primals = (c_in * x_t, self._c_noise(t, r), labels)
+        primals = (c_in * x_t, self.c_noise(t, r), labels)
         tangents = (dc_in * x_t + c_in * dx, dc_noise, None)
         with self.precision(x_t):
             F, dF = tangent.value_and_derivative(self.network(), primals, tangents, method, h)
@@ -135,7 +135,7 @@ class Model(nn.Module):
         self, c_in: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None
     ) -> Tensor:
         with self.precision(x_t):
-            F = self.network()(like(c_in, x_t) * x_t, self._c_noise(t, r), labels)
+            F = self.network()(like(c_in, x_t) * x_t, self.c_noise(t, r), labels)
         return self._recorded(F).to(x_t.dtype)
 
     def network(self) -> Callable[..., Tensor]:
@@ -156,7 +156,8 @@ class Model(nn.Module):
 
         return augmented
 
-    def _c_noise(self, t: Tensor, r: Tensor | None) -> Tensor:
+    def c_noise(self, t: Tensor, r: Tensor | None = None) -> Tensor:
+        """Return the time input of F_theta, (B,), or (B, 2) for a network of two times; r (B,) is 0 if not given."""
         c_noise = self.parameterisation.c_noise(t)
         if self.times == 1:
             return c_noise

@@ -111,9 +111,9 @@ class Network(nn.Module):
         """Return F_theta. x (B, C, H, W), c_noise (B,), labels (B,) -> (B, C, H, W)."""
         self._unlabelled = labels is None
         if labels is None and self.model == "DiTTransformer2DModel":
-            labels = torch.full((len(x),), self.net.config.num_embeds_ada_norm, device=x.device)  # its empty label
+            labels = torch.full((x.shape[0],), self.net.config.num_embeds_ada_norm, device=x.device)  # its empty label
         elif labels is None and self.net.class_embedding is not None:
-            labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # any label, which `_silenced` takes away
+            labels = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)  # any, as `_silenced` takes it away
         (y,) = self.net(x, c_noise, class_labels=labels, return_dict=False)
         return y[:, : self.colours]
 

@@ -1,12 +1,12 @@
 """Answers of `cmbench eval`, one file per question, so that repeating a question costs nothing. No torch."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cmbench.errors import refusing_write_errors
-from cmbench.rundir.fields import number_list
+from cmbench.rundir.fields import number_list, table
 from cmbench.rundir.files import make_folder, read_json, remove_temporaries, to_json, write_atomically
 from cmbench.rundir.layout import SCHEMA, RunDir
 
@@ -34,6 +34,15 @@ def write(run: RunDir, question: Question, answer: Answer) -> None:
         remove_temporaries(run.evaluations, r"[a-z_]+-[0-9a-f]{16}\.json", shared=True)
         content = {"schema": SCHEMA, "question": question, "answer": answer}
         write_atomically(_path(run, question), to_json(content, indent=True))
+
+
+def all_of(run: RunDir) -> Iterator[tuple[dict[str, Any], Answer]]:
+    """Yield every question with its answer, in the order of the files' names; damaged files are passed over."""
+    for path in sorted(run.evaluations.glob("*-*.json")):
+        stored = read_json(path) or {}
+        question, answer = stored.get("question"), stored.get("answer")
+        if isinstance(question, dict) and isinstance(question.get("metric"), str) and _is_whole(answer):
+            yield question, table(answer)
 
 
 def _is_whole(answer: object) -> bool:

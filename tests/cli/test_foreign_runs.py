@@ -70,6 +70,7 @@ def stopped(run: RunDir) -> RunDir:
 def commands(run: RunDir) -> dict[str, list[str]]:
     return {
         "sample": ["sample", run.name],
+        "export": ["export", run.name, "--as", "torch", "--out", "x"],
         "eval": ["eval", run.name, "--measures", "sliced_wasserstein", "--n", "8"],
         "resume": ["resume", run.name],
         "doctor": ["doctor", run.name],

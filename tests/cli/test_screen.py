@@ -167,6 +167,13 @@ CALLS = {
         ["RUN", "--task", "denoise", "--json"],
     ],
     ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
+    ("export",): [
+        ["RUN", "--as", "torch", "--out", f"{NAME}.out"],
+        ["RUN", "--metrics", "csv", "--out", f"{NAME}.csv"],
+        ["RUN", "--metrics", "csv", "--out", f"{NAME}.json", "--json"],
+        ["RUN", "--as", HOSTILE, "--out", "x"],
+        ["RUN", "--as", "torch", "--ema", HOSTILE, "--out", HOSTILE],
+    ],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [
         *(["bad.pt", "--network", "tiny.toml", *more] for more in (["--out", HOSTILE], ["--list"])),

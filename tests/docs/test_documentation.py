@@ -44,7 +44,7 @@ FEWER = {  # options that make a command as short, for those that take none
 }
 OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
 NEVER_ENDS = {"serve"}
-OF_RUNS = {"compare", "eval", "sample", "show", "watch"}
+OF_RUNS = {"compare", "eval", "export", "sample", "show", "watch"}
 CONFLICT, USAGE, FAILED = 5, 2, 1
 # Other programs that pages may name; of make, the targets are looked up.
 OTHERS = {".", ".venv/bin/activate", ".venv/bin/python", "bash", "cat", "cd", "cp", "echo", "git", "grep", "jq", "kill"}

@@ -30,7 +30,7 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
         at: the points.
     """
     random = StepRandom(built.device, built.recipe.seed, 0)
-    x, c_noise = model.path.x_t(at.x_0, at.eps, at.t), model._c_noise(at.t, at.t / 2 if model.times == 2 else None)
+    x, c_noise = model.path.x_t(at.x_0, at.eps, at.t), model.c_noise(at.t, at.t / 2 if model.times == 2 else None)
     allowed, network = _ALLOWED[built.recipe.train.precision], model.F_theta
 
     def pass_through(f: Callable) -> tuple[Tensor, ...]:
