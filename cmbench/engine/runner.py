@@ -193,12 +193,15 @@ def resume(
             leftovers.sweep(run.path.parent)
             checkpoint.recover(run)
             checkpoint.remove_leftovers(run)
+            checkpoint.recover(run.kept)
+            checkpoint.remove_leftovers(run.kept)
             step = unfinished(run) if step is None else step
             if step is None:
                 damaged = _load_newest(run, built)
             else:
                 damaged = []
                 built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
+            checkpoint.abandon_after(run.kept, built.state.step)  # they may have seen what is trained otherwise now
             steering.check_length(changes or {}, built.state.step, run.name)
             built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
