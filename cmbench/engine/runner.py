@@ -201,11 +201,11 @@ def resume(
             else:
                 damaged = []
                 built.state.load(step, checkpoint.load_fitting(run, step, built.state.misfit))
-            checkpoint.abandon_after(run.kept, built.state.step)  # they may have seen what is trained otherwise now
             steering.check_length(changes or {}, built.state.step, run.name)
             built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
+            checkpoint.abandon_after(run.kept, built.state.step)  # later ones have seen what is now trained again
             taken_from = [f"the trainer on {now['host']} is assumed to be gone (--host-gone)"] if of_others else []
             if "data.root" in said.places:
                 consent.remember(recipe)

@@ -106,6 +106,19 @@ def test_copies_past_a_checkpoint_that_the_user_went_back_to_are_set_aside_until
     assert list(run.kept.abandoned_checkpoints.iterdir()) == []
 
 
+def test_a_resume_that_is_killed_on_its_way_back_loses_no_copy(home, monkeypatch):
+    """Killed before it has told of its choice, it leaves the copies of the line that goes on."""
+    run = stop_after(create(home, *POWER, "checkpoint.keep=9"), 11)
+    before = kept_in(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_abandon", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            runner.resume(run, step=5)
+    finish(runner.resume(run))
+    after = kept_in(run)
+    assert_equal({step: after[step] for step in before}, before)
+
+
 def test_what_is_reconstructed_is_what_training_took(home):
     """Of two widths at 32 steps: the others to a few percent of what averaging does."""
     long = finish(create(home, *MANY))
