@@ -24,6 +24,8 @@ _MARKERS = ("o", "x", "+", "*", "#")
 _WIDE = 10.0  # values that differ by more than this factor stand on a logarithmic axis
 _LENGTHS = {"constant": "steps of averaging", "half_life": "half-life in images", "power": "EMA length, sigma_rel"}
 
+_TOO_FEW = "--chart, --png: found one figure of each measure, allowed: several --steps or averages"
+
 Answers = Sequence[Sequence[Answer]]
 
 
@@ -62,14 +64,18 @@ class Chart:
         return min(values) > 0 and max(values) > _WIDE * min(values)
 
 
-def check(path: Path) -> None:
-    """Refuse a picture that could not be written.
+def check(subjects: Sequence[Subject], path: Path | None) -> None:
+    """Refuse charts that could not be drawn, or written to a picture, before figures take hours to compute.
 
     Raises:
-        UsageError: it could not, or matplotlib is missing.
+        UsageError: they could not, or matplotlib is missing.
     """
-    chart_file.check("--png")
-    _outputs.check(path, "--png")
+    if path is not None:
+        chart_file.check("--png")
+        _outputs.check(path, "--png")
+    several_lengths = len({(subject.run, subject.step) for subject in subjects}) < len(subjects)
+    if not several_lengths and all(len(subject.steps) < 2 for subject in subjects):
+        raise UsageError(_TOO_FEW)
 
 
 def found(subjects: Sequence[Subject], answers: Answers) -> list[Chart]:
@@ -80,7 +86,7 @@ def found(subjects: Sequence[Subject], answers: Answers) -> list[Chart]:
     """
     charts = [*_over_steps(subjects, answers), *_over_lengths(subjects, answers)]
     if not charts:
-        raise UsageError("--chart, --png: found one figure of each measure, allowed: several --steps or averages")
+        raise UsageError(_TOO_FEW)
     return charts
 
 

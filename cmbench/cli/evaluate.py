@@ -77,11 +77,11 @@ def evaluate(
     wanted_steps = _steps(steps)
     if markdown:
         _outputs.check(markdown, "--markdown")
-    if png:
-        _eval_charts.check(png)
     folder = runs_folder(runs_dir)
     about = _About(moved or [], other_data)
     subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n, about) for name in runs or ["@latest"]]
+    if chart or png:
+        _eval_charts.check(subjects, png)
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
         _outputs.write(markdown, _figures_page.page(subjects, answers, asked).encode(), "--markdown")

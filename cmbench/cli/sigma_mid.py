@@ -10,7 +10,7 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench import steering
-from cmbench.cli import _data_now, _eval_charts, _progress, _screen
+from cmbench.cli import _data_now, _eval_charts, _figures, _progress, _screen
 from cmbench.cli._app import app
 from cmbench.cli._eval_charts import Chart, Curve
 from cmbench.cli._options import (
@@ -57,6 +57,9 @@ def sigma_mid(
     points: Annotated[int, typer.Option(min=3, max=1000, help="Noise levels of the scan before the search.")] = 12,
     n: Annotated[int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help=N_HELP)] = None,
     repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Number of sample sets, which give the spread.")] = 5,
+    features: Annotated[
+        str, typer.Option(help="Features of samples to compare: pixels, inception, or a classifier's .safetensors.")
+    ] = "pixels",
     checkpoint: Checkpoint = "latest",
     ema: Ema = "",
     seed: Seed = 0,
@@ -72,6 +75,7 @@ def sigma_mid(
     if measure not in _DIRECTED:
         hint = did_you_mean(measure, _DIRECTED)
         raise UsageError(f"--measure: found '{measure}', allowed: {', '.join(_DIRECTED)}{hint}")
+    identity = _figures.identity(features)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
     step = checkpoints.choose(chosen, checkpoint)
     places = _places(chosen, moved or [])
@@ -84,11 +88,11 @@ def sigma_mid(
     from cmbench.engine.asking import Place
     from cmbench.engine.evaluate import Evaluation
 
-    evaluation = Evaluation(Place(chosen, step, name, device, runs_dir, places, other_data))
+    evaluation = Evaluation(Place(chosen, step, name, device, runs_dir, places, other_data), features)
     size = n or evaluation.trained.recipe.evaluate.n
     about = {"metric": measure, "version": OF_SAMPLES[measure].version, "weights": sums[checkpoints.group_of(name)]}
     about |= {"seed": seed, **({"data": content} if content else {}), "n": size, "repeats": repeats}
-    about |= {"features": "pixels", "steps": 2}
+    about |= {"features": identity, "steps": 2}
     levels = Levels(chosen, evaluation, about)
     with _progress.shown("reading") if not json else nullcontext(Progress()) as progress:
         best = _searched(levels, points, progress)

@@ -18,6 +18,7 @@ from cmbench.rundir.checkpoints import AVERAGE
 from cmbench.rundir.files import make_folder
 from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 
+WIDEST = 0.28  # sigma_rel of a power function
 WITHIN = 0.1  # the largest error of a reconstructed profile, as a share of its norm
 
 Tensors = dict[str, Tensor]
@@ -78,10 +79,13 @@ class Source:
         self._sums = checkpoints.checksums(run, step)
         if self._sums is None:
             raise NotFoundError(f"{run.checkpoint(step) / 'state.json'}: missing or broken")
-        self.steps = [s for s in steps_of_checkpoints(run.kept) if s < step]
+        self.steps = [s for s in steps_of_checkpoints(run.kept) if 0 < s < step]
         if not self.steps:
             raise NotFoundError(f"{run.name}: no averages kept before checkpoint {step} ({how})")
-        self.own = checkpoints.averages(self._sums)
+        lengths_there = checkpoints.averages(self._sums)
+        self.own = [length for length in lengths_there if 0 < (checkpoints.number(length) or 0.0) < WIDEST]
+        if not self.own:
+            raise NotFoundError(f"{run.checkpoint(step)}: damaged: it has no average of a width below {WIDEST}")
         if other := [length for length in only if repr(length) not in self.own]:
             raise UsageError(f"--from: found {other[0]!r}, allowed: {', '.join(self.own)}, which {run.name} keeps")
         lengths = [repr(length) for length in only] or self.own

@@ -34,7 +34,7 @@ def _made(run: RunDir, step: int, own: dict[str, str]) -> dict[str, str]:
     for length in sorted(_lengths(run), key=float):
         state, why = checkpoints.state(place(run, length), step)
         group = f"{AVERAGE}{length}"
-        is_of_it = not why and table(state.get("told")).get("model") == own["model"]
+        is_of_it = not why and table(state.get("told")).get("model") == own.get("model", "")
         if is_of_it and group in state["sha256"] and group not in own:
             found[group] = state["sha256"][group]
     return found

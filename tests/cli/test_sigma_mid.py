@@ -53,6 +53,7 @@ def test_a_recipes_level_is_one_of_those_that_are_looked_at(cmbench, trained):
         (["--measure", "slicedwasserstein"], "did you mean 'sliced_wasserstein'?"),
         (["--measure", "recall", "--n", "2"], "recall: "),
         (["--points", "2"], "--points"),
+        (["--features", "no.safetensors"], "--features: no.safetensors cannot be read"),
         (["--ema", "0.7"], "--ema: found '0.7', allowed: 0.9, 0.5, none"),
         (["--set", "data.name=grid"], "--set: found data.name, allowed: data.root"),
     ],
@@ -82,7 +83,7 @@ def test_figures_over_steps_are_drawn_and_written(cmbench, home, trained):
 
 
 def test_one_figure_is_no_chart(cmbench, home, trained):
-    outcome = cmbench("eval", *ONE, "--steps", "1", "--chart")
+    outcome = cmbench("eval", "--measures", "sliced_wasserstein", "--n", "10000000", "--steps", "1", "--chart")
     assert outcome.code == 2
     assert "found one figure of each measure, allowed: several --steps or averages" in outcome.err
     assert cmbench("eval", *ONE, "--steps", "1,2", "--png", "no/steps.png").code == 2

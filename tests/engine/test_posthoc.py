@@ -1,5 +1,6 @@
 """Averages that training keeps, and those that are made of them afterwards."""
 
+import gc
 import shutil
 
 import pytest
@@ -89,6 +90,8 @@ def test_killed_while_it_writes_a_copy_a_run_resumes_and_the_copy_is_whole(home,
             finish(runner.resume(run))
         assert_equal(kept_in(run), kept_in(powerful))
         shutil.rmtree(run.path)
+    del again, keep, within
+    gc.collect()
     assert kills > 5
 
 
@@ -183,6 +186,21 @@ def test_a_damaged_copy_is_named(powerful):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(NotFoundError, match=r"averages/00000004/ema_0.1.safetensors: damaged"):
         Source(powerful, 12).reconstruct([0.075])
+
+
+@pytest.mark.parametrize("names", [["ema_0.05"], [], ["ema_0.05", "ema_0.7"]])
+def test_a_copy_of_other_groups_is_damaged(powerful, names):
+    groups = checkpoint.load(powerful.kept, 4)
+    checkpoint.save(powerful.kept, 4, dict.fromkeys(names, groups["ema_0.1"]))
+    with pytest.raises(NotFoundError, match=r"averages/00000004"):
+        Source(powerful, 12).reconstruct([0.075])
+
+
+def test_averages_of_a_width_that_no_power_function_has_are_none(powerful):
+    groups = checkpoint.load(powerful, 12)
+    checkpoint.save(powerful, 12, {"model": groups["model"], "ema_0.7": groups["ema_0.1"], "ema_1e-400": {}})
+    with pytest.raises(NotFoundError, match="it has no average of a width"):
+        Source(powerful, 12)
 
 
 def test_half_lives_train_and_are_named_in_images(home):
