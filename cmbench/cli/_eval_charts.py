@@ -15,6 +15,7 @@ from cmbench.errors import UsageError
 from cmbench.rundir import checkpoints
 from cmbench.rundir.evaluations import Answer
 from cmbench.views import chart_file
+from cmbench.words.numbers import four_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +59,17 @@ class Chart:
     floor: tuple[float, float] | None = None
 
     @property
+    def seen_floor(self) -> tuple[float, float] | None:
+        """The floor, if it is so near that the values remain apart beside it."""
+        values = [y for curve in self.curves for y in curve.y]
+        if self.floor is None or min(abs(y - self.floor[0]) for y in values) > max(values) - min(values):
+            return None
+        return self.floor
+
+    @property
     def log_y(self) -> bool:
         """Whether the vertical axis is logarithmic."""
-        values = [y for curve in self.curves for y in (*curve.y, *(self.floor or ())[:1])]
+        values = [*(y for curve in self.curves for y in curve.y), *(self.seen_floor or ())[:1]]
         return min(values) > 0 and max(values) > _WIDE * min(values)
 
 
@@ -166,9 +175,11 @@ def _drawn(chart: Chart) -> Text:
         curves.append(_plots.Series([math.log10(x) for x in curve.x], [scaled(y) for y in curve.y], marker, False))
         head.append(f"{marker} {curve.label}")
     ticks = {math.log10(x): name for curve in chart.curves for x, name in zip(curve.x, curve.names, strict=True)}
+    if chart.seen_floor is not None:
+        curves.append(_plots.Series([min(ticks), max(ticks)], [scaled(chart.seen_floor[0])] * 2, "-", True))
     if chart.floor is not None:
-        curves.append(_plots.Series([min(ticks), max(ticks)], [scaled(chart.floor[0])] * 2, "-", True))
-        head.append("- floor")
+        where = "" if chart.seen_floor else ", out of sight"
+        head.append(f"- floor: {four_digits(chart.floor[0])}{where}")
     text = Text(f"{chart.title} over {chart.x_title}\n") + Text("\n".join(head), overflow="fold") + Text("\n")
     return text + _plots.chart(curves, _apart(ticks), 14, log_y=log_y)
 
@@ -192,8 +203,8 @@ def _figure(charts: Sequence[Chart]) -> "Figure":
 
 
 def _draw(axes: "Axes", chart: Chart) -> None:
-    if chart.floor is not None:
-        low, high = chart.floor[0] - chart.floor[1], chart.floor[0] + chart.floor[1]
+    if chart.seen_floor is not None:
+        low, high = chart.seen_floor[0] - chart.seen_floor[1], chart.seen_floor[0] + chart.seen_floor[1]
         axes.axhspan(low, high, color="0.5", alpha=0.25, linewidth=0, label="floor")
     for curve in chart.curves:
         label = chart_file.drawable(curve.label)

@@ -118,6 +118,13 @@ def test_figures_over_lengths_stand_in_order(trained, profile, lengths, x):
     assert chart.log_y
 
 
+@pytest.mark.parametrize(("values", "is_seen"), [((0.2, 0.4), True), ((0.5, 0.51), False)])
+def test_a_floor_far_away_does_not_press_the_values_together(trained, values, is_seen):
+    figures = [[*figure(values[0], 1), *figure(values[1], 2)]]
+    (chart,) = _eval_charts.found([subject(trained, "0.9")], figures)
+    assert (chart.seen_floor is not None) == is_seen
+
+
 def test_what_has_no_value_leaves_a_gap(trained):
     subjects = [subject(trained, "0.9")]
     figures = [[*figure(1.0, 1), *figure(None, 2), *figure(2.0, 4)]]
