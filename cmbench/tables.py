@@ -234,9 +234,9 @@ class Ema(Config):
 
     @model_validator(mode="after")
     def _in_range(self) -> "Ema":
-        upper = {"constant": 1.0, "half_life": 1e15, "power": 0.28}[self.profile]
+        upper = {"constant": 1.0, "half_life": 1e16, "power": 0.28}[self.profile]
         if not all(0 < length < upper for length in self.lengths) or len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"lengths: found {list(self.lengths)}, allowed: different numbers in (0, {upper:g})")
+            raise ValueError(f"lengths: found {list(self.lengths)}, allowed: different numbers in (0, {upper})")
         if self.keep_every and self.profile == "power" and len(self.lengths) < 2:
             raise ValueError(
                 f"keep_every: found {self.keep_every} with lengths = {list(self.lengths)}, allowed: with two lengths "

@@ -33,8 +33,8 @@ def ema(
     lengths: Annotated[
         str, typer.Option(metavar="SIGMA_REL,...", help="Lengths to reconstruct, e.g. 0.02,0.075; without, what can.")
     ] = "",
-    from_lengths: Annotated[
-        str, typer.Option("--from", metavar="SIGMA_REL,...", help="Use only these kept lengths; all if not given.")
+    kept: Annotated[
+        str, typer.Option("--kept", metavar="SIGMA_REL,...", help="Use only these kept lengths; all if not given.")
     ] = "",
     checkpoint: Checkpoint = "latest",
     runs_dir: RunsDir = None,
@@ -42,7 +42,7 @@ def ema(
     json: Json = False,
 ) -> None:
     """Reconstruct averages of any length, after training, from those that training kept ([ema] keep_every)."""
-    wanted, only = _lengths(lengths, "--lengths"), _lengths(from_lengths, "--from")
+    wanted, only = _lengths(lengths, "--lengths"), _lengths(kept, "--kept")
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
     step = checkpoints.choose(chosen, checkpoint)
 

@@ -64,7 +64,7 @@ def evaluate(
     markdown: Markdown = None,
     chart: Annotated[bool, typer.Option("--chart", help="Draw the figures over steps, and over averages.")] = False,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write these charts as a picture; wants 'cmbench[plots]'.")
+        Path | None, typer.Option(metavar="FILE", help="Write a picture of these charts; wants 'cmbench[plots]'.")
     ] = None,
     moved: Places = None,
     other_data: OtherData = False,

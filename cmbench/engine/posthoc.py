@@ -87,7 +87,7 @@ class Source:
         if not self.own:
             raise NotFoundError(f"{run.checkpoint(step)}: damaged: it has no average of a width below {WIDEST}")
         if other := [length for length in only if repr(length) not in self.own]:
-            raise UsageError(f"--from: found {other[0]!r}, allowed: {', '.join(self.own)}, which {run.name} keeps")
+            raise UsageError(f"--kept: found {other[0]!r}, allowed: {', '.join(self.own)}, which {run.name} keeps")
         lengths = [repr(length) for length in only] or self.own
         places = [*((run.kept, s) for s in self.steps), (run, step)]
         self.kept = [Kept(place, s, f"{AVERAGE}{length}") for place, s in places for length in lengths]

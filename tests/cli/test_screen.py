@@ -162,7 +162,7 @@ CALLS = {
     ],
     ("sample",): [["RUN", "--n", "4", "--out", f"{NAME}.png"], ["RUN", "--ema", HOSTILE], ["RUN", "--sigmas", HOSTILE]],
     ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
-    ("ema",): [["RUN"], ["RUN", "--lengths", HOSTILE], ["RUN", "--from", HOSTILE, "--json"]],
+    ("ema",): [["RUN"], ["RUN", "--lengths", HOSTILE], ["RUN", "--kept", HOSTILE, "--json"]],
     ("sigma-mid",): [["RUN", "--measure", HOSTILE], ["RUN", "--ema", HOSTILE], ["RUN", "--set", HOSTILE]],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [

@@ -174,7 +174,7 @@ def test_neither_a_setting_nor_a_fork_mixes_profiles(home, powerful, change):
 
 @pytest.mark.parametrize(
     ("step", "only", "says"),
-    [(10, [0.2], "--from: found 0.2, allowed: 0.05, 0.1, which"), (11, [], "00000011/state.json: missing or broken")],
+    [(10, [0.2], "--kept: found 0.2, allowed: 0.05, 0.1, which"), (11, [], "00000011/state.json: missing or broken")],
 )
 def test_what_cannot_be_a_source(powerful, step, only, says):
     with pytest.raises((UsageError, NotFoundError), match=says):
