@@ -23,7 +23,7 @@ LENGTH = ("train.steps",)  # may be changed on resume, also that of a finished r
 _NEXT = re.compile(r"\s+(?=[\w.]+=)")
 _FORK_TABLES = ("optimizer", "objective", "ema", "train", "log", "checkpoint", "snapshot", "evaluate")
 _FORK_KEYS = ("seed", "name", "profile.every")
-_FORK_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile")
+_FORK_FIXED = ("objective.kind", "optimizer.kind", "train.device", "ema.profile", "ema.keep_every")
 
 
 def steerable(recipe: Recipe) -> list[str]:
@@ -85,7 +85,21 @@ def steered(recipe: Recipe, settings: Mapping[str, Any], where: str, also: Colle
     before, after = recipe.ema.lengths, result.ema.lengths
     if len(after) != len(before):
         raise UsageError(f"{where}: ema.lengths: found {shown(list(after))}, allowed: as many as before, {len(before)}")
+    _refuse_mixed(recipe, after, where)
     return result
+
+
+def _refuse_mixed(recipe: Recipe, lengths: object, where: str) -> None:
+    """Refuse other lengths where averages are kept: what they weigh would be known no more.
+
+    Raises:
+        UsageError: they differ.
+    """
+    before = list(recipe.ema.lengths)
+    if recipe.ema.keep_every and isinstance(lengths, list | tuple) and list(lengths) != before:
+        raise UsageError(
+            f"{where}: ema.lengths: found {shown(list(lengths))}, allowed where ema.keep_every keeps averages: {before}"
+        )
 
 
 def check_length(settings: Mapping[str, Any], step: int, where: str) -> None:
@@ -150,6 +164,7 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str, 
                 f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "
                 f"key; allowed: keys of {', '.join(_FORK_TABLES)}, {', '.join(_FORK_KEYS)}{did_you_mean(key, keys)}"
             )
+    _refuse_mixed(recipe, given.get("ema.lengths"), where)
     steps = given.get("train.steps", in_force or recipe.train.steps)
     if isinstance(steps, int) and steps <= step:
         raise UsageError(f"{where}: train.steps: found {steps}, allowed for a fork at step {step}: more than {step}")

@@ -212,18 +212,36 @@ class Optimizer(Config):
 class Ema(Config):
     """[ema]: averages of the weights for sampling. (The objective keeps the target's average.)"""
 
-    profile: Literal["constant", "power"] = Field("constant", description="constant decay, or EDM2's power function")
+    idle = {  # noqa: RUF012
+        "ramp_up": ("profile", ("constant", "power")),
+        "keep_every": ("profile", ("constant", "half_life")),
+    }
+
+    profile: Literal["constant", "half_life", "power"] = Field(
+        "constant", description="constant decay, half_life with lengths in images, or EDM2's power function"
+    )
     lengths: Floats = Field(
         (0.999,),
         description="constant: decays; power: sigma_rel; the first is sampled from",
         json_schema_extra=STEERABLE,
     )
+    ramp_up: NonNegative = Field(
+        0.0, description="half_life: no longer than this share of the images so far; 0: no ramp-up; EDM: 0.05"
+    )
+    keep_every: Count = Field(
+        0, description="power: steps between copies of the averages, from which others follow afterwards; 0: none"
+    )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Ema":
-        upper = 1.0 if self.profile == "constant" else 0.28
+        upper = {"constant": 1.0, "half_life": 1e16, "power": 0.28}[self.profile]
         if not all(0 < length < upper for length in self.lengths) or len(set(self.lengths)) < len(self.lengths):
             raise ValueError(f"lengths: found {list(self.lengths)}, allowed: different numbers in (0, {upper})")
+        if self.keep_every and self.profile == "power" and len(self.lengths) < 2:
+            raise ValueError(
+                f"keep_every: found {self.keep_every} with lengths = {list(self.lengths)}, allowed: with two lengths "
+                "or more, such as [0.05, 0.1]"
+            )
         return self
 
 

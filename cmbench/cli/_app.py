@@ -9,9 +9,9 @@ from cmbench import cli
 
 # The order in --help; commands that are not named here come last.
 _ORDER = [
-    *("run", "resume", "watch", "serve", "ls", "show", "compare", "sample", "edit", "eval", "export"),
-    *("classifier", "import", "stop", "pause", "continue", "checkpoint", "snapshot", "set", "ablate", "sweep"),
-    *("doctor", "bench", "lab"),
+    *("run", "resume", "watch", "serve", "ls", "show", "compare", "sample", "edit", "eval", "reference", "ema"),
+    *("sigma-mid", "export", "classifier", "import", "stop", "pause", "continue", "checkpoint", "snapshot", "set"),
+    *("ablate", "sweep", "doctor", "bench", "lab"),
 ]
 
 app = typer.Typer(

@@ -80,7 +80,7 @@ MOST_SAMPLES = 10**7  # as for recipes, see config.py
 MOST_STEPS = 10**12
 N_HELP = "Number of samples."  # of `--n`
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Ema = Annotated[str, typer.Option(help="A length from the run's [ema], or none; the first if not given.")]
+Ema = Annotated[str, typer.Option(help="A length of [ema] or of `cmbench ema`, or none; the first if not given.")]
 Checkpoint = Annotated[
     str, typer.Option(metavar="STEP|best|latest", help="The checkpoint to use: a step, best or latest.")
 ]

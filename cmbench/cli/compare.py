@@ -42,7 +42,7 @@ def compare(
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with charts and snapshots.")] = None,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write tables, charts and snapshots as a picture.")
+        Path | None, typer.Option(metavar="FILE", help="Write a picture of tables, charts and snapshots.")
     ] = None,
     reach: Annotated[
         list[str] | None,

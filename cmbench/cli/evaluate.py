@@ -9,7 +9,7 @@ import typer
 
 from cmbench import recipe as recipes
 from cmbench import steering
-from cmbench.cli import _data_now, _figures, _figures_page, _former, _outputs, _ranks, _screen
+from cmbench.cli import _data_now, _eval_charts, _figures, _figures_page, _former, _outputs, _ranks, _screen
 from cmbench.cli._app import app
 from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import (
@@ -30,7 +30,7 @@ from cmbench.cli._options import (
 )
 from cmbench.errors import NotFoundError, UsageError, did_you_mean
 from cmbench.measures import MEASURES
-from cmbench.rundir import checkpoints
+from cmbench.rundir import checkpoints, reconstructed
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.select import runs_folder, select
 from cmbench.text import shown, shown_key
@@ -62,6 +62,10 @@ def evaluate(
     device: Device = "auto",
     gpus: GpusToShare = None,
     markdown: Markdown = None,
+    chart: Annotated[bool, typer.Option("--chart", help="Draw the figures over steps, and over averages.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a picture of these charts; wants 'cmbench[plots]'.")
+    ] = None,
     moved: Places = None,
     other_data: OtherData = False,
     runs_dir: RunsDir = None,
@@ -76,14 +80,21 @@ def evaluate(
     folder = runs_folder(runs_dir)
     about = _About(moved or [], other_data)
     subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n, about) for name in runs or ["@latest"]]
+    if chart or png:
+        _eval_charts.check(subjects, png)
     answers = _figures.answered(subjects, asked, device, runs_dir)
     if markdown:
         _outputs.write(markdown, _figures_page.page(subjects, answers, asked).encode(), "--markdown")
+    charts = _eval_charts.found(subjects, answers) if chart or png else []
+    if png:
+        _outputs.write(png, _eval_charts.png(charts), "--png")
     if json:
         _screen.data({"schema": 1, "runs": [_about(*pair, asked) for pair in zip(subjects, answers, strict=True)]})
         return
     for subject, figures in zip(subjects, answers, strict=True):
         _figures.show(subject, figures, asked)
+    if chart:
+        _eval_charts.show(charts)
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ def _subject(
     """Find the selected weights and data, without reading the weights."""
     run = select(selector, folder, with_checkpoint=True)
     step = checkpoints.choose(run, checkpoint)
-    sums = checkpoints.checksums(run, step)
+    sums = reconstructed.checksums(run, step)
     if sums is None:
         raise NotFoundError(f"{run.checkpoint(step) / 'state.json'}: missing or broken")
     name = checkpoints.ema_name(ema, checkpoints.averages(sums))

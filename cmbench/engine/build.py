@@ -134,6 +134,7 @@ def complete_new(given: Recipe, where: str) -> Recipe:
         for table in COMPONENTS:
             config.refuse_idle(settings(table, whole)[1], table, spared)
         config.refuse_idle(whole.optimizer, "optimizer", spared)
+        config.refuse_idle(whole.ema, "ema", spared)
         _check_levels(whole)
         check_augmentation(whole)
     return whole

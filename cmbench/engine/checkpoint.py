@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cmbench.engine.state import Groups
 from cmbench.errors import CmbenchError, NotFoundError
-from cmbench.rundir import checkpoints
+from cmbench.rundir import checkpoints, reconstructed
 from cmbench.rundir.checkpoints import GROUP, SCHEMA
 from cmbench.rundir.files import fsync_folder, make_folder, opened, temporaries, to_json, write_all, write_atomically
 from cmbench.rundir.layout import STEP, RunDir, steps_of_checkpoints
@@ -103,19 +103,24 @@ def load_group(run: RunDir, step: int, group: str) -> dict[str, Tensor]:
 def file_of(run: RunDir, step: int, group: str) -> tuple[Path, str | None]:
     """Return the file of a group of tensors and its SHA-256, without checking either.
 
+    An average may also be one that `cmbench ema` has reconstructed.
+
     Raises:
         DamagedError: the checkpoint's state.json is missing or broken.
     """
-    return folder_of(run, step) / f"{group}.safetensors", _checksums(run, step).get(group)
+    own = _checksums(run, step)
+    if group not in own and (sums := reconstructed.checksums(run, step)) and group in sums:
+        return reconstructed.folder(run, step, group) / f"{group}.safetensors", sums[group]
+    return folder_of(run, step) / f"{group}.safetensors", own.get(group)
 
 
 def averages(run: RunDir, step: int) -> list[str]:
-    """List the lengths of a checkpoint's averages, in the recipe's order, e.g. ["0.999"].
+    """List the lengths of a checkpoint's averages, in the recipe's order, then the reconstructed, e.g. ["0.999"].
 
     Raises:
         DamagedError: its state.json is missing or broken.
     """
-    return checkpoints.averages(_checksums(run, step))
+    return checkpoints.averages(reconstructed.checksums(run, step) or _checksums(run, step))
 
 
 def set_aside_after(run: RunDir, step: int) -> None:
@@ -204,6 +209,12 @@ def prune(run: RunDir, keep: int, best: Iterable[int]) -> None:
         _vacate(doomed)
         folder_of(run, step).rename(doomed)  # a half-removed folder is never taken for a checkpoint
         _remove(doomed)
+    remove_passed(run)
+
+
+def remove_passed(run: RunDir) -> None:
+    """Remove abandoned checkpoints of steps that the run has passed again."""
+    steps = steps_of_checkpoints(run)
     for abandoned in _folders(run.abandoned_checkpoints, STEP):
         if steps and int(abandoned.name) <= steps[-1]:
             _remove(abandoned)

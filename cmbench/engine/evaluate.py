@@ -92,7 +92,7 @@ class Evaluation:
             progress: is told of each figure of a set, and of each draw for a floor, which most of the time goes to.
         """
         told = progress or Progress()
-        judge = Judge(self._data, n, self._features)
+        judge = self.judge(n)
         names = list(dict.fromkeys(name for name, _ in wanted))
         told.expect(judge.draws * len(judge.with_floors(names)) + repeats * len(wanted))
         floors = judge.floors(names, lambda name: told.begin(f"floor of {name}"))
@@ -117,6 +117,28 @@ class Evaluation:
                     columns = zip(zip(*rows[name], strict=True), floors_of_classes[name], strict=True)
                     answer["classes"] = [_of_class(found, floor) for found, floor in columns]
                 yield name, steps, answer
+
+    def judge(self, n: int) -> Judge:
+        """Return what measures sets of n samples."""
+        return Judge(self._data, n, self._features)
+
+    def at_levels(self, judge: Judge, name: str, sigmas: Sequence[float], n: int, seed: int, repeats: int) -> Answer:
+        """Return a measure of samples by a sampler of these noise levels: as `of_samples`, without floor or classes.
+
+        The sets have the same latents, and the same noise between the steps, whatever the levels: figures of several
+        differ by the levels alone.
+        """
+        values = []
+        for of_set in _seeds(seed, repeats):
+            with memory.wanted_by("--n", n):
+                x, _ = self._drawn(n, sigmas, of_set)
+                values += [value for _, value in judge.figures([name], x)]
+        return {**_of_sets(values, judge.why_not(name)), "floor": None}
+
+    def _drawn(self, n: int, sigmas: Sequence[float], seed: int) -> tuple[Tensor, Tensor | None]:
+        """Return samples (n, *shape) by a sampler of these noise levels, and labels (n,) if the model takes labels."""
+        labels = labels_as_data(self._data, n, seed) if self._conditional else None
+        return asking.draw(self._ranks, self.place, self.trained, n, sigmas, seed, labels), labels
 
     @staticmethod
     def _floors_of_classes(judge: Judge, names: Sequence[str], told: Progress) -> dict[str, list[Floor | None]]:
@@ -191,8 +213,7 @@ class Evaluation:
         trained = self.trained
         lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
-        labels = labels_as_data(self._data, n, seed) if self._conditional else None
-        return asking.draw(self._ranks, self.place, trained, n, sigmas, seed, labels), labels
+        return self._drawn(n, sigmas, seed)
 
 
 def _about_floor(floor: Floor | None) -> Answer:

@@ -18,7 +18,7 @@ from cmbench.recipe import Recipe
 from cmbench.rundir import layout, settings
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json, to_json, write_atomically
-from cmbench.rundir.layout import RunDir
+from cmbench.rundir.layout import RunDir, steps_of_checkpoints
 from cmbench.rundir.select import runs_folder
 from cmbench.steering import check_fork
 
@@ -66,11 +66,12 @@ def fork(
     run, lock = claimed(runs_folder(runs_dir), built.recipe.name, folder)
     with refusing_write_errors(run.path), ExitStack() as undo:
         undo.callback(shutil.rmtree, run.path, ignore_errors=True)
-        undo.callback(shutil.rmtree, run.checkpoints, ignore_errors=True)  # before the file that marks them as a fork's
+        for folder_of_steps in (run.checkpoints, run.averages):  # before the file that marks them as a fork's
+            undo.callback(shutil.rmtree, folder_of_steps, ignore_errors=True)
         undo.callback(run.recipe.unlink, missing_ok=True)  # before the rest: if killed then, what is left is not a run
         undo.callback(lock.release)
         write_atomically(run.forking, to_json({"step": step}))
-        _keep_weights(run, built)
+        _keep_weights(run, built, parent)
         warnings = [*fingerprint.oddities(built.recipe, built.data), *about_data]
         runner = Runner(run, built, lock, [*warnings, *environment.differences(meta, built)], parent=about)
         undo.callback(runner.close)
@@ -109,11 +110,13 @@ def _refuse_other_bins(parent: RunDir, meta: dict[str, Any], built: Trainer) -> 
         raise UsageError(f"{parent.name}: the setting moves the time bins of its profile, which a fork must keep")
 
 
-def _keep_weights(run: RunDir, built: Trainer) -> None:
-    """Write what a resume of the child needs: its first checkpoint, and copies of teacher and initial weights."""
+def _keep_weights(run: RunDir, built: Trainer, parent: RunDir) -> None:
+    """Write what the child needs: its first checkpoint, and copies of teacher, initial weights and kept averages."""
     if built.teacher is not None:
         built.teacher.save(run.teacher)
     if built.recipe.start is not None and built.start is not None:
         built.start.trained.save(run.start)
     state = built.state
+    for kept in (step for step in steps_of_checkpoints(parent.kept) if step <= state.step):
+        checkpoint.save(run.kept, kept, checkpoint.load(parent.kept, kept), None, 0.0, built.fingerprint)
     checkpoint.save(run, state.step, state.groups(), None, state.train_s, built.fingerprint)

@@ -177,6 +177,8 @@ class Runner:
             case loop.Snapshotted(samples=samples, film=film):
                 if record := self.recorder.attempt("snapshots", lambda: self.recorder.snapshot(samples, film)):
                     yield record
+            case loop.AveragesDue():
+                self.recorder.attempt("averages", self.recorder.keep_averages)
             case loop.CheckpointDue():
                 yield from self._save_as_due()
             case loop.Diverged():

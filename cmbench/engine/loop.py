@@ -63,6 +63,11 @@ class Snapshotted(Event):
 
 
 @dataclass(frozen=True)
+class AveragesDue(Event):
+    """The recipe asks for a copy of the present averages."""
+
+
+@dataclass(frozen=True)
 class CheckpointDue(Event):
     """The recipe asks for a checkpoint of the present state."""
 
@@ -180,6 +185,8 @@ def train(trainer: Trainer) -> Iterator[Event]:
             with memory.wanted_by("snapshot.n", recipe.snapshot.n):
                 samples, film = trainer.snapshot(), trainer.film()
             yield Snapshotted(state.step, samples, film)
+        if recipe.ema.keep_every and state.step % recipe.ema.keep_every == 0:
+            yield AveragesDue(state.step)
         if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
             yield CheckpointDue(state.step)
         yield Stepped(state.step)

@@ -162,6 +162,16 @@ class Recorder:
         self.attempt("the removal of older checkpoints", lambda: checkpoint.prune(self._home.inside(), keep, best))
         return self.event("checkpoint", folder=f"checkpoints/{folder.name}", best=step in best)
 
+    def keep_averages(self) -> None:
+        """Write a copy of the present averages, which stays.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        state, data = self.trainer.state, self.trainer.fingerprint
+        self._there(lambda run: checkpoint.save(run.kept, state.step, state.averaged(), None, state.train_s, data))
+        self.attempt("the removal of abandoned averages", lambda: checkpoint.remove_passed(self._home.inside().kept))
+
     def _there(self, write: Callable[[RunDir], T]) -> T:
         """Write something in the run's folder; write again if the folder was moved meanwhile."""
         run = self.follow()

@@ -193,6 +193,8 @@ def resume(
             leftovers.sweep(run.path.parent)
             checkpoint.recover(run)
             checkpoint.remove_leftovers(run)
+            checkpoint.recover(run.kept)
+            checkpoint.remove_leftovers(run.kept)
             step = unfinished(run) if step is None else step
             if step is None:
                 damaged = _load_newest(run, built)
@@ -203,6 +205,7 @@ def resume(
             built.state.train_s = trained_for(run, built.state.step)
             ahead = _steer_as_before(run, built, changes or {}, abandons=step is not None)
             abandoned = None if step is None else _abandon(run, step)
+            checkpoint.abandon_after(run.kept, built.state.step)  # later ones have seen what is now trained again
             taken_from = [f"the trainer on {now['host']} is assumed to be gone (--host-gone)"] if of_others else []
             if "data.root" in said.places:
                 consent.remember(recipe)

@@ -1,6 +1,7 @@
 """Everything that changes during training, in one object, as named groups of tensors."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,22 +20,31 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 class Average:
-    """One average of the weights for sampling, with constant decay or EDM2's power profile."""
+    """One average of the weights for sampling, as [ema] says, over steps of so many samples."""
 
-    def __init__(self, config: Ema, length: float, model: Model) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, config: Ema, length: float, model: Model, batch_size: int) -> None:
+        self.model, self._batch_size = copy.deepcopy(model).requires_grad_(False).eval(), batch_size
         self._follower = ema.Follower(self.model, model)
         self.take_length(config, length)
 
     def take_length(self, config: Ema, length: float) -> None:
         """Average over this length from the next step on, and take its name. The weights stay."""
         self.name = f"{AVERAGE}{length!r}"
-        self._gamma = ema.power_gamma(length) if config.profile == "power" else None
-        self._decay = length
+        self._decay = _decay(config, length, self._batch_size)
 
     def update(self, step: int) -> None:
         """Take in the model's weights after `step` steps, counted from 1."""
-        self._follower.update(self._decay if self._gamma is None else ema.power_mu(step, self._gamma))
+        self._follower.update(self._decay(step))
+
+
+def _decay(config: Ema, length: float, batch_size: int) -> Callable[[int], float]:
+    """Return the decay of an average as a function of the step, counted from 1."""
+    if config.profile == "power":
+        gamma = ema.power_gamma(length)
+        return lambda step: ema.power_mu(step, gamma)
+    if config.profile == "half_life":
+        return lambda step: ema.half_life_mu(batch_size, length, batch_size * (step - 1), config.ramp_up)
+    return lambda step: length
 
 
 class State:
@@ -72,8 +82,12 @@ class State:
             "means": rows(self.means.sums),
             "profile": rows(self.profile.sums),
         }
-        groups |= {average.name: average.model.state_dict() for average in self.averages}
+        groups |= self.averaged()
         return {name: tensors for name, tensors in groups.items() if tensors}
+
+    def averaged(self) -> Groups:
+        """Return the averages of the weights by group, without copying them."""
+        return {average.name: average.model.state_dict() for average in self.averages}
 
     def share(self, ranks: Ranks) -> None:
         """Keep this rank's share of the unfinished means of a checkpoint."""

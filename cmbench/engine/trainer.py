@@ -315,7 +315,7 @@ def _on_device(recipe: Recipe, device: torch.device, data: Data, runs_dir: Path 
     trained = teacher.trained if teacher else None
     teacher_cost = compute.of_teacher(teacher, model, build.is_conditional(recipe))
     forwards = compute.per_image(objective.forwards, teacher_cost)
-    averages = [Average(recipe.ema, length, model) for length in recipe.ema.lengths]
+    averages = [Average(recipe.ema, length, model, recipe.train.batch_size) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     built = optimizer.build(recipe.optimizer, model, objective)
     state = State(model, objective, built, averages, profile, trained.model if trained else None)

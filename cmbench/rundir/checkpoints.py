@@ -13,6 +13,7 @@ from cmbench.text import shown
 
 SCHEMA = 2  # of state.json; the first had no checksum of its own
 AVERAGE = "ema_"  # the name of an average's group of tensors begins with it
+_LENGTH = re.compile(r"(?=.{1,32}$)([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?")
 GROUP = rf"model|objective|optimizer|means|profile|{AVERAGE}[0-9.e+-]{{1,32}}"  # names of groups
 
 
@@ -51,7 +52,7 @@ def state(run: RunDir, step: int) -> tuple[dict[str, Any], str]:
     """Return the content of a checkpoint's state.json, and what is wrong with it (empty if nothing)."""
     found = read_json(run.checkpoint(step) / "state.json") or {}
     groups, seal = found.get("sha256"), found.pop("checksum", None)
-    if not isinstance(groups, dict) or "model" not in groups:
+    if not isinstance(groups, dict) or not run.needs <= groups.keys():
         return found, "missing or broken"
     if seal != _seal(found) and (seal is not None or found.get("schema", 1) != 1):  # the first schema had no checksum
         return found, "damaged: it differs from its own checksum"
@@ -80,13 +81,22 @@ def averages(groups: Iterable[str]) -> list[str]:
 def ema_name(wanted: str, lengths: Sequence[str], key: str = "--ema") -> str:
     """Return the name of the wanted average: one of a checkpoint's lengths or "none"; "" means the first.
 
+    A length may be written in another way: 0.10 means "0.1".
+
     Raises:
         UsageError: there is no such average; messages call `wanted` by `key`.
     """
     names = [*lengths, "none"]
+    if wanted not in names and (meant := number(wanted)) is not None:
+        wanted = next((name for name in lengths if number(name) == meant), wanted)
     if wanted and wanted not in names:
         raise UsageError(f"{key}: found {shown(wanted)}, allowed: {', '.join(names)}")
     return wanted or names[0]
+
+
+def number(length: str) -> float | None:
+    """Return a length as a number; None if it is none."""
+    return float(length) if _LENGTH.fullmatch(length) else None
 
 
 def group_of(ema: str) -> str:

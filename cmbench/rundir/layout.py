@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import tomli
 
@@ -23,6 +24,7 @@ LATEST = "latest"
 IMPORTING = "import"  # how the folder of a run in the making by `cmbench import` begins, after a dot
 STAMP = re.compile("-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")  # what `create` puts behind a name
 TRASH = ".trash"
+RECONSTRUCTED = "reconstructed"
 STEP = "[0-9]{8}|[1-9][0-9]{8,14}"  # pattern of a checkpoint's folder name
 _STEP = re.compile(STEP)
 _LARGEST_RECIPE = 1 << 20  # bytes
@@ -31,9 +33,15 @@ _EARLIEST_DATE = 1_000_000  # no smaller number of eight digits is a date, in an
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run directory, given by its path."""
+    """One run directory, given by its path.
+
+    Attributes:
+        path: of the folder.
+        needs: groups of tensors without which a checkpoint is broken.
+    """
 
     path: Path
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
 
     @property
     def name(self) -> str:
@@ -110,6 +118,16 @@ class RunDir:
         return self.checkpoints / f"{step:08d}"
 
     @property
+    def averages(self) -> Path:
+        """Copies of averages of the weights, from which `cmbench ema` makes others, and those."""
+        return self.path / "averages"
+
+    @property
+    def kept(self) -> "KeptAverages":
+        """The copies of averages that training has kept, as if they were the run's checkpoints."""
+        return KeptAverages(self.path)
+
+    @property
     def abandoned_checkpoints(self) -> Path:
         """Checkpoints after the one from which a user resumed the run."""
         return self.checkpoints / "abandoned"
@@ -148,6 +166,30 @@ class RunDir:
     def start(self) -> Path:
         """A copy of the weights that this run started from, if they came from a run."""
         return self.path / "start"
+
+
+@dataclass(frozen=True)
+class KeptAverages(RunDir):
+    """A run whose checkpoints are copies of its averages alone. They are written as others are, and never pruned."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each step."""
+        return self.averages
+
+
+@dataclass(frozen=True)
+class ReconstructedAverages(KeptAverages):
+    """A run whose checkpoints hold the average of one length that `cmbench ema` has made, e.g. "0.02"."""
+
+    length: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each step."""
+        return self.averages / RECONSTRUCTED / self.length
 
 
 def steps_of_checkpoints(run: RunDir) -> list[int]:

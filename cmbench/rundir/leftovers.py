@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cmbench.rundir import status
 from cmbench.rundir.checkpoints import GROUP
 from cmbench.rundir.fields import whole
 from cmbench.rundir.files import lives, read, read_json, temporaries
-from cmbench.rundir.layout import IMPORTING, LATEST, RunDir, machine
+from cmbench.rundir.layout import IMPORTING, LATEST, STEP, RunDir, machine
 from cmbench.rundir.lock import hold
 
 _RUN = re.compile(r".+-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", re.DOTALL)
@@ -116,7 +117,7 @@ def _contents(folder: Path) -> list[Path] | None:
     opened = _OPENED % ((forked or 0) + 1)
     for path in folder.iterdir():
         if stat.S_ISDIR(path.lstat().st_mode):
-            inside = _first_checkpoint(path, forked) if path == run.checkpoints and forked else _inside(path)
+            inside = _of_fork(path, run, forked) if forked else _inside(path)
             if inside is None:
                 return None
             found += [*inside, path]
@@ -136,11 +137,26 @@ def _inside(folder: Path) -> list[Path] | None:
     return [] if _EMPTY.fullmatch(folder.name) and not inside else None
 
 
+def _of_fork(folder: Path, run: RunDir, step: int) -> list[Path] | None:
+    """Return the contents of a folder of an unfinished fork; None if it has more than comes before the recipe."""
+    if folder == run.checkpoints:
+        return _first_checkpoint(folder, step)
+    if folder == run.averages:
+        names = re.compile(rf"({STEP})|\.({STEP})\.tmp")
+        return _checkpoints(folder, lambda name: names.fullmatch(name) is not None)
+    return _inside(folder)
+
+
 def _first_checkpoint(folder: Path, step: int) -> list[Path] | None:
     """Return the contents of a fork's checkpoints folder: its first checkpoint, whole or in part; None for more."""
+    return _checkpoints(folder, (f"{step:08d}", f".{step:08d}.tmp").__contains__)
+
+
+def _checkpoints(folder: Path, is_one: Callable[[str], bool]) -> list[Path] | None:
+    """Return the contents of a folder of checkpoints, whole or in part; None for more than is named so."""
     found: list[Path] = []
     for path in folder.iterdir():
-        if path.name not in (f"{step:08d}", f".{step:08d}.tmp") or not stat.S_ISDIR(path.lstat().st_mode):
+        if not is_one(path.name) or not stat.S_ISDIR(path.lstat().st_mode):
             return None
         inside = list(path.iterdir())
         if not all(_is_file(part, _OF_CHECKPOINT) for part in inside):

@@ -174,6 +174,8 @@ CALLS = {
         ["RUN", "--as", HOSTILE, "--out", "x"],
         ["RUN", "--as", "torch", "--ema", HOSTILE, "--out", HOSTILE],
     ],
+    ("ema",): [["RUN"], ["RUN", "--lengths", HOSTILE], ["RUN", "--kept", HOSTILE, "--json"]],
+    ("sigma-mid",): [["RUN", "--measure", HOSTILE], ["RUN", "--ema", HOSTILE], ["RUN", "--set", HOSTILE]],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [
         *(["bad.pt", "--network", "tiny.toml", *more] for more in (["--out", HOSTILE], ["--list"])),

@@ -41,6 +41,7 @@ FEWER = {  # options that make a command as short, for those that take none
     "sweep": ("--list",),
     "classifier": ("--train-steps", "2"),
     "bench": ("--rounds", "1"),
+    "sigma-mid": ("--n", "40", "--repeats", "2", "--points", "3"),
 }
 OF_A_LIVE_RUN = {"stop", "pause", "continue", "checkpoint", "snapshot", "set", "resume"}  # here the run has finished
 NEVER_ENDS = {"serve"}
@@ -92,7 +93,10 @@ def in_short(words: list[str]) -> list[str]:
         words = [*words[:place], *words[place + 2 :]]
     if {"--list", "--help"} & {*words}:
         return words
+    if "--lengths" in words:  # those that the averages of a short training reach
+        words = [*words, "--lengths", "0.075"]
     if words[0] == "run":
+        words += ["--set", "ema.keep_every=1"] if any("ema.keep_every" in word for word in words) else []
         words = [word for word in words if word not in ("--detach", "-d")]
         words += [*(word for setting in SHORT for word in ("--set", setting)), "--foreground"]
     return [*words, *FEWER.get(words[0], ())]

@@ -139,12 +139,14 @@ def test_nothing_is_done_where_nothing_is(tmp_path):
 
 
 def half_forked(runs_dir):
-    """A fork at step 40 just before it has its recipe, its checkpoint whole and another one half."""
+    """A fork at step 40 just before it has its recipe, its checkpoint whole and another half; also kept averages."""
     run = half_made(runs_dir)
     run.forking.write_bytes(to_json({"step": 40}))
     for path in (run.metrics, run.profiles, run.events, run.machine):
         path.write_bytes(b'{"segment":1,"first_step":41}\n')
-    for folder in (run.checkpoint(40), run.checkpoints / ".00000040.tmp"):
+    run.averages.mkdir()
+    averages = (run.kept.checkpoint(20), run.averages / ".00000040.tmp")
+    for folder in (run.checkpoint(40), run.checkpoints / ".00000040.tmp", *averages):
         folder.mkdir()
         for name in ("model.safetensors", "ema_0.999.safetensors", "state.json", ".state.json.12.tmp"):
             (folder / name).write_text("half")
@@ -183,6 +185,8 @@ FOREIGN_TO_A_FORK = {
     "another checkpoint": lambda run: run.checkpoint(60).mkdir(),
     "a file of another's in it": lambda run: (run.checkpoint(40) / "notes.txt").write_text("mine"),
     "a folder in it": lambda run: (run.checkpoint(40) / "sub").mkdir(),
+    "a file among the averages": lambda run: (run.averages / "notes.txt").write_text("mine"),
+    "reconstructed averages": lambda run: (run.averages / "reconstructed").mkdir(),
     "a file among the checkpoints": lambda run: (run.checkpoints / "notes.txt").write_text("mine"),
     "rows": lambda run: run.metrics.write_bytes(run.metrics.read_bytes() + b'{"segment":1,"step":50}\n'),
     "rows of another beginning": lambda run: run.metrics.write_bytes(OPENED),

@@ -23,7 +23,7 @@ def bare(model: Model, x: Tensor, t: Tensor, labels: Tensor | None = None, size:
     model.zero_grad(set_to_none=True)
     size = size or len(x)
     with model.precision(x):
-        c_noise = model._c_noise(t, t / 2 if model.times == 2 else None)
+        c_noise = model.c_noise(t, t / 2 if model.times == 2 else None)
     for rows in (slice(start, start + size) for start in range(0, len(x), size)):
         with model.precision(x):
             F = model.F_theta(x[rows], c_noise[rows], None if labels is None else labels[rows])
