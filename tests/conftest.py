@@ -31,7 +31,7 @@ gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as oft
 
 
 TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
-TRAINED = {"trained", "teacher", "conditional"}  # fixtures
+TRAINED = {"trained", "teacher", "conditional", "digits"}  # fixtures
 SLOW = (  # beside what trains and what shows screens
     *("tests/torture", "tests/test_install.py", "tests/forward_mode", "tests/objectives/test_known_defects.py"),
     *("tests/networks/test_derivatives.py", "tests/networks/test_network_keys.py"),
@@ -168,6 +168,14 @@ def _trained_conditional(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         return train_in(tmp_path_factory.mktemp("conditional"), ["name=labelled", "network.class_conditional=true"])
 
 
+@pytest.fixture(scope="session")
+def _trained_digits(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    network = "network={kind='unet',width=8,multipliers=[1],depth=1,class_conditional=true}"
+    quiet = ["train.steps=2", "evaluate.every=0", "snapshot.every=0"]
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("digits"), ["name=digits", "data={kind='digits'}", network, *quiet])
+
+
 def _copy_to(home: Path, run: RunDir) -> RunDir:
     return RunDir(Path(shutil.copytree(run.path, home / "runs" / run.name)))
 
@@ -188,6 +196,12 @@ def teacher(home: Path, _trained_teacher: RunDir) -> RunDir:
 def conditional(home: Path, _trained_conditional: RunDir) -> RunDir:
     """A finished run of a network that takes labels, the test's own copy."""
     return _copy_to(home, _trained_conditional)
+
+
+@pytest.fixture
+def digits(home: Path, _trained_digits: RunDir) -> RunDir:
+    """A finished run on pictures, of a network that takes labels, the test's own copy."""
+    return _copy_to(home, _trained_digits)
 
 
 @pytest.fixture(scope="session", autouse=True)

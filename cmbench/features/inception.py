@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cmbench.errors import UsageError
+from cmbench.finite import as_bytes
 
 _AT_ONCE = 64
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -43,5 +44,5 @@ class Inception:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the features, (n, 2048)."""
-        levels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        levels = as_bytes(x).expand(-1, 3, -1, -1)
         return torch.cat([self._net(part)[0] for part in levels.split(_AT_ONCE)])
