@@ -160,7 +160,11 @@ CALLS = {
         ["RUN", "--metric", HOSTILE],
         ["RUN", "--reach", f"{HOSTILE}=1"],
     ],
-    ("sample",): [["RUN", "--n", "4", "--out", f"{NAME}.png"], ["RUN", "--out", NAME], ["RUN", "--ema", HOSTILE], ["RUN", "--sigmas", HOSTILE]],
+    ("sample",): [
+        *(["RUN", "--n", "4", "--out", out] for out in (f"{NAME}.png", NAME)),
+        ["RUN", "--ema", HOSTILE],
+        ["RUN", "--sigmas", HOSTILE],
+    ],
     ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [
