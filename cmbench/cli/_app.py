@@ -9,7 +9,8 @@ from cmbench import cli
 
 # The order in --help; commands that are not named here come last.
 _ORDER = [
-    *("run", "resume", "watch", "serve", "ls", "show", "compare", "sample", "eval", "classifier", "import"),
+    *("run", "resume", "watch", "serve", "ls", "show", "compare", "sample", "eval", "reference"),
+    *("classifier", "import"),
     *("stop", "pause", "continue", "checkpoint", "snapshot", "set", "ablate", "sweep", "doctor", "lab"),
 ]
 

@@ -165,7 +165,18 @@ CALLS = {
         ["RUN", "--ema", HOSTILE],
         ["RUN", "--sigmas", HOSTILE],
     ],
-    ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
+    ("eval",): [
+        *(["RUN", option, HOSTILE] for option in ("--reference", "--ema", "--checkpoint")),
+        ["RUN", "--metrics", HOSTILE],
+        ["RUN", "--features", HOSTILE],
+        ["RUN", "--markdown", "page.md"],
+    ],
+    ("reference",): [
+        *([what, "--out", "x.npz", "--features", "pixels"] for what in ("bad.toml", f"{NAME}.npy")),
+        ["tiny.toml", "--out", HOSTILE],
+        ["tiny.toml", "--out", "x.npz", "--features", HOSTILE],
+        ["tiny.toml", "--out", "x.npz", "--inception-weights", f"{NAME}.pth"],
+    ],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [
         *(["bad.pt", "--network", "tiny.toml", *more] for more in (["--out", HOSTILE], ["--list"])),
