@@ -190,6 +190,14 @@ def as_float(x: Tensor) -> Tensor:
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
+def as_bytes(x: Tensor) -> Tensor:
+    """Round pictures in [-1, 1] to the nearest of 256 levels, uint8: the inverse of `as_float`. nan becomes 0.
+
+    EDM's sampling code rounds as here; ADM's cuts fractions off.
+    """
+    return ((x.nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 @lru_cache(maxsize=4)
 def _permutation(M: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(M, generator=StepRandom(torch.device("cpu"), seed, epoch).generator("order"))

@@ -16,8 +16,11 @@ class Progress:
     def begin(self, what: str) -> None:
         """Note that the next figure is at work, so that the one before it is done."""
 
-    def counting(self, what: str, of: int) -> AbstractContextManager[Count]:
-        """Return a context for `of` things of one kind, such as pictures; within it, tell how many more are done."""
+    def counting(self, what: str, of: int, done: int = 0, unit: str = "") -> AbstractContextManager[Count]:
+        """Return a context for `of` things of one kind, such as pictures; within it, tell how many more are done.
+
+        `done` of them were done before. With a `unit` the speed is shown, in units a second.
+        """
         return nullcontext(lambda n: None)
 
 

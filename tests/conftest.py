@@ -31,7 +31,7 @@ gc.set_threshold(100_000, 50, 50)  # to look through torch's many objects as oft
 
 
 TRAINING = ("tests/cli", "tests/engine", "tests/lab", "tests/test_notebook.py", "tests/test_recipes.py")
-TRAINED = {"trained", "teacher", "conditional", "grey", "colour"}  # fixtures
+TRAINED = {"trained", "teacher", "conditional", "grey", "colour", "digits"}  # fixtures
 SLOW = (  # beside what trains and what shows screens
     *("tests/torture", "tests/test_install.py", "tests/forward_mode", "tests/objectives/test_known_defects.py"),
     *("tests/networks/test_derivatives.py", "tests/networks/test_network_keys.py"),
@@ -181,6 +181,14 @@ def _trained_colour(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         return train_in(tmp_path_factory.mktemp("colour"), [*PICTURES, *own])
 
 
+@pytest.fixture(scope="session")
+def _trained_digits(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    network = "network={kind='unet',width=8,multipliers=[1],depth=1,class_conditional=true}"
+    quiet = ["train.steps=2", "evaluate.every=0", "snapshot.every=0"]
+    with process_put_back():
+        return train_in(tmp_path_factory.mktemp("digits"), ["name=digits", "data={kind='digits'}", network, *quiet])
+
+
 def _copy_to(home: Path, run: RunDir) -> RunDir:
     return RunDir(Path(shutil.copytree(run.path, home / "runs" / run.name)))
 
@@ -213,6 +221,12 @@ def grey(home: Path, _trained_grey: RunDir) -> RunDir:
 def colour(home: Path, _trained_colour: RunDir) -> RunDir:
     """A finished run of a network that takes labels on pictures in colour of 8x8 pixels, the test's own copy."""
     return _copy_to(home, _trained_colour)
+
+
+@pytest.fixture
+def digits(home: Path, _trained_digits: RunDir) -> RunDir:
+    """A finished run on pictures, of a network that takes labels, the test's own copy."""
+    return _copy_to(home, _trained_digits)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "finite": {"equations"},
     "pictures": {"rundir"},
     "arrays": {"pictures", "rundir"},
-    "features": set(),
+    "features": {"finite", "statedicts"},
     "statedicts": set(),
     "networks": {"equations", "layers", "model"},
     "objectives": {"equations", "model", "layers", "contracts", "anatomy", "tables"},

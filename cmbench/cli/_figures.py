@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cmbench import regular
 from cmbench.cli import _progress, _screen
@@ -15,11 +15,16 @@ from cmbench.measures import MEASURES, OF_SAMPLES, Floor
 from cmbench.progress import Progress
 from cmbench.rundir import evaluations, floors
 from cmbench.rundir.evaluations import Answer, Question
+from cmbench.rundir.fields import number_list
 from cmbench.rundir.layout import RunDir
 from cmbench.words.numbers import four_digits
 
+if TYPE_CHECKING:
+    from cmbench.engine.reference import Reference
+
+_INCEPTION = "inception"
 _CLASSES = 100  # rows of classes in a table; JSON has all
-_LARGEST = 1 << 30  # bytes of a classifier, which is small
+_LARGEST = 1 << 31  # bytes of a file of features
 
 Asking = tuple[str, int | None]  # a measure, and sampler steps if it measures samples
 
@@ -34,6 +39,28 @@ class Asked:
     seed: int
     features: str
     features_identity: str
+    published: "Published" = field(default_factory=lambda: Published("pixels"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a figure as papers print it takes beside samples.
+
+    Attributes:
+        identity: of the features.
+        weights: the file of Inception's weights; None for the usual place.
+        any_weights: whether others than the published ones are taken.
+        reference: statistics to compare with; None for held-out data.
+        sha256: of their file.
+        is_fid: whether the figure is of Inception's features, or of such statistics.
+    """
+
+    identity: str
+    weights: Path | None = None
+    any_weights: bool = False
+    reference: "Reference | None" = None
+    sha256: str = ""
+    is_fid: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +103,8 @@ class Subject:
                 questions[name, None] = {**about, "n": self.trajectories}
                 continue
             samples = {"n": self.n, "repeats": asked.repeats, "features": asked.features_identity}
+            if asked.published.reference is not None and name == "frechet_distance":
+                samples["reference"] = asked.published.sha256
             questions |= {(name, steps): {**about, **samples, "steps": steps} for steps in self.steps}
         return questions
 
@@ -86,12 +115,33 @@ def identity(features: str) -> str:
     Raises:
         UsageError: the file cannot be read.
     """
-    if not features.endswith(".safetensors"):
+    if not features.endswith((".safetensors", ".onnx")):
         return features
     try:
         return hashlib.sha256(regular.read(features, _LARGEST, links=True)).hexdigest()
     except OSError as error:
         raise UsageError(f"--features: {features} cannot be read: {error.strerror or error}") from None
+
+
+def published(features: str, weights: Path | None, any_weights: bool, reference: Path | None) -> Published:
+    """Return what the options of published figures mean.
+
+    Raises:
+        UsageError: a file cannot be read, or is not what is asked for.
+    """
+    if weights is not None and features != _INCEPTION:
+        raise UsageError(f"--inception-weights: found one, allowed only with --features {_INCEPTION}")
+    own, is_fid = identity(features), features == _INCEPTION or reference is not None
+    if weights is not None:
+        from cmbench.engine.features import identity_of_inception
+
+        own = identity_of_inception(weights, any_weights)
+    if reference is None:
+        return Published(own, weights, any_weights, is_fid=is_fid)
+    from cmbench.engine import reference as references
+
+    statistics = references.read(reference, own)
+    return Published(own, weights, any_weights, statistics, references.identity(reference), is_fid)
 
 
 def answered(subjects: Sequence[Subject], asked: Asked, device: str, runs_dir: Path | None) -> list[list[Answer]]:
@@ -143,7 +193,9 @@ def _computed(
     run, questions = subject.run, subject.questions(asked)
     answers: dict[Asking, Answer] = {}
     place = Place(run, subject.step, subject.ema, device, runs_dir, subject.places, subject.other_data)
-    evaluation = Evaluation(place, asked.features, ranks.current())
+    more = asked.published
+    inception = (more.weights, more.any_weights)
+    evaluation = Evaluation(place, asked.features, ranks.current(), inception, more.reference)
     of_function = [name for name, steps in askings if steps is None]
     progress.expect(len(of_function))
     for name in of_function:
@@ -169,12 +221,13 @@ def show(subject: Subject, figures: Sequence[dict[str, Any]], asked: Asked) -> N
     _screen.line(f"{subject.run.name}, checkpoint {subject.step}, ema {subject.ema}: {sets}")
     if subject.others:
         _screen.line(f"measured against data that it was not trained on: {subject.others}")
-    rows = [
-        (named(f), f["steps"] or "-", value(f), four_digits(f["spread"]), _floor(f), f["better"] or "-")
-        for f in figures
-    ]
+    heads, rows = ["metric", "steps", "value", "spread", "floor", "better"], []
+    for f in figures:
+        rows.append([named(f), f["steps"] or "-", value(f), four_digits(f["spread"]), _floor(f), f["better"] or "-"])
+        if asked.published.is_fid:
+            rows[-1].insert(4, four_digits(lowest(f)))
     if rows:
-        table(["metric", "steps", "value", "spread", "floor", "better"], rows)
+        table([*heads[:4], "lowest", *heads[4:]] if asked.published.is_fid else heads, rows)
     _show_classes(figures)
     for note in notes(subject, figures):
         _screen.line(note)
@@ -199,6 +252,11 @@ def _of_class(figure: dict[str, Any], i: int) -> str:
     own = figure["classes"][i]
     beside = "" if own["floor"] is None else f" (floor {four_digits(own['floor'])} ± {own['floor_spread'] or 0:.1g})"
     return value({**own, "better": figure["better"]}) + beside
+
+
+def lowest(figure: dict[str, Any]) -> float | None:
+    """Return the lowest figure of a set of samples, which papers print; None without one."""
+    return min(number_list(figure.get("values")), default=None) if figure["value"] is not None else None
 
 
 def named(figure: dict[str, Any]) -> str:
@@ -230,6 +288,7 @@ def notes(subject: Subject, figures: Sequence[dict[str, Any]]) -> list[str]:
     found = [floors.legend()] if within else []
     if draws := max((f.get("floor_draws") or 0 for f in figures), default=0):
         found.append(f"floor: mean and deviation of {draws} draws of real data in the place of samples")
+    found += dict.fromkeys(note for f in figures for note in f.get("notes", []))
     found += [note] if (note := of_fewer(subject, figures)) else []
     found += [f"partial: {named(f)}, because the run trains no others" for f in figures if f.get("partial")]
     reasons = [(f["metric"], f["why"]) for f in figures if f.get("why")]

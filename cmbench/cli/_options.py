@@ -81,6 +81,17 @@ MOST_STEPS = 10**12
 N_HELP = "Number of samples."  # of `--n`
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Ema = Annotated[str, typer.Option(help="A length of [ema] or of `cmbench ema`, or none; the first if not given.")]
+InceptionWeights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Inception's weights, a .pth; torch's folder if not given."),
+]
+AnyWeights = Annotated[
+    bool, typer.Option("--any-weights", help="Take other Inception weights than the published ones: no FID.")
+]
+Features = Annotated[
+    str,
+    typer.Option(help="Features of samples to compare: pixels, inception, a classifier's .safetensors, or an .onnx."),
+]
 Checkpoint = Annotated[
     str, typer.Option(metavar="STEP|best|latest", help="The checkpoint to use: a step, best or latest.")
 ]

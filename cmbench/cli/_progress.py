@@ -62,31 +62,49 @@ class _Shown(Progress):
         self._begun += 1
 
     @contextmanager
-    def counting(self, what: str, of: int) -> Iterator[Count]:
+    def counting(self, what: str, of: int, done: int = 0, unit: str = "") -> Iterator[Count]:
         """Show a bar of its own while things are counted."""
         self._bar.start()
-        task = self._bar.add_task(plain(what), total=of)
+        task = self._bar.add_task(plain(what), total=of, completed=done)
+        speed = _Speed(unit)
+
+        def count(n: int) -> None:
+            self._bar.update(task, advance=n, description=plain(what + speed.after(n)))
+
         try:
-            yield lambda n: self._bar.advance(task, n)
+            yield count
         finally:
             self._bar.refresh()
             self._bar.remove_task(task)
+
+
+class _Speed:
+    """How many things are done in a second, since it was made."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit, self._done, self._since = unit, 0, time.monotonic()
+
+    def after(self, n: int) -> str:
+        """Return the speed once n more are done, ", 120 images/s"; without a unit, nothing."""
+        self._done += n
+        return f", {self._done / max(time.monotonic() - self._since, 1e-9):,.3g} {self._unit}/s" if self._unit else ""
 
 
 class _Lines(Progress):
     """Prints a line now and then while things are counted."""
 
     @contextmanager
-    def counting(self, what: str, of: int) -> Iterator[Count]:
+    def counting(self, what: str, of: int, done: int = 0, unit: str = "") -> Iterator[Count]:
         """Print how many are done, if it takes long."""
         pause = _PAUSE_SEEN if launch.is_detached() else _PAUSE
-        done, last = 0, time.monotonic()
+        last, speed = time.monotonic(), _Speed(unit)
 
         def count(n: int) -> None:
             nonlocal done, last
             done += n
+            told = speed.after(n)
             if time.monotonic() - last >= pause:
                 last = time.monotonic()
-                _screen.line(f"{what}: {done:,} of {of:,}", err=True)
+                _screen.line(f"{what}: {done:,} of {of:,}{told}", err=True)
 
         yield count

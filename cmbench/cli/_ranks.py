@@ -26,8 +26,8 @@ _OPTION = "--gpus"
 def shared_out(command: Callable[P, None]) -> Callable[P, int]:
     """Let a command with options --gpus and --device start on several ranks, or start them itself.
 
-    Rank 0 alone reads, measures, prints and writes. All end with its exit code. Signals end it as they end one
-    process, and the others with it.
+    Rank 0 alone reads, measures, prints and writes, but for samples in bulk. All end with its exit code. Signals end it
+    as they end one process, and the others with it.
     """
 
     @wraps(command)

@@ -47,7 +47,7 @@ def describe(
     json: Json = False,
 ) -> None:
     """Print shape, range, standard deviation and classes of data, and the sigma_data that fits them."""
-    tables = _tables(what)
+    tables = tables_of(what)
 
     from cmbench.engine import build, description
 
@@ -65,7 +65,7 @@ def describe(
         _show(found)
 
 
-def _tables(what: str) -> dict[str, Any] | None:
+def tables_of(what: str) -> dict[str, Any] | None:
     """Return the [data] of a file or folder; None if `what` is a recipe.
 
     Raises:

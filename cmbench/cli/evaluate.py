@@ -15,10 +15,11 @@ from cmbench.cli._figures import Asked, Subject
 from cmbench.cli._options import (
     MOST_SAMPLES,
     N_HELP,
-    Checkpoint,
+    AnyWeights,
     Device,
-    Ema,
+    Features,
     GpusToShare,
+    InceptionWeights,
     Json,
     Markdown,
     OtherData,
@@ -53,11 +54,20 @@ def evaluate(
     n: Annotated[int | None, typer.Option("--n", "-n", min=2, max=MOST_SAMPLES, help=N_HELP)] = None,
     repeats: Annotated[int, typer.Option(min=2, max=10_000, help="Number of sample sets, which give the spread.")] = 5,
     measures: Annotated[str, typer.Option(metavar="NAME,...", help="Comma-separated measures; all if not given.")] = "",
-    features: Annotated[
-        str, typer.Option(help="Features of samples to compare: pixels, inception, or a classifier's .safetensors.")
-    ] = "pixels",
-    checkpoint: Checkpoint = "latest",
-    ema: Ema = "",
+    features: Features = "pixels",
+    inception_weights: InceptionWeights = None,
+    any_weights: AnyWeights = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Statistics mu and sigma, with which frechet_distance compares."),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(metavar="STEP|best|latest,...", help="The checkpoint to use: a step, best or latest; or several."),
+    ] = "latest",
+    ema: Annotated[
+        str, typer.Option(help="A length from the run's [ema], or none; the first if not given. Or several, or all.")
+    ] = "",
     seed: Seed = 0,
     device: Device = "auto",
     gpus: GpusToShare = None,
@@ -73,13 +83,20 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure samples of runs against real data. Earlier results are reused."""
-    asked = Asked(_metrics(measures), bool(measures), repeats, seed, features, _figures.identity(features))
+    published = _figures.published(features, inception_weights, any_weights, reference)
+    names = ["frechet_distance"] if reference and not measures else _metrics(measures)
+    asked = Asked(names, bool(measures), repeats, seed, features, published.identity, published)
     wanted_steps = _steps(steps)
     if markdown:
         _outputs.check(markdown, "--markdown")
     folder = runs_folder(runs_dir)
     about = _About(moved or [], other_data)
-    subjects = [_subject(name, folder, checkpoint, ema, wanted_steps, n, about) for name in runs or ["@latest"]]
+    subjects = [
+        _subject(run, step, average, wanted_steps, n, about)
+        for name in runs or ["@latest"]
+        for run in [select(name, folder, with_checkpoint=True)]
+        for step, average in _weights(run, checkpoint, ema)
+    ]
     if chart or png:
         _eval_charts.check(subjects, png)
     answers = _figures.answered(subjects, asked, device, runs_dir)
@@ -111,16 +128,25 @@ class _About:
         return steering.places_in(recipes.load(run.recipe), given, run.name)
 
 
-def _subject(
-    selector: str, folder: Path, checkpoint: str, ema: str, steps: list[int], n: int | None, about: _About
-) -> Subject:
-    """Find the selected weights and data, without reading the weights."""
-    run = select(selector, folder, with_checkpoint=True)
-    step = checkpoints.choose(run, checkpoint)
-    sums = reconstructed.checksums(run, step)
-    if sums is None:
+def _weights(run: RunDir, checkpoint: str, ema: str) -> list[tuple[int, str]]:
+    """Return the steps of checkpoints and the averages that lists of them mean, each pair once."""
+    found = []
+    for step in dict.fromkeys(checkpoints.choose(run, each) for each in checkpoint.split(",")):
+        lengths = checkpoints.averages(_sums(run, step))
+        wanted = [*lengths, "none"] if ema == "all" else ema.split(",")
+        found += [(step, name) for name in dict.fromkeys(checkpoints.ema_name(each, lengths) for each in wanted)]
+    return found
+
+
+def _sums(run: RunDir, step: int) -> dict[str, str]:
+    if (sums := reconstructed.checksums(run, step)) is None:
         raise NotFoundError(f"{run.checkpoint(step) / 'state.json'}: missing or broken")
-    name = checkpoints.ema_name(ema, checkpoints.averages(sums))
+    return sums
+
+
+def _subject(run: RunDir, step: int, name: str, steps: list[int], n: int | None, about: _About) -> Subject:
+    """Find weights and data, without reading the weights."""
+    sums = _sums(run, step)
     table = recipes.load(run.recipe).evaluate
     sha256 = sums[checkpoints.group_of(name)]
     places = about.places(run)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbench.cli import _arrays, _classes, _former, _levels, _outputs, _ranks, _screen
+from cmbench.cli import _arrays, _bulk, _classes, _former, _levels, _outputs, _ranks, _screen
 from cmbench.cli._app import app
 from cmbench.cli._options import (
     MOST_SAMPLES,
@@ -48,13 +48,17 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Where to write the PNG, or the numbers if FILE ends in .npy or .npz; by default the run's samples/.",
+            metavar="FILE|FOLDER",
+            help="Where to write the PNG, or the numbers if FILE ends in .npy or .npz; a folder gets a PNG a sample; "
+            "by default the run's samples/.",
         ),
     ] = None,
     safetensors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the samples themselves as safetensors.")
     ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Samples drawn at once on each device, into a folder or an .npz.")
+    ] = _bulk.USUAL,
     device: Device = "auto",
     gpus: GpusToShare = None,
     runs_dir: RunsDir = None,
@@ -81,6 +85,9 @@ def sample(
         levels = default_sigmas(trained.model, trained.sampler, steps, lowest, trained.recipe.path.sigma_mid)
     names = _classes.names_of(chosen, trained.step, trained.classes)
     of_class = _classes.wanted(label, names, trained)
+    if _bulk.is_wanted(out, chosen, trained):
+        _bulk.sample(place, trained, n, batch_size, levels, seed, (of_class, names), out, safetensors, json)
+        return
     labels = _labels(of_class, n, trained)
     with memory.wanted_by("--n", n):
         x = asking.draw(ranks.current(), place, trained, n, levels, seed, labels).cpu()

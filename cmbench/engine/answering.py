@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cmbench import consent
-from cmbench.engine import asking
+from cmbench.engine import asking, bulk
 from cmbench.engine.bench import measure
 from cmbench.engine.evaluate import Evaluation
 from cmbench.engine.messages import LostRankError
@@ -53,5 +53,7 @@ def _answer(ranks: Ranks, order: dict[str, Any], evaluation: Evaluation) -> None
     if order["do"] == "draw":
         labels = torch.zeros(order["n"], dtype=torch.int64) if order["labels"] else None
         asking.of_all(ranks, evaluation.trained, order["n"], order["sigmas"], order["seed"], labels)
+    elif order["do"] == "bulk":
+        bulk.answer(ranks, evaluation.trained, order)
     else:
         evaluation.share_of_function(order["do"], order["seed"], order["n"])

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cmbench.contracts import Data, HasOracle, has
-from cmbench.engine import asking, build, features, fingerprint, memory, weights
+from cmbench.engine import asking, build, features, fingerprint, memory, mistakes, weights
 from cmbench.engine.asking import Place
 from cmbench.engine.consistency import Constancy, Denoise, Levels, Starts, Truth, draw_starts
 from cmbench.engine.judge import Judge, OfClass, labels_as_data
 from cmbench.engine.ranks import Ranks
+from cmbench.engine.reference import Reference
 from cmbench.engine.sample import default_sigmas
 from cmbench.engine.teacher import Teacher, load_teacher
 from cmbench.errors import ConflictError, NotFoundError, UsageError
@@ -23,6 +25,8 @@ from cmbench.rundir.evaluations import Answer
 from cmbench.rundir.fields import number_list
 from cmbench.rundir.files import read_json
 from cmbench.rundir.select import address
+
+_LOOKED_AT = 1024  # real pictures whose colours are compared
 
 
 class Evaluation:
@@ -40,6 +44,8 @@ class Evaluation:
         place: of weights and data.
         which_features: the features that measures of samples compare, as `features.named` takes them.
         ranks: of the command.
+        inception: the file of Inception's weights, and whether others than the published ones are taken.
+        reference: statistics with which the Fréchet distance compares.
 
     Raises:
         ConflictError: the data differ, and may not.
@@ -47,12 +53,22 @@ class Evaluation:
         NotFoundError: the checkpoint is damaged.
     """
 
-    def __init__(self, place: Place, which_features: str = features.PIXELS, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        which_features: str = features.PIXELS,
+        ranks: Ranks | None = None,
+        inception: tuple[Path | None, bool] = (None, False),
+        reference: Reference | None = None,
+    ) -> None:
         self.place, self._run, self._ranks = place, place.run, ranks or Ranks()
         self._device = build.device_of(place.device, "--device")
         self.trained = weights.load(place.run, self._device, place.ema, place.step)
         self._recipe = self.trained.recipe
-        self._features = features.named(which_features, self.trained.model.shape, self._device)
+        self._features = features.named(which_features, self.trained.model.shape, self._device, *inception)
+        self._is_published, self._reference = which_features == features.INCEPTION or reference is not None, reference
+        if reference is not None:
+            reference.check(self._features(torch.zeros(1, *self.trained.model.shape, device=self._device)))
         self._conditional = build.is_conditional(self._recipe)
 
     @cached_property
@@ -97,30 +113,36 @@ class Evaluation:
         told.expect(judge.draws * len(judge.with_floors(names)) + repeats * len(wanted))
         floors = judge.floors(names, lambda name: told.begin(f"floor of {name}"))
         of_classes = self._conditional and judge.has_classes
-        known = {name: {**_about_floor(floors.get(name)), "floor_from": judge.floor_from(name)} for name in names}
-        floors_of_classes = self._floors_of_classes(judge, names, told) if of_classes else {}
+        known = {name: {**_about_floor(floors.get(name)), **_floor_from(judge, name)} for name in names}
+        against_data = [name for name in names if not judge.by_reference(name)]
+        floors_of_classes = self._floors_of_classes(judge, against_data, told) if of_classes else {}
         for steps in dict.fromkeys(steps for _, steps in wanted):
             own = [name for name, k in wanted if k == steps]
             values: dict[str, list[float]] = {name: [] for name in own}
             rows: dict[str, list[list[OfClass]]] = {name: [] for name in own}
+            notes: list[str] = []
             for of_set in _seeds(seed, repeats):
                 with memory.wanted_by("--n", n):
                     x, labels = self._samples(n, steps, of_set)
                     for name in own:
                         told.begin(f"{name}, {steps}-step")
                         values[name] += [value for _, value in judge.figures([name], x)]
-                        if of_classes and labels is not None:
+                        if name == "frechet_distance" and not notes:
+                            notes = self._notes(judge, x)
+                        if of_classes and labels is not None and not judge.by_reference(name):
                             rows[name].append(judge.of_classes(name, x, labels))
             for name in own:
                 answer = {**_of_sets(values[name], judge.why_not(name)), **known[name]}
                 if rows[name]:
                     columns = zip(zip(*rows[name], strict=True), floors_of_classes[name], strict=True)
                     answer["classes"] = [_of_class(found, floor) for found, floor in columns]
+                if notes and name == "frechet_distance":
+                    answer["notes"] = notes
                 yield name, steps, answer
 
     def judge(self, n: int) -> Judge:
         """Return what measures sets of n samples."""
-        return Judge(self._data, n, self._features)
+        return Judge(self._data, n, self._features, self._reference)
 
     def at_levels(self, judge: Judge, name: str, sigmas: Sequence[float], n: int, seed: int, repeats: int) -> Answer:
         """Return a measure of samples by a sampler of these noise levels: as `of_samples`, without floor or classes.
@@ -139,6 +161,24 @@ class Evaluation:
         """Return samples (n, *shape) by a sampler of these noise levels, and labels (n,) if the model takes labels."""
         labels = labels_as_data(self._data, n, seed) if self._conditional else None
         return asking.draw(self._ranks, self.place, self.trained, n, sigmas, seed, labels), labels
+
+    def _notes(self, judge: Judge, x: Tensor) -> list[str]:
+        """Return what seems wrong with a published figure of samples x (n, ...)."""
+        if not self._is_published or (found := judge.features_of(x)) is None:
+            return []
+        known = self._reference
+        shape, real = (known.shape, known.n) if known else ((), 0)
+        return [
+            *mistakes.of_size(len(x), found.flatten(1).shape[1], real),
+            *mistakes.of_pictures(x, self._channels(), shape),
+        ]
+
+    def _channels(self) -> Sequence[float]:
+        """Return the mean of each channel of real pictures: those of the reference, or else of some held-out ones."""
+        if self._reference is not None and self._reference.channels:
+            return self._reference.channels
+        real = self._data.held_out(_LOOKED_AT)
+        return real.double().mean(dim=(0, 2, 3)).tolist() if real.ndim == 4 and len(real) else []
 
     @staticmethod
     def _floors_of_classes(judge: Judge, names: Sequence[str], told: Progress) -> dict[str, list[Floor | None]]:
@@ -214,6 +254,11 @@ class Evaluation:
         lowest, mid = build.sigma_lowest(self._recipe), self._recipe.path.sigma_mid
         sigmas = default_sigmas(trained.model, trained.sampler, steps, lowest, mid)
         return self._drawn(n, sigmas, seed)
+
+
+def _floor_from(judge: Judge, name: str) -> Answer:
+    """Return from how many real samples a floor is drawn, for a measure that has one."""
+    return {} if judge.by_reference(name) else {"floor_from": judge.floor_from(name)}
 
 
 def _about_floor(floor: Floor | None) -> Answer:

@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from cmbench.contracts import Data, Drawn, HasHeldOutLabels, has
 from cmbench.measures import OF_SAMPLES, Floor, too_few
 from cmbench.randomness import StepRandom
+
+if TYPE_CHECKING:
+    from cmbench.engine.reference import Reference
 
 _TRAIN = 60_000  # at most so many training samples are searched for neighbours
 _DRAWS, _DEAR_DRAWS = 20, 5  # draws for a floor; the second if figures are expensive
@@ -66,15 +69,28 @@ class Judge:
         data: the data set.
         n: number of samples, and of held-out ones (or all, if there are fewer).
         features: maps samples (n, ...) to the features that are compared.
+        reference: statistics with which the Fréchet distance compares, in place of held-out data; it has no floor then.
     """
 
-    def __init__(self, data: Data, n: int, features: Features = as_they_are) -> None:
-        self._data, self._n, self._features = data, n, features
+    def __init__(
+        self, data: Data, n: int, features: Features = as_they_are, reference: "Reference | None" = None
+    ) -> None:
+        self._data, self._n, self._features, self._reference = data, n, features, reference
         self._last: tuple[Tensor, Tensor | None] | None = None
 
     def why_not(self, name: str) -> str:
         """Return why there are too few samples or real data for a measure; empty if there are enough."""
+        if self.by_reference(name):
+            return too_few(name, self._n, self._n)
         return too_few(name, self._n, len(self._real(name)))
+
+    def by_reference(self, name: str) -> bool:
+        """Return whether a measure compares with the reference."""
+        return self._reference is not None and name == "frechet_distance"
+
+    def features_of(self, x: Tensor) -> Tensor | None:
+        """Return the features of samples x (n, ...), (n, ...), or None if the samples are not finite."""
+        return self._of(x)
 
     def figures(self, names: Iterable[str], x: Tensor) -> Iterator[tuple[str, float]]:
         """Yield measures of samples x (n, ...), each with its name; nan if the samples are not finite.
@@ -84,11 +100,12 @@ class Judge:
         features = self._of(x)
         for name in names:
             if not self.why_not(name):
-                yield name, math.nan if features is None else self._measured(name, features, self._real(name))
+                yield name, math.nan if features is None else self._figure(name, features)
 
     def with_floors(self, names: Iterable[str]) -> list[str]:
         """Return those measures, each once, that have a floor here."""
-        return [name for name in dict.fromkeys(names) if not self.why_not(name) and len(self._held_out)]
+        own = [name for name in dict.fromkeys(names) if not self.by_reference(name)]
+        return [name for name in own if not self.why_not(name) and len(self._held_out)]
 
     def floors(self, names: Iterable[str], begin: Callable[[str], object] = lambda name: None) -> dict[str, Floor]:
         """Return a perfect sampler's value over several draws, for each measure that can be computed here.
@@ -176,6 +193,11 @@ class Judge:
 
     def _real(self, name: str) -> Tensor:
         return self._train if OF_SAMPLES[name].against == "train" else self._held_out
+
+    def _figure(self, name: str, features: Tensor) -> float:
+        if self._reference is not None and self.by_reference(name):
+            return self._reference.distance(features)
+        return self._measured(name, features, self._real(name))
 
     def _measured(self, name: str, x: Tensor, real: Tensor) -> float:
         return getattr(importlib.import_module(f"cmbench.evaluation.{name}"), name)(x, real)

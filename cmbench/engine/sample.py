@@ -1,6 +1,6 @@
 """Draw samples from a model. The latents depend only on the seed (drawn on the CPU, equal on every device)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,31 @@ def draw(
     return torch.cat(parts)
 
 
+def draw_numbered(
+    model: Model, sampler: str, numbers: Sequence[int], sigmas: Sequence[float], seed: int, labels: Tensor | None
+) -> Tensor:
+    """Return the samples of these numbers, (b, *shape): all that is drawn for one follows from the seed and its number.
+
+    So it does not matter how many are drawn, and which beside it. They are other samples than those of `draw`. Only
+    the arithmetic of a device may round otherwise in a batch of another size.
+
+    Args:
+        model: in evaluation mode.
+        sampler: as for `draw`.
+        numbers: of the samples, from 0.
+        sigmas: as for `draw`.
+        seed: of all noise.
+        labels: (b,), for a conditional model.
+    """
+    device, cpu = next(model.parameters()).device, torch.device("cpu")
+    generators = [StepRandom(cpu, seed, k).generator("numbered") for k in numbers]
+
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(model.shape, generator=each) for each in generators]).to(device)
+
+    return _draw_chunk(model, sampler, noise(), sigmas, noise, None if labels is None else labels.to(device))
+
+
 def latents(shape: tuple[int, ...], n: int, seed: int) -> Tensor:
     """Return the n latents of a seed, eps ~ N(0, I), on the CPU. (n, *shape)."""
     return torch.randn(n, *shape, generator=StepRandom(torch.device("cpu"), seed, 0).generator("latents"))
@@ -64,7 +89,7 @@ def _draw_chunk(
     sampler: str,
     latents: Tensor,
     sigmas: Sequence[float],
-    generator: torch.Generator,
+    generator: torch.Generator | Callable[[], Tensor],
     labels: Tensor | None,
     part: Part | None = None,
 ) -> Tensor:

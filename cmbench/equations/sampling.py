@@ -23,7 +23,7 @@ def multistep_consistency(
     noise: Tensor,
     sigmas: Sequence[float],
     sigma_min: float,
-    generator: torch.Generator,
+    generator: torch.Generator | Callable[[], Tensor],
     part: Part | None = None,
 ) -> Tensor:
     """Sample with f, then add noise and apply f again for each further sigma (Song et al. 2023, alg. 1).
@@ -33,14 +33,18 @@ def multistep_consistency(
         noise: eps ~ N(0, I), (B, ...); the first point is sigmas[0] * eps.
         sigmas: descending noise levels in (sigma_min, sigma_max]; their number is the number of steps.
         sigma_min: the noise level at which f is the identity; may be 0.
-        generator: draws the noise of the further steps on its own device, which may differ from that of f.
+        generator: draws the noise of the further steps on its own device, which may differ from that of f; or a
+            function that returns it for each step, (B, ...).
         part: the rows at hand of a larger batch, each of which gets the noise of its place there.
     """
     x = f(sigmas[0] * noise, noise.new_full((len(noise),), sigmas[0]))
     for sigma in sigmas[1:]:
-        shape = (part.whole if part else len(x), *x.shape[1:])
-        z = torch.randn(shape, dtype=x.dtype, device=generator.device, generator=generator)
-        z = (z[part.rows] if part else z).to(x.device)
+        if isinstance(generator, torch.Generator):
+            shape = (part.whole if part else len(x), *x.shape[1:])
+            z = torch.randn(shape, dtype=x.dtype, device=generator.device, generator=generator)
+            z = (z[part.rows] if part else z).to(x.device)
+        else:
+            z = generator().to(x.device, x.dtype)
         noisy = x + (sigma**2 - sigma_min**2) ** 0.5 * z
         x = f(noisy, noise.new_full((len(noise),), sigma))
     return x

@@ -54,6 +54,8 @@ def _is_whole(answer: object) -> bool:
     numbers = [part.get(key, "missing") for part in parts for key in ("value", "spread", "floor")]
     numbers += [part.get(key) for part in parts for key in _MORE_NUMBERS]
     sound = all(isinstance(n, int | float | None) for n in numbers) and isinstance(answer.get("why", ""), str)
+    notes = answer.get("notes", [])
+    sound = sound and isinstance(notes, list) and all(isinstance(note, str) for note in notes)
     over = answer.get("over", [])
     sound = sound and (not answer.get("partial") or (len(number_list(over)) == 2))
     return isinstance(answer.get("why_not"), str) or sound

@@ -74,7 +74,7 @@ def test_an_option_has_one_long_name_and_says_what_it_is():
 def test_options_that_mean_a_file_say_so():
     for command, option in options():
         if any(word in option.help for word in ("Write", "write")) and not option.is_flag:
-            assert option.metavar in ("FILE", "FILE.csv", "FOLDER"), (command, option.opts)
+            assert option.metavar in ("FILE", "FILE.csv", "FOLDER", "FILE|FOLDER"), (command, option.opts)
 
 
 @pytest.mark.parametrize(("words", "before", "now"), FORMER)

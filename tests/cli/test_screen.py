@@ -176,6 +176,23 @@ CALLS = {
     ],
     ("ema",): [["RUN"], ["RUN", "--lengths", HOSTILE], ["RUN", "--kept", HOSTILE, "--json"]],
     ("sigma-mid",): [["RUN", "--measure", HOSTILE], ["RUN", "--ema", HOSTILE], ["RUN", "--set", HOSTILE]],
+    ("sample",): [
+        *(["RUN", "--n", "4", "--out", out] for out in (f"{NAME}.png", NAME)),
+        ["RUN", "--ema", HOSTILE],
+        ["RUN", "--sigmas", HOSTILE],
+    ],
+    ("eval",): [
+        *(["RUN", option, HOSTILE] for option in ("--reference", "--ema", "--checkpoint")),
+        ["RUN", "--metrics", HOSTILE],
+        ["RUN", "--features", HOSTILE],
+        ["RUN", "--markdown", "page.md"],
+    ],
+    ("reference",): [
+        *([what, "--out", "x.npz", "--features", "pixels"] for what in ("bad.toml", f"{NAME}.npy")),
+        ["tiny.toml", "--out", HOSTILE],
+        ["tiny.toml", "--out", "x.npz", "--features", HOSTILE],
+        ["tiny.toml", "--out", "x.npz", "--inception-weights", f"{NAME}.pth"],
+    ],
     ("classifier",): [["bad.toml", "--out", f"{NAME}.safetensors"], ["tiny.toml", "--out", HOSTILE]],
     ("import",): [
         *(["bad.pt", "--network", "tiny.toml", *more] for more in (["--out", HOSTILE], ["--list"])),
