@@ -160,13 +160,11 @@ CALLS = {
         ["RUN", "--metric", HOSTILE],
         ["RUN", "--reach", f"{HOSTILE}=1"],
     ],
-    ("sample",): [["RUN", "--n", "4", "--out", f"{NAME}.png"], ["RUN", "--ema", HOSTILE], ["RUN", "--sigmas", HOSTILE]],
     ("edit",): [
         ["RUN", "--n", "4", "--steps", "2", "--out", f"{NAME}.png"],
         *(["RUN", option, HOSTILE] for option in ("--task", "--picture", "--mask", "--sigmas", "--label", "--ema")),
         ["RUN", "--task", "denoise", "--json"],
     ],
-    ("eval",): [["RUN", "--metrics", HOSTILE], ["RUN", "--features", HOSTILE], ["RUN", "--markdown", "page.md"]],
     ("export",): [
         ["RUN", "--as", "torch", "--out", f"{NAME}.out"],
         ["RUN", "--metrics", "csv", "--out", f"{NAME}.csv"],
