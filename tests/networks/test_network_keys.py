@@ -71,7 +71,7 @@ OTHER = {
 OTHER |= {
     "ddpmpp": SONG,
     "ncsnpp": {**SONG, "resampling": ([1, 1], {}), "embedding": ("positional", {})},
-    "adm": {**PUBLISHED, "head_channels": (4, {})},
+    "adm": {**PUBLISHED, "head_channels": (4, {}), "qkv": ("by_head", {})},
 }
 SMALL = {"mlp": {"width": 16, "depth": 1}, "unet": {"width": 8, "depth": 1}, "dit": {"width": 16, "depth": 1}}
 OF_EDM = {"width": 8, "multipliers": [1, 2], "depth": 1, "attention": [4]}
