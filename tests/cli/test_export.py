@@ -60,6 +60,7 @@ def test_a_run_is_exported_and_its_card_says_how_to_use_it(cmbench, trained, hom
         assert shape == "(4, 2)\n"
 
 
+@pytest.mark.long
 def test_the_file_of_weights_holds_the_chosen_average(cmbench, conditional, home):
     assert cmbench("export", conditional.path, "--as", "safetensors", "--out", "x", "--checkpoint", 10).code == 0
     there = checkpoint.load_group(conditional, 10, "ema_0.9")
@@ -71,6 +72,7 @@ def test_the_file_of_weights_holds_the_chosen_average(cmbench, conditional, home
     assert told["network"]["class_conditional"] is True
 
 
+@pytest.mark.long
 def test_a_conditional_run_takes_labels(cmbench, conditional, home):
     assert cmbench("export", conditional.path, "--as", "torch", "--out", "x").code == 0
     generate = torch.export.load(home / "x" / "generator.pt2").module()
@@ -78,12 +80,14 @@ def test_a_conditional_run_takes_labels(cmbench, conditional, home):
     assert not torch.equal(*generate(latents=latents, labels=torch.arange(8))[:2])
 
 
+@pytest.mark.long
 def test_a_teacher_is_exported_with_its_steps(cmbench, teacher):
     done = cmbench("export", teacher.path, "--as", "torch", "--steps", 3, "--out", "x", "--json")
     assert done.code == 0, done
     assert len(json.loads(done.out)["sigmas"]) == 3
 
 
+@pytest.mark.long
 def test_measures_of_these_weights_stand_on_the_card(cmbench, trained, home):
     arguments = ("--measures", "sliced_wasserstein", "--n", 64, "--repeats", 2, "--ema", "0.9", "--steps", 1)
     assert cmbench("eval", trained.path, *arguments).code == 0
@@ -146,6 +150,7 @@ def test_a_missing_package_is_named_with_its_extra(cmbench, trained, home, monke
     assert not (home / "x").exists()
 
 
+@pytest.mark.long
 def test_an_empty_folder_is_taken_and_what_a_killed_command_left_is_removed(cmbench, trained, home):
     (home / "x").mkdir()
     left = home / ".x.9999999.tmp"
@@ -155,6 +160,7 @@ def test_an_empty_folder_is_taken_and_what_a_killed_command_left_is_removed(cmbe
     assert not left.exists()
 
 
+@pytest.mark.long
 def test_an_export_that_differs_is_not_kept(cmbench, trained, home, monkeypatch):
     """As if a part of the function were lost on the way."""
     made = generator.of
@@ -181,6 +187,7 @@ def test_a_full_disk_leaves_nothing(cmbench, trained, home, monkeypatch):
     assert names(home) == before
 
 
+@pytest.mark.long
 def test_a_folder_that_fills_meanwhile_is_kept(cmbench, trained, home, monkeypatch):
     written = export.card.written
 

@@ -37,6 +37,7 @@ def train(home, *overrides):
     return made.run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "overrides", [["network.class_conditional=true", "path.sigma_mid=0.8"], ["path.boundary=zero"]]
 )

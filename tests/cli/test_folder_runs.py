@@ -63,6 +63,7 @@ def test_a_run_is_trained_sampled_measured_and_resumed_by_one_decoding(cmbench, 
     assert len(decodings) == 1
 
 
+@pytest.mark.long
 def test_a_run_from_a_mapped_file_equals_one_in_memory_bit_for_bit(cmbench, pictures, monkeypatch, decodings):
     inside = start(cmbench, UNET)
     monkeypatch.setattr(finite, "_KEEP_ON_DEVICE", 0)

@@ -379,6 +379,7 @@ def test_a_teacher_that_a_run_keeps_is_asked_about(cmbench, home, teacher, mark)
     assert not mark.exists()
 
 
+@pytest.mark.long
 def test_a_trainer_of_its_own_takes_consent_along(home, trained, mark):
     write_module(home, mark)
     stopped(now_foreign(trained))
@@ -422,6 +423,7 @@ def test_a_module_of_the_working_directory_is_not_the_librarys(home, mark, how, 
     assert not mark.exists()
 
 
+@pytest.mark.long
 def test_a_module_of_the_working_directory_serves_the_recipe_that_names_it(home, mark):
     (home / "tiny.toml").write_text(TINY.replace('kind = "mlp"\nwidth = 16\ndepth = 1', 'kind = "own_net:Network"'))
     write_module(home, mark, more="import own_helper\n")

@@ -235,6 +235,7 @@ def test_a_run_is_saved_on_one_rank_and_resumed_on_two(own):
     assert_near(made.run, unbroken(own), 1e-6)
 
 
+@pytest.mark.long
 def test_a_killed_rank_ends_the_others_and_the_run_reads_as_crashed(own):
     planned(8, 1, "kill")
     ended = cmbench_on(2, "run", "tiny.toml", *set_options(ACTING))

@@ -193,6 +193,7 @@ def test_nothing_more_is_kept_for_backward(network):
     assert saved_bytes(lambda: value_and_derivative(net, (x, c, LABELS), (x, c, None))) == plain > 0
 
 
+@pytest.mark.long
 def test_tangents_are_freed_on_the_way():
     """At each of 20 layers there is the tangent of its input alone, and nothing in the end."""
     net = nn.Sequential(*[nn.Sequential(nn.Linear(7, 7), nn.SiLU()) for _ in range(20)])

@@ -64,6 +64,7 @@ def test_texts_are_read_without_torch():
     )
 
 
+@pytest.mark.long
 def test_forward_mode_warns_of_nothing():
     script = "from cmbench.lab import double_normalisation as d, fourier_scale as f; d.measure(); f.measure()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
