@@ -34,7 +34,9 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(
+    "kind", ["torch", *(pytest.param(kind, marks=pytest.mark.long) for kind in FILES if kind != "torch")]
+)
 def test_a_run_is_exported_and_its_card_says_how_to_use_it(cmbench, trained, home, kind):
     needs(kind)
     done = cmbench("export", trained.path, "--as", kind, "--steps", 2, "--ema", "0.5", "--out", "a/b", "--json")
