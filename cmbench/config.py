@@ -1,6 +1,9 @@
 """The base of every settings table: frozen, strict, without unknown keys, each field with a line of documentation."""
 
+import json
 from collections.abc import Collection, Iterator
+from contextlib import suppress
+from math import isfinite
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -8,6 +11,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cmbench.errors import UsageError, did_you_mean
 from cmbench.text import shown, shown_key
+
+_SHORT = 60  # characters of a value that a message repeats as a list
 
 
 class Config(BaseModel):
@@ -133,9 +138,27 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
         table, field = _table_of(config, problem["loc"]), str(problem["loc"][-1])
         expected = table.model_fields[field].description or expected
     hint = ""
+    if problem["type"] == "tuple_type":
+        expected = f"a list{_as_list(found)}"
     if problem["type"] == "literal_error" and isinstance(found, str):
         hint = did_you_mean(found, [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")])
     return f"{key}: found {shown(found)}, allowed: {expected}{hint}"
+
+
+def _as_list(found: object) -> str:
+    """Return how a value would be written as a list, e.g. ", as [1, 2]" for 1,2; empty for a table or a long value."""
+    if isinstance(found, dict) or len(str(found)) > _SHORT:
+        return ""
+    parts = found.split(",") if isinstance(found, str) else [found]
+    return f", as [{', '.join(map(_as_item, parts))}]"
+
+
+def _as_item(value: object) -> str:
+    """Return a value as TOML has it within a list: what reads as a number is one."""
+    with suppress(TypeError, ValueError):
+        if isfinite(float(str(value))):
+            return str(value).strip()
+    return json.dumps(value.strip() if isinstance(value, str) else value, default=str)
 
 
 def _places_of(config: type[Config], name: str) -> Iterator[str]:
