@@ -25,7 +25,7 @@ def bench(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="[RECIPE]",
+            metavar="RECIPE",
             autocompletion=_complete_recipes,
             help="A recipe's path or name.",
         ),

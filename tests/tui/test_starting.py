@@ -1,6 +1,7 @@
 """The first seconds: a sign of life until the trainer answers, and until its first row."""
 
 import asyncio
+import re
 import threading
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_the_dashboard_follows_once_the_trainer_has_accepted(tmp_path, trainer, 
     run = live_run(tmp_path)
 
     async def steps(app, pilot):
-        await until(pilot, lambda: " starting  0s" in words(app.screen.query_one("#header", Lines)))
+        await until(pilot, lambda: re.search(r" starting  \d+s", words(app.screen.query_one("#header", Lines))))
         trainer.say(run)
         await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
         assert app.screen.run == run
