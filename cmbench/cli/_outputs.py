@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cmbench.errors import UsageError, refusing_write_errors
 from cmbench.rundir.files import make_folder, write_all, write_atomically
+from cmbench.text import shown
 
 _STREAMS = (1, 2)  # stdout and stderr; reopening one would overwrite its file from the beginning
 
@@ -27,6 +28,29 @@ def check(path: Path, option: str) -> None:
         if _is_written_into(path) or os.access(path.resolve().parent, os.W_OK | os.X_OK):
             return
     raise UsageError(f"{option} {path}: cannot be written: its folder is not writable")
+
+
+def apart(**files: Path | None) -> None:
+    """Refuse two options that name one file, of which one content would be lost.
+
+    Args:
+        files: by the option, without its hyphens; None where it was not given.
+
+    Raises:
+        UsageError: two name the same file.
+    """
+    places: dict[str, str] = {}
+    for option, path in files.items():
+        if path is None or str(path) == "-":
+            continue
+        place = str(path)
+        with suppress(OSError, ValueError):  # `write` says why it is no place
+            if path.exists() and not path.is_file():
+                continue
+            place = str(path.resolve())
+        first = places.setdefault(place, option)
+        if first != option:
+            raise UsageError(f"--{first}, --{option}: found {shown(str(path), 200)} for both, allowed: two files")
 
 
 def write(path: Path, content: bytes, option: str, folders: bool = False) -> None:

@@ -63,6 +63,7 @@ def compare(
         raise UsageError("--plain, --json, --csv -: found more than one, allowed: one of them")
     if csv is not None and csv != "-" and not csv.endswith(".csv"):  # --csv once took no file: this may be a run
         raise UsageError(f"--csv: found '{csv}', allowed: a file whose name ends in .csv, or - to print it")
+    _outputs.apart(html=html, png=png, csv=Path(csv) if csv else None)
     folder = runs_folder(runs_dir)
     chosen = _chosen(runs or [], where, folder)
     asked = plain or json or csv or html or png or fail_if is not None or reach or metric

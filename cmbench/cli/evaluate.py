@@ -87,6 +87,7 @@ def evaluate(
     names = ["frechet_distance"] if reference and not measures else _metrics(measures)
     asked = Asked(names, bool(measures), repeats, seed, features, published.identity, published)
     wanted_steps = _steps(steps)
+    _outputs.apart(markdown=markdown, png=png)
     if markdown:
         _outputs.check(markdown, "--markdown")
     folder = runs_folder(runs_dir)

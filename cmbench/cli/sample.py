@@ -68,6 +68,7 @@ def sample(
     """Draw samples from a trained run, by default the newest with a checkpoint."""
     if label is not None:
         _classes.refuse_negative(label)
+    _outputs.apart(out=out, safetensors=safetensors)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
 
     import torch

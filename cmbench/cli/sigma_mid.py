@@ -101,7 +101,9 @@ def sigma_mid(
         _screen.data({"schema": 1, **told, "metric": measure, **_found(levels, best)})
         return
     _screen.line(f"{chosen.name}, checkpoint {step}, ema {name}: {repeats} sets of {size:,} samples, seed {seed}")
-    _show(levels, best, measure, address(chosen))
+    which = f" --checkpoint {step}" if checkpoint != "latest" else ""
+    which += f" --ema {name}" if ema else ""
+    _show(levels, best, measure, f"{address(chosen)}{which}")
     if chart:
         _eval_charts.show([_chart(levels, measure)])
 
@@ -187,7 +189,8 @@ def _paired(levels: Levels, best: float) -> tuple[float, float]:
     return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
-def _show(levels: Levels, best: float, measure: str, run: str) -> None:
+def _show(levels: Levels, best: float, measure: str, weights: str) -> None:
+    """Print the outcome; `weights` are named as for `cmbench sample`."""
     rows = [_row("best", best, levels)] if best != levels.own else []
     rows += [_row("the recipe's, and the best" if best == levels.own else "the recipe's", levels.own, levels)]
     _screen.table(["second noise level", "sigma", measure, "spread", "better"], rows)
@@ -197,7 +200,7 @@ def _show(levels: Levels, best: float, measure: str, run: str) -> None:
         return
     difference, error = _paired(levels, best)
     _screen.line(f"difference: {difference:+.3g} ± {error:.1g}, its standard error over the sets")
-    sampled = f"cmbench sample {run} --sigmas {levels.high:g},{best:g}"
+    sampled = f"cmbench sample {weights} --sigmas {levels.high:g},{best:g}"
     _screen.line(f"next run: path.sigma_mid = {best:g}; this one: {sampled}")
 
 

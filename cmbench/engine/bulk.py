@@ -89,6 +89,8 @@ class Bulk:
         n, size = wanted.n, wanted.batch_size
         with stopping_on_write_errors(f"--out {wanted.out}"):
             for store in self._stores:
+                store.check()
+            for store in self._stores:
                 store.begin()
             starts = range(0, n, size)
             self._blocks = [i for i in starts if any(store.lacks(i, min(i + size, n)) for store in self._stores)]

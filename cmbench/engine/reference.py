@@ -5,6 +5,8 @@ Files made here also say what they are of: features, shape, number of samples, m
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from cmbench.text import shown
 ENDLESS = 50_000  # samples of data that are drawn without end: as many as published figures take
 _AT_ONCE = 256  # samples
 _LARGEST = 1 << 14  # dimensions
+_ROUNDED = 1e-3  # by how much a covariance may be off, as in half precision
 _PICKLES = (".pkl", ".pickle")
 _KEY = "--reference"
 
@@ -81,6 +84,7 @@ def read(path: Path, features: str) -> Reference:
     if path.suffix.lower() != ".npz":
         raise UsageError(f"{_KEY}: found {shown(str(path), 200)}, allowed: .npz with mu and sigma")
     arrays = {name: stored.values for name, stored in formats.opened(path, _KEY).items()}
+    _refuse_damaged(path)
     if missing := [name for name in ("mu", "sigma") if name not in arrays]:
         there = ", ".join(map(shown, list(arrays)[:8])) or "nothing"
         raise UsageError(f"{_KEY}: {path}: found {there}, allowed: mu and sigma ({' and '.join(missing)} missing)")
@@ -92,6 +96,8 @@ def read(path: Path, features: str) -> Reference:
         raise UsageError(f"{_KEY}: {path}: mu or sigma holds what is no finite number")
     if not np.allclose(sigma, sigma.T, rtol=1e-4, atol=1e-8):
         raise UsageError(f"{_KEY}: {path}: sigma is not symmetric, as a covariance is")
+    if not _is_covariance(sigma):
+        raise UsageError(f"{_KEY}: {path}: sigma is no covariance: found a variance below 0, or a correlation beyond 1")
     own = _text(arrays.get("features"))
     if own and own != features:
         raise UsageError(f"{_KEY}: {path}: made of features {shown(own, 80)}, asked for {shown(features, 80)}")
@@ -174,12 +180,33 @@ def _starts_as_pickle(path: Path) -> bool:
         raise UsageError(f"{_KEY}: {path} cannot be read: {error.strerror or error}") from None
 
 
+def _refuse_damaged(path: Path) -> None:
+    """Compare the checksums of an archive's members, which mapped arrays are read without."""
+    with regular.opened(path, links=True) as file, zipfile.ZipFile(file) as archive:
+        try:
+            damaged = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            damaged = path.name
+    if damaged is not None:
+        raise UsageError(f"{_KEY}: {path}: damaged at {shown(damaged)}: its checksum is another")
+
+
+def _is_covariance(sigma: np.ndarray) -> bool:
+    """Return whether variances are not negative, and no entry is larger than Cauchy and Schwarz allow."""
+    variances = np.diag(sigma).astype(np.float64)
+    if (variances < -_ROUNDED * np.abs(variances).max()).any():
+        return False
+    deviations = np.sqrt(variances.clip(0))
+    bound = np.outer(deviations, deviations) * (1 + _ROUNDED) + _ROUNDED * variances.max()
+    return bool((np.abs(sigma) <= bound).all())
+
+
 def _text(values: np.ndarray | None) -> str:
     return str(values[0]) if values is not None and values.dtype.kind == "U" and values.shape == (1,) else ""
 
 
 def _numbers(values: np.ndarray | None) -> list[float]:
-    """Return the numbers of a small array; none if it is not there, or holds none."""
-    if values is None or values.dtype.kind not in "iuf" or values.size > 16:
+    """Return the numbers of a small array; none if it is not there, or holds what is no finite number."""
+    if values is None or values.dtype.kind not in "iuf" or values.size > 16 or not np.isfinite(values).all():
         return []
     return [float(each) for each in values.flatten()]

@@ -9,6 +9,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from cmbench.rundir.fields import table, whole
 from cmbench.text import shown
 
 RECORD = "samples.json"
+_LABELS = "dataset.json"
 _MANY = 10_000  # pictures of a folder, above which they lie in folders of a thousand
 _END = b"IEND\xaeB`\x82"  # of a PNG
 _PIECE = 1 << 24  # bytes
@@ -34,6 +36,9 @@ Made = Mapping[str, Any]  # how samples are drawn, in the order in which differe
 
 class Store(Protocol):
     """Keeps samples by their numbers. Each rank has one of its own, for its share; rank 0 begins and ends it."""
+
+    def check(self) -> None:
+        """Refuse a place that holds something else, and write nothing."""
 
     def begin(self) -> None:
         """Make the place, or take it up again."""
@@ -71,23 +76,25 @@ class Folder:
         self.path, self._n, self._made, self._labels = path, n, {**made, "shape": list(shape)}, labels
         self._nested = n > _MANY
 
-    def begin(self) -> None:
-        """Make the folder, or take it up again.
+    def check(self) -> None:
+        """Refuse a folder that holds something else.
 
         Raises:
             UsageError: other samples, or other files, are there.
-            OSError: it cannot be written.
+            OSError: it cannot be read.
         """
+        if (record := _record(self.path)) is not None:
+            _refuse_other(f"--out {self.path}", record, self._made)
+        else:
+            _refuse_files(f"--out {self.path}", self.path)
+
+    def begin(self) -> None:
+        """Make the folder, or take it up again. Raises OSError if it cannot be written."""
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, *self.path.glob("[0-9]*000")):
             files.remove_temporaries(folder, r"[0-9]{6,}\.png", shared=True)
-        if (record := _record(self.path)) is None:
-            if found := next((p for p in self.path.iterdir() if not p.name.startswith(".")), None):
-                allowed = "allowed: a new or empty folder, or one that this command has begun"
-                raise UsageError(f"--out {self.path}: found {shown(found.name)} there, {allowed}")
+        if _record(self.path) is None:
             _write_record(self.path, {"made": self._made, "nested": self._nested})
-            return
-        _refuse_other(f"--out {self.path}", record, self._made)
         self.join()
 
     def join(self) -> None:
@@ -111,11 +118,12 @@ class Folder:
         """The files themselves tell."""
 
     def finish(self) -> None:
-        """Write the labels, if there are any."""
-        if self._labels is not None:
+        """Write the labels, if there are any. Those of more samples, which are there from before, stay."""
+        there = (files.read_json(self.path / _LABELS) or {}).get("labels")
+        if self._labels is not None and not (isinstance(there, list) and len(there) > self._n):
             names = [self._file(k).relative_to(self.path).as_posix() for k in range(self._n)]
             pairs = [list(pair) for pair in zip(names, self._labels.tolist(), strict=True)]
-            files.write_atomically(self.path / "dataset.json", files.to_json({"labels": pairs}))
+            files.write_atomically(self.path / _LABELS, files.to_json({"labels": pairs}))
 
     def _file(self, k: int) -> Path:
         folder = self.path / f"{k - k % 1000:06d}" if self._nested else self.path
@@ -131,35 +139,40 @@ class Single:
         shape: of a sample.
         made: how they are drawn.
         labels: of all samples, (n,), for a conditional model.
-        option: that names the file, for messages.
+        option: that names the file: "--out", which makes an .npz, or "--safetensors".
     """
 
     def __init__(
         self, path: Path, n: int, shape: Sequence[int], made: Made, labels: Tensor | None, option: str
     ) -> None:
         self.path, self._n, self._labels, self._option = path, n, labels, option
-        self._folder = path.with_name(f"{path.name}.partial")
+        self._folder = path.parent / f"{path.name}.partial"  # a path such as "." has no name
         self._numbers, self._done = self._folder / "samples.raw", 0
-        self._is_npz = path.suffix.lower() == ".npz"
+        self._is_npz = option == "--out"
         self._shape = (*shape[1:], shape[0]) if self._is_npz else tuple(shape)
         self._dtype = np.dtype(np.uint8 if self._is_npz else np.float32)
         self._size = int(np.prod(self._shape)) * self._dtype.itemsize
         self._made = {**made, "shape": list(shape)}
 
-    def begin(self) -> None:
-        """Make the folder, or take it up again.
+    def check(self) -> None:
+        """Refuse a place that holds something else.
 
         Raises:
-            UsageError: other samples are there.
-            OSError: it cannot be written.
+            UsageError: other samples, or other files, are there.
+            OSError: it cannot be read.
         """
         if self.path.exists() and not self.path.is_file():
             raise UsageError(f"{self._option} {self.path}: cannot be written: it is no file")
+        where = f"{self._option} {self.path}: {self._folder.name}"
+        if (record := _record(self._folder)) is not None:
+            _refuse_other(where, record, self._made)
+        _refuse_files(where, self._folder, own=(RECORD, self._numbers.name))
+
+    def begin(self) -> None:
+        """Make the folder, or take it up again. Raises OSError if it cannot be written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         files.remove_temporaries(self._folder, RECORD, shared=True)
-        record = _record(self._folder)
-        if record is not None:
-            _refuse_other(f"{self._option} {self.path}: {self._folder.name}", record, self._made)
+        if (record := _record(self._folder)) is not None:
             there = self._numbers.stat().st_size // self._size if self._numbers.exists() else 0
             self._done = min(whole(record.get("done")) or 0, there)
         os.close(files.open_to_append(self._numbers))
@@ -199,7 +212,8 @@ class Single:
                 self._write_safetensors(file)
         for path in (self._numbers, self._folder / RECORD):
             path.unlink(missing_ok=True)
-        self._folder.rmdir()
+        with suppress(OSError):  # another command was as far, or something was put there
+            self._folder.rmdir()
 
     def _write_npz(self, file: Any) -> None:
         """Write arr_0, and arr_1 of a conditional model, as numpy.savez would."""
@@ -223,15 +237,35 @@ class Single:
 
     def _pieces(self) -> Iterator[bytes]:
         left = self._n * self._size
-        with files.opened(self._numbers) as file:
+        with self._here(), files.opened(self._numbers) as file:
             while left and (piece := file.read(min(_PIECE, left))):
                 left -= len(piece)
                 yield piece
         if left:
             raise UsageError(f"{self._option} {self.path}: {self._numbers} was cut off meanwhile")
 
-    def _opened(self) -> "_Descriptor":
-        return _Descriptor(self._numbers)
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Yield the descriptor of the numbers, which stay as they are."""
+        with self._here():
+            descriptor = os.open(self._numbers, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """Say clearly that the numbers have gone.
+
+        Raises:
+            UsageError: they have.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            gone = f"{self._folder.name} is gone; another such command has completed it, or it was removed"
+            raise UsageError(f"{self._option} {self.path}: {gone}") from None
 
     def _note(self) -> None:
         """Write the record, over the old one where the disk is full."""
@@ -243,20 +277,6 @@ class Single:
             if not path.exists():
                 raise
             files.overwrite(path, content)
-
-
-class _Descriptor:
-    """A file that is open for writing within a block, and stays as it is."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -282,10 +302,23 @@ def _refuse_other(where: str, record: Mapping[str, Any], made: Made) -> None:
             raise UsageError(f"{where}: {found}; allowed: the same, or another place")
 
 
+def _refuse_files(where: str, folder: Path, own: Sequence[str] = ()) -> None:
+    """Refuse a folder with files of someone else; hidden ones do not count, nor does a folder that is not there.
+
+    Raises:
+        UsageError: there is one; the message names it.
+        OSError: the folder cannot be read.
+    """
+    names = (path.name for path in folder.iterdir()) if folder.exists() else iter(())
+    if found := next((name for name in names if not name.startswith(".") and name not in own), None):
+        allowed = "allowed: a new or empty folder, or one that this command has begun"
+        raise UsageError(f"{where}: found {shown(found)} there, {allowed}")
+
+
 def _is_whole(path: Path) -> bool:
     """Return whether a PNG file is there, up to its end."""
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             file.seek(-len(_END), os.SEEK_END)
             return file.read() == _END
     except OSError:

@@ -228,3 +228,74 @@ def test_ranks_write_the_files_of_one(cmbench, digits, home):
     assert cmbench(*ask, "one.npz").code == 0
     assert pictures(home / "three") == pictures(home / "one")
     assert (home / "two.npz").read_bytes() == (home / "one.npz").read_bytes()
+
+
+def test_two_options_for_one_file_are_refused_before_anything_is_drawn(cmbench, digits, home):
+    for name in ("x", "x.npz", "x.npy", "x.png"):
+        refused = cmbench("sample", "--n", 3, "--out", name, "--safetensors", f"./{name}")
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert f"--out, --safetensors: found '{name}' for both, allowed: two files" in refused.err
+        assert not list(home.glob("x*"))
+    refused = cmbench("eval", "--markdown", "x", "--png", "x", "--steps", "1,2")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--markdown, --png: found 'x' for both" in refused.err
+
+
+def test_the_numbers_are_safetensors_whatever_their_file_is_called(cmbench, digits, home):
+    assert cmbench("sample", "--n", 3, "--out", "x", "--safetensors", "numbers.npz").code == 0
+    assert load_file(home / "numbers.npz")["samples"].shape == (3, 1, 8, 8)
+
+
+@pytest.mark.parametrize("path", [".", "", "/", "..", "a" * 300, "a\0b", f"{'a' * 300}.npz"])
+def test_paths_that_are_no_files_are_refused_in_one_line(cmbench, digits, home, path):
+    for given in (["--out", "x", "--safetensors", path], ["--out", path, "--safetensors", "x"]):
+        (home / "mine.txt").touch()
+        refused = cmbench("sample", "--n", 3, *given)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1), refused.err
+
+
+def test_nothing_is_begun_where_one_of_two_places_is_taken(cmbench, digits, home):
+    (home / "taken").mkdir()
+    for out in ("x", "x.npz"):
+        assert cmbench("sample", "--n", 3, "--out", out, "--safetensors", "taken").code == 2
+    assert [path.name for path in home.glob("x*")] == []
+
+
+def test_files_of_others_beside_a_file_in_the_making_are_left_alone(cmbench, digits, home):
+    (home / "x.npz.partial").mkdir()
+    (home / "x.npz.partial/mine.txt").write_text("mine")
+    refused = cmbench("sample", "--n", 3, "--out", "x.npz")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--out x.npz: x.npz.partial: found 'mine.txt' there, allowed: a new or empty folder" in refused.err
+    assert not (home / "x.npz").exists()
+
+
+def test_a_pipe_among_the_pictures_is_no_picture(cmbench, digits, home):
+    assert cmbench("sample", "--n", 3, "--out", "x").code == 0
+    before = pictures(home / "x")
+    (home / "x/000001.png").unlink()
+    os.mkfifo(home / "x/000001.png")
+    assert cmbench("sample", "--n", 3, "--out", "x").code == 0
+    assert pictures(home / "x") == before
+
+
+def test_fewer_samples_leave_the_labels_of_those_that_are_there(cmbench, digits, home):
+    assert cmbench("sample", "--n", 12, "--out", "x").code == 0
+    before = (home / "x/dataset.json").read_bytes()
+    assert cmbench("sample", "--n", 5, "--out", "x").code == 0
+    assert (home / "x/dataset.json").read_bytes() == before
+
+
+def test_the_later_of_two_commands_for_one_file_ends_in_one_line(cmbench, digits, home, monkeypatch):
+    def completed_by_another(*given, block=bulk._block):
+        monkeypatch.setattr(bulk, "_block", block)
+        assert cmbench("sample", "--n", 9, "--out", "x.npz").code == 0
+        return block(*given)
+
+    monkeypatch.setattr(bulk, "_block", completed_by_another)
+    ended = cmbench("sample", "--n", 9, "--out", "x.npz")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--out x.npz: x.npz.partial is gone; another such command has completed it" in ended.err
+    with np.load(home / "x.npz") as file:
+        assert file["arr_0"].shape == (9, 8, 8, 1)
+    assert not (home / "x.npz.partial").exists()

@@ -111,6 +111,16 @@ def test_several_weights_are_measured_by_one_command(cmbench, trained):
 
 
 EYE = np.eye(64)
+
+
+def damaged(path: Path) -> None:
+    """Write statistics of which one bit of the mean is wrong."""
+    np.savez(path, mu=EYE[0], sigma=EYE)
+    content = bytearray(path.read_bytes())
+    content[content.index(EYE[0].tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+
+
 REFUSED = {
     "x.pkl": (lambda path: path.write_bytes(pickle.dumps({"fid": {}})), "a pickle, which may run code; allowed: .npz"),
     "pickle.npz": (lambda path: path.write_bytes(pickle.dumps({})), "a pickle, which may run code"),
@@ -121,6 +131,9 @@ REFUSED = {
     "shapes.npz": (lambda path: np.savez(path, mu=EYE, sigma=EYE), "found mu [64, 64], sigma [64, 64], allowed: (d,)"),
     "nan.npz": (lambda path: np.savez(path, mu=EYE[0] * np.nan, sigma=EYE), "holds what is no finite number"),
     "skew.npz": (lambda path: np.savez(path, mu=EYE[0], sigma=np.triu(np.ones((64, 64)))), "sigma is not symmetric"),
+    "negative.npz": (lambda path: np.savez(path, mu=EYE[0], sigma=-EYE), "a variance below 0"),
+    "beyond.npz": (lambda path: np.savez(path, mu=EYE[0], sigma=2 - EYE), "a correlation beyond 1"),
+    "damaged.npz": (lambda path: damaged(path), "damaged at 'mu.npy': its checksum is another"),
     "larger.npz": (
         lambda path: np.savez(path, mu=np.zeros(2048), sigma=np.eye(2048)),
         "found mu of 2,048 dimensions, allowed: 64, as the features",
@@ -146,6 +159,13 @@ def test_a_reference_that_is_none_is_refused_in_one_line(cmbench, digits, home, 
     assert name in refused.err
     assert says in refused.err
     assert not digits.evaluations.exists()
+
+
+def test_what_a_reference_says_of_itself_may_be_no_number(cmbench, digits, home):
+    about = {"n": [np.nan], "shape": [np.inf, 1e300], "channels": [-np.inf]}
+    np.savez("x.npz", mu=EYE[0], sigma=EYE, **about)
+    found = cmbench("eval", *ASK, "--reference", "x.npz")
+    assert (found.code, found.err) == (0, "")
 
 
 def test_weights_of_another_hash_are_refused_and_no_code_of_a_file_is_run(cmbench, digits, home):

@@ -32,6 +32,14 @@ def test_the_best_level_is_beside_the_recipes_and_kept(cmbench, trained, monkeyp
         assert cmbench("sample", trained.name, "--sigmas", f"80,{best}", "-n", "4").code == 0
 
 
+def test_the_command_to_sample_names_the_weights_that_were_searched(cmbench, trained):
+    for given, named in ((["--ema", "none"], " --ema none"), (["--checkpoint", "10"], " --checkpoint 10")):
+        told = json.loads(cmbench("sigma-mid", *FEW, *given, "--json").out)
+        assert told["best"] != told["recipe"]
+        shown = cmbench("sigma-mid", *FEW, *given).out
+        assert f"cmbench sample {trained.name}{named} --sigmas 80,{told['best']:g}" in shown
+
+
 def test_higher_is_better_where_it_is(cmbench, trained):
     told = json.loads(cmbench("sigma-mid", *FEW, "--measure", "coverage", "--json").out)
     values = {level["sigma"]: level["value"] for level in told["levels"]}
