@@ -80,6 +80,25 @@ def test_known_pixels_of_the_user_s_picture_stay(cmbench, grey, home):
     assert not np.array_equal(row[2][~known], row[3][~known])
 
 
+def test_what_is_transparent_in_a_mask_is_known(cmbench, grey, home, monkeypatch):
+    """As when white strokes are drawn on a new layer."""
+    seen, own = [], edit.edit
+    monkeypatch.setattr(edit, "edit", lambda *given: seen.append(given[3]) or own(*given))
+    layer = np.full((8, 8, 4), 255)
+    layer[..., 3] = 255 * np.eye(8)
+    save(home / "m.png", layer)
+    assert cmbench("edit", "--mask", "m.png", "--steps", 1, "--n", 1, "--out", "x.png").code == 0
+    assert torch.equal(seen[0][0, 0], torch.eye(8, dtype=torch.bool))
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_drawn(cmbench, grey, home, monkeypatch):
+    monkeypatch.setattr(edit, "edit", lambda *_: pytest.fail("it has drawn"))
+    for place in ("runs", "tiny.toml/x.png"):
+        done = cmbench("edit", "--out", place)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"--out {place}: cannot be written" in done.err
+
+
 def test_a_grey_picture_is_coloured_and_keeps_its_luminance(cmbench, colour, home):
     save(home / "p.png", np.random.default_rng(0).integers(100, 150, (8, 8)))
     done = cmbench(
