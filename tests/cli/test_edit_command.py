@@ -148,6 +148,15 @@ def test_a_variation_does_not_depend_on_their_number(cmbench, grey, home):
     assert np.array_equal(one[0], three[0, :3])
 
 
+def test_a_result_does_not_depend_on_the_pictures_beside_it(cmbench, grey, home):
+    for count in (1, 3):
+        assert cmbench("edit", "--steps", 3, "--n", count, "--variations", 2, "--out", f"{count}.png").code == 0
+    one, three = tiles(home / "1.png", 1, 4).astype(int), tiles(home / "3.png", 3, 4).astype(int)
+    assert np.abs(one[0] - three[0]).max() <= 1  # the arithmetic of another batch
+    assert not np.array_equal(three[0, 2], three[0, 3])
+    assert not np.array_equal(three[1, 2], three[2, 2])
+
+
 @pytest.mark.parametrize("task", ["inpaint", "interpolate", "denoise"])
 def test_points_are_edited_too(cmbench, trained, home, task, monkeypatch):
     seen, own = [], edit.edit
