@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from cmbench.pictures.decode import Alpha
+
 _HALF = 128  # of 255: the least grey of a mask that counts as white
 
 
@@ -33,7 +35,7 @@ def read(paths: list[Path], shape: tuple[int, ...], factor: int | None) -> "Tens
 
 
 def mask(path: Path, shape: tuple[int, ...]) -> "Tensor":
-    """Return what is white in a mask, boolean (1, 1, H, W).
+    """Return what is white in a mask, boolean (1, 1, H, W). What is transparent is not: white may be all that is drawn.
 
     Raises:
         UsageError: the file is no picture, has another size, or nothing in it is white.
@@ -41,7 +43,7 @@ def mask(path: Path, shape: tuple[int, ...]) -> "Tensor":
     import numpy as np
     import torch
 
-    image = _opened(path, "--mask").convert("L")
+    image = _opened(path, "--mask", alpha="black").convert("L")
     _check_size(path, "--mask", image.size, [shape[-2:]])
     white = np.asarray(image) >= _HALF
     if not white.any():
@@ -62,11 +64,11 @@ def _samples(path: Path, shape: tuple[int, ...], factor: int | None) -> "np.ndar
     return x
 
 
-def _opened(path: Path, option: str) -> "Image.Image":
+def _opened(path: Path, option: str, alpha: "Alpha" = "white") -> "Image.Image":
     from cmbench.pictures import decode
 
     try:
-        return decode.read(path)[0]
+        return decode.read(path, alpha)[0]
     except decode.RefusedError as error:
         raise UsageError(f"{option} {path}: cannot be read: {error}") from None
 

@@ -8,24 +8,32 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from cmbench.errors import UsageError, refusing_write_errors
+from cmbench.rundir import new_folder
 from cmbench.rundir.files import make_folder, write_all, write_atomically
 from cmbench.text import shown
 
 _STREAMS = (1, 2)  # stdout and stderr; reopening one would overwrite its file from the beginning
 
 
-def check(path: Path, option: str) -> None:
+def check(path: Path, option: str, folders: bool = False) -> None:
     """Refuse what `write` would refuse, before the content takes hours to compute.
 
     Raises:
         UsageError: the path cannot be written; the message names `option`.
     """
     with refusing_write_errors(f"{option} {path}"):
-        if _is_written_into(path) or os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        if _is_written_into(path):
+            return
+        folder = path.resolve().parent
+        while folders and not os.path.lexists(folder):
+            folder = folder.parent
+        if folders and not folder.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if os.access(folder, os.W_OK | os.X_OK):
             return
     raise UsageError(f"{option} {path}: cannot be written: its folder is not writable")
 
@@ -60,16 +68,15 @@ def write(path: Path, content: bytes, option: str, folders: bool = False) -> Non
         path: as the user named it.
         content: of the file.
         option: the option that names the path, for messages.
-        folders: whether to make missing folders of the path.
+        folders: whether to make missing folders of the path; if it cannot be written, they are removed again.
 
     Raises:
         UsageError: the path cannot be written, or is neither a file nor a pipe.
     """
     with refusing_write_errors(f"{option} {path}"):
-        if folders:
-            path.resolve().parent.mkdir(parents=True, exist_ok=True)
         if not _is_written_into(path):
-            write_atomically(path.resolve(), content)
+            with new_folder.parents_of(path.resolve()) if folders else nullcontext():
+                write_atomically(path.resolve(), content)
             return
         with _opened(path) as descriptor:
             write_all(descriptor, content)

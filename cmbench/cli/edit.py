@@ -95,6 +95,8 @@ def edit(
     if label is not None:
         _classes.refuse_negative(label)
     asked = _asked(task, picture or [], mask, n, variations, factor, steps)
+    if out is not None:
+        _outputs.check(out, "--out", folders=True)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
 
     import torch

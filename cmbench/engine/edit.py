@@ -32,7 +32,7 @@ class Wanted:
         task: inpaint, colourise, upscale, stroke, interpolate or denoise.
         levels: descending noise levels, those of `default_levels` or others.
         variations: results of each picture; for "interpolate" pictures from the first to the second.
-        seed: of all noise. A variation depends on the seed and its place, not on their number.
+        seed: of all noise. A result depends on the seed and its place, not on how many are made.
         factor: for "upscale", the side of the patches whose means are known.
         is_given: the pictures are already what the task starts from: paintings, noisy ones.
     """
@@ -141,7 +141,7 @@ def _edit_chunk(
         with torch.no_grad():
             return Edited(x, given, f(x_t, times[0].expand(len(x)))[:, None])
     epsilon = model.parameterisation.epsilon
-    draws = [_noise(x, wanted.seed, k, start) for k in range(wanted.variations)]
+    draws = (_noise(x, wanted.seed, k, start) for k in range(wanted.variations))
     if task == "stroke":
         given = x if wanted.is_given else painting(x)
         results = [editing.painted(f, given, times, model.path, epsilon, draw) for draw in draws]
@@ -215,10 +215,13 @@ def _scale(model: Model, t: Tensor, x: Tensor) -> Tensor:
 
 
 def _noise(x: Tensor, seed: int, variation: int, start: int) -> Callable[[], Tensor]:
-    """Return what draws z ~ N(0, I) like x anew each time, on the CPU: equal on every device."""
-    stream = "edit" if start == 0 else f"edit {start}"
-    generator = StepRandom(torch.device("cpu"), seed, variation).generator(stream)
-    return lambda: torch.randn(x.shape, generator=generator).to(x)
+    """Return what draws z ~ N(0, I) like x anew each time, on the CPU: equal on every device.
+
+    Each picture has draws of its own, by its place from `start`: those beside it do not matter.
+    """
+    own = StepRandom(torch.device("cpu"), seed, variation)
+    generators = [own.generator(f"edit {start + i}") for i in range(len(x))]
+    return lambda: torch.stack([torch.randn(x.shape[1:], generator=each) for each in generators]).to(x)
 
 
 def painting(x: Tensor) -> Tensor:

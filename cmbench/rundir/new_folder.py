@@ -39,22 +39,38 @@ def made(path: Path, option: str) -> Iterator[Path]:
     check(path, option)
     where, final = f"{option} {path}", _resolved(path)
     with refusing_write_errors(where):
-        parents = _make_parents(final)
-        _remove_leftovers(final)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-        try:
-            temporary.mkdir()
-            yield temporary
-            _sync(temporary)
-            _refuse_taken(path, option)
-            temporary.rename(final)  # also onto an empty folder
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            for parent in parents:
-                with suppress(OSError):
-                    parent.rmdir()
-            raise
+        with parents_of(final):
+            _remove_leftovers(final)
+            temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+            try:
+                temporary.mkdir()
+                yield temporary
+                _sync(temporary)
+                _refuse_taken(path, option)
+                temporary.rename(final)  # also onto an empty folder
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
         fsync_folder(final.parent)
+
+
+@contextmanager
+def parents_of(final: Path) -> Iterator[None]:
+    """Make the missing parents of an absolute path. If the block fails, they are removed, unless something is in them.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = [parent for parent in final.parents if not parent.exists()]
+    try:
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def _refuse_taken(path: Path, option: str) -> None:
@@ -64,8 +80,18 @@ def _refuse_taken(path: Path, option: str) -> None:
     if final.is_dir():
         if any(final.iterdir()):
             raise UsageError(f"{option} {path}: found a folder that is not empty, allowed: a new or an empty one")
+        _refuse_irreplaceable(final, option, path)
     elif os.path.lexists(final):
         raise UsageError(f"{option} {path}: found something that is no folder, allowed: a new or an empty folder")
+
+
+def _refuse_irreplaceable(final: Path, option: str, path: Path) -> None:
+    """Refuse an empty folder that another cannot take the place of. Raises UsageError."""
+    inside = path / "export"
+    if final.samefile("."):  # it would stay the working directory, without a name
+        raise UsageError(f"{option} {path}: found the working directory, allowed: a folder in it, such as {inside}")
+    if final.is_mount():
+        raise UsageError(f"{option} {path}: found where a disk is mounted, allowed: a folder in it, such as {inside}")
 
 
 def _resolved(path: Path) -> Path:
@@ -78,14 +104,6 @@ def _resolved(path: Path) -> Path:
 def _nearest(path: Path) -> Path:
     """Return the nearest parent that exists."""
     return next(parent for parent in _resolved(path).parents if parent.exists())
-
-
-def _make_parents(final: Path) -> list[Path]:
-    """Make the missing parents, and return them, the innermost first."""
-    missing = [parent for parent in final.parents if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
-    return missing
 
 
 def _remove_leftovers(final: Path) -> None:

@@ -39,9 +39,10 @@ def profiles(run: RunDir) -> Rows:
     found, meta = _counting(run.profiles), read_json(run.meta) or {}
     edges, levels = number_list(meta.get("profile_edges")), number_list(meta.get("profile_noise_levels"))
     names = sorted({key for row in found for key, value in row.items() if isinstance(value, list)})
+    first = [key for key in _FIRST if any(key in row for row in found)]  # earlier versions wrote fewer
     return [
         {
-            **{key: _value(row, key) for key in _FIRST if key in row},
+            **{key: _value(row, key) for key in first},
             "bin": i,
             **_ends("t", edges, i),
             **_ends("noise_level", levels, i),

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,20 @@ def _to_tensorboard(folder: Path, found: dict[str, Rows]) -> None:
     """Write scalars: metrics by name, profile/QUANTITY/BIN, and evaluation/MEASURE at the checkpoint's step."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    writer = EventFileWriter(str(folder))
+    # EventFileWriter writes in a thread, where a full disk goes unheard.
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    now = time.time()
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
     for name, table in found.items():
         for row in table:
             values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _SCALARS[name](row)]
             if row["step"] is not None and values:
                 at = row.get("time") or 0.0
-                writer.add_event(Event(wall_time=at, step=row["step"], summary=Summary(value=values)))
-    writer.close()
+                writer.write(Event(wall_time=at, step=row["step"], summary=Summary(value=values)).SerializeToString())
+    write_atomically(folder / f"events.out.tfevents.{now:.0f}.cmbench", buffer.getvalue())
 
 
 def _of_metrics(row: dict[str, Any]) -> list[tuple[str, float]]:

@@ -80,6 +80,25 @@ def test_known_pixels_of_the_user_s_picture_stay(cmbench, grey, home):
     assert not np.array_equal(row[2][~known], row[3][~known])
 
 
+def test_what_is_transparent_in_a_mask_is_known(cmbench, grey, home, monkeypatch):
+    """As when white strokes are drawn on a new layer."""
+    seen, own = [], edit.edit
+    monkeypatch.setattr(edit, "edit", lambda *given: seen.append(given[3]) or own(*given))
+    layer = np.full((8, 8, 4), 255)
+    layer[..., 3] = 255 * np.eye(8)
+    save(home / "m.png", layer)
+    assert cmbench("edit", "--mask", "m.png", "--steps", 1, "--n", 1, "--out", "x.png").code == 0
+    assert torch.equal(seen[0][0, 0], torch.eye(8, dtype=torch.bool))
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_drawn(cmbench, grey, home, monkeypatch):
+    monkeypatch.setattr(edit, "edit", lambda *_: pytest.fail("it has drawn"))
+    for place in ("runs", "tiny.toml/x.png"):
+        done = cmbench("edit", "--out", place)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"--out {place}: cannot be written" in done.err
+
+
 def test_a_grey_picture_is_coloured_and_keeps_its_luminance(cmbench, colour, home):
     save(home / "p.png", np.random.default_rng(0).integers(100, 150, (8, 8)))
     done = cmbench(
@@ -127,6 +146,15 @@ def test_a_variation_does_not_depend_on_their_number(cmbench, grey, home):
         assert cmbench("edit", "--steps", 3, "--n", 1, "--variations", count, "--out", f"{count}.png").code == 0
     one, three = tiles(home / "1.png", 1, 3), tiles(home / "3.png", 1, 5)
     assert np.array_equal(one[0], three[0, :3])
+
+
+def test_a_result_does_not_depend_on_the_pictures_beside_it(cmbench, grey, home):
+    for count in (1, 3):
+        assert cmbench("edit", "--steps", 3, "--n", count, "--variations", 2, "--out", f"{count}.png").code == 0
+    one, three = tiles(home / "1.png", 1, 4).astype(int), tiles(home / "3.png", 3, 4).astype(int)
+    assert np.abs(one[0] - three[0]).max() <= 1  # the arithmetic of another batch
+    assert not np.array_equal(three[0, 2], three[0, 3])
+    assert not np.array_equal(three[1, 2], three[2, 2])
 
 
 @pytest.mark.parametrize("task", ["inpaint", "interpolate", "denoise"])

@@ -1,6 +1,7 @@
 """`cmbench export --metrics`: the rows of a run as other tools read them."""
 
 import csv
+import errno
 import math
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from fake_runs import fake_run, read_rows
 from live_runs import add
 
+from cmbench.rundir import files
 from cmbench.rundir.files import read_json
 
 
@@ -60,6 +62,18 @@ def test_tensorboard_shows_each_metric_at_its_step(cmbench, trained, home):
     assert [point.value for point in points] == pytest.approx([row["loss"] for row in rows], rel=1e-6)
     assert [point.wall_time for point in points] == pytest.approx([row["time"] for row in rows])
     assert "profile/loss/bin 03" in found.Tags()["scalars"]
+
+
+def test_a_full_disk_leaves_no_events(cmbench, trained, home, monkeypatch):
+    pytest.importorskip("tensorboard")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(files, "write_all", full)
+    done = cmbench("export", trained.path, "--metrics", "tensorboard", "--out", "a/b")
+    assert (done.code, done.err) == (2, "cmbench: --out a/b: cannot be written: No space left\n")
+    assert not (home / "a").exists()
 
 
 def test_a_run_without_rows_is_refused(cmbench, home):

@@ -43,6 +43,23 @@ def test_a_file_is_replaced_whole_and_a_link_leads_to_it():
     assert Path("x/y/z").read_bytes() == b"content"
 
 
+def test_folders_that_were_made_for_a_file_that_cannot_be_written_are_removed():
+    Path("mine").mkdir()
+    with pytest.raises(UsageError, match="File name too long"):
+        _outputs.write(Path("mine/a/b") / ("x" * 300), b"content", "--out", folders=True)
+    assert not any(Path("mine").iterdir())
+
+
+@pytest.mark.parametrize(("name", "reason"), [("file/x", "Not a directory"), ("mine", "Is a directory")])
+def test_what_cannot_be_written_with_its_folders_is_known_before(name, reason):
+    Path("mine").mkdir()
+    Path("file").write_bytes(b"")
+    _outputs.check(Path("mine/a/b/c"), "--out", folders=True)
+    with pytest.raises(UsageError, match=f"--out {name}: cannot be written: {reason}"):
+        _outputs.check(Path(name), "--out", folders=True)
+    assert not any(Path("mine").iterdir())
+
+
 def test_a_pipe_is_written_into():
     os.mkfifo("pipe")
     heard = []

@@ -42,6 +42,18 @@ def test_each_bin_of_a_profile_has_its_ends(tmp_path):
     assert math.isnan(high["loss"])
 
 
+def test_rows_of_an_earlier_version_have_the_columns_of_later_ones(tmp_path):
+    """As a run has that an earlier version began and a later one resumed."""
+    run = fake_run(tmp_path, "a")
+    early, late = {"step": 4, "time": 1.0, "loss": [3.0, 4.0]}, {"step": 5, "time": 2.0, "loss": [1.0, 2.0]}
+    run.profiles.write_bytes(
+        line(segment=1, first_step=1) + line(segment=1, **early) + line(segment=1, **late, train_s=0.5, images=320)
+    )
+    found = rows.profiles(run)
+    assert {tuple(row) for row in found} == {tuple(found[0])}
+    assert [(row["images"], row["train_s"]) for row in found] == [(None, None)] * 2 + [(320, 0.5)] * 2
+
+
 def test_an_evaluation_knows_the_checkpoint_of_its_weights(tmp_path):
     run = fake_run(tmp_path, "a")
     folder = run.checkpoint(7)

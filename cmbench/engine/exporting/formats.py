@@ -73,7 +73,8 @@ def _torch(folder: Path, trained: Trained, generator: Generator, found: Referenc
 
 
 def _safetensors(folder: Path, trained: Trained, generator: Generator, found: Reference) -> Exported:
-    weights = {name: own.contiguous() for name, own in generator.F_theta.state_dict().items()}
+    state = generator.F_theta.state_dict()
+    weights = {name: own.clone(memory_format=torch.contiguous_format) for name, own in state.items()}  # tied ones too
     put(folder / "F_theta.safetensors", save_safetensors(weights, {"format": "pt"}))
     graph, constants = programs.of_network(generator, found)
     lines = [

@@ -1,15 +1,17 @@
 """A generator is the sampler's function, on every path, and a graph of any batch size for every network."""
 
 import ast
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import TINY
 
 from cmbench.engine import build
 from cmbench.engine.doctor import probe
-from cmbench.engine.exporting import check, generator, programs
+from cmbench.engine.exporting import check, formats, generator, programs
 from cmbench.engine.sample import default_sigmas
 from cmbench.engine.weights import Trained
 from cmbench.errors import UsageError
@@ -67,6 +69,17 @@ def test_a_generator_gives_the_samples_of_the_sampler(tmp_path, objective, path,
     assert largest(made(**found.inputs), found.samples) < 1e-6 * found.samples.abs().max()
     assert ("noise" in found.inputs) == (made.plan.noises > 0)
     assert found.samples.std() > 0.01
+
+
+def test_weights_that_two_layers_share_are_written_under_both_names(tmp_path):
+    own = trained(tmp_path)
+    made = generator.of(own, [80.0])
+    hidden = made.F_theta.hidden
+    hidden.append(copy.copy(hidden[0]))
+    formats.write("safetensors", tmp_path, own, made, check.reference(own, [80.0]))
+    found = load_file(tmp_path / "F_theta.safetensors")
+    assert found.keys() == made.F_theta.state_dict().keys()
+    assert torch.equal(found["hidden.1.weight"], hidden[0].weight)
 
 
 def test_times_in_float64_stay_so(tmp_path):
