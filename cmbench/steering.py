@@ -159,6 +159,8 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str, 
     given = recipes.flat_overrides(overrides)
     keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_fork(key)]
     for key in given:
+        if key in _FORK_FIXED:
+            raise UsageError(f"{where}: {key}: found in --set, but the checkpoint depends on it; allowed: not to set it")
         if not _may_fork(key):
             raise UsageError(
                 f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "

@@ -130,7 +130,14 @@ class _About:
 
 
 def _weights(run: RunDir, checkpoint: str, ema: str) -> list[tuple[int, str]]:
-    """Return the steps of checkpoints and the averages that lists of them mean, each pair once."""
+    """Return the steps of checkpoints and the averages that lists of them mean, each pair once.
+
+    Raises:
+        UsageError: an item of a list is empty, or there is no such checkpoint or average.
+    """
+    for option, given in (("--checkpoint", checkpoint), ("--ema", ema)):
+        if "," in given and not all(map(str.strip, given.split(","))):
+            raise UsageError(f"{option}: found {shown(given)}, allowed: values with commas between them")
     found = []
     for step in dict.fromkeys(checkpoints.choose(run, each) for each in checkpoint.split(",")):
         lengths = checkpoints.averages(_sums(run, step))

@@ -104,6 +104,9 @@ def test_several_weights_are_measured_by_one_command(cmbench, trained):
         (["--checkpoint", "10,11"], 4, "no checkpoint at step 11"),
         (["--checkpoint", "10,"], 2, "--checkpoint: found"),
         (["--ema", "0.5,0.7"], 2, "--ema: found '0.7', allowed: 0.9, 0.5, none"),
+        (["--ema", ","], 2, "--ema: found ',', allowed: values with commas between them"),
+        (["--ema", "0.5,"], 2, "--ema: found '0.5,', allowed: values with commas between them"),
+        (["--checkpoint", "latest,,best"], 2, "--checkpoint: found 'latest,,best', allowed: values with commas"),
     ):
         refused = cmbench(*ask, *wrong)
         assert (refused.code, refused.out, refused.err.count("\n")) == (code, "", 1)

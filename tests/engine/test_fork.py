@@ -75,6 +75,14 @@ def test_a_child_that_was_killed_at_once_goes_on_from_the_fork(home):
         ("optimizer.lrr=1", "allowed"),
         ("train.steps=4", "train.steps: found 4, allowed for a fork at step 4: more than 4"),
         ("data.name=grid", "data.name: found in --set"),
+        (
+            "objective.kind=sct",
+            "objective.kind: found in --set, but the checkpoint depends on it; allowed: not to set it",
+        ),
+        (
+            "ema.keep_every=5",
+            "ema.keep_every: found in --set, but the checkpoint depends on it; allowed: not to set it",
+        ),
         ("profile.bins=9", "profile.bins: found in --set"),
         ("ema.lengths=[0.9]", "averages"),
         ("seeds=3", "did you mean 'seed'"),
