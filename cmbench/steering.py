@@ -160,7 +160,7 @@ def check_fork(recipe: Recipe, overrides: Sequence[str], step: int, where: str, 
     keys = [key for key, _ in recipes.flat(recipe.tables()) if _may_fork(key)]
     for key in given:
         if key in _FORK_FIXED:
-            raise UsageError(f"{where}: {key}: found in --set, but the checkpoint depends on it; allowed: not to set it")
+            raise UsageError(f"{where}: {key}: found in --set, but the checkpoint depends on it; allowed: without it")
         if not _may_fork(key):
             raise UsageError(
                 f"{where}: {shown_key([key])}: found in --set, but the checkpoint depends on it, or there is no such "

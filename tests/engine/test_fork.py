@@ -77,11 +77,11 @@ def test_a_child_that_was_killed_at_once_goes_on_from_the_fork(home):
         ("data.name=grid", "data.name: found in --set"),
         (
             "objective.kind=sct",
-            "objective.kind: found in --set, but the checkpoint depends on it; allowed: not to set it",
+            "objective.kind: found in --set, but the checkpoint depends on it; allowed: without it",
         ),
         (
             "ema.keep_every=5",
-            "ema.keep_every: found in --set, but the checkpoint depends on it; allowed: not to set it",
+            "ema.keep_every: found in --set, but the checkpoint depends on it; allowed: without it",
         ),
         ("profile.bins=9", "profile.bins: found in --set"),
         ("ema.lengths=[0.9]", "averages"),
