@@ -9,6 +9,16 @@ from cmbench.text import shown
 _LONGEST = 80  # characters of noise levels in a file's name
 
 
+def refuse_both(steps: int | None, sigmas: str) -> None:
+    """Refuse steps beside noise levels, of which one would do nothing.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if steps is not None and sigmas:
+        raise UsageError("--steps, --sigmas: found both, allowed: one of them")
+
+
 def parsed(text: str, low: float, high: float) -> list[float]:
     """Read the descending noise levels of `--sigmas`, above `low` and up to `high`.
 

@@ -94,6 +94,7 @@ def edit(
     """Edit pictures with a trained run, without training it for that."""
     if label is not None:
         _classes.refuse_negative(label)
+    _levels.refuse_both(steps, sigmas)
     asked = _asked(task, picture or [], mask, n, variations, factor, steps)
     if out is not None:
         _outputs.check(out, "--out", folders=True)

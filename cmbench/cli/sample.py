@@ -38,7 +38,9 @@ _USUAL = 64  # samples
 @_ranks.shared_out
 def sample(
     run: Run = "@latest",
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampler steps; a teacher takes Heun steps.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Sampler steps, 1 if not given; a teacher takes Heun steps.")
+    ] = None,
     sigmas: Sigmas = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=MOST_SAMPLES, help=N_HELP)] = _USUAL,
     seed: Seed = 0,
@@ -68,6 +70,7 @@ def sample(
     """Draw samples from a trained run, by default the newest with a checkpoint."""
     if label is not None:
         _classes.refuse_negative(label)
+    _levels.refuse_both(steps, sigmas)
     _outputs.apart(out=out, safetensors=safetensors)
     chosen = select(run, runs_folder(runs_dir), with_checkpoint=True)
 
@@ -83,7 +86,7 @@ def sample(
     if sigmas:
         levels = _levels.parsed(sigmas, lowest, trained.recipe.path.sigma_max)
     else:
-        levels = default_sigmas(trained.model, trained.sampler, steps, lowest, trained.recipe.path.sigma_mid)
+        levels = default_sigmas(trained.model, trained.sampler, steps or 1, lowest, trained.recipe.path.sigma_mid)
     names = _classes.names_of(chosen, trained.step, trained.classes)
     of_class = _classes.wanted(label, names, trained)
     if _bulk.is_wanted(out, chosen, trained):

@@ -273,6 +273,12 @@ def test_samples_asked_for_in_another_way_have_another_file(cmbench, conditional
     assert len(files) == len(ways)
 
 
+@pytest.mark.parametrize("command", ["sample", "edit"])
+def test_steps_beside_noise_levels_are_refused(cmbench, trained, command):
+    done = cmbench(command, trained.name, "--steps", 1, "--sigmas", "80,1")
+    assert (done.code, done.err) == (2, "cmbench: --steps, --sigmas: found both, allowed: one of them\n")
+
+
 def test_equal_seeds_give_equal_files(cmbench, trained, home):
     def files(*arguments: object) -> tuple[bytes, bytes]:
         assert cmbench("sample", "--out", "x.png", "--safetensors", "x.safetensors", "--steps", 2, *arguments).code == 0
