@@ -255,6 +255,7 @@ class Train(Config):
     )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
+    compile: bool = Field(False, description="compile the network's passes at the first step; true: faster after it")
 
     @model_validator(mode="after")
     def _fits(self) -> "Train":

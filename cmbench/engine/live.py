@@ -90,6 +90,8 @@ class Runner:
                 yield journal("data", text=data.summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
+            if self.trainer.recipe.train.compile:
+                yield journal("compiling")
             self.recorder.warnings += [*self.warnings, *self._unmeasured(), *self._about_ranks()]
             if (yield from self._must_stop()):
                 return
@@ -181,6 +183,8 @@ class Runner:
                 self.recorder.attempt("averages", self.recorder.keep_averages)
             case loop.CheckpointDue():
                 yield from self._save_as_due()
+            case loop.Compiled(passes=passes, seconds=seconds):
+                yield self.recorder.event("compiled", passes=passes, seconds=seconds)
             case loop.Diverged():
                 yield from self._diverge(event)
         self.recorder.beat()

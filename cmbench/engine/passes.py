@@ -33,17 +33,42 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
     return random.rows(x_0), random.rows(labels)
 
 
+def models(state: State) -> list[Model]:
+    """Return those of a step: the model, the teacher if it is trained, and the targets."""
+    targets = state.objective.modules()  # type: ignore[attr-defined]
+    return list(dict.fromkeys(m for m in (state.model, state.teacher, *targets) if isinstance(m, Model)))
+
+
+@contextmanager
+def compiled(state: State) -> Iterator[None]:
+    """Compile the passes in the block, if the recipe says so."""
+    if state.compiled is None:
+        yield
+        return
+    with state.compiled.within([model.F_theta for model in models(state)]):
+        yield
+
+
+@contextmanager
+def uncompiled(state: State) -> Iterator[None]:
+    """Compile no pass in the block, whatever the recipe says."""
+    compiled, state.compiled = state.compiled, None
+    try:
+        yield
+    finally:
+        state.compiled = compiled
+
+
 @contextmanager
 def told(state: State, augment_labels: Tensor | None) -> Iterator[None]:
     """Give labels of augmentation, (B, size), to every pass in the block: the model's, the targets', the teacher's."""
-    targets = state.objective.modules()  # type: ignore[attr-defined]
-    models = [m for m in (state.model, state.teacher, *targets) if isinstance(m, Model)]
-    for model in models:
+    of_step = models(state)
+    for model in of_step:
         model.augment_labels = augment_labels
     try:
         yield
     finally:
-        for model in models:
+        for model in of_step:
             model.augment_labels = None
 
 
