@@ -145,7 +145,7 @@ def concluded(
             table.write(report.rows, page)
         except table.PageError as error:
             return refused(str(error))
-        print(f"{len(report.rows)} rows of the table in {page} are new")
+        print(f"new rows of the table in {page}: {len(report.rows)}")
     return 1 if report.count("fail") or not report.count("ok") else 0
 
 

@@ -334,9 +334,9 @@ def rows(page) -> list[str]:
     text = page.read_text()
     assert text.startswith("# Performance\n\n")
     assert text.endswith("\n\n## More\n")
-    lines = text.partition(table.BEGIN)[2].partition(table.END)[0].splitlines()
-    assert lines[1] == cells(*table.COLUMNS)
-    return lines[3:]
+    head, _, *found = text.partition(table.BEGIN)[2].partition(table.END)[0].strip().splitlines()
+    assert head == cells(*table.COLUMNS)
+    return found
 
 
 def test_the_page_here_has_a_place_for_the_table():
@@ -445,7 +445,7 @@ def test_the_report_has_a_line_for_each_check_a_file_and_a_table(page, tmp_path,
     kept = tmp_path / "build" / "gpu" / "NVIDIA-H200-x.json"
     assert lines[4].startswith("NVIDIA H200 (x): 3 ok, 0 failed, 0 not looked at, in ")
     assert lines[4].endswith(f"All figures: {kept}")
-    assert lines[5] == f"1 rows of the table in {page} are new"
+    assert lines[5] == f"new rows of the table in {page}: 1"
     told = json.loads(kept.read_text())
     assert (told["card"], told["torch"]) == ("NVIDIA H200 (x)", torch.__version__)
     assert told["checks"][0] == {"name": "steps 0", "level": "ok", "found": "told", "values": {"losses": [1.0]}}

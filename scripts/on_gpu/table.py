@@ -49,7 +49,7 @@ def write(new: Iterable[Sequence[str]], page: Path = PAGE) -> None:
     before, rows, after = parts(page)
     by_key = {tuple(cells[:_KEY]): list(cells) for cells in [*rows, *new]}
     lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_line, by_key.values())] if by_key else [EMPTY]
-    text = "\n".join([*before, BEGIN, *lines, END, *after]) + "\n"
+    text = "\n".join([*before, BEGIN, "", *lines, "", END, *after]) + "\n"
     try:
         write_atomically(page, text.encode())
     except OSError as error:
