@@ -34,9 +34,10 @@ FIGURES = ROOT / "build" / "gpu"
 MINUTES = 8.0
 DEVICE = "cuda"
 _WORDS = {"ok": "ok", "fail": "FAIL", "warn": "warn", "-": "-"}
-_CACHES = {  # variables that say where others write, by the name of a folder
+_PLACES = {  # variables that say where others write, with the name of a folder for each
     "CMBENCH_CACHE_DIR": "cmbench",
     "CUDA_CACHE_PATH": "cuda",
+    "TMPDIR": "temporary",  # of a bench that is killed
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
     "XDG_DATA_HOME": "data",
@@ -154,10 +155,9 @@ def temporary() -> Iterator[Path]:
     """Yield a folder for runs, and for caches of CUDA and of compilers. It is removed in the end."""
     with tempfile.TemporaryDirectory(prefix="cmbench-gpu-") as name:
         folder = Path(name)
-        for variable, own in _CACHES.items():
-            os.environ[variable] = str(folder / own)  # before CUDA looks
-        for own in ("runs", "pictures"):
+        for own in ("runs", "pictures", *_PLACES.values()):
             (folder / own).mkdir()
+        os.environ.update({variable: str(folder / own) for variable, own in _PLACES.items()})  # before CUDA looks
         yield folder
 
 
