@@ -51,16 +51,20 @@ class Report:
     Attributes:
         card: its name.
         checks: all findings, those of the benches too.
+        seconds: that each finding took.
         rows: of the table, of what was measured.
     """
 
     card: str
     checks: list[Check] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     rows: list[Sequence[str]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
     def add(self, check: Check) -> None:
-        """Keep a finding, and print it."""
+        """Keep a finding that has just come, and print it."""
         self.checks.append(check)
+        self.seconds.append(time.monotonic() - self.began - sum(self.seconds))
         print(f"{_WORDS[check.level]:<4}  {check.name:<46}  {check.found}", flush=True)
 
     def count(self, level: str) -> int:
@@ -70,7 +74,7 @@ class Report:
     def told(self) -> dict[str, Any]:
         """Return it as data."""
         versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
-        found = [{"name": c.name, "level": c.level, "found": c.found, "values": c.values} for c in self.checks]
+        found = [{**vars(check), "seconds": own} for check, own in zip(self.checks, self.seconds, strict=True)]
         return {"schema": 1, "card": self.card, "date": str(date.today()), **versions, "checks": found}
 
 
@@ -126,19 +130,17 @@ def concluded(
         page: that has the table.
         figures: the folder for all figures.
     """
-    began = time.monotonic()
     for check in found:
         report.add(check)
     for each in measure():
         report.add(each.check)
         if each.figures:
             report.rows.append(table.row(report.card, each.compiled, each.figures, torch.__version__, date.today()))
-    seconds = time.monotonic() - began
     kept = figures / f"{re.sub(r'[^A-Za-z0-9]+', '-', report.card).strip('-')}.json"
     figures.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, to_json({**report.told(), "seconds": seconds}, indent=True))
+    write_atomically(kept, to_json(report.told(), indent=True))
     counts = f"{report.count('ok')} ok, {report.count('fail')} failed, {report.count('-')} not looked at"
-    print(f"\n{report.card}: {counts}, in {seconds:.0f} s. All figures: {kept}")
+    print(f"\n{report.card}: {counts}, in {sum(report.seconds):.0f} s. All figures: {kept}")
     if missing := [check.name for check in report.checks if check.level == "-"]:
         print(f"not looked at (more time: make gpu MINUTES=20): {', '.join(missing)}")
     if report.rows:
