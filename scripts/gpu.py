@@ -53,6 +53,7 @@ class Report:
         checks: all findings, those of the benches too.
         seconds: that each finding took.
         rows: of the table, of what was measured.
+        began: by the clock that never goes back.
     """
 
     card: str
