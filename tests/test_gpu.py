@@ -305,6 +305,14 @@ def test_benches_that_no_longer_fit_are_named(tmp_path):
     assert {each.check.level for each in late} == {"-"}
 
 
+def test_a_compiled_step_says_how_long_that_took_and_its_memory_may_be_unknown():
+    figures = {**FIGURES, "compiling": 61.7, "peak": None}
+    check, found = benches.read(benches.Ended(0, json.dumps({"recipes": [figures]}), ""))
+    assert found == figures
+    assert check.found.endswith(", 35.1% of the matrix rate, -, compiled in 62 s")
+    assert table.row("A", True, figures, "2.14.1", TODAY)[-3] == "-"
+
+
 def test_a_command_that_takes_too_long_is_ended_with_what_it_started():
     assert benches.called(["--version"], 0.0) is None
     assert psutil.Process().children() == []

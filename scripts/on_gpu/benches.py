@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmbench.engine.doctor.check import Check
+from on_gpu import table
 from on_gpu.budget import Budget
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +121,10 @@ def read(ended: Ended) -> tuple[Check, dict[str, Any]]:
     (figures,) = json.loads(ended.out)["recipes"]
     rate, share = figures["images_per_s"], figures["share_of_product"]
     text = f"{rate:,.0f} images/s in batches of {figures['batch_size']}, {figures['ratio']:.2f} of a bare pass"
-    return Check("", "ok", f"{text}, {share:.1%} of the matrix rate, {figures['peak'] / 2**30:.1f} GiB"), figures
+    text += f", {share:.1%} of the matrix rate, {table.size(figures['peak'])}"
+    if seconds := figures.get("compiling"):
+        text += f", compiled in {seconds:.0f} s"
+    return Check("", "ok", text), figures
 
 
 def called(arguments: Sequence[str], seconds: float) -> Ended | None:

@@ -34,10 +34,15 @@ def row(card: str, compiled: bool, figures: dict[str, Any], torch_version: str, 
     cells = [
         *(card, f"`{figures['name']}`", figures["precision"], "yes" if compiled else "no"),
         *(f"{figures['batch_size']:,}", f"{figures['images_per_s']:,.0f}", f"{figures['ratio']:.2f}"),
-        *(f"{figures['share_of_product']:.0%}", f"{figures['peak'] / 2**30:.1f} GiB"),
+        *(f"{figures['share_of_product']:.0%}", size(figures["peak"])),
         *(torch_version, f"{today.day} {today:%B %Y}"),
     ]
     return [" ".join(cell.replace("|", "/").split()) for cell in cells]
+
+
+def size(number: int | None) -> str:
+    """Return a number of bytes in words; None is unknown."""
+    return "-" if number is None else f"{number / 2**30:.1f} GiB"
 
 
 def write(new: Iterable[Sequence[str]], page: Path = PAGE) -> None:
