@@ -250,6 +250,7 @@ def test_the_derivative_counts_in_the_gradients_that_are_compared(trials, monkey
 # a bench
 
 
+@pytest.mark.long
 def test_a_bench_of_a_real_recipe_is_a_row(home, monkeypatch):
     """A small network for the pictures of MNIST, which are not here."""
     small = ("network.width=8", "network.multipliers=[1]", "network.depth=1", "network.attention=[]")
