@@ -23,6 +23,7 @@ from cmbench.errors import did_you_mean
 from cmbench.measures import OF_SAMPLES, row_key
 
 _FLOAT32 = 3.4028234663852886e38  # the largest float32; torch refuses larger factors
+MatmulPrecision = Literal["highest", "high"]
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,4})?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
@@ -255,6 +256,9 @@ class Train(Config):
     )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
+    matmul_precision: MatmulPrecision = Field(
+        "highest", description="of the network's float32 products and convolutions on a GPU; high: TF32, highest: not"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Train":

@@ -350,6 +350,7 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
         boundary_at=path.boundary,
         times=times,
         time_dtype=_TIME_DTYPES[path.time_precision],
+        matmul_precision=complete_recipe.train.matmul_precision,
     ).to(device)
 
 

@@ -73,6 +73,7 @@ RECIPES = {
         ["tiny.toml", "path.boundary", "'sigma_min'", "zero"],
     ),
     "what the network is told": (["path.c_noise=log1000"], 2, ["tiny.toml", "path.c_noise", "'log_1000'?"]),
+    "precision of products": (["train.matmul_precision=hihg"], 2, ["tiny.toml", "train.matmul_precision", "'high'?"]),
     "precision of times": (["path.time_precision=bfloat16"], 2, ["tiny.toml", "time_precision", "'float64'"]),
     "first weights from nowhere": (["start.run=nobody"], 4, ["nobody", "no such run"]),
     "first weights without a run": (["start.ema=none"], 2, ["tiny.toml", "start.run", "missing"]),

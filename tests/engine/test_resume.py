@@ -116,6 +116,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         (["objective.kind=cd", "objective.mu=0.9", "teacher.kind=oracle"], 7),
         (["data.kind=points", "data.size=30"], 5),
         (["train.precision=bfloat16"], 7),
+        (["train.matmul_precision=high"], 7),
         (UNET, 3),
         (AUGMENTED, 3),
         (["objective={kind='sct'}", "path.kind=trigflow", "network.dropout=0.3", "profile.anatomy_every=3"], 7),
@@ -123,8 +124,8 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         ([*UNET[:1], *EDM2, *UNET[-4:]], 3),
     ],
     ids=[
-        *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "augmented", "anatomy", "micro batches"),
-        "edm2",
+        *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "tf32", "unet", "augmented", "anatomy"),
+        *("micro batches", "edm2"),
     ],
 )
 def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):

@@ -89,7 +89,7 @@ class Subject:
         self.at_once = _AT_ONCE[self.built.device.type]
         self._plain = steps.taken(steps.in_memory(self.built, rows_every=0))
         self._told = steps.taken(steps.in_memory(self.built, rows_every=1), self._write)
-        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train.precision)
+        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train)
 
     def works(self) -> dict[str, Callable[[], object]]:
         """Return the works of a round, by name; "phases" is one step, the others are `at_once` of them."""

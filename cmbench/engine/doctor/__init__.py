@@ -102,5 +102,5 @@ def _about(built: Trainer) -> Check:
     recipe = built.recipe
     parameters = sum(p.numel() for p in built.state.model.parameters())
     kinds = f"objective {recipe.objective['kind']}, network {recipe.network['kind']}"
-    found = f"{kinds}, {parameters:,} parameters, {built.device}, {recipe.train.precision}"
+    found = f"{kinds}, {parameters:,} parameters, {built.device}, {built.state.model.arithmetic(built.device)}"
     return Check("recipe", "ok", found, values={"parameters": parameters})

@@ -1,0 +1,152 @@
+"""What [train] and [optimizer] ask of a GPU, as far as a CPU can show it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cmbench import model as models
+from cmbench.engine import features, loop, sample, trainer
+from cmbench.engine.bench import passes as bare_passes
+from cmbench.engine.trainer import Trainer
+from cmbench.features.classifier import Classifier
+from cmbench.model import products
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")  # the name of a GPU needs none
+SILENT = ["log.every=100", "profile.every=0", "snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]
+
+
+def build(*overrides: str) -> Trainer:
+    return trainer.from_file("tiny.toml", [*SILENT, *overrides])
+
+
+def products_now() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+OF_TORCH, EXACT, TF32 = ("highest", True), ("highest", False), ("high", True)
+
+
+class Seen(torch.autograd.Function):
+    """The identity, which notes how products are computed in its passes."""
+
+    forwards: list[tuple[str, bool]] = []  # noqa: RUF012
+    backwards: list[tuple[str, bool]] = []  # noqa: RUF012
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        Seen.forwards.append(products_now())
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        Seen.backwards.append(products_now())
+        return gradient
+
+
+@pytest.fixture
+def seen(monkeypatch) -> type[Seen]:
+    """Let CPUs have TF32, which they take for float32 here, and note what each pass would compute in."""
+    assert products_now() == OF_TORCH
+    monkeypatch.setattr(models, "_has_tf32", lambda device: True)
+    monkeypatch.setattr(Seen, "forwards", [])
+    monkeypatch.setattr(Seen, "backwards", [])
+    return Seen
+
+
+def look_into(network: torch.nn.Module) -> None:
+    network.register_forward_hook(lambda module, given, y: Seen.apply(y))
+
+
+def test_products_are_as_asked_within_the_block_and_as_torch_has_them_after_it():
+    for asked, wanted in (("high", TF32), ("highest", EXACT)):
+        with products(asked, GPU):
+            assert products_now() == wanted
+        assert products_now() == OF_TORCH
+        with pytest.raises(ZeroDivisionError), products(asked, GPU):
+            _ = 1 / 0
+        assert products_now() == OF_TORCH
+    with products("high", CPU):
+        assert products_now() == OF_TORCH
+
+
+def test_a_block_within_a_block_has_its_own_products():
+    with products("high", GPU):
+        with products("highest", GPU):
+            assert products_now() == EXACT
+        assert products_now() == TF32
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("high", TF32), ("highest", EXACT)])
+@pytest.mark.parametrize("parts", [0, 3])
+def test_every_pass_of_a_step_and_of_sampling_has_the_products_of_the_recipe(home, seen, asked, wanted, parts):
+    built = build(f"train.matmul_precision={asked}", f"train.micro_batch_size={parts}", "train.steps=2")
+    look_into(built.state.model.F_theta)
+    look_into(built.state.averages[0].model.F_theta)
+    for _ in loop.train(built):
+        assert products_now() == OF_TORCH
+    assert set(seen.forwards) == {wanted}
+    assert set(seen.backwards) == {wanted}
+    seen.forwards.clear()
+    sample.draw(built.sampling_model, "consistency", 2, [80.0], 0)
+    assert seen.forwards == [wanted]
+
+
+def test_a_teacher_keeps_its_own_products(home, seen):
+    built = build("train.matmul_precision=high")
+    x, sigma = torch.zeros(2, 2), torch.ones(2)
+    teacher = build("objective.kind=denoise").state.model
+    look_into(teacher.F_theta)
+    with products(built.state.model.matmul_precision, CPU):
+        teacher.denoise(x, sigma)
+        assert products_now() == TF32
+    assert seen.forwards == [EXACT]
+
+
+def test_the_bare_pass_and_the_product_of_a_bench_have_those_of_the_recipe(home, seen, monkeypatch):
+    built = build("train.matmul_precision=high")
+    look_into(built.state.model.F_theta)
+    bare_passes.bare(built.state.model, torch.zeros(4, 2), torch.ones(4))
+    assert (seen.forwards, seen.backwards) == ([TF32], [TF32])
+    multiply, _ = bare_passes.product(CPU, built.recipe.train)
+    found: list[tuple[str, bool]] = []
+    monkeypatch.setattr(models, "_set_products", lambda *given: found.append(given))
+    multiply()
+    assert found == [TF32, OF_TORCH]
+
+
+def test_features_of_samples_are_exact(home, seen, tmp_path):
+    layers = [("Flatten", {}), ("Linear", {"in_features": 4, "out_features": 3})]
+    net = Classifier(classifier_about(layers))
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(net.to_safetensors())
+    of_samples = features.named(str(file), (1, 2, 2), CPU)
+    found: list[tuple[str, bool]] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *given: found.append(products_now()))
+    try:
+        of_samples(torch.zeros(5, 1, 2, 2))
+    finally:
+        handle.remove()
+    assert found
+    assert set(found) == {EXACT}
+
+
+def classifier_about(layers: list) -> object:
+    from cmbench.features.classifier import About
+
+    return About(shape=(1, 2, 2), layers=[*layers, ("Linear", {"in_features": 3, "out_features": 2})], features=2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "products", "device", "wanted"),
+    [
+        *(
+            ("float32", "highest", GPU, "float32"),
+            ("float32", "high", GPU, "tf32"),
+            ("bfloat16", "high", GPU, "bfloat16"),
+        ),
+        ("float32", "high", CPU, "float32"),
+    ],
+)
+def test_reports_name_what_the_network_multiplies_in(home, precision, products, device, wanted):
+    built = build(f"train.precision={precision}", f"train.matmul_precision={products}")
+    assert built.state.model.arithmetic(device) == wanted
