@@ -260,6 +260,10 @@ class Train(Config):
         "highest", description="of the network's float32 products and convolutions on a GPU; high: TF32, highest: not"
     )
 
+    deterministic: bool = Field(
+        True, description="equal runs are equal bit for bit; false: faster operations on a GPU, resumed otherwise"
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> "Train":
         if self.micro_batch_size > self.batch_size:

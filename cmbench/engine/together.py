@@ -83,9 +83,10 @@ def _train(built: Trainer) -> int:
 def _as_rank_0(invitation: Mapping[str, Any]) -> Trainer:
     """Return the trainer of the run directory, in the state that rank 0 is in."""
     os.chdir(invitation["folder"])
-    environment.make_reproducible(invitation["threads"])
     run, step = RunDir(Path(invitation["run"])), invitation["step"]
-    built = trainer.from_recipe(build.of_run(run, invitation["places"]), str(run.recipe), kept=run)
+    recipe = build.of_run(run, invitation["places"])
+    environment.make_reproducible(recipe.train, invitation["threads"])
+    built = trainer.from_recipe(recipe, str(run.recipe), kept=run)
     built.labels_in_turn = invitation["labels_in_turn"]
     if invitation["settings"]:
         built.steer(invitation["settings"], run.name, steering.LENGTH)

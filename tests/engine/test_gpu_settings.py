@@ -1,12 +1,18 @@
 """What [train] and [optimizer] ask of a GPU, as far as a CPU can show it."""
 
+import os
+
 import pytest
 import torch
+from fake_runs import read_rows
 from torch import Tensor
 
 from cmbench import model as models
-from cmbench.engine import features, loop, sample, trainer
+from cmbench.engine import features, loop, passes, sample, trainer
 from cmbench.engine.bench import passes as bare_passes
+from cmbench.engine.bench.measure import measure
+from cmbench.engine.bench.subject import Asked
+from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.features.classifier import Classifier
 from cmbench.model import products
@@ -150,3 +156,56 @@ def classifier_about(layers: list) -> object:
 def test_reports_name_what_the_network_multiplies_in(home, precision, products, device, wanted):
     built = build(f"train.precision={precision}", f"train.matmul_precision={products}")
     assert built.state.model.arithmetic(device) == wanted
+
+
+# train.deterministic
+
+STRICT, FAST = (True, False), (False, True)
+
+
+def operations_now() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+
+def journal_of(run_dir) -> list[str]:
+    return [row["text"] for row in read_rows(run_dir / "events.jsonl") if row["kind"] == "warning"]
+
+
+def test_a_recipe_chooses_its_operations_and_the_journal_says_what_that_gives_up(cmbench, home, monkeypatch):
+    found: list[tuple[bool, bool]] = []
+    train = loop.train
+    monkeypatch.setattr(loop, "train", lambda built: found.append(operations_now()) or train(built))
+    few = [part for key in ("evaluate.every=0", "snapshot.every=0", "train.steps=6") for part in ("--set", key)]
+    fast = ["--set", "train.deterministic=false"]
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert cmbench("run", "tiny.toml", "--plain", "--name", "fast", *few, *fast).code == 0
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert cmbench("run", "tiny.toml", "--plain", "--name", "strict", *few).code == 0
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert cmbench("resume", "fast", "--plain", "--set", "train.steps=9").code == 0
+    assert cmbench("resume", "strict", "--plain", "--set", "train.steps=9").code == 0
+    assert found == [FAST, STRICT, FAST, STRICT]
+    said = "train.deterministic = false: a resumed run does not continue bit for bit"
+    assert journal_of(home / "runs" / "fast") == [said, said]
+    assert journal_of(home / "runs" / "strict") == []
+
+
+def test_a_bench_gives_each_recipe_its_own_operations(home, put_back, monkeypatch):
+    found: dict[str, set[tuple[bool, bool]]] = {"fast": set(), "strict": set()}
+    for module, name in ((passes, "backward"), (bare_passes, "bare")):
+        monkeypatch.setattr(module, name, noting(found, getattr(module, name)))
+    fast = Asked(home / "tiny.toml", ("name=fast", "train.deterministic=false", "network.width=8"))
+    measure([fast, Asked(home / "tiny.toml", ("name=strict",))], 2, Ranks())
+    assert found == {"fast": {FAST}, "strict": {STRICT}}
+
+
+def noting(found: dict, act):
+    """Note the operations under which a function acts, by the recipe that the width of its network tells."""
+
+    def noted(of, *args, **named):
+        model = getattr(of, "model", of)
+        is_fast = any(p.shape[0] == 8 for p in model.parameters() if p.ndim == 2)
+        found["fast" if is_fast else "strict"].add(operations_now())
+        return act(of, *args, **named)
+
+    return noted

@@ -14,7 +14,7 @@ import torch
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, doctor, loop, memory, passes, trainer
+from cmbench.engine import build, compute, doctor, environment, loop, memory, passes, trainer
 from cmbench.engine.bench import memory as of_tensors
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench import steps
@@ -98,12 +98,14 @@ class Subject:
 
     def step(self) -> None:
         """Take a step as in training, without rows and looks at the tangent's parts."""
+        environment.choose_operations(self.built.recipe.train)
         next(self._plain)
 
     def bare(self) -> None:
         """Pass the samples that this rank has in a step through the network, forward and back."""
         x_0, labels = self._batch
         model, train = self.built.state.model, self.built.recipe.train
+        environment.choose_operations(train)
         t = model.time(torch.full((len(x_0),), model.sigma_data, device=x_0.device))
         with memory.wanted_by_passes(train):
             bare_passes.bare(model, x_0, t, labels, train.at_once)
@@ -140,6 +142,7 @@ class Subject:
         return lambda: [work() for _ in range(self.at_once)]
 
     def _listened(self, hear: Callable[[str], None]) -> None:
+        environment.choose_operations(self.built.recipe.train)
         with heard(self.built, hear):
             next(self._told)
             self.built.state.phase("")

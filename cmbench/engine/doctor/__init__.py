@@ -39,7 +39,7 @@ def of_recipe(
         UsageError: the recipe cannot be built.
         NotFoundError: its teacher is a run that does not exist.
     """
-    environment.make_reproducible()
+    environment.make_reproducible(recipe.train)
     data, about_data = data_check(recipe, where)
     recipe, about_distance = without_fetching(recipe)
     built = trainer.from_recipe(recipe, where, runs_dir, kept, data)
