@@ -260,6 +260,9 @@ class Train(Config):
         "highest", description="of the network's float32 products and convolutions on a GPU; high: TF32, highest: not"
     )
 
+    channels_last: bool = Field(
+        False, description="keep the weights of convolutions, and so pictures within the network, channels last"
+    )
     deterministic: bool = Field(
         True, description="equal runs are equal bit for bit; false: faster operations on a GPU, resumed otherwise"
     )

@@ -51,11 +51,17 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Restore the tensors that `state_tensors` returned; the settings stay those of the recipe."""
+    """Restore the tensors that `state_tensors` returned; the settings stay those of the recipe.
+
+    Moments take the layout of their weights, which files do not tell: torch's fused kernels demand it.
+    """
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        weight = weights[int(index)]
+        alike = value.shape == weight.shape and value.stride() != weight.stride()
+        state.setdefault(int(index), {})[name] = torch.empty_like(weight, device="cpu").copy_(value) if alike else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -14,6 +14,7 @@ from cmbench.engine.bench.measure import measure
 from cmbench.engine.bench.subject import Asked
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
+from cmbench.errors import UsageError
 from cmbench.features.classifier import Classifier
 from cmbench.model import products
 
@@ -209,3 +210,65 @@ def noting(found: dict, act):
         return act(of, *args, **named)
 
     return noted
+
+
+# train.channels_last
+
+LAST = "train.channels_last=true"
+DIGITS = ["data.kind=digits", "network={kind='unet', width=8, multipliers=[1, 2], depth=1}", "train.steps=3"]
+
+
+def layouts(tensors) -> set[bool]:
+    """Whether each tensor of four dimensions, none of them trivial, has its channels last."""
+    told = [x for x in tensors if x.ndim == 4 and x.shape[1] > 1 and x.shape[2] > 1]
+    return {x.is_contiguous(memory_format=torch.channels_last) for x in told}
+
+
+def test_all_weights_of_convolutions_and_what_goes_with_them_have_their_channels_last(home):
+    built = build(*DIGITS, LAST, "objective.mu_0=0.5", "ema.lengths=[0.9, 0.5]")
+    outputs: list[Tensor] = []
+    for module in built.state.model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, given, y: outputs.append(y))
+    for _ in loop.train(built):
+        pass
+    state = built.state
+    moments = [x for own in state.optimizer.state.values() for x in own.values()]
+    averages = [p for average in state.averages for p in average.model.parameters()]
+    assert len([p for p in built.objective.parameters() if p.ndim == 4])  # the target
+    for tensors in (state.model.parameters(), built.objective.parameters(), averages, moments, outputs):
+        assert layouts(tensors) == {True}
+
+
+def test_the_layout_changes_no_file_and_no_number_beyond_rounding(home):
+    """Weights drawn from the seed, a step from them, and the names and shapes of a checkpoint are the same."""
+    plain, last = build(*DIGITS), build(*DIGITS, LAST)
+    for (name, a), (other, b) in zip(states(plain), states(last), strict=True):
+        assert name == other
+        assert torch.equal(a, b)
+    for built in (plain, last):
+        list(zip(range(1), loop.train(built), strict=False))
+    for (name, a), (_, b) in zip(states(plain), states(last), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def states(built: Trainer) -> list[tuple[str, Tensor]]:
+    return list(built.state.model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "radam"])
+def test_moments_of_a_checkpoint_take_the_layout_of_their_weights(home, kind):
+    built, again = (build(*DIGITS, LAST, f"optimizer.kind={kind}") for _ in range(2))
+    for _ in loop.train(built):
+        pass
+    saved = {name: {key: x.contiguous() for key, x in own.items()} for name, own in built.state.groups().items()}
+    again.state.load(3, saved)
+    assert layouts(x for own in again.state.optimizer.state.values() for x in own.values()) == {True}
+    for name, own in again.state.groups().items():
+        assert all(torch.equal(x, saved[name][key]) for key, x in own.items()), name
+
+
+@pytest.mark.parametrize("data", ["mixtures", "digits"])
+def test_a_network_without_convolutions_has_no_channels_to_put_last(home, data):
+    with pytest.raises(UsageError, match=r"tiny.toml: train.channels_last: found true, allowed for a network without"):
+        build(f"data={{kind='{data}'}}", LAST)

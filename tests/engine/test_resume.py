@@ -122,10 +122,11 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         (["objective={kind='sct'}", "path.kind=trigflow", "network.dropout=0.3", "profile.anatomy_every=3"], 7),
         (["train.micro_batch_size=3", "network.dropout=0.3"], 7),
         ([*UNET[:1], *EDM2, *UNET[-4:]], 3),
+        ([*UNET, "train.channels_last=true"], 3),
     ],
     ids=[
         *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "tf32", "unet", "augmented", "anatomy"),
-        *("micro batches", "edm2"),
+        *("micro batches", "edm2", "channels last"),
     ],
 )
 def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
