@@ -195,6 +195,9 @@ class Optimizer(Config):
     decay: Literal["none", "cosine", "inverse_sqrt"] = Field("none", description="none, cosine or inverse_sqrt")
     decay_after: Count = Field(0, description="inverse_sqrt: constant until this step; cosine: likewise")
     clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0: not clipped")
+    fused: Literal["auto", "on", "off"] = Field(
+        "auto", description="update all weights in one kernel: on, off, or auto: for adam and adamw on a GPU"
+    )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Optimizer":
@@ -205,6 +208,8 @@ class Optimizer(Config):
             raise ValueError(f"lr: found {self.lr:g}, allowed: {upper}")
         if self.weight_decay > _FLOAT32:
             raise ValueError(f"weight_decay: found {self.weight_decay:g}, allowed: up to {_FLOAT32:.1e}, float32's end")
+        if self.fused == "on" and self.kind == "radam":
+            raise ValueError("fused: found 'on', allowed for kind = 'radam', of which torch has none: auto or off")
         if self.decay == "inverse_sqrt" and not self.decay_after:
             raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
         return self

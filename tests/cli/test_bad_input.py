@@ -74,6 +74,8 @@ RECIPES = {
     ),
     "what the network is told": (["path.c_noise=log1000"], 2, ["tiny.toml", "path.c_noise", "'log_1000'?"]),
     "precision of products": (["train.matmul_precision=hihg"], 2, ["tiny.toml", "train.matmul_precision", "'high'?"]),
+    "one kernel that is no text": (["optimizer.kind=adam", "optimizer.fused=true"], 2, ["fused", "'auto'", "'off'"]),
+    "one kernel of radam": (["optimizer.fused=on"], 2, ["tiny.toml: optimizer.fused: found 'on'", "'radam'", "off"]),
     "precision of times": (["path.time_precision=bfloat16"], 2, ["tiny.toml", "time_precision", "'float64'"]),
     "first weights from nowhere": (["start.run=nobody"], 4, ["nobody", "no such run"]),
     "first weights without a run": (["start.ema=none"], 2, ["tiny.toml", "start.run", "missing"]),

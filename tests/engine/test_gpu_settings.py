@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cmbench import model as models
 from cmbench.engine import features, loop, passes, sample, trainer
+from cmbench.engine import optimizer as optimizers
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench.measure import measure
 from cmbench.engine.bench.subject import Asked
@@ -17,6 +18,7 @@ from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError
 from cmbench.features.classifier import Classifier
 from cmbench.model import products
+from cmbench.tables import Optimizer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # the name of a GPU needs none
 SILENT = ["log.every=100", "profile.every=0", "snapshot.every=0", "evaluate.every=0", "checkpoint.every=0"]
@@ -268,7 +270,59 @@ def test_moments_of_a_checkpoint_take_the_layout_of_their_weights(home, kind):
         assert all(torch.equal(x, saved[name][key]) for key, x in own.items()), name
 
 
-@pytest.mark.parametrize("data", ["mixtures", "digits"])
-def test_a_network_without_convolutions_has_no_channels_to_put_last(home, data):
+def test_a_network_without_convolutions_has_no_channels_to_put_last(home):
     with pytest.raises(UsageError, match=r"tiny.toml: train.channels_last: found true, allowed for a network without"):
-        build(f"data={{kind='{data}'}}", LAST)
+        build(LAST)
+
+
+# optimizer.fused
+
+
+@pytest.mark.parametrize(
+    ("kind", "fused", "on_a_gpu", "on_a_cpu"),
+    [
+        *(("adam", "auto", True, False), ("adamw", "auto", True, False), ("radam", "auto", False, False)),
+        *(("adam", "on", True, True), ("adam", "off", False, False), ("radam", "off", False, False)),
+    ],
+)
+def test_one_kernel_updates_all_weights_where_torch_has_it(kind, fused, on_a_gpu, on_a_cpu):
+    config = Optimizer(kind=kind, fused=fused)
+    assert (optimizers.is_fused(config, GPU), optimizers.is_fused(config, CPU)) == (on_a_gpu, on_a_cpu)
+    built = optimizers.build(config, torch.nn.Linear(2, 2))
+    assert bool(built.defaults.get("fused")) is on_a_cpu
+    assert built.defaults["foreach"] is not on_a_cpu
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_one_kernel_makes_the_update_of_the_papers(home, kind):
+    """Kingma & Ba 2015, algorithm 1, and Loshchilov & Hutter 2019, algorithm 2, in float64."""
+    net = torch.nn.Linear(3, 2)
+    lr, (beta_1, beta_2), eps, decay = 0.01, (0.9, 0.99), 1e-8, 0.1
+    config = Optimizer(kind=kind, fused="on", lr=lr, betas=(beta_1, beta_2), eps=eps, weight_decay=decay)
+    built = optimizers.build(config, net)
+    theta = net.weight.detach().double().clone()
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+    for k in range(1, 6):
+        g = torch.randn(2, 3, generator=torch.Generator().manual_seed(k))
+        net.weight.grad = g.clone()
+        built.step()
+        g = g.double() + (decay * theta if kind == "adam" else 0)
+        theta = theta * (1 - lr * decay) if kind == "adamw" else theta
+        m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g.square()
+        theta = theta - lr * (m / (1 - beta_1**k)) / ((v / (1 - beta_2**k)).sqrt() + eps)
+    torch.testing.assert_close(net.weight.detach().double(), theta, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("before", "after"), [("off", "on"), ("on", "off"), ("on", "on")])
+def test_moments_go_on_between_the_kernels(home, before, after):
+    first, unbroken = (build("optimizer.kind=adam", f"optimizer.fused={before}", "train.steps=8") for _ in range(2))
+    list(zip(range(4), (e for e in loop.train(first) if isinstance(e, loop.Stepped)), strict=False))
+    saved = {name: {key: x.clone() for key, x in own.items()} for name, own in first.state.groups().items()}
+    resumed = build("optimizer.kind=adam", f"optimizer.fused={after}", "train.steps=8")
+    resumed.state.load(4, saved)
+    for built in (resumed, unbroken):
+        list(loop.train(built))
+    for (name, a), (_, b) in zip(states(resumed), states(unbroken), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
+    steps = {float(own["step"]) for own in resumed.state.optimizer.state.values()}
+    assert steps == {8.0}

@@ -137,9 +137,16 @@ def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
     assert_same_outcome(run, unbroken)
 
 
+@pytest.mark.parametrize("fused", ["off", "on"])
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_so_does_one_of_the_other_optimisers(home, kind):
-    overrides = [f"optimizer.kind={kind}", "optimizer.lr=0.01", "optimizer.weight_decay=0.1", "snapshot.every=0"]
+def test_so_does_one_of_the_other_optimisers(home, kind, fused):
+    overrides = [
+        f"optimizer.kind={kind}",
+        f"optimizer.fused={fused}",
+        "optimizer.lr=0.01",
+        "optimizer.weight_decay=0.1",
+        "snapshot.every=0",
+    ]
     unbroken = finish(create(home, *overrides))
     run = stop_after(create(home, *overrides), 7)
     finish(runner.resume(run))
