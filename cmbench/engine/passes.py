@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Objective, Terms, has
+from cmbench.contracts import Anatomy, Data, DrawsAhead, DrawsParts, HasAnatomy, Objective, Terms, has
 from cmbench.engine.messages import told_of_loss
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.state import State
@@ -31,6 +31,12 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
         return data.batch(n, random)
     x_0, labels = data.batch(n, random.batch)
     return random.rows(x_0), random.rows(labels)
+
+
+def draws_ahead(data: Data, part: Part | None) -> DrawsAhead | None:
+    """Return data that can prepare the batches of whole steps, or of a part, ahead; None if that brings nothing."""
+    in_parts = part is None or (has(data, DrawsParts) and data.draws_parts)
+    return data if in_parts and has(data, DrawsAhead) and data.draws_ahead else None
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """What [train] and [optimizer] ask of a GPU, as far as a CPU can show it."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from fake_runs import read_rows
 from torch import Tensor
 
+from cmbench import finite
 from cmbench import model as models
 from cmbench.engine import features, loop, passes, sample, trainer
 from cmbench.engine import optimizer as optimizers
@@ -18,6 +20,7 @@ from cmbench.engine.trainer import Trainer
 from cmbench.errors import UsageError
 from cmbench.features.classifier import Classifier
 from cmbench.model import products
+from cmbench.randomness import Part, StepRandom
 from cmbench.tables import Optimizer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # the name of a GPU needs none
@@ -326,3 +329,76 @@ def test_moments_go_on_between_the_kernels(home, before, after):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
     steps = {float(own["step"]) for own in resumed.state.optimizer.state.values()}
     assert steps == {8.0}
+
+
+# Batches ahead of the step
+
+
+class OnDisk(finite.Gathered):
+    """Rows of a file, whose reads are noted."""
+
+    def __init__(self, of, index):
+        super().__init__(of, index)
+        self.reads: list[int] = []
+
+    def __getitem__(self, index):
+        if isinstance(index, Tensor):
+            self.reads.append(len(index))
+        return super().__getitem__(index)
+
+    def to(self, device):
+        return self
+
+
+def on_disk(monkeypatch) -> finite.Finite:
+    """50 pictures that stay in a file, for a device that is not where they are."""
+    monkeypatch.setattr(finite.Finite, "draws_ahead", True)
+    pictures = torch.randint(256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    labels = torch.arange(50) % 3
+    rows = OnDisk(pictures, torch.arange(50))
+    return finite.Finite(rows, labels, torch.from_numpy(pictures[:9]), labels[:9], CPU, horizontal_flip=True)
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_batches_gathered_ahead_are_those_of_the_step(home, monkeypatch, parts):
+    data = on_disk(monkeypatch)
+    few = ["train.steps=9", "profile.every=3", f"train.micro_batch_size={parts}"]
+    weights = []
+    for draws_ahead in (True, False):
+        monkeypatch.setattr(finite.Finite, "draws_ahead", draws_ahead)
+        built = replace(build(*DIGITS, *few), data=data)
+        assert passes.draws_ahead(data, None) is (data if draws_ahead else None)
+        list(loop.train(built))
+        weights.append(states(built))
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(*weights, strict=True))
+    assert data.train.reads == [8] * 18
+
+
+def test_the_next_batch_is_gathered_before_the_host_waits_for_the_device(home, monkeypatch):
+    data, built = on_disk(monkeypatch), build(*DIGITS)
+    reads: list[int] = []
+    agree = built.ranks.agree
+    monkeypatch.setattr(built.ranks, "agree", lambda flag: reads.append(len(data.train.reads)) or agree(flag))
+    list(loop.train(replace(built, data=data)))
+    assert reads == [2, 3, 3]  # of three steps: the last has no next one
+
+
+def test_another_batch_between_takes_nothing_from_the_one_ahead(home, monkeypatch):
+    data = on_disk(monkeypatch)
+    now, other = StepRandom(CPU, 0, 4), StepRandom(CPU, 0, 4, part=Part(2, 5, 8))
+    wanted, of_part = data.batch(8, now), data.batch(8, other)
+    data.ahead(8, now)
+    for found, expected in (
+        (data.batch(8, other), of_part),
+        (data.batch(8, now), wanted),
+        (data.batch(8, now), wanted),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_what_lies_on_the_device_is_not_drawn_ahead(home):
+    built = build(*DIGITS)
+    assert passes.draws_ahead(built.data, None) is None  # the CPU is where the digits are
+    assert passes.draws_ahead(build().data, None) is None  # a mixture is drawn afresh
+    x = torch.arange(3)
+    assert finite.sent(x, CPU) is x
