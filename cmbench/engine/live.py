@@ -92,7 +92,7 @@ class Runner:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
             if self.trainer.recipe.train.compile:
                 yield journal("compiling")
-            self.recorder.warnings += [*self.warnings, *self._unmeasured(), *self._about_ranks()]
+            self.recorder.warnings += [*self.warnings, *self._given_up(), *self._unmeasured(), *self._about_ranks()]
             if (yield from self._must_stop()):
                 return
             self._events = loop.train(self.trainer)
@@ -136,6 +136,9 @@ class Runner:
             self.recorder.state, self.recorder.reason = "stopped", reason
         self.recorder.close()
         self.lock.release()
+
+    def _given_up(self) -> list[str]:
+        return environment.given_up(self.trainer.recipe.train)
 
     def _unmeasured(self) -> list[str]:
         """Return a line for each measure that the rows will lack because there are too few samples."""

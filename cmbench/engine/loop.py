@@ -103,7 +103,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     batch_size, at_once = settings.batch_size, settings.at_once
     ranks, part = trainer.ranks, trainer.ranks.part(batch_size, trainer.objective)
     anatomy_every = trainer.recipe.profile.anatomy_every
-    augmentation = build.augmentation(trainer.recipe)
+    augmentation, ahead = build.augmentation(trainer.recipe), passes.draws_ahead(data, part)
     clock = Clock(state)
     state.model.train()
 
@@ -135,6 +135,12 @@ def train(trainer: Trainer) -> Iterator[Event]:
             terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
             phase("optimiser")
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+        if ahead is not None and state.step + 1 < steps:  # the device still computes gradients
+            phase("data")
+            with memory.wanted_by("train.batch_size", batch_size):
+                ahead.ahead(batch_size, replace(random, step=state.step + 1))
+            phase("optimiser")
 
         # One number per step comes to the host: non-finite values must not reach the weights.
         if not ranks.agree(torch.isfinite(terms.total + grad_norm)):

@@ -19,6 +19,7 @@ from cmbench.engine.phases import unheard
 from cmbench.engine.ranks import Ranks
 from cmbench.errors import CmbenchError
 from cmbench.randomness import StepRandom
+from cmbench.tables import Train
 
 CPU = torch.device("cpu")
 TRIGFLOW = "path={kind='trigflow', boundary='zero'}"
@@ -160,7 +161,7 @@ def test_operations_are_those_of_the_passes(home, put_back):
 
 
 def test_a_product_does_what_it_counts():
-    multiply, operations = passes.product(CPU, "bfloat16")
+    multiply, operations = passes.product(CPU, Train(precision="bfloat16"))
     assert multiply().dtype == torch.bfloat16
     assert compute.operations(multiply) == operations
 

@@ -137,7 +137,7 @@ def of(
     return Cost(
         name=recipe.name,
         device=str(built.device),
-        precision=recipe.train.precision,
+        precision=built.state.model.arithmetic(built.device),
         parameters=sum(p.numel() for p in built.state.model.parameters()),
         batch_size=size,
         seconds=step,

@@ -14,7 +14,7 @@ import torch
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, doctor, loop, memory, passes, trainer
+from cmbench.engine import build, compute, doctor, environment, loop, memory, passes, trainer
 from cmbench.engine.bench import memory as of_tensors
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench import steps
@@ -91,7 +91,7 @@ class Subject:
         self.at_once = _AT_ONCE[self.built.device.type]
         self._plain = steps.taken(steps.in_memory(self.built, rows_every=0), self._write)
         self._told = steps.taken(steps.in_memory(self.built, rows_every=1), self._write)
-        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train.precision)
+        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train)
 
     def works(self) -> dict[str, Callable[[], object]]:
         """Return the works of a round, by name; "phases" is one step, the others are `at_once` of them."""
@@ -100,12 +100,14 @@ class Subject:
 
     def step(self) -> None:
         """Take a step as in training, without rows and looks at the tangent's parts."""
+        environment.choose_operations(self.built.recipe.train)
         next(self._plain)
 
     def bare(self) -> None:
         """Pass the samples that this rank has in a step through the network, forward and back."""
         x_0, labels = self._batch
         model, train = self.built.state.model, self.built.recipe.train
+        environment.choose_operations(train)
         t = model.time(torch.full((len(x_0),), model.sigma_data, device=x_0.device))
         with memory.wanted_by_passes(train), passes.compiled(self.built.state):
             bare_passes.bare(model, x_0, t, labels, train.at_once)
@@ -148,6 +150,7 @@ class Subject:
         return lambda: [work() for _ in range(self.at_once)]
 
     def _listened(self, hear: Callable[[str], None]) -> None:
+        environment.choose_operations(self.built.recipe.train)
         with heard(self.built, hear):
             next(self._told)
             self.built.state.phase("")
