@@ -8,6 +8,7 @@
 # make results     every method on digits for the same time, and a table of quality (half an hour)
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost        what a step costs beside a plain forward and backward
+# make growth      how that grows with batch, width, pictures, rows, bins, averages and ranks (six minutes)
 #
 # PYTHON=python3.12    the Python to make the environment with; else python3, and for test-newest and test-oldest the
 #                      newest and the oldest here
@@ -27,7 +28,7 @@ NAMED := $(filter-out file default,$(origin PYTHON))
 OPTIONS := scripts/install.py $(if $(filter own,$(TORCH)),--own-torch) $(if $(NAMED),--this-python)
 INSTALL := $(PYTHON) $(OPTIONS)
 
-.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost torture installed installed-dev
+.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost growth torture installed installed-dev
 
 demo: installed
 	@$(BIN)/python scripts/demo.py
@@ -69,6 +70,9 @@ torture: installed-dev
 
 cost: installed
 	$(BIN)/python benchmarks/step_cost.py
+
+growth: installed-dev
+	$(BIN)/python benchmarks/growth.py
 
 installed:
 	@$(INSTALL) $(VENV)
