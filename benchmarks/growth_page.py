@@ -94,13 +94,16 @@ def _doubled(values: list[int], rows: list[Found]) -> str:
     return f"{values[half]} to {values[-1]:,}: {seconds:.1f}, {flop:.1f} times"
 
 
-def _watched(place: int) -> Tell:
-    return lambda values, rows: f"every {values[place]}: {_percent(spent(rows[place]), 1)}"
+def _watched(_: list[int], rows: list[Found]) -> str:
+    return _percent(spent(rows[0]), 1)
+
+
+def _watched_rarely(values: list[int], rows: list[Found]) -> str:
+    return f"{_percent(spent(rows[-1]), 1)}, every {values[-1]}"
 
 
 def _with_bins(values: list[int], rows: list[Found]) -> str:
-    first, last = (_percent(spent(row), 1) for row in (rows[0], rows[-1]))
-    return f"{values[0]}: {first}, {values[-1]}: {last}"
+    return ", ".join(f"{values[i]}: {_percent(spent(rows[i]), 1)}" for i in (0, -1))
 
 
 def _each(values: list[int], rows: list[Found]) -> str:
@@ -120,8 +123,8 @@ LINES: Sequence[tuple[str, str, Tell]] = (
     ("a step to a bare pass, smallest batch to largest", "batch", _overhead),
     ("twice the width: time, operations", "width", _doubled),
     ("twice the side of a picture: time, operations", "size", _doubled),
-    ("diagnostics and recording, rows at each step", "rows", _watched(0)),
-    ("diagnostics and recording, rows at few steps", "rows", _watched(-1)),
+    ("diagnostics and recording, rows at each step", "rows", _watched),
+    ("diagnostics and recording, rows at few steps", "rows", _watched_rarely),
     ("diagnostics and recording by bins", "bins", _with_bins),
     ("a further average, to a step with one", "averages", _each),
 )
