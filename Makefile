@@ -8,7 +8,7 @@
 # make results     every method on digits for the same time, and a table of quality (half an hour)
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost        what a step costs beside a plain forward and backward
-# make growth      how that grows with batch, width, pictures, rows, bins, averages and ranks (six minutes)
+# make growth      how that grows with batch, width, pictures, rows, bins, averages and ranks (five minutes)
 #
 # PYTHON=python3.12    the Python to make the environment with; else python3, and for test-newest and test-oldest the
 #                      newest and the oldest here

@@ -130,7 +130,7 @@ def on_ranks(batch_size: int, rounds: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "cmbench", "bench", str(DIGITS_RECIPE), "--gpus", "2", "--device", "cpu"]
     command += ["--set", f"train.batch_size={batch_size}", "--rounds", str(rounds), "--json"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=one_thread, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout)
     (own,) = found["recipes"]
     told = {"efficiency": own["efficiency"], "cores": found["cores"]}
