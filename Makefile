@@ -8,18 +8,21 @@
 # make results     every method on digits for the same time, and a table of quality (half an hour)
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost        what a step costs beside a plain forward and backward
+# make gpu         check cmbench on the GPU of this machine, and measure it: eight minutes with the install
 #
 # PYTHON=python3.12    the Python to make the environment with; else python3, and for test-newest and test-oldest the
 #                      newest and the oldest here
 # TORCH=own            keep the torch of that Python: a GPU box with a build of its own
 # VENV=folder          another place for the environment
 # TESTS="tests/tui -k chart"    what pytest is given
+# MINUTES=20           the time for make gpu; else 8
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= tested
 TESTS ?=
+MINUTES ?= 8
 
 NAMED := $(filter-out file default,$(origin PYTHON))
 
@@ -27,7 +30,7 @@ NAMED := $(filter-out file default,$(origin PYTHON))
 OPTIONS := scripts/install.py $(if $(filter own,$(TORCH)),--own-torch) $(if $(NAMED),--this-python)
 INSTALL := $(PYTHON) $(OPTIONS)
 
-.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost torture installed installed-dev
+.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost gpu torture installed installed-dev
 
 demo: installed
 	@$(BIN)/python scripts/demo.py
@@ -69,6 +72,11 @@ torture: installed-dev
 
 cost: installed
 	$(BIN)/python benchmarks/step_cost.py
+
+# a machine without a GPU is told so before the install
+gpu:
+	@began=$$(date +%s) && $(PYTHON) scripts/on_gpu/driver.py $(if $(filter own,$(TORCH)),--own-torch) \
+		&& $(INSTALL) $(VENV) && $(BIN)/python scripts/gpu.py --minutes $(MINUTES) --began $$began
 
 installed:
 	@$(INSTALL) $(VENV)

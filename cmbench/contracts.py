@@ -303,6 +303,15 @@ class DrawsParts(Protocol):
     draws_parts: bool
 
 
+class DrawsAhead(Protocol):
+    """Data that can begin to draw the batch of the next step while the present one runs, if `draws_ahead` is true."""
+
+    draws_ahead: bool
+
+    def ahead(self, n: int, random: StepRandom) -> None:
+        """Prepare what `batch` will be asked for with equal arguments. Other batches may be asked for before."""
+
+
 class HasOracle(Protocol):
     """Data whose denoiser has a closed form."""
 

@@ -1,7 +1,8 @@
 """A finite data set, drawn without replacement in an order that depends only on (seed, step).
 
 Training samples of up to 4 GiB are kept on the device: in the memory of a GPU, or in main memory. Larger sets stay
-where they lie. Batches are then gathered there, from a file as well, and only the batch goes to the device.
+where they lie. Batches are then gathered there, from a file as well, and only the batch goes to the device. For a GPU
+the next batch is gathered while the present step still runs.
 """
 
 import math
@@ -111,22 +112,40 @@ class Finite:
         self.test, self.test_labels = test, test_labels.long()
         self.shape, self.count_and_held_out = tuple(train.shape[1:]), (len(train), len(test))
         self.classes = int(max(train_labels.max(), test_labels.max())) + 1
+        self._next: tuple[tuple[int, StepRandom], tuple[Tensor, Tensor]] | None = None  # a batch gathered ahead
+
+    @property
+    def draws_ahead(self) -> bool:
+        """Whether a batch comes from main memory or from a file, which takes time that a GPU need not wait for."""
+        return self.device.type == "cuda" and self.train.device.type != "cuda"
+
+    def ahead(self, n: int, random: StepRandom) -> None:
+        """Gather the batch that `batch` will be asked for, and send it to the device."""
+        self._next = (n, random), self._rows(n, random)
 
     def batch(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
         """Return the n samples of a step, x_0 (n, *shape) and labels (n,); every epoch visits each sample once.
 
         With a part it gathers and moves only the part's rows.
         """
+        if self._next is not None and self._next[0] == (n, random):
+            (rows, labels), self._next = self._next[1], None
+        else:
+            rows, labels = self._rows(n, random)
+        x_0 = as_float(rows)
+        if self.horizontal_flip:
+            flip = random.draw("flip", len(x_0), self._uniform) < 0.5
+            x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+        return x_0, labels
+
+    def _rows(self, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
+        """Return the samples of a step as they are stored, and their labels, on the device."""
         M, first = len(self.train), random.step * n
         epochs = range(first // M, (first + n - 1) // M + 1)
         starts = ((epoch, first - epoch * M) for epoch in epochs)  # of the batch within each epoch
         order = torch.cat([_permutation(M, random.seed, epoch)[max(0, at) : at + n] for epoch, at in starts])
-        index = random.rows(order).to(self.train.device)
-        x_0 = as_float(self.train[index].to(self.device))
-        if self.horizontal_flip:
-            flip = random.draw("flip", len(x_0), self._uniform) < 0.5
-            x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-        return x_0, self.train_labels[index].to(self.device)
+        index = sent(random.rows(order), self.train.device)
+        return sent(self.train[index], self.device), sent(self.train_labels[index], self.device)
 
     def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.rand(n, generator=generator, device=self.device)
@@ -157,6 +176,13 @@ class Finite:
 
     def _oracle(self) -> FinitePoints:
         return FinitePoints(as_float(self.train[:]), self.train_labels).to(self.device)
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. From main memory to a GPU it is copied out of pinned memory, and nobody waits."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def split(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """A network on a path: one F_theta gives the consistency function f_theta and the denoiser D_theta."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,33 @@ from cmbench.equations.gaussian_path import GaussianPath, like
 from cmbench.equations.tangent import Method
 
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """Let float32 products and convolutions in the block use TF32 on a GPU ("high"), or not ("highest").
+
+    Torch keeps this for the whole process, with TF32 on for convolutions and off for products. So it is put back:
+    closed forms, measures and augmentations stay exact. A backward pass needs a block of its own. CPUs have no TF32.
+    """
+    if not _has_tf32(device):
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    _set_products(precision, precision == "high")
+    try:
+        yield
+    finally:
+        _set_products(*before)
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _set_products(of_products: str, in_convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(of_products)
+    torch.backends.cudnn.allow_tf32 = in_convolutions
 
 
 class Model(nn.Module):
@@ -28,6 +55,7 @@ class Model(nn.Module):
         sigma_min: the lowest noise level; f is the identity there, unless `boundary_at` is "zero".
         sigma_max: the noise level at which sampling starts.
         precision: "float32" or "bfloat16" (autocast).
+        matmul_precision: as in `products`.
         scalings: as in `equations.boundary`.
         noise: as in `equations.boundary`.
         boundary_at: "sigma_min" or "zero", the noise level at which f is the identity.
@@ -49,6 +77,7 @@ class Model(nn.Module):
         boundary_at: str = "sigma_min",
         times: int = 1,
         time_dtype: torch.dtype = torch.float32,
+        matmul_precision: str = "highest",
     ) -> None:
         super().__init__()
         self.F_theta, self.shape, self.path, self.times = F_theta, shape, path, times
@@ -56,6 +85,7 @@ class Model(nn.Module):
         epsilon = sigma_min if boundary_at == "sigma_min" else 0.0
         self.parameterisation = Parameterisation(path, sigma_data, scalings, epsilon, noise)
         self.autocast, self.time_dtype = AUTOCAST[precision], time_dtype
+        self.matmul_precision = matmul_precision
         self.recorded_by: Callable[..., Tensor] | None = None  # calls F_theta in recorded passes: see `engine.ranks`
         self.augment_labels: Tensor | None = None  # of the batch at hand, where training changes its pictures
         self.last_F: Tensor | None = None  # the output of the recorded pass; its gradient feeds the time profile
@@ -165,7 +195,19 @@ class Model(nn.Module):
 
     def precision(self, x: Tensor) -> AbstractContextManager:
         """Return the context in which F_theta runs on x."""
-        return torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
+        cast = torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
+        return self._on_gpu(cast, x.device) if _has_tf32(x.device) else cast
+
+    @contextmanager
+    def _on_gpu(self, cast: AbstractContextManager, device: torch.device) -> Iterator[None]:
+        with products(self.matmul_precision, device), cast:
+            yield
+
+    def arithmetic(self, device: torch.device) -> str:
+        """Return in what F_theta multiplies on a device: "float32", "tf32" or "bfloat16"."""
+        if self.autocast is not None:
+            return "bfloat16"
+        return "tf32" if _has_tf32(device) and self.matmul_precision == "high" else "float32"
 
     def _recorded(self, F: Tensor) -> Tensor:
         if self.training and F.requires_grad:

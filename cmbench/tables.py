@@ -23,6 +23,7 @@ from cmbench.errors import did_you_mean
 from cmbench.measures import OF_SAMPLES, row_key
 
 _FLOAT32 = 3.4028234663852886e38  # the largest float32; torch refuses larger factors
+MatmulPrecision = Literal["highest", "high"]
 DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,4})?)$"
 # A length such as 0.999 may be written as a number.
 EmaName = Annotated[str, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
@@ -194,6 +195,9 @@ class Optimizer(Config):
     decay: Literal["none", "cosine", "inverse_sqrt"] = Field("none", description="none, cosine or inverse_sqrt")
     decay_after: Count = Field(0, description="inverse_sqrt: constant until this step; cosine: likewise")
     clip: NonNegative = Field(0.0, description="largest norm of the gradient; 0: not clipped")
+    fused: Literal["auto", "on", "off"] = Field(
+        "auto", description="update all weights in one kernel: on, off, or auto: for adam and adamw on a GPU"
+    )
 
     @model_validator(mode="after")
     def _in_range(self) -> "Optimizer":
@@ -204,6 +208,8 @@ class Optimizer(Config):
             raise ValueError(f"lr: found {self.lr:g}, allowed: {upper}")
         if self.weight_decay > _FLOAT32:
             raise ValueError(f"weight_decay: found {self.weight_decay:g}, allowed: up to {_FLOAT32:.1e}, float32's end")
+        if self.fused == "on" and self.kind == "radam":
+            raise ValueError("fused: found 'on', allowed for kind = 'radam', of which torch has none: auto or off")
         if self.decay == "inverse_sqrt" and not self.decay_after:
             raise ValueError("decay_after: found 0, allowed: at least 1 for decay = 'inverse_sqrt'")
         return self
@@ -255,6 +261,16 @@ class Train(Config):
     )
     device: str = Field("auto", pattern=DEVICE, description="auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 by autocast")
+    compile: bool = Field(False, description="compile the network's passes at the first step; true: faster after it")
+    matmul_precision: MatmulPrecision = Field(
+        "highest", description="of the network's float32 products and convolutions on a GPU; high: TF32, highest: not"
+    )
+    channels_last: bool = Field(
+        False, description="keep the weights of convolutions, and so pictures within the network, channels last"
+    )
+    deterministic: bool = Field(
+        True, description="equal runs are equal bit for bit; false: faster operations on a GPU, resumed otherwise"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Train":

@@ -96,7 +96,9 @@ def _show(cost: "Cost", found: "Measured", overrides: tuple[str, ...]) -> None:
     _screen.line(f"{cost.share:.1%} of the rate of a matrix product, which is {_flop(cost.product)}/s here ({of_step})")
     if found.ranks > 1:
         _screen.line(_scaling(cost, found.ranks))
-    _screen.line(f"memory {_size(cost.peak)}, of which {_size(cost.kept)} stay from step to step")
+    _screen.line(_memory(cost))
+    if cost.compiling:
+        _screen.line(f"compiled in {cost.compiling:.0f} s, of which no figure here has a part")
     _screen.line("")
     rows = [
         (
@@ -109,6 +111,12 @@ def _show(cost: "Cost", found: "Measured", overrides: tuple[str, ...]) -> None:
     ]
     table(["phase", "ms a step", "share", "memory"], rows)
     _screen.line("")
+
+
+def _memory(cost: "Cost") -> str:
+    if cost.peak is None:
+        return f"memory {_size(cost.kept)} that stay from step to step; what compiled passes take is unknown on a CPU"
+    return f"memory {_size(cost.peak)}, of which {_size(cost.kept)} stay from step to step"
 
 
 def _scaling(cost: "Cost", ranks: int) -> str:

@@ -337,7 +337,7 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
     with forked_seed(complete_recipe.seed):
         arguments = (own, shape, classes if is_conditional(complete_recipe) else 0)
         F_theta = cls(*arguments) if times == 1 else cls(*arguments, times=times)
-    return Model(
+    found = Model(
         F_theta,
         shape,
         gaussian_path.named(path.kind, path.sigma_data),
@@ -350,7 +350,25 @@ def model(complete_recipe: Recipe, shape: tuple[int, ...], classes: int, device:
         boundary_at=path.boundary,
         times=times,
         time_dtype=_TIME_DTYPES[path.time_precision],
+        matmul_precision=complete_recipe.train.matmul_precision,
     ).to(device)
+    return channels_last(found) if complete_recipe.train.channels_last else found
+
+
+def channels_last(model: Model) -> Model:
+    """Lay the weights of convolutions out with their channels last; their passes then lay pictures out so too.
+
+    Copies of the model keep the layout, and so do moments and averages. Files have torch's usual one.
+
+    Raises:
+        UsageError: the network has none.
+    """
+    weights = [p for p in model.parameters() if p.ndim == 4]
+    if not weights:
+        raise UsageError("train.channels_last: found true, allowed for a network without convolutions: false")
+    for weight in weights:
+        weight.data = weight.data.to(memory_format=torch.channels_last)
+    return model
 
 
 def commented(complete_recipe: Recipe) -> str:

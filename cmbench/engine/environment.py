@@ -20,25 +20,44 @@ from cmbench.measures import PARTIAL
 from cmbench.rundir import floors, group
 from cmbench.rundir.fields import whole
 from cmbench.rundir.layout import SCHEMA
+from cmbench.tables import Train
 from cmbench.text import cut
 
 _MOST_THREADS = 4096  # more than any machine has; torch creates as many as asked for
 
 
-def make_reproducible(threads: object = None) -> None:
-    """Let torch refuse nondeterministic operations, so that a resumed run equals an uninterrupted one.
+def make_reproducible(train: Train, threads: object = None) -> None:
+    """Let a resumed run equal an uninterrupted one, unless `train.deterministic` gives that up.
 
     Args:
+        train: of the recipe.
         threads: of the resumed run, since sums on the CPU depend on their number. A value from meta.json that is not
             a number of threads is ignored; `differences` reports it.
     """
     if (number := whole(threads)) is not None and 1 <= number <= _MOST_THREADS:
         torch.set_num_threads(number)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    choose_operations(train)
+
+
+def choose_operations(train: Train) -> None:
+    """Let torch refuse nondeterministic operations, or let it take, and cuDNN try out, whatever is fastest.
+
+    This is for the whole process, and costs a microsecond where it is so already.
+    """
+    strict = train.deterministic
+    if torch.are_deterministic_algorithms_enabled() == strict != torch.backends.cudnn.benchmark:
+        return
+    if strict:  # torch demands it; without it, cuBLAS has more memory to work with
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(strict)
     # Slow and not needed: no operation here reads memory that it did not write.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not strict
+
+
+def given_up(train: Train) -> list[str]:
+    """Return a line for the journal of each promise that the recipe gives up."""
+    return [] if train.deterministic else ["train.deterministic = false: a resumed run does not continue bit for bit"]
 
 
 def meta(built: Trainer, argv: Sequence[str]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cmbench.engine.judge import Features, as_they_are
 from cmbench.errors import UsageError
+from cmbench.model import products
 
 PIXELS, INCEPTION = "pixels", "inception"
 
@@ -43,6 +45,18 @@ def named(
     """
     if which == PIXELS:
         return as_they_are
+    found = _of_network(which, shape, device, weights, any_weights)
+
+    def exact(x: Tensor) -> Tensor:
+        with products("highest", device):  # torch's default on a GPU is TF32 in convolutions
+            return found(x)
+
+    return exact
+
+
+def _of_network(
+    which: str, shape: tuple[int, ...], device: torch.device, weights: Path | None, any_weights: bool
+) -> Features:
     if which == INCEPTION:
         from cmbench.features.inception import Inception
 

@@ -52,8 +52,8 @@ def fork(
         ConflictError: the parent's data have changed, or there is a folder of the chosen name.
     """
     meta = read_json(parent.meta) or {}
-    environment.make_reproducible(meta.get("threads"))
     recipe = _recipe(parent, step, overrides, read)
+    environment.make_reproducible(recipe.train, meta.get("threads"))
     data, about_data = data_as_before(parent, recipe, step, False)
     built = trainer.from_recipe(recipe, f"{parent.name}, forked", runs_dir, kept=parent, data=data)
     built.labels_in_turn = False

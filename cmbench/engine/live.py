@@ -90,7 +90,9 @@ class Runner:
                 yield journal("data", text=data.summary)
             if (start := self.trainer.start) is not None and self.trainer.state.step == 0:
                 yield journal("initialised", source=environment.source(start.trained), error=start.error)
-            self.recorder.warnings += [*self.warnings, *self._unmeasured(), *self._about_ranks()]
+            if self.trainer.recipe.train.compile:
+                yield journal("compiling")
+            self.recorder.warnings += [*self.warnings, *self._given_up(), *self._unmeasured(), *self._about_ranks()]
             if (yield from self._must_stop()):
                 return
             self._events = loop.train(self.trainer)
@@ -134,6 +136,9 @@ class Runner:
             self.recorder.state, self.recorder.reason = "stopped", reason
         self.recorder.close()
         self.lock.release()
+
+    def _given_up(self) -> list[str]:
+        return environment.given_up(self.trainer.recipe.train)
 
     def _unmeasured(self) -> list[str]:
         """Return a line for each measure that the rows will lack because there are too few samples."""
@@ -181,6 +186,8 @@ class Runner:
                 self.recorder.attempt("averages", self.recorder.keep_averages)
             case loop.CheckpointDue():
                 yield from self._save_as_due()
+            case loop.Compiled(passes=passes, seconds=seconds):
+                yield self.recorder.event("compiled", passes=passes, seconds=seconds)
             case loop.Diverged():
                 yield from self._diverge(event)
         self.recorder.beat()

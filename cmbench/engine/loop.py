@@ -33,6 +33,14 @@ class Stepped(Event):
 
 
 @dataclass(frozen=True)
+class Compiled(Event):
+    """Passes of the network were compiled in this step, in so many seconds."""
+
+    passes: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Metrics(Event):
     """Means since the last log step: loss, tangent_norm, grad_norm, lr, images_per_s and the objective's own."""
 
@@ -95,7 +103,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
     batch_size, at_once = settings.batch_size, settings.at_once
     ranks, part = trainer.ranks, trainer.ranks.part(batch_size, trainer.objective)
     anatomy_every = trainer.recipe.profile.anatomy_every
-    augmentation = build.augmentation(trainer.recipe)
+    augmentation, ahead = build.augmentation(trainer.recipe), passes.draws_ahead(data, part)
     clock = Clock(state)
     state.model.train()
 
@@ -122,10 +130,17 @@ def train(trainer: Trainer) -> Iterator[Event]:
         if has(state.model.F_theta, PreparesWeights):
             state.model.F_theta.before_step()
         with memory.wanted_by_passes(settings):
-            terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
+            with passes.compiled(state):
+                terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
             terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
             phase("optimiser")
             grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+        if ahead is not None and state.step + 1 < steps:  # the device still computes gradients
+            phase("data")
+            with memory.wanted_by("train.batch_size", batch_size):
+                ahead.ahead(batch_size, replace(random, step=state.step + 1))
+            phase("optimiser")
 
         # One number per step comes to the host: non-finite values must not reach the weights.
         if not ranks.agree(torch.isfinite(terms.total + grad_norm)):
@@ -166,8 +181,11 @@ def train(trainer: Trainer) -> Iterator[Event]:
             phase("log")
             state.means.sums = ranks.summed(state.means.sums)
             means = {**state.means.flush(), **ranks.scalars(terms.scalars, part)}
-        clock.stop(batch_size)
+        compiling, compiled = state.compiled.taken() if state.compiled else (0.0, [])
+        clock.stop(batch_size, compiling)
         phase("")
+        if compiled:
+            yield Compiled(state.step, compiled, compiling)
 
         if means is not None:
             phase("rows")

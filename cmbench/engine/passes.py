@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cmbench.contracts import Anatomy, Data, DrawsParts, HasAnatomy, Objective, Terms, has
+from cmbench.contracts import Anatomy, Data, DrawsAhead, DrawsParts, HasAnatomy, Objective, Terms, has
 from cmbench.engine.messages import told_of_loss
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.state import State
-from cmbench.model import Model
+from cmbench.model import Model, products
 from cmbench.randomness import Part, StepRandom
 
 Gradient = Callable[[], Tensor | None]  # norms of the samples' gradients at F_theta's output, (B,), where known
@@ -33,17 +33,48 @@ def drawn(data: Data, n: int, random: StepRandom) -> tuple[Tensor, Tensor]:
     return random.rows(x_0), random.rows(labels)
 
 
+def models(state: State) -> list[Model]:
+    """Return those of a step: the model, the teacher if it is trained, and the targets."""
+    targets = state.objective.modules()  # type: ignore[attr-defined]
+    return list(dict.fromkeys(m for m in (state.model, state.teacher, *targets) if isinstance(m, Model)))
+
+
+@contextmanager
+def compiled(state: State) -> Iterator[None]:
+    """Compile the passes in the block, if the recipe says so."""
+    if state.compiled is None:
+        yield
+        return
+    with state.compiled.within([model.F_theta for model in models(state)]):
+        yield
+
+
+@contextmanager
+def uncompiled(state: State) -> Iterator[None]:
+    """Compile no pass in the block, whatever the recipe says."""
+    compiled, state.compiled = state.compiled, None
+    try:
+        yield
+    finally:
+        state.compiled = compiled
+
+
+def draws_ahead(data: Data, part: Part | None) -> DrawsAhead | None:
+    """Return data that can prepare the batches of whole steps, or of a part, ahead; None if that brings nothing."""
+    in_parts = part is None or (has(data, DrawsParts) and data.draws_parts)
+    return data if in_parts and has(data, DrawsAhead) and data.draws_ahead else None
+
+
 @contextmanager
 def told(state: State, augment_labels: Tensor | None) -> Iterator[None]:
     """Give labels of augmentation, (B, size), to every pass in the block: the model's, the targets', the teacher's."""
-    targets = state.objective.modules()  # type: ignore[attr-defined]
-    models = [m for m in (state.model, state.teacher, *targets) if isinstance(m, Model)]
-    for model in models:
+    of_step = models(state)
+    for model in of_step:
         model.augment_labels = augment_labels
     try:
         yield
     finally:
-        for model in models:
+        for model in of_step:
             model.augment_labels = None
 
 
@@ -67,7 +98,10 @@ def backward(
         ranks: of the run, which share the batch. The total is that of this rank's part, weighted by its share.
         augment_labels: (B, size) or None.
     """
-    if random.part is None and len(x_0) <= size:
+    with products(state.model.matmul_precision, x_0.device):
+        if random.part is not None or len(x_0) > size:
+            parts = split(len(x_0), size, random.part)
+            return _in_parts(state, x_0, labels, random, parts, ranks or Ranks(), augment_labels)
         state.phase("loss")
         with told(state, augment_labels):
             terms = state.objective.loss(state.model, x_0, labels, state.step, random)
@@ -75,8 +109,6 @@ def backward(
         state.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()
         return terms, lambda: _F_gradient(state.model)
-    parts = split(len(x_0), size, random.part)
-    return _in_parts(state, x_0, labels, random, parts, ranks or Ranks(), augment_labels)
 
 
 def _in_parts(

@@ -49,7 +49,7 @@ def create(
         NotFoundError: the teacher's run does not exist.
         ConflictError: there is a folder of that name.
     """
-    environment.make_reproducible()
+    environment.make_reproducible(given.recipe.train)
     source = given.text + "".join(f"\n# --set {override}" for override in given.overrides)
     built = trainer.from_given(given, runs_dir)
     with prefixing(given.where):
@@ -182,8 +182,8 @@ def resume(
         if now["state"] == "finished" and "train.steps" not in (changes or {}):
             raise ConflictError(f"{run.name}: already finished at step {now['step']}")
         meta = read_json(run.meta) or {}
-        environment.make_reproducible(meta.get("threads"))
         recipe = build.of_run(run, said.places, read=read)
+        environment.make_reproducible(recipe.train, meta.get("threads"))
         data, about_data = data_as_before(run, recipe, step, said.other_data)
         built = trainer.from_recipe(recipe, str(run.recipe), runs_dir, kept=run, data=data)
         built.steered(changes or {}, run.name, steering.LENGTH)

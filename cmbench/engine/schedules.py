@@ -126,9 +126,8 @@ class _Looked:
             settings = settings.model_copy(update={"distance": "l2"})
         shape = _shape(recipe)
         self.shape = shape if ":" in recipe.objective["kind"] else tuple(min(n, 3) for n in shape)
-        bare = recipe.model_copy(
-            update={"network": _STAND_IN, "train": recipe.train.model_copy(update={"precision": "float32"})}
-        )
+        plain = recipe.train.model_copy(update={"precision": "float32", "channels_last": False})
+        bare = recipe.model_copy(update={"network": _STAND_IN, "train": plain})
         consent.ours(_STAND_IN["kind"])
         self.model = build.model(bare, self.shape, 0, _CPU)
         teacher = None if recipe.teacher is None else _Teacher(recipe.path.sigma_data)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cmbench.contracts import Objective
 from cmbench.engine import optimizer as optimizers
+from cmbench.engine.compiled import Compiled
 from cmbench.engine.meters import Means, Profile, of_rank
 from cmbench.engine.phases import Listener, unheard
 from cmbench.engine.ranks import Ranks
@@ -51,8 +52,8 @@ class State:
     """Step, weights, the objective's target, averages, optimiser and unfinished means.
 
     `step` is the number of optimiser steps done, `train_s` the seconds that they took (see `clock`). `load` restores
-    what `groups` returns; a checkpoint has one file for each group. A trained `teacher` is at hand, but no part of it,
-    and so is `phase`, which hears of the phases of each step.
+    what `groups` returns; a checkpoint has one file for each group. A trained `teacher` is at hand, but no part of it.
+    Nor is `phase`, which hears of the phases of each step, nor `compiled`, which compiles their passes if it is set.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class State:
         averages: list[Average],
         profile: Profile,
         teacher: Model | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
-        self.step, self.train_s, self.teacher = 0, 0.0, teacher
+        self.step, self.train_s, self.teacher, self.compiled = 0, 0.0, teacher, compiled
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.averages, self.profile, self.means = averages, profile, Means()
         self.phase: Listener = unheard

@@ -25,6 +25,7 @@ from cmbench.text import cut
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
+_AS_STUDENT = ("precision", "matmul_precision")  # keys of [train]
 _ROUNDING = 1e-3  # of constants, which a file may hold in half precision
 # What weights compute -> objectives that train it, the first that knows the path; none of them needs a teacher.
 TRAINED_BY = {"denoiser": ("denoise",), "consistency": ("ct", "continuous"), "average_velocity": ("meanflow",)}
@@ -92,7 +93,7 @@ def recipe_of(config: Teacher | Start, student: Recipe, table: str) -> Recipe:
     tables = {"name": name, "seed": student.seed, "data": student.data, "path": path}
     network = described(config.network, Path(config.file or "")) if config.network else student.network
     tables |= {"network": network, "objective": {"kind": kind}}
-    tables |= {"ema": {"lengths": []}, "train": {"precision": student.train.precision}}
+    tables |= {"ema": {"lengths": []}, "train": {key: getattr(student.train, key) for key in _AS_STUDENT}}
     return unplaced(build.complete(recipes.check_tables(tables, table), table))
 
 

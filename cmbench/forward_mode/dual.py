@@ -66,6 +66,11 @@ class Dual(Tensor):
     primal: Tensor
     tangent: Tensor
 
+    @staticmethod
+    def of(primal: Tensor, tangent: Tensor) -> "Dual":
+        """Return the dual of two tensors of one shape and dtype."""
+        return _dual(primal, tangent)
+
     def __iter__(self) -> Any:
         return iter(self.unbind(0))
 

@@ -19,6 +19,7 @@ from cmbench.engine.phases import unheard
 from cmbench.engine.ranks import Ranks
 from cmbench.errors import CmbenchError
 from cmbench.randomness import StepRandom
+from cmbench.tables import Train
 
 CPU = torch.device("cpu")
 TRIGFLOW = "path={kind='trigflow', boundary='zero'}"
@@ -160,7 +161,7 @@ def test_operations_are_those_of_the_passes(home, put_back):
 
 
 def test_a_product_does_what_it_counts():
-    multiply, operations = passes.product(CPU, "bfloat16")
+    multiply, operations = passes.product(CPU, Train(precision="bfloat16"))
     assert multiply().dtype == torch.bfloat16
     assert compute.operations(multiply) == operations
 
@@ -177,7 +178,7 @@ def test_what_is_not_done_at_each_step_is_shared_out(home, put_back):
         "profiles": 8.0,
         "diagnostics": 0.5,
     }
-    subject = SimpleNamespace(built=made, phases=[of_step] * 3, at_once=2, of_product=100)
+    subject = SimpleNamespace(built=made, phases=[of_step] * 3, at_once=2, of_product=100, compiling=9.0)
     seconds = {"step": [10.0, 12.0, 14.0], "bare": [2.0, 2.0, 4.0], "product": [4.0, 4.0, 4.0]}
     amounts = cost.Amounts(flop=27.0, kept=7, peaks={"backward": 30, "anatomy": 20, "diagnostics": 10}, status=0.5)
     found = cost.of(subject, seconds, amounts)
@@ -191,7 +192,7 @@ def test_what_is_not_done_at_each_step_is_shared_out(home, put_back):
         "diagnostics": (0.5 + 2 + 1, 20),
         "recording": (2 + 2 + 0.5 * 9, None),
     }
-    assert found.peak == 37
+    assert (found.peak, found.compiling) == (37, 9.0)
 
 
 def test_rows_are_written_as_in_training_and_to_a_temporary_folder(home, put_back, monkeypatch):

@@ -116,15 +116,17 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(home, trained, stops):
         (["objective.kind=cd", "objective.mu=0.9", "teacher.kind=oracle"], 7),
         (["data.kind=points", "data.size=30"], 5),
         (["train.precision=bfloat16"], 7),
+        (["train.matmul_precision=high"], 7),
         (UNET, 3),
         (AUGMENTED, 3),
         (["objective={kind='sct'}", "path.kind=trigflow", "network.dropout=0.3", "profile.anatomy_every=3"], 7),
         (["train.micro_batch_size=3", "network.dropout=0.3"], 7),
         ([*UNET[:1], *EDM2, *UNET[-4:]], 3),
+        ([*UNET, "train.channels_last=true"], 3),
     ],
     ids=[
-        *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "unet", "augmented", "anatomy", "micro batches"),
-        "edm2",
+        *("dropout", "labels", "denoise", "cd", "epochs", "bfloat16", "tf32", "unet", "augmented", "anatomy"),
+        *("micro batches", "edm2", "channels last"),
     ],
 )
 def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
@@ -135,9 +137,16 @@ def test_so_does_one_of_every_objective_and_data_set(home, overrides, stop):
     assert_same_outcome(run, unbroken)
 
 
+@pytest.mark.parametrize("fused", ["off", "on"])
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_so_does_one_of_the_other_optimisers(home, kind):
-    overrides = [f"optimizer.kind={kind}", "optimizer.lr=0.01", "optimizer.weight_decay=0.1", "snapshot.every=0"]
+def test_so_does_one_of_the_other_optimisers(home, kind, fused):
+    overrides = [
+        f"optimizer.kind={kind}",
+        f"optimizer.fused={fused}",
+        "optimizer.lr=0.01",
+        "optimizer.weight_decay=0.1",
+        "snapshot.every=0",
+    ]
     unbroken = finish(create(home, *overrides))
     run = stop_after(create(home, *overrides), 7)
     finish(runner.resume(run))

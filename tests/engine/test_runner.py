@@ -19,6 +19,7 @@ from cmbench.errors import STOPPED, NotFoundError, UsageError
 from cmbench.rundir import control, layout, leftovers, status
 from cmbench.rundir.files import read_json, to_json
 from cmbench.rundir.layout import steps_of_checkpoints
+from cmbench.tables import Train
 
 pytestmark = pytest.mark.usefixtures("put_back")
 
@@ -143,7 +144,7 @@ def test_a_resume_elsewhere_takes_the_threads_over_and_warns_of_the_rest(home):
 @pytest.mark.parametrize("found", ["x", -3, 0, 1e3, 10**11, [4], None])
 def test_what_is_no_number_of_threads_is_passed_over_and_told(found):
     now = torch.get_num_threads()
-    environment.make_reproducible(found)
+    environment.make_reproducible(Train(), found)
     assert torch.get_num_threads() == now
     (told,) = environment.of_place({"threads": found}, SimpleNamespace(device=torch.device("cpu"), ranks=Ranks()))
     assert told == f"threads was {found}, is {now}: the run may not continue bit for bit"

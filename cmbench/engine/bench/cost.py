@@ -37,7 +37,7 @@ class Amounts:
     Attributes:
         flop: operations of a step of this rank.
         kept: bytes that stay from step to step.
-        peaks: the most bytes beyond those, by phase.
+        peaks: the most bytes beyond those, by phase; empty if unknown.
         status: seconds of a status, which is written once a second.
     """
 
@@ -67,6 +67,7 @@ class Cost:
         product: operations a second of a product of square matrices.
         phases: those of a step, in order, and the recording between two steps.
         kept: bytes that stay from step to step.
+        compiling: seconds of compiling at the first step, which are no part of the others.
         alone: images per second of one rank that takes the whole batch; None for one rank, or if it cannot.
         differs: what is not as in a run.
     """
@@ -86,6 +87,7 @@ class Cost:
     product: float
     phases: Sequence[Phase]
     kept: int
+    compiling: float
     alone: float | None
     differs: Sequence[str]
 
@@ -95,9 +97,10 @@ class Cost:
         return self.flop / self.seconds / self.product
 
     @property
-    def peak(self) -> int:
-        """The most bytes that a step needs, with those that are kept."""
-        return self.kept + max((phase.bytes or 0 for phase in self.phases), default=0)
+    def peak(self) -> int | None:
+        """The most bytes that a step needs, with those that are kept; None if unknown."""
+        known = [phase.bytes for phase in self.phases if phase.bytes is not None]
+        return self.kept + max(known) if known else None
 
     def told(self) -> dict[str, Any]:
         """Return it as data."""
@@ -134,7 +137,7 @@ def of(
     return Cost(
         name=recipe.name,
         device=str(built.device),
-        precision=recipe.train.precision,
+        precision=built.state.model.arithmetic(built.device),
         parameters=sum(p.numel() for p in built.state.model.parameters()),
         batch_size=size,
         seconds=step,
@@ -147,6 +150,7 @@ def of(
         product=subject.of_product * subject.at_once / median(seconds["product"]),
         phases=_phases(recipe, subject.phases, amounts, step),
         kept=amounts.kept,
+        compiling=subject.compiling,
         alone=alone,
         differs=differs,
     )
@@ -157,7 +161,7 @@ def _phases(recipe: Recipe, phases: Sequence[Mapping[str, float]], amounts: Amou
     for name in dict.fromkeys(name for each in phases for name in each):
         whole = _PART_OF.get(name, name)
         found[whole] = found.get(whole, 0.0) + _median(phases, name) / every.get(name, 1)
-        if whole != RECORDING:
+        if whole != RECORDING and amounts.peaks:
             peaks[whole] = max(peaks.get(whole, 0), amounts.peaks.get(name, 0))
     if RECORDING in found:
         found[RECORDING] += amounts.status * step  # a status a second

@@ -18,6 +18,7 @@ from cmbench.engine.memory import LackError
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import CmbenchError
+from cmbench.tables import Train
 
 _LEAST, _MOST, _PATIENCE = 5, 50, 20.0  # rounds, and seconds after which no further one begins
 _WARM_UP = 2  # steps
@@ -69,7 +70,7 @@ def follow(ranks: Ranks, order: dict[str, Any]) -> None:
 
 def on_all(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measured:
     """As any rank, measure. The result is that of this rank's device. Raises as `measure`."""
-    environment.make_reproducible()
+    environment.make_reproducible(Train())
     built = ranks.agreed(lambda: [built_as(each) for each in asked])
     with ranks.in_step(), ExitStack() as open_until_end:
         alone: list[float | None] = [None] * len(built)

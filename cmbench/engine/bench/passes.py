@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cmbench.model import AUTOCAST, Model
+from cmbench.model import AUTOCAST, Model, products
+from cmbench.tables import Train
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of square matrices: large enough for the full rate
 
@@ -27,14 +28,20 @@ def bare(model: Model, x: Tensor, t: Tensor, labels: Tensor | None = None, size:
     for rows in (slice(start, start + size) for start in range(0, len(x), size)):
         with model.precision(x):
             F = model.F_theta(x[rows], c_noise[rows], None if labels is None else labels[rows])
-        F.float().square().mean().backward()
+        with products(model.matmul_precision, x.device):
+            F.float().square().mean().backward()
 
 
-def product(device: torch.device, precision: str) -> tuple[Callable[[], Tensor], int]:
+def product(device: torch.device, train: Train) -> tuple[Callable[[], Tensor], int]:
     """Return a function that multiplies two square matrices in a recipe's precision, and its operations.
 
     An addition and a multiplication are two.
     """
-    side = _SIDE[device.type]
-    a, b = (torch.ones(side, side, dtype=AUTOCAST[precision] or torch.float32, device=device) for _ in range(2))
-    return lambda: a @ b, 2 * side**3
+    side, dtype = _SIDE[device.type], AUTOCAST[train.precision] or torch.float32
+    a, b = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+
+    def multiply() -> Tensor:
+        with products(train.matmul_precision, device):
+            return a @ b
+
+    return multiply, 2 * side**3

@@ -14,7 +14,7 @@ import torch
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, doctor, loop, memory, passes, trainer
+from cmbench.engine import build, compute, doctor, environment, loop, memory, passes, trainer
 from cmbench.engine.bench import memory as of_tensors
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench import steps
@@ -79,17 +79,19 @@ class Subject:
         built: the recipe; its ranks take every step together.
         recorder: where rows are written as in training; None on ranks that write none.
         phases: seconds of each phase, of each step that was listened to.
+        compiling: seconds in which passes of the steps were compiled.
     """
 
     built: Trainer
     recorder: Recorder | None = None
     phases: list[dict[str, float]] = field(default_factory=list)
+    compiling: float = 0.0
 
     def __post_init__(self) -> None:
         self.at_once = _AT_ONCE[self.built.device.type]
-        self._plain = steps.taken(steps.in_memory(self.built, rows_every=0))
+        self._plain = steps.taken(steps.in_memory(self.built, rows_every=0), self._write)
         self._told = steps.taken(steps.in_memory(self.built, rows_every=1), self._write)
-        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train.precision)
+        self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train)
 
     def works(self) -> dict[str, Callable[[], object]]:
         """Return the works of a round, by name; "phases" is one step, the others are `at_once` of them."""
@@ -98,14 +100,16 @@ class Subject:
 
     def step(self) -> None:
         """Take a step as in training, without rows and looks at the tangent's parts."""
+        environment.choose_operations(self.built.recipe.train)
         next(self._plain)
 
     def bare(self) -> None:
         """Pass the samples that this rank has in a step through the network, forward and back."""
         x_0, labels = self._batch
         model, train = self.built.state.model, self.built.recipe.train
+        environment.choose_operations(train)
         t = model.time(torch.full((len(x_0),), model.sigma_data, device=x_0.device))
-        with memory.wanted_by_passes(train):
+        with memory.wanted_by_passes(train), passes.compiled(self.built.state):
             bare_passes.bare(model, x_0, t, labels, train.at_once)
 
     def phases_of_step(self) -> None:
@@ -115,9 +119,14 @@ class Subject:
         self.phases.append(watch.taken())
 
     def peaks(self) -> tuple[int, dict[str, int]]:
-        """Take a step, and return the bytes kept before it, and the most that each phase had beyond those."""
+        """Take a step, and return the bytes kept before it, and the most that each phase had beyond those.
+
+        What compiled passes take on a CPU is unknown: their tensors are no results of operations.
+        """
         self.built.state.optimizer.zero_grad(set_to_none=True)
         kept = of_tensors.kept(self.built)
+        if self.built.state.compiled and self.built.device.type == "cpu":
+            return kept, {}
         with of_tensors.peaks(self.built.device) as peaks:
             self._listened(peaks)
         return kept, peaks.bytes
@@ -134,18 +143,22 @@ class Subject:
 
     def operations(self) -> int:
         """Take a step, and return the floating-point operations of its matrix products and convolutions."""
-        return compute.operations(self.step)
+        with passes.uncompiled(self.built.state):  # whose operations can be counted
+            return compute.operations(self.step)
 
     def _repeated(self, work: Callable[[], object]) -> Callable[[], object]:
         return lambda: [work() for _ in range(self.at_once)]
 
     def _listened(self, hear: Callable[[str], None]) -> None:
+        environment.choose_operations(self.built.recipe.train)
         with heard(self.built, hear):
             next(self._told)
             self.built.state.phase("")
 
     def _write(self, event: loop.Event) -> None:
         """Write rows as `Runner` does. The loop has said that they are being written."""
+        if isinstance(event, loop.Compiled):
+            self.compiling += event.seconds
         if self.recorder is None:
             return
         if isinstance(event, loop.Metrics):

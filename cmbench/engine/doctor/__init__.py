@@ -39,7 +39,7 @@ def of_recipe(
         UsageError: the recipe cannot be built.
         NotFoundError: its teacher is a run that does not exist.
     """
-    environment.make_reproducible()
+    environment.make_reproducible(recipe.train)
     data, about_data = data_check(recipe, where)
     recipe, about_distance = without_fetching(recipe)
     built = trainer.from_recipe(recipe, where, runs_dir, kept, data)
@@ -102,5 +102,5 @@ def _about(built: Trainer) -> Check:
     recipe = built.recipe
     parameters = sum(p.numel() for p in built.state.model.parameters())
     kinds = f"objective {recipe.objective['kind']}, network {recipe.network['kind']}"
-    found = f"{kinds}, {parameters:,} parameters, {built.device}, {recipe.train.precision}"
+    found = f"{kinds}, {parameters:,} parameters, {built.device}, {built.state.model.arithmetic(built.device)}"
     return Check("recipe", "ok", found, values={"parameters": parameters})

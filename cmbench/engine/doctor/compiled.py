@@ -1,23 +1,27 @@
-"""How torch.compile handles a recipe's network: whole graphs, the same numbers, the same masks, and the speed.
+"""How a recipe's network compiles: whole graphs, the same numbers, the same masks, and the speed.
 
-cmbench itself trains uncompiled; this is for users who compile the network in their own loop.
+The first two checks are for users who compile the network in their own loop. The last is what `train.compile` does.
 """
 
+import copy
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from cmbench.engine import passes
 from cmbench.engine.bench import timing
+from cmbench.engine.compiled import Compiled
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.doctor.probe import Points
 from cmbench.engine.trainer import Trainer
-from cmbench.model import Model
+from cmbench.errors import CmbenchError
+from cmbench.model import Model, products
 from cmbench.randomness import StepRandom
 
 _BACKEND = "inductor"
-_ALLOWED = {"float32": 1e-4, "bfloat16": 5e-2}  # relative difference; order and fusion of sums change
+_ALLOWED = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2}  # relative difference: sums change order and fusion
 _TIMED = 5
 
 
@@ -31,13 +35,14 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
     """
     random = StepRandom(built.device, built.recipe.seed, 0)
     x, c_noise = model.path.x_t(at.x_0, at.eps, at.t), model.c_noise(at.t, at.t / 2 if model.times == 2 else None)
-    allowed, network = _ALLOWED[built.recipe.train.precision], model.F_theta
+    allowed, network = _ALLOWED[model.arithmetic(built.device)], model.F_theta
 
     def pass_through(f: Callable) -> tuple[Tensor, ...]:
         with random.dropout(), model.precision(x):
             F = f(x, c_noise, at.labels)
         used = [p for p in network.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(F.float().square().mean(), used, allow_unused=True)
+        with products(model.matmul_precision, x.device):
+            gradients = torch.autograd.grad(F.float().square().mean(), used, allow_unused=True)
         return F.detach(), torch.cat([g.flatten() for g in gradients if g is not None])
 
     def derivative(f: Callable) -> tuple[Tensor, ...]:
@@ -54,6 +59,7 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
         return [
             _compared("compile", network, pass_through, allowed, built.device),
             _compared("compiled derivative", along, derivative, allowed, built.device),
+            _passes_of_step(built, model, allowed),
         ]
     finally:
         torch._inductor.config.fallback_random = fallback
@@ -89,6 +95,38 @@ def _compared(
     if difference <= allowed:
         return Check(name, "ok", found, values=values)
     return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask differ", values)
+
+
+def _passes_of_step(built: Trainer, model: Model, allowed: float) -> Check:
+    """Compare the gradients of a batch and the seconds of its passes with those that `train.compile` gives."""
+    state, train, random = copy.copy(built.state), built.recipe.train, StepRandom(built.device, built.recipe.seed, 0)
+    state.model = copy.deepcopy(model).train()
+    x_0, labels = passes.drawn(built.data, train.batch_size, random)
+    used = [p for p in state.model.parameters() if p.requires_grad]
+
+    def run(compiled: Compiled | None) -> tuple[Tensor, ...]:
+        state.compiled = compiled
+        state.model.zero_grad(set_to_none=True)
+        with passes.compiled(state):
+            passes.backward(state, x_0, labels if built.conditional else None, random, train.at_once)
+        return (torch.cat([p.grad.flatten() for p in used if p.grad is not None]),)
+
+    name, compiled = "train.compile", Compiled()
+    (plain,) = run(None)
+    try:
+        (found,) = run(compiled)
+    except CmbenchError as reason:
+        return Check(name, "warn", first_line(reason), "leave it false")
+    took, _ = compiled.taken()
+    works = {"compiled": lambda: run(compiled), "plain": lambda: run(None)}
+    seconds = timing.interleaved(works, lambda done: done < _TIMED, built.device)
+    difference, ratio = _relative(found, plain), timing.ratio(seconds["compiled"], seconds["plain"])
+    values = {"error": difference, "allowed": allowed, "seconds_ratio": ratio, "compiling_s": took}
+    told = f"gradients differ by {difference:.1e} ({allowed:g} allowed), {ratio:.2f} of the time"
+    told += f"; the first step takes {took:.0f} s more"
+    if difference <= allowed:
+        return Check(name, "ok", told, values=values)
+    return Check(name, "warn", told, "leave it false: its numbers or its dropout mask differ", values)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cmbench.engine.doctor.check import Check, first_line
 from cmbench.engine.trainer import Trainer
-from cmbench.model import Model
+from cmbench.model import Model, products
 from cmbench.randomness import StepRandom
 
 _SAMPLES = 8
@@ -91,7 +91,8 @@ def _gradients(built: Trainer, model: Model) -> list[Tensor | None]:
         random = StepRandom(built.device, built.recipe.seed, step)
         x_0, labels = built.data.batch(_SAMPLES, random)
         network.zero_grad(set_to_none=True)
-        built.objective.loss(model, x_0, labels if built.conditional else None, step, random).total.backward()
+        with products(model.matmul_precision, built.device):
+            built.objective.loss(model, x_0, labels if built.conditional else None, step, random).total.backward()
     built.objective.zero_grad(set_to_none=True)
     return [p.grad for p in network.parameters()]
 
