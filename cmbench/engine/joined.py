@@ -92,7 +92,12 @@ class _Joined:
 
 
 def _joined(optimizer: Joining) -> _Joined | None:
-    """Join the small parameters that have gradients and equally many steps behind them; None if few have."""
+    """Join the small parameters that have gradients and equally many steps behind them.
+
+    None if few have, or if one kernel updates them all already.
+    """
+    if optimizer.param_groups[0].get("fused"):
+        return None
     small = [
         p
         for p in optimizer.param_groups[0]["params"]
