@@ -92,7 +92,7 @@ class _Joined:
 
 
 def _joined(optimizer: Joining) -> _Joined | None:
-    """Join the small parameters that have gradients and equally many steps behind them.
+    """Join the small parameters that have gradients and equally many steps behind them. Layouts of their own stay.
 
     None if few have, or if one kernel updates them all already.
     """
@@ -101,7 +101,8 @@ def _joined(optimizer: Joining) -> _Joined | None:
     small = [
         p
         for p in optimizer.param_groups[0]["params"]
-        if p.device.type == "cpu" and p.numel() < _SMALL and p.grad is not None and optimizer.state.get(p)
+        if p.device.type == "cpu" and p.numel() < _SMALL and p.is_contiguous() and p.grad is not None
+        if optimizer.state.get(p)
     ]
     steps = {float(optimizer.state[p]["step"]) for p in small}
     return _Joined(optimizer, small) if len(small) > 1 and len(steps) == 1 else None
