@@ -9,6 +9,7 @@
 # make ring        every method on the ring for 60 CPU-seconds, three seeds (half an hour)
 # make cost        what a step costs beside a plain forward and backward
 # make gpu         check cmbench on the GPU of this machine, and measure it: eight minutes with the install
+# make growth      how that grows with batch, width, pictures, rows, bins, averages and ranks (five minutes)
 #
 # PYTHON=python3.12    the Python to make the environment with; else python3, and for test-newest and test-oldest the
 #                      newest and the oldest here
@@ -30,7 +31,7 @@ NAMED := $(filter-out file default,$(origin PYTHON))
 OPTIONS := scripts/install.py $(if $(filter own,$(TORCH)),--own-torch) $(if $(NAMED),--this-python)
 INSTALL := $(PYTHON) $(OPTIONS)
 
-.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost gpu torture installed installed-dev
+.PHONY: demo test test-newest test-oldest lint check ci format update clean results ring cost gpu growth torture installed installed-dev
 
 demo: installed
 	@$(BIN)/python scripts/demo.py
@@ -77,6 +78,9 @@ cost: installed
 gpu:
 	@began=$$(date +%s) && $(PYTHON) scripts/on_gpu/driver.py $(if $(filter own,$(TORCH)),--own-torch) \
 		&& $(INSTALL) $(VENV) && $(BIN)/python scripts/gpu.py --minutes $(MINUTES) --began $$began
+
+growth: installed-dev
+	$(BIN)/python benchmarks/growth.py
 
 installed:
 	@$(INSTALL) $(VENV)

@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "steering": {"recipe", "tables"},
     "engine": {
         *("equations", "layers", "model", "contracts", "augmentation", "finite", "arrays", "features", "statedicts"),
-        *("networks", "objectives", "data", "evaluation"),
+        *("forward_mode", "networks", "objectives", "data", "evaluation"),
         "rundir",
         "recipe",
         "tables",

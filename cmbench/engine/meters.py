@@ -1,10 +1,19 @@
-"""Means that accumulate on the device and move to the host only at log steps. They are part of a checkpoint."""
+"""Means that accumulate on the device and move to the host only at log steps. They are part of a checkpoint.
+
+On a CPU a small tensor's operation costs more than its numbers, so there means are numbers, and the samples of several
+steps go into their bins together. All is added in the same order, so the sums are the same bit for bit.
+"""
+
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from cmbench.contracts import Anatomy, Terms
 from cmbench.quantities import COUNTS, OF_TIMES
+
+_OWN = ("count", "loss", "weighted_loss", "weight")
+_TOGETHER = 32  # steps whose samples go into their bins together on a CPU
 
 
 def of_rank(sums: dict[str, Tensor], dims: int, rank: int, size: int) -> dict[str, Tensor]:
@@ -28,22 +37,33 @@ class Means:
     """Means of scalars since the last `flush`."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}  # numbers where they come from a CPU
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The sums, float64, to be saved or added up over ranks."""
+        return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in self._sums.items()}
+
+    @sums.setter
+    def sums(self, sums: dict[str, Tensor]) -> None:
+        self._sums = {name: value.item() if value.device.type == "cpu" else value for name, value in sums.items()}
 
     def add(self, values: dict[str, Tensor], share: float = 1.0) -> None:
         """Add one step's scalars, which are means over a share of its batch."""
         for name, value in {**values, "count": values["loss"].new_ones(())}.items():
-            previous = self.sums.get(name)
-            added = value.detach().double() if share == 1 else value.detach().double() * share
-            self.sums[name] = added if previous is None else previous + added
+            previous = self._sums.get(name)
+            double = value.item() if value.device.type == "cpu" else value.detach().double()
+            added = double if share == 1 else double * share
+            self._sums[name] = added if previous is None else previous + added
 
     def flush(self) -> dict[str, float]:
         """Return the means and start over."""
-        if not self.sums:
+        if not self._sums:
             return {}
-        values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
+        sums = self.sums
+        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         count = values.pop("count")
-        self.sums = {}
+        self._sums = {}
         return {name: value / count for name, value in values.items()}
 
 
@@ -56,33 +76,38 @@ class Profile:
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges
-        self.sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._waiting: list[tuple[Tensor, dict[str, Tensor]]] = []  # times and values, not yet in their bins
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The sums of each bin, (bins,) float64."""
+        self._settle()
+        return self._sums
+
+    @sums.setter
+    def sums(self, sums: dict[str, Tensor]) -> None:
+        self._sums, self._waiting = sums, []
 
     def add(self, terms: Terms, F_gradient: Tensor | None = None) -> None:
         """Add one batch's per-sample terms.
 
         Args:
-            terms: of the objective.
+            terms: of the objective. Its tensors are kept for some steps.
             F_gradient: (B,), norm of the gradient of each sample's weighted loss with respect to F_theta's output. It
                 replaces the gradient in the weights, which is not known per sample. Adaptive weighting is meant to
                 flatten its variance over the bins.
         """
-        values = {
-            "count": torch.ones_like(terms.loss),
-            "loss": terms.loss,
-            "weighted_loss": terms.weight * terms.loss,
-            "weight": terms.weight,
-        }
-        if taken := [name for name in terms.per_sample if name in OF_TIMES or name in values or name in COUNTS]:
+        if taken := [name for name in terms.per_sample if name in OF_TIMES or name in _OWN or name in COUNTS]:
             raise ValueError(
                 f"Terms.per_sample: found {', '.join(taken)}, which the engine writes itself; allowed: other names, "
                 "which OF_SAMPLES of cmbench.quantities may give a title"
             )
-        values |= terms.per_sample
+        values = {"loss": terms.loss, "weight": terms.weight, **terms.per_sample}
         if terms.tangent_norm is not None:
             values["tangent_norm"] = terms.tangent_norm
         if F_gradient is not None:
-            values |= {"F_gradient": F_gradient, "F_gradient_square": F_gradient.double().square()}
+            values["F_gradient"] = F_gradient
         self._add(terms.t, values)
 
     def add_anatomy(self, anatomy: Anatomy) -> None:
@@ -91,11 +116,22 @@ class Profile:
         self._add(anatomy.t, {f"anatomy_{name}": value for name, value in values.items()})
 
     def _add(self, t: Tensor, values: dict[str, Tensor]) -> None:
-        index = torch.bucketize(t.contiguous(), self.edges[1:-1].to(t), right=True)
-        for name, value in values.items():
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=value.device)
-            self.sums[name].index_add_(0, index, value.double())
+        self._waiting.append((t, values))
+        if t.device.type != "cpu" or len(self._waiting) == _TOGETHER:  # a GPU does not add them one after another
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put what waits into its bins, in order."""
+        waiting, self._waiting = self._waiting, []
+        for names, group in groupby(waiting, lambda each: tuple(each[1])):
+            each = list(group)
+            t = torch.cat([own for own, _ in each])
+            values = _with_products({name: torch.cat([own[name] for _, own in each]) for name in names})
+            index = torch.bucketize(t, self.edges[1:-1].to(t), right=True)
+            for name, value in values.items():
+                if name not in self._sums:
+                    self._sums[name] = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=value.device)
+                self._sums[name].index_add_(0, index, value.double())
 
     def flush(self) -> dict[str, list[float | None]]:
         """Return the counts and the means of each bin (None where it is empty), and start over."""
@@ -115,3 +151,14 @@ class Profile:
             ]
         means |= counts
         return means
+
+
+def _with_products(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values of a batch with its count and the products that are added up too; those of a look as given."""
+    if "loss" not in values:
+        return values
+    loss, weight = values.pop("loss"), values.pop("weight")
+    values = {"count": torch.ones_like(loss), "loss": loss, "weighted_loss": weight * loss, "weight": weight, **values}
+    if (gradient := values.get("F_gradient")) is not None:
+        values["F_gradient_square"] = gradient.double().square()
+    return values

@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cmbench.engine import joined
 from cmbench.tables import Optimizer as Config
 
-_KINDS = {"radam": torch.optim.RAdam, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_KINDS = {"radam": joined.RAdam, "adam": joined.Adam, "adamw": joined.AdamW}
 
 
 def build(config: Config, *modules: nn.Module) -> torch.optim.Optimizer:

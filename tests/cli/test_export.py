@@ -83,12 +83,14 @@ def test_a_conditional_run_takes_labels(cmbench, conditional, home):
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_a_teacher_is_exported_with_its_steps(cmbench, teacher):
     done = cmbench("export", teacher.path, "--as", "torch", "--steps", 3, "--out", "x", "--json")
     assert done.code == 0, done
     assert len(json.loads(done.out)["sigmas"]) == 3
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_measures_of_these_weights_stand_on_the_card(cmbench, trained, home):
     arguments = ("--measures", "sliced_wasserstein", "--n", 64, "--repeats", 2, "--ema", "0.9", "--steps", 1)
@@ -163,6 +165,7 @@ def test_an_empty_folder_is_taken_and_what_a_killed_command_left_is_removed(cmbe
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_an_export_that_differs_is_not_kept(cmbench, trained, home, monkeypatch):
     """As if a part of the function were lost on the way."""
     made = generator.of
@@ -189,6 +192,7 @@ def test_a_full_disk_leaves_nothing(cmbench, trained, home, monkeypatch):
     assert names(home) == before
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_a_folder_that_fills_meanwhile_is_kept(cmbench, trained, home, monkeypatch):
     written = export.card.written

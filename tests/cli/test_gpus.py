@@ -291,6 +291,7 @@ def test_a_sweep_has_as_many_jobs_as_gpus(cmbench, monkeypatch):
 # Ranks as processes
 
 
+@pytest.mark.long
 def test_a_run_on_two_ranks_looks_like_one_on_one_device(watched):
     done = begun(*PAIR)
     code, out, err = ended(done)

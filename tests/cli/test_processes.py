@@ -150,7 +150,9 @@ def test_a_run_killed_three_times_ends_like_one_that_was_left_alone(home):
     assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.long) for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU"))]
+)
 def test_a_foreground_trainer_stops_on_a_signal_with_a_checkpoint(home, name):
     process = subprocess.Popen([*COMMAND, "run", "tiny.toml", *set_options(LONG)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -100,6 +100,7 @@ def numbers(found: object) -> object:
     return {key: numbers(value) for key, value in found.items()} if isinstance(found, dict) else found
 
 
+@pytest.mark.long
 def test_figures_of_two_ranks_are_those_of_one_and_are_kept(home, cmbench):
     run = made(home, *DISTILL[:2], "teacher.kind=oracle")
     ended = cmbench_on(2, "eval", run.name, *FEW, "--steps", "1,3", "--json")

@@ -148,6 +148,7 @@ def test_a_tag_of_a_reader_stays(mine, cmbench):
     assert annotations.read(run) == annotations.Annotations("good", ("best", "mine_by_seed"))
 
 
+@pytest.mark.long
 def test_another_recipe_of_this_name_is_refused(mine, cmbench):
     command = ["sweep", "mine.toml", *set_options(["seed=0,1", "train.steps=2"])]
     cmbench(*command)
@@ -277,6 +278,7 @@ def test_each_run_is_what_was_planned(mine):
     assert read_json(made.run.meta)["seed"] == 1
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_terminated_stops_its_runs(mine):
     (mine / "held").touch()
     sweep = subprocess.Popen([*COMMAND, *SWEEP], stdout=subprocess.PIPE, text=True)

@@ -228,8 +228,21 @@ def test_two_recipes_in_turn(home, put_back):
     first, second = found.costs
     assert second.flop == 2 * first.flop
     assert found.ratio is not None
+    assert found.ratios[0] == 1
+    assert len(found.ratios) == 2
     assert first.alone is None
     assert {phase.name for phase in first.phases} >= {"data", "student", "target", "backward", "averages", "recording"}
+
+
+def test_seconds_are_those_of_the_given_clock(home, put_back):
+    """A clock that ticks at each look: every work takes one second, and a phase one each time that it begins."""
+    ticks = count()
+    found = measure([Asked(Path("tiny.toml"), ("log.every=2",))] * 2, 3, Ranks(), lambda: float(next(ticks)))
+    assert found.ratios == [1, 1]
+    (own, _), rare = found.costs, 1 / 2  # the log
+    assert (own.seconds, own.bare, own.ratio) == (1 + rare, 1, 1 + rare)
+    seconds = {phase.name: phase.seconds for phase in own.phases}
+    assert (seconds["data"], seconds["backward"], seconds["optimiser"]) == (1, 1, 3)
 
 
 def test_a_step_that_fails_is_one_line(home, put_back):

@@ -127,6 +127,7 @@ def test_a_parent_that_is_none(tmp_path, told):
 
 
 @pytest.mark.long
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
 def test_what_a_kill_leaves_of_a_fork_in_the_making_is_gone_after_the_next(home, monkeypatch):
     """Killed before each of its operations on files, a fork is a run that goes on from its checkpoint, or nothing."""

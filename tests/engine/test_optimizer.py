@@ -61,11 +61,11 @@ def test_the_state_is_named_by_parameter_and_moment():
 def test_settings_reach_torch():
     config = Optimizer(kind="adamw", lr=0.3, betas=(0.5, 0.6), eps=1e-3, weight_decay=0.2)
     optimizer = build(config, model())
-    assert type(optimizer) is torch.optim.AdamW
+    assert isinstance(optimizer, torch.optim.AdamW)
     settings = optimizer.defaults
     assert [settings[key] for key in ("lr", "betas", "eps", "weight_decay")] == [0.3, (0.5, 0.6), 1e-3, 0.2]
-    assert type(build(Optimizer(kind="radam"), model())) is torch.optim.RAdam
-    assert type(build(Optimizer(kind="adam"), model())) is torch.optim.Adam
+    assert isinstance(build(Optimizer(kind="radam"), model()), torch.optim.RAdam)
+    assert isinstance(build(Optimizer(kind="adam"), model()), torch.optim.Adam)
 
 
 @pytest.mark.parametrize("kind", ["radam", "adam", "adamw"])

@@ -175,6 +175,7 @@ def test_a_run_that_cannot_be_called_the_latest_is_one(home, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the dead close no files
 def test_what_a_kill_leaves_of_a_run_in_the_making_is_gone_after_the_next(home, monkeypatch, teacher):
     """Killed before each of its operations on files, a run is whole or nothing once another was made."""

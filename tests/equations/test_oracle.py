@@ -193,6 +193,15 @@ def test_labels_pick_their_points_whatever_the_chunks(monkeypatch, points, at_on
         np.testing.assert_allclose(got[i : i + 1], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("at_once", [2**24, 40])
+def test_points_that_are_too_many_to_keep_give_the_same_bits(monkeypatch, points, at_once):
+    monkeypatch.setattr(oracle, "_LOGITS_AT_ONCE", at_once)
+    kept = [points.denoise(NOISY, SIGMA) for _ in range(2)]
+    monkeypatch.setattr(oracle, "_FLOAT64_KEPT", 0)
+    for each in kept:
+        assert torch.equal(each, points.denoise(NOISY, SIGMA))
+
+
 def test_labels_of_points_without_labels_are_refused(points):
     with pytest.raises(ValueError, match="no labels"):
         FinitePoints(points.points).denoise(NOISY, SIGMA, torch.zeros(6, dtype=torch.long))

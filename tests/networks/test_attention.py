@@ -17,8 +17,16 @@ def by_hand(q, k, v):
     return torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[3]), dim=3) @ v
 
 
+@pytest.fixture(params=["fused", "plain"])
+def way(request, monkeypatch):
+    """The way of a CPU, and that of a GPU."""
+    if request.param == "plain":
+        monkeypatch.setattr(layer, "_FUSED", ())
+    return request.param
+
+
 @pytest.mark.parametrize("tokens", [1, 64, 1024, 1025, 1300])
-def test_attention_is_softmax_attention_with_its_gradients(tokens):
+def test_attention_is_softmax_attention_with_its_gradients(tokens, way):
     """1024 tokens are the last to be taken at once; 1300 do not fill whole blocks of queries."""
     ours, plain = ([x.clone().requires_grad_() for x in qkv(tokens)] for _ in range(2))
     y, expected = attention(*ours), by_hand(*plain)
@@ -29,10 +37,27 @@ def test_attention_is_softmax_attention_with_its_gradients(tokens):
         torch.testing.assert_close(got, exact, rtol=1e-11, atol=1e-13)
 
 
-def test_gradients_of_blocks_are_the_same_twice():
-    x = [x.requires_grad_() for x in qkv(1300)]
-    once, again = (torch.autograd.grad(attention(*x).square().sum(), x) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+def gradients(tokens, rows=slice(None)):
+    x = [torch.cat([x, -x, 2 * x])[rows].float().requires_grad_() for x in qkv(tokens)]
+    return torch.autograd.grad(attention(*x).square().sum(), x)
+
+
+@pytest.mark.parametrize("tokens", [16, 300, 1300])
+def test_gradients_are_the_same_twice(tokens, way):
+    assert all(torch.equal(a, b) for a, b in zip(gradients(tokens), gradients(tokens), strict=True))
+
+
+@pytest.mark.parametrize("tokens", [16, 300])
+def test_gradients_of_the_fused_kernel_know_neither_threads_nor_other_samples(tokens):
+    """So runs are equal on any number of cores, and in micro batches."""
+    threads, whole = torch.get_num_threads(), gradients(tokens)
+    torch.set_num_threads(3)
+    try:
+        on_more = gradients(tokens)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(whole, on_more, strict=True))
+    assert all(torch.equal(a[1:2], b) for a, b in zip(whole, gradients(tokens, slice(1, 2)), strict=True))
 
 
 def saved_bytes(tokens):
@@ -50,12 +75,19 @@ def saved_bytes(tokens):
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def test_memory_is_linear_in_the_sequence_beyond_what_is_taken_at_once():
+def test_memory_is_linear_in_the_sequence_beyond_what_is_taken_at_once(monkeypatch):
     """Kept are q, k and v alone, plus at most a few hundred bytes of bookkeeping."""
+    monkeypatch.setattr(layer, "_FUSED", ())
     for tokens in (1280, 2560, 3840):
         qkv_bytes = 3 * 2 * tokens * 4 * 8
         assert saved_bytes(tokens) == pytest.approx(qkv_bytes, rel=0.01)
     assert saved_bytes(1024) > 2 * 1024**2 * 8  # up to there the scores are kept
+
+
+def test_memory_of_the_fused_kernel_is_linear_in_any_sequence():
+    """It keeps the output and a sum for each query too."""
+    for tokens in (16, 1024, 2560):
+        assert saved_bytes(tokens) == pytest.approx((4 * 4 + 1) * 2 * tokens * 8, rel=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own, at the first torch.func.jvp
@@ -79,7 +111,7 @@ def test_forward_derivative_is_that_of_central_differences(monkeypatch, at_once,
             torch.testing.assert_close(got, expected)
 
 
-def test_bfloat16_is_recomputed_as_it_was_computed():
+def test_bfloat16_is_recomputed_as_it_was_computed(way):
     """Under autocast, the blocks are recomputed outside of it; values and dtype must be the first ones."""
     x = [x.float().requires_grad_() for x in qkv(1300)]
     with torch.autocast("cpu", torch.bfloat16):

@@ -214,6 +214,7 @@ def test_loss_with_a_log_variance_is_the_published_formula(random, kind):
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_the_best_log_variance_is_the_log_of_the_loss(random):
     """The minimum of e^-u L + u over u is ln L: at the optimum the weighted loss is one at every noise level."""
     model, x_0 = with_head(), 0.5 * torch.randn(2048, 1, 4, 4, dtype=torch.float64)

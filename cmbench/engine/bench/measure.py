@@ -1,4 +1,4 @@
-"""Measures one recipe or two: in one process, or on all ranks of a command, each of which takes its part of a step."""
+"""Measures recipes in turn: in one process, or on all ranks of a command, each of which takes its part of a step."""
 
 import copy
 import os
@@ -14,6 +14,7 @@ from cmbench.engine import environment, together
 from cmbench.engine.bench import cost, timing
 from cmbench.engine.bench.cost import Amounts, Cost
 from cmbench.engine.bench.subject import Asked, Subject, built_as, recorder
+from cmbench.engine.bench.timing import Clock
 from cmbench.engine.memory import LackError
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
@@ -27,13 +28,14 @@ Built = Sequence[tuple[Trainer, list[str]]]
 
 @dataclass(frozen=True)
 class Measured:
-    """The costs of one recipe or two, measured in turn.
+    """The costs of recipes, measured in turn.
 
     Attributes:
         costs: of each.
         rounds: how many medians are over.
         ranks: how many trained.
         ratio: of the seconds of a step, the first to the second, the median of the rounds; None for one recipe.
+        ratios: of the seconds of a step, each to the first, medians of the rounds.
         ran: cores that this process had during the rounds, on average: on a CPU below one if others took it away.
     """
 
@@ -41,16 +43,18 @@ class Measured:
     rounds: int
     ranks: int
     ratio: float | None
+    ratios: Sequence[float]
     ran: float
 
 
-def measure(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measured:
+def measure(asked: Sequence[Asked], rounds: int | None, ranks: Ranks, clock: Clock = time.perf_counter) -> Measured:
     """As rank 0, measure recipes, which all ranks build and train in memory.
 
     Args:
-        asked: one recipe or two.
+        asked: one recipe or more.
         rounds: how many; None: as many as fit into some seconds.
         ranks: of the command.
+        clock: of works and phases on this rank; no other tells its seconds.
 
     Raises:
         CmbenchError: a recipe cannot be built or trained.
@@ -58,7 +62,7 @@ def measure(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measure
     if ranks.size > 1:
         told = [each.told() for each in asked]
         ranks.tell({"do": "bench", "folder": str(Path.cwd()), "asked": told, "rounds": rounds})
-    return on_all(asked, rounds, ranks)
+    return on_all(asked, rounds, ranks, clock)
 
 
 def follow(ranks: Ranks, order: dict[str, Any]) -> None:
@@ -68,7 +72,7 @@ def follow(ranks: Ranks, order: dict[str, Any]) -> None:
     on_all([Asked.heard(told) for told in order["asked"]], order["rounds"], ranks)
 
 
-def on_all(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measured:
+def on_all(asked: Sequence[Asked], rounds: int | None, ranks: Ranks, clock: Clock = time.perf_counter) -> Measured:
     """As any rank, measure. The result is that of this rank's device. Raises as `measure`."""
     environment.make_reproducible(Train())
     built = ranks.agreed(lambda: [built_as(each) for each in asked])
@@ -77,13 +81,18 @@ def on_all(asked: Sequence[Asked], rounds: int | None, ranks: Ranks) -> Measured
         if ranks.size > 1:
             alone = ranks.agreed(lambda: _alone(built, rounds) if ranks.leads else alone)
             built = [(_joined(each, ranks), differs) for each, differs in built]
-        return _measured(built, rounds, ranks, alone, open_until_end)
+        writes = [open_until_end.enter_context(recorder(each)) if ranks.leads else None for each, _ in built]
+        subjects = [Subject(each, own, clock) for (each, _), own in zip(built, writes, strict=True)]
+        return _measured(subjects, [differs for _, differs in built], rounds, ranks, alone)
 
 
 def _measured(
-    built: Built, rounds: int | None, ranks: Ranks, alone: Sequence[float | None], until_end: ExitStack
+    subjects: Sequence[Subject],
+    differs: Sequence[list[str]],
+    rounds: int | None,
+    ranks: Ranks,
+    alone: Sequence[float | None],
 ) -> Measured:
-    subjects = [Subject(each, until_end.enter_context(recorder(each)) if ranks.leads else None) for each, _ in built]
     amounts = [_amounts(subject) for subject in subjects]
     with _told_of_failure(*subjects):
         began = _clocks()
@@ -91,12 +100,13 @@ def _measured(
     spent, passed = (now - then for now, then in zip(_clocks(), began, strict=True))
     of_each = list(zip(subjects, seconds, strict=True))
     costs = [
-        cost.of(subject, own, counted, other, differs)
-        for (subject, own), counted, other, (_, differs) in zip(of_each, amounts, alone, built, strict=True)
+        cost.of(subject, own, counted, other, told)
+        for (subject, own), counted, other, told in zip(of_each, amounts, alone, differs, strict=True)
     ]
     steps = [cost.of_rounds(subject, own) for subject, own in of_each]
     ratio = timing.ratio(steps[0], steps[1]) if len(steps) > 1 else None
-    return Measured(costs, len(steps[0]), ranks.size, ratio, spent / passed)
+    ratios = [timing.ratio(own, steps[0]) for own in steps]
+    return Measured(costs, len(steps[0]), ranks.size, ratio, ratios, spent / passed)
 
 
 def _clocks() -> tuple[float, float]:
@@ -119,7 +129,7 @@ def _amounts(subject: Subject) -> Amounts:
 def _in_turn(subjects: Sequence[Subject], rounds: int | None, ranks: Ranks) -> list[dict[str, list[float]]]:
     """Return the seconds of each subject's works, in rounds of all works of all subjects."""
     works = {(i, name): work for i, subject in enumerate(subjects) for name, work in subject.works().items()}
-    found = timing.interleaved(works, _pace(rounds, ranks), subjects[0].built.device)
+    found = timing.interleaved(works, _pace(rounds, ranks), subjects[0].built.device, clock=subjects[0].clock)
     for subject in subjects:
         del subject.phases[0]  # of the warm-up
     return [{name: own for (j, name), own in found.items() if j == i} for i in range(len(subjects))]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cmbench.engine.bench.timing import wait
+from cmbench.engine.bench.timing import Clock, wait
 from cmbench.engine.doctor import probe
 from cmbench.engine.phases import Phase
 from cmbench.engine.trainer import Trainer
@@ -20,14 +20,14 @@ Hear = Callable[[str], None]
 
 
 class Stopwatch:
-    """A listener that stamps the beginning of each phase: by the clock, or on a GPU by events in its queue.
+    """A listener that stamps the beginning of each phase: by a clock, or on a GPU by events in its queue.
 
     A phase on a GPU lasts until the device has come to the next, so no phase waits for it, and waits show where they
     are.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
+        self._device, self._clock = device, clock
         self._stamps: list[tuple[str, Any]] = []
 
     def __call__(self, phase: Phase | str) -> None:
@@ -46,7 +46,7 @@ class Stopwatch:
 
     def _now(self) -> Any:
         if self._device.type != "cuda":
-            return time.perf_counter()
+            return self._clock()
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event

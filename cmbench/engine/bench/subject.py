@@ -19,6 +19,7 @@ from cmbench.engine.bench import memory as of_tensors
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench import steps
 from cmbench.engine.bench.phases import Stopwatch, heard
+from cmbench.engine.bench.timing import Clock
 from cmbench.engine.recorder import Recorder
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import refusing_write_errors
@@ -79,12 +80,14 @@ class Subject:
     Attributes:
         built: the recipe; its ranks take every step together.
         recorder: where rows are written as in training; None on ranks that write none.
+        clock: of the phases.
         phases: seconds of each phase, of each step that was listened to.
         compiling: seconds in which passes of the steps were compiled.
     """
 
     built: Trainer
     recorder: Recorder | None = None
+    clock: Clock = time.perf_counter
     phases: list[dict[str, float]] = field(default_factory=list)
     compiling: float = 0.0
 
@@ -116,7 +119,7 @@ class Subject:
 
     def phases_of_step(self) -> None:
         """Take a step with all rows and looks, and note the seconds of its phases."""
-        watch = Stopwatch(self.built.device)
+        watch = Stopwatch(self.built.device, self.clock)
         self._listened(watch)
         self.phases.append(watch.taken())
 
@@ -137,9 +140,9 @@ class Subject:
         """Return the seconds that one status of a run takes, which is written once a second."""
 
         def seconds(recorder: Recorder) -> float:
-            began = time.perf_counter()
+            began = self.clock()
             recorder.show("running")
-            return time.perf_counter() - began
+            return self.clock() - began
 
         return 0.0 if self.recorder is None else median(seconds(self.recorder) for _ in range(3))
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 Name = TypeVar("Name", bound=Hashable)
+Clock = Callable[[], float]
 
 
 def wait(device: torch.device) -> None:
@@ -22,7 +23,7 @@ def interleaved(
     goes_on: Callable[[int], bool],
     device: torch.device,
     times: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> dict[Name, list[float]]:
     """Do each work once to warm up, and then all in turn, round by round; return the seconds of each round.
 
