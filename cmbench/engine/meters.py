@@ -76,6 +76,7 @@ class Profile:
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges
+        self._between: Tensor | None = None  # the inner edges, where the times are
         self._sums: dict[str, Tensor] = {}
         self._waiting: list[tuple[Tensor, dict[str, Tensor]]] = []  # times and values, not yet in their bins
 
@@ -127,7 +128,9 @@ class Profile:
             each = list(group)
             t = torch.cat([own for own, _ in each])
             values = _with_products({name: torch.cat([own[name] for _, own in each]) for name in names})
-            index = torch.bucketize(t, self.edges[1:-1].to(t), right=True)
+            if self._between is None or self._between.device != t.device or self._between.dtype != t.dtype:
+                self._between = self.edges[1:-1].to(t)  # once: the host would wait for a GPU each time
+            index = torch.bucketize(t, self._between, right=True)
             for name, value in values.items():
                 if name not in self._sums:
                     self._sums[name] = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=value.device)
