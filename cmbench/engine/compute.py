@@ -3,7 +3,8 @@
 Evaluations and measurements of the tangent's parts are not counted.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,16 @@ def operations(run: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix products and convolutions of a call."""
     from torch.utils.flop_counter import FlopCounterMode  # here: few need it
 
-    with FlopCounterMode(display=False) as counter:
+    ops = torch.ops.aten
+    fused = {  # the kernel of CPUs, which torch's counter does not know; it counts as the products that it stands for
+        ops._scaled_dot_product_flash_attention_for_cpu: _of_attention,
+        ops._scaled_dot_product_flash_attention_for_cpu_backward: lambda _, *shapes, **more: 2 * _of_attention(*shapes),
+    }
+    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
         run()
     return max(1, counter.get_total_flops())
+
+
+def _of_attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object) -> int:
+    """Return the operations of q k^T and of the product with v, from the shapes (..., N, d)."""
+    return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from cmbench.engine import compute
 from cmbench.layers import attention as layer
 from cmbench.layers.attention import attention
 
@@ -123,3 +124,17 @@ def test_bfloat16_is_recomputed_as_it_was_computed(way):
         torch.autograd.grad(y.float().sum(), x), torch.autograd.grad(plain.float().sum(), x), strict=True
     ):
         torch.testing.assert_close(got, expected, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_operations_are_those_of_two_products_and_of_their_gradients(way, grad):
+    x = [x.requires_grad_(grad) for x in qkv(48)]
+
+    def run():
+        with torch.set_grad_enabled(grad):
+            y = attention(*x)
+        if grad:
+            torch.autograd.grad(y.sum(), x)
+
+    one = 2 * 2 * 48 * 48 * 4  # heads, queries, keys, channels; an addition and a multiplication
+    assert compute.operations(run) == (6 if grad else 2) * one
