@@ -46,7 +46,8 @@ class Means:
 
     @sums.setter
     def sums(self, sums: dict[str, Tensor]) -> None:
-        self._sums = {name: value.item() if value.device.type == "cpu" else value for name, value in sums.items()}
+        is_number = {name: x.device.type == "cpu" and x.ndim == 0 for name, x in sums.items()}  # or a row for each rank
+        self._sums = {name: x.item() if is_number[name] else x for name, x in sums.items()}
 
     def add(self, values: dict[str, Tensor], share: float = 1.0) -> None:
         """Add one step's scalars, which are means over a share of its batch."""
