@@ -62,6 +62,24 @@ def test_what_is_woken_while_it_looks_looks_once_more_and_what_is_polled_does_no
     look(steps)
 
 
+def test_while_it_rests_it_looks_only_where_it_is_woken(monkeypatch):
+    async def steps(app, pilot, screen):
+        screen.gate.set()
+        await until(pilot, lambda: len(screen.shown) == 1)
+        monkeypatch.setattr("cmbench.tui.screens.base._SELDOM", 3600.0)
+        screen.rest()
+        screen.tick()
+        await pilot.pause(0.1)
+        assert len(screen.looks) == 1
+        screen.wake()
+        await until(pilot, lambda: len(screen.shown) == 2)
+        screen._rests_until = 0.0
+        screen.tick()
+        await until(pilot, lambda: len(screen.shown) == 3)
+
+    look(steps)
+
+
 def test_behind_another_screen_nothing_is_looked_at_until_it_goes():
     async def steps(app, pilot, screen):
         screen.gate.set()

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 unless_gone = suppress(NoMatches)  # for code that shows what was read: the user may have left the screen meanwhile
 _SELDOM = 1.9  # seconds: every fourth of two looks per second
+_REST = 4  # looks, of which charts that were drawn let all but the last pass, but for no longer than that
 
 
 def close_help(screen: Screen[Any]) -> bool:
@@ -53,6 +54,7 @@ class ReadingScreen(BenchScreen):
     _is_woken = False
     _was_left = False
     _next_look = 0.0
+    _rests_until = 0.0
 
     @property
     def is_still(self) -> bool:
@@ -66,9 +68,15 @@ class ReadingScreen(BenchScreen):
 
     def tick(self) -> None:
         """Read the files, less often if the run is idle: each look takes two milliseconds of CPU time."""
+        if time.monotonic() < self._rests_until:
+            return
         if not self.is_still or time.monotonic() > self._next_look:
             self._next_look = time.monotonic() + _SELDOM
             self.poll()
+
+    def rest(self) -> None:
+        """Let some looks pass: charts of a run that trains cost ten times as much as a look, and change little."""
+        self._rests_until = time.monotonic() + min(_SELDOM, (_REST - 0.2) * self.bench.poll_seconds)
 
     def poll(self) -> None:
         """Read the files, unless this screen is hidden or still reading: screens share what they read."""

@@ -136,6 +136,8 @@ class DashboardScreen(ChartsScreen, RunScreen):
         if changed & {"rows", "recipe"} or was_over != self._is_over or self.has_class("waiting"):
             self.show_charts()
             self._show_waterfall()
+            if not self._is_over:
+                self.rest()
         self._show_header()
         if changed & {"rows", "console"}:
             self._show_journal()
