@@ -303,6 +303,12 @@ class DrawsParts(Protocol):
     draws_parts: bool
 
 
+class MovesNothing(Protocol):
+    """An objective whose `after_step` changes nothing, if `moves_nothing` is true: see `engine.guard`."""
+
+    moves_nothing: bool
+
+
 class DrawsAhead(Protocol):
     """Data that can begin to draw the batch of the next step while the present one runs, if `draws_ahead` is true."""
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from cmbench.contracts import HasAnatomy, PreparesWeights, Terms, has
-from cmbench.engine import build, memory, passes
+from cmbench.contracts import HasAnatomy, PreparesWeights, has
+from cmbench.engine import build, guard, memory, passes
 from cmbench.engine.clock import Clock
 from cmbench.engine.film import Film
+from cmbench.engine.guard import Passed, Verdict
 from cmbench.engine.optimizer import learning_rate
-from cmbench.engine.passes import Gradient
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
@@ -102,7 +103,6 @@ def train(trainer: Trainer) -> Iterator[Event]:
     settings, clip = trainer.recipe.train, trainer.recipe.optimizer.clip
     batch_size, at_once = settings.batch_size, settings.at_once
     ranks, part = trainer.ranks, trainer.ranks.part(batch_size, trainer.objective)
-    anatomy_every = trainer.recipe.profile.anatomy_every
     augmentation, ahead = build.augmentation(trainer.recipe), passes.draws_ahead(data, part)
     clock = Clock(state)
     state.model.train()
@@ -112,21 +112,18 @@ def train(trainer: Trainer) -> Iterator[Event]:
         x_0, changes = augmentation(x_0, random) if augmentation else (x_0, None)
         return x_0, labels if trainer.conditional else None, changes
 
-    while state.step < trainer.recipe.train.steps:
-        clock.start()
-        phase = state.phase  # that of whoever listens, if anybody does
+    def parameters() -> list[Parameter]:
+        """Return what the optimiser trains: steering may have replaced it."""
+        return [p for group in state.optimizer.param_groups for p in group["params"]]
+
+    def passed() -> Passed:
+        """Compute the gradients of the state's step."""
+        phase, recipe = state.phase, trainer.recipe
         phase("data")
-        recipe = trainer.recipe  # a new one if settings have changed since the last step, as the next three then are
-        steps, analysed = recipe.train.steps, trainer.objective if has(trainer.objective, HasAnatomy) else None
-        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         random = StepRandom(trainer.device, recipe.seed, state.step, part=part)
         with memory.wanted_by("train.batch_size", batch_size):
             x_0, own, changes = draw(random)
         phase("optimiser")
-        lr = learning_rate(recipe.optimizer, state.step, steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-
         if has(state.model.F_theta, PreparesWeights):
             state.model.F_theta.before_step()
         with memory.wanted_by_passes(settings):
@@ -134,36 +131,64 @@ def train(trainer: Trainer) -> Iterator[Event]:
                 terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
             terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
             phase("optimiser")
-            grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-        if ahead is not None and state.step + 1 < steps:  # the device still computes gradients
+            gradients = [p.grad for p in parameters()]
+            grad_norm = get_total_norm([g for g in gradients if g is not None])
+        if ahead is not None and state.step + 1 < recipe.train.steps:  # the device still computes gradients
             phase("data")
             with memory.wanted_by("train.batch_size", batch_size):
                 ahead.ahead(batch_size, replace(random, step=state.step + 1))
             phase("optimiser")
+        if runs_on:  # into the next passes, which make gradients of their own
+            gradient = F_gradient()
+            F_gradient = lambda: gradient  # noqa: E731
+        else:
+            gradients = []
+        origin, batch, is_finite = guard.origin(trainer), (x_0, own, changes), torch.isfinite(terms.total + grad_norm)
+        return Passed(origin, batch, random, terms, F_gradient, gradients, grad_norm, is_finite)
+
+    runs_on, of_next = guard.need_not_wait(trainer), None
+    while state.step < trainer.recipe.train.steps:
+        clock.start()
+        phase = state.phase  # that of whoever listens, if anybody does
+        recipe = trainer.recipe  # a new one if settings have changed since the last step, as the next two then are
+        steps, analysed = recipe.train.steps, trainer.objective if has(trainer.objective, HasAnatomy) else None
+        now = of_next if of_next is not None and of_next.origin == guard.origin(trainer) else passed()
+        terms, optimizer, of_next = now.terms, state.optimizer, None
+        looks_every = recipe.profile.anatomy_every if recipe.profile.every and analysed else 0
+        has_looks = looks_every > 0 and state.step % looks_every == 0
 
         # One number per step comes to the host: non-finite values must not reach the weights.
-        if not ranks.agree(torch.isfinite(terms.total + grad_norm)):
-            yield _diverged(terms, F_gradient, state, ranks)
+        verdict = Verdict(now.is_finite) if runs_on else None
+        if (verdict is None or has_looks) and not ranks.agree(now.is_finite):
+            yield _diverged(now, state, ranks)
             return
 
+        lr = learning_rate(recipe.optimizer, state.step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        if verdict is not None:
+            guard.take_up(now, parameters())
         if clip:
-            clip_grads_with_norm_(parameters, clip, grad_norm)
-        if recipe.profile.every:
-            phase("diagnostics")
-            state.profile.add(terms, F_gradient())
-            if analysed and anatomy_every and state.step % anatomy_every == 0:
-                phase("anatomy")
-                n = recipe.profile.anatomy_n
-                with memory.wanted_by("profile.anatomy_n", n, whole=False):
-                    at_hand = x_0, own, changes
-                    (x, of_x, told), share = passes.of_first(n, draw, at_hand, random, ranks, trainer.objective)
-                    looks = list(passes.looks(analysed, state, x, of_x, share, n, at_once, told))
-                for look in looks:
-                    state.profile.add_anatomy(look)
-        phase("optimiser")
+            clip_grads_with_norm_(parameters(), clip, now.grad_norm)
+        looks = []
+        if analysed and has_looks:
+            phase("anatomy")
+            n = recipe.profile.anatomy_n
+            with memory.wanted_by("profile.anatomy_n", n, whole=False):
+                (x, of_x, told), share = passes.of_first(n, draw, now.batch, now.random, ranks, trainer.objective)
+                looks = list(passes.looks(analysed, state, x, of_x, share, n, at_once, told))
+            phase("optimiser")
+        is_first = not optimizer.state
         with memory.wanted_by_network(recipe, trainer.device, whole=False):  # the first step makes the moments
-            state.optimizer.step()
+            guard.update(optimizer, verdict)
+        if verdict is not None:
+            of_next = guard.passed_ahead(state, passed) if state.step + 1 < steps else None
+            phase("optimiser")
+            if not verdict.read():
+                if is_first:
+                    optimizer.state.clear()
+                yield _diverged(now, state, ranks)
+                return
         phase("averages")
         with memory.wanted_by_passes(settings, whole=False):
             trainer.objective.after_step(state.model, state.step)
@@ -172,10 +197,14 @@ def train(trainer: Trainer) -> Iterator[Event]:
             average.update(state.step)
 
         phase("diagnostics")
+        if recipe.profile.every:
+            state.profile.add(terms, now.F_gradient())
+            for look in looks:
+                state.profile.add_anatomy(look)
         scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
         if terms.tangent_norm is not None:
             scalars["tangent_norm"] = terms.tangent_norm.mean()
-        state.means.add({**scalars, "grad_norm": grad_norm}, part.share if part else 1.0)
+        state.means.add({**scalars, "grad_norm": now.grad_norm}, part.share if part else 1.0)
         means = None
         if _due(recipe.log.every, state.step, steps):
             phase("log")
@@ -210,11 +239,12 @@ def train(trainer: Trainer) -> Iterator[Event]:
         yield Stepped(state.step)
 
 
-def _diverged(terms: Terms, F_gradient: Gradient, state: State, ranks: Ranks) -> Diverged:
+def _diverged(passed: Passed, state: State, ranks: Ranks) -> Diverged:
     """Describe what is not finite in a step that was not taken, and at which times."""
+    terms = passed.terms
     what, per_sample = "loss", terms.weight * terms.loss
     if torch.isfinite(terms.total):
-        what, gradient = "gradient", F_gradient()
+        what, gradient = "gradient", passed.F_gradient()
         per_sample = terms.loss if gradient is None else gradient
     largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
     told = ranks.all_told([terms.t[~torch.isfinite(per_sample)].tolist(), largest])

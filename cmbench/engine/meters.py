@@ -46,7 +46,8 @@ class Means:
 
     @sums.setter
     def sums(self, sums: dict[str, Tensor]) -> None:
-        self._sums = {name: value.item() if value.device.type == "cpu" else value for name, value in sums.items()}
+        is_number = {name: x.device.type == "cpu" and x.ndim == 0 for name, x in sums.items()}  # or a row for each rank
+        self._sums = {name: x.item() if is_number[name] else x for name, x in sums.items()}
 
     def add(self, values: dict[str, Tensor], share: float = 1.0) -> None:
         """Add one step's scalars, which are means over a share of its batch."""
@@ -76,6 +77,7 @@ class Profile:
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges
+        self._between: Tensor | None = None  # the inner edges, where the times are
         self._sums: dict[str, Tensor] = {}
         self._waiting: list[tuple[Tensor, dict[str, Tensor]]] = []  # times and values, not yet in their bins
 
@@ -127,7 +129,9 @@ class Profile:
             each = list(group)
             t = torch.cat([own for own, _ in each])
             values = _with_products({name: torch.cat([own[name] for _, own in each]) for name in names})
-            index = torch.bucketize(t, self.edges[1:-1].to(t), right=True)
+            if self._between is None or self._between.device != t.device or self._between.dtype != t.dtype:
+                self._between = self.edges[1:-1].to(t)  # once: the host would wait for a GPU each time
+            index = torch.bucketize(t, self._between, right=True)
             for name, value in values.items():
                 if name not in self._sums:
                     self._sums[name] = torch.zeros(len(self.edges) - 1, dtype=torch.float64, device=value.device)

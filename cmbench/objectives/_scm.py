@@ -71,6 +71,7 @@ class Scm(nn.Module):
 
     paths = ("trigflow",)
     sampler = "consistency"
+    moves_nothing = True
     switches = SWITCHES
 
     def __init__(self, config: Config, model: Model, teacher: Any, steps: int) -> None:

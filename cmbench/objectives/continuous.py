@@ -46,6 +46,7 @@ class Objective(nn.Module):
     paths = ("edm", "vp", "trigflow", "linear")
     teacher = "optional"
     sampler = "consistency"
+    moves_nothing = True
 
     def __init__(self, config: Config, model: Model, teacher: Teacher | None, steps: int) -> None:
         super().__init__()

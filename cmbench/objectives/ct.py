@@ -42,6 +42,7 @@ class Objective(nn.Module):
         self.distance = distance.named(config.distance, model.shape, config.huber_c)
         self.target = copy.deepcopy(model).requires_grad_(False) if config.mu_0 else None
         self._follower = None if self.target is None else ema.Follower(self.target, model)
+        self.moves_nothing = self.target is None
 
     def loss(self, model: Model, x_0: Tensor, labels: Tensor | None, step: int, random: StepRandom) -> Terms:
         """Return the loss of a batch x_0 (B, ...) at `step`."""

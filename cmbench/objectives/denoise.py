@@ -42,6 +42,7 @@ class Objective(nn.Module):
     paths = ("edm", "vp", "trigflow", "linear")
     teacher = "none"
     sampler = "ode"
+    moves_nothing = True
     forwards = {"student": 3.0}  # noqa: RUF012
 
     def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:

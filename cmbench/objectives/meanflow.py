@@ -47,6 +47,7 @@ class Objective(nn.Module):
     paths = ("linear",)
     teacher = "none"
     sampler = "average_velocity"
+    moves_nothing = True
     times = 2
 
     def __init__(self, config: Config, model: Model, teacher: object, steps: int) -> None:

@@ -47,6 +47,7 @@ class Objective(nn.Module):
     paths = ("edm",)
     teacher = "consistency"
     sampler = "consistency"
+    moves_nothing = True
     forwards = {"student": 3.0, "target": 1.0, "teacher": 1.0}  # noqa: RUF012
 
     def __init__(self, config: Config, model: Model, teacher: OnEDMPath, steps: int) -> None:

@@ -230,7 +230,8 @@ def layouts(tensors) -> set[bool]:
 
 
 def test_all_weights_of_convolutions_and_what_goes_with_them_have_their_channels_last(home):
-    built = build(*DIGITS, LAST, "objective.mu_0=0.5", "ema.lengths=[0.9, 0.5]")
+    fused = ["optimizer.kind=adam", "optimizer.fused=on"]
+    built = build(*DIGITS, *fused, LAST, "objective.mu_0=0.5", "ema.lengths=[0.9, 0.5]")
     outputs: list[Tensor] = []
     for module in built.state.model.modules():
         if isinstance(module, torch.nn.Conv2d):

@@ -24,6 +24,7 @@ from cmbench.engine.recorder import Recorder
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import refusing_write_errors
 from cmbench.randomness import StepRandom
+from cmbench.recipe import Recipe
 from cmbench.rundir.files import make_folder, write_atomically
 from cmbench.rundir.layout import RunDir
 
@@ -92,8 +93,9 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.at_once = _AT_ONCE[self.built.device.type]
-        self._plain = steps.taken(steps.in_memory(self.built, rows_every=0), self._write)
-        self._told = steps.taken(steps.in_memory(self.built, rows_every=1), self._write)
+        self._trainer = steps.in_memory(self.built, rows_every=0)
+        self._plain, self._told = self._trainer.recipe, steps.in_memory(self.built, rows_every=1).recipe
+        self._steps = steps.taken(self._trainer, self._write)  # one loop for both: it may be a step's passes ahead
         self._multiply, self.of_product = bare_passes.product(self.built.device, self.built.recipe.train)
 
     def works(self) -> dict[str, Callable[[], object]]:
@@ -104,7 +106,7 @@ class Subject:
     def step(self) -> None:
         """Take a step as in training, without rows and looks at the tangent's parts."""
         environment.choose_operations(self.built.recipe.train)
-        next(self._plain)
+        self._take(self._plain)
 
     def bare(self) -> None:
         """Pass the samples that this rank has in a step through the network, forward and back."""
@@ -152,10 +154,14 @@ class Subject:
     def _repeated(self, work: Callable[[], object]) -> Callable[[], object]:
         return lambda: [work() for _ in range(self.at_once)]
 
+    def _take(self, recipe: Recipe) -> None:
+        self._trainer.recipe = recipe
+        next(self._steps)
+
     def _listened(self, hear: Callable[[str], None]) -> None:
         environment.choose_operations(self.built.recipe.train)
         with heard(self.built, hear):
-            next(self._told)
+            self._take(self._told)
             self.built.state.phase("")
 
     def _write(self, event: loop.Event) -> None:
