@@ -7,12 +7,14 @@ Noise, loss and optimiser stay as they are, so nothing is compiled again when a 
 
 import logging
 import os
+import signal
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -104,7 +106,7 @@ class Compiled:
             return
         self._compiling, began = True, time.monotonic()
         try:
-            with _silence():
+            with _silence(), _undisturbed():
                 yield
         except CmbenchError:
             raise
@@ -263,6 +265,22 @@ def _silence() -> Iterator[None]:
         logs.setLevel(level)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep a terminal's signals from the compilers that start in the block. This process takes them after it.
+
+    Else Ctrl-C would end a compiler, and the run with it. A probe so ended would even choose other code.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _place_code() -> None:
     """Keep compiled code with what else is cached. Inductor chooses a place as soon as it is asked for anything.
 
@@ -273,7 +291,7 @@ def _place_code() -> None:
         with suppress(RuntimeError):  # without a home folder it takes a temporary one
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(caches.folder("compiled"))
     if folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        os.makedirs(folder, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 

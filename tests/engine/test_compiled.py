@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import weakref
@@ -452,6 +453,26 @@ def test_without_a_compiler_nothing_is_built(home, monkeypatch):
     ):
         create(home, COMPILE)
     assert not list((home / "runs").glob("*"))
+
+
+def test_the_compilers_of_a_pass_hear_no_signal_of_the_terminal():
+    network, own, heard = Odd(), Compiled(), []
+    with pytest.MonkeyPatch.context() as patch:
+        before = signal.signal(signal.SIGINT, lambda *_: heard.append("int"))
+
+        def lowered(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
+            child = subprocess.run(["sh", "-c", "kill -INT $$; echo ended well"], capture_output=True, check=False)
+            heard.append(child.stdout)
+            return make_boxed_func(graph.forward)
+
+        patch.setattr(compiled, "_lowered", lowered)
+        try:
+            with own.within([network]):
+                network(X, C)
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert heard == [b"ended well\n", "int"]
 
 
 def refused_if_impossible(cache: Path) -> str:
