@@ -7,15 +7,19 @@ Noise, loss and optimiser stay as they are, so nothing is compiled again when a 
 
 import logging
 import os
+import signal
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from cmbench import caches
@@ -30,14 +34,16 @@ _SETTINGS: dict[str, object] = {
     "deterministic": True,  # no choice by measuring, so that a resumed run gets the same code
     "shape_padding": False,  # which measures too
 }
+_KEPT = frozenset((bool, int, float, str))
 Pass = Callable[..., Sequence[Tensor]]
+Compiling = Callable[[], AbstractContextManager[None]]
 
 
 def refuse_if_impossible(device: torch.device) -> None:
     """Refuse to compile where a compiler is missing, before anything is built.
 
     Raises:
-        UsageError: there is no C++ compiler, or no Triton for a GPU.
+        UsageError: there is no C++ compiler, no folder for compiled code, or no Triton for a GPU.
     """
     if device.type == "cuda":
         from torch.utils._triton import has_triton
@@ -45,10 +51,13 @@ def refuse_if_impossible(device: torch.device) -> None:
         if not has_triton():
             raise _refusal(UsageError, "Triton, which compiles for GPUs, does not work here")
         return
-    from torch._inductor import cpp_builder
-
     try:
+        _place_code()
+        from torch._inductor import cpp_builder
+
         cpp_builder.get_cpp_compiler()
+    except OSError as error:
+        raise _refusal(UsageError, f"compiled code cannot be kept: {error}") from None
     except Exception:  # its class has another name in each version
         raise _refusal(UsageError, "there is no C++ compiler here (g++, or what CXX names)") from None
 
@@ -67,18 +76,47 @@ class Compiled:
 
     def __post_init__(self) -> None:
         self._networks: dict[nn.Module, _Passes] = {}
+        self._compiling = False
 
     @contextmanager
     def within(self, networks: Sequence[nn.Module]) -> Iterator[None]:
-        """Let these networks run compiled in the block, whoever calls them."""
-        for network in networks:
-            own = self._networks.setdefault(network, _Passes(network, self))
+        """Let these networks run compiled in the block, whoever calls them. Those of other blocks are forgotten."""
+        self._networks = {network: self._networks.get(network) or _Passes(network, self) for network in networks}
+        before = {network: vars(network).get("forward") for network in networks}
+        for network, own in self._networks.items():
+            own.look()
             network.forward = own  # as the instance's, so that hooks and DDP see no change
         try:
             yield
         finally:
-            for network in networks:
-                network.__dict__.pop("forward", None)
+            for network, forward in before.items():
+                del network.forward
+                if forward is not None:
+                    network.forward = forward
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Count the seconds of the block, in which torch is silent, and say in one line what it cannot compile.
+
+        Raises:
+            CmbenchError: torch cannot compile it here.
+        """
+        if self._compiling:
+            yield
+            return
+        self._compiling, began = True, time.monotonic()
+        try:
+            with _silence(), _undisturbed():
+                yield
+        except CmbenchError:
+            raise
+        except Exception as error:  # a compiler may raise anything
+            if is_lack(error):
+                raise
+            raise _refusal(CmbenchError, f"torch cannot compile the network: {_reason(error)}") from error
+        finally:
+            self.seconds += time.monotonic() - began
+            self._compiling = False
 
     def taken(self) -> tuple[float, list[str]]:
         """Return the seconds and the passes since the last call."""
@@ -92,28 +130,36 @@ class _Passes:
 
     def __init__(self, network: nn.Module, counts: Compiled) -> None:
         self._network, self._counts, self._compiled = network, counts, dict[Hashable, Pass]()
-        self._names, self._weights = zip(*_tensors(network), strict=True)
+        self._forward = network.forward  # its class's, or its own
+        self._places, self._modules = _places(network), list(network.modules())
+        self._names = list(self._places)
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Return what the network does for tensors, duals and None."""
-        if any(isinstance(x, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(x) for x in inputs):
-            return type(self._network).forward(self._network, *inputs)  # under torch.func.jvp
+    def look(self) -> None:
+        """Look at what a pass may read beside its inputs and weights: numbers and words that modules keep."""
+        self._kept = tuple(value for module in self._modules for value in vars(module).values() if type(value) in _KEPT)
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Return what the network does. Only passes of tensors, duals and None, given in order, run compiled."""
+        if named or _is_transformed() or not all(x is None or isinstance(x, Tensor) for x in inputs):
+            return self._forward(*inputs, **named)
         primals = tuple(x.primal if type(x) is Dual else x for x in inputs)
         tangents = tuple(x.tangent if type(x) is Dual else None for x in inputs)
-        tensors = [x for x in (*primals, *tangents) if x is not None]
-        key = _key(self._network.training, primals, tangents)
+        weights = [tensors[name] for tensors, name in self._places.values()]  # those it has now
+        given = [*weights, *(x for x in (*primals, *tangents) if x is not None)]
+        key = self._kept, self._network.training, tuple(w.requires_grad for w in weights), _key(primals, tangents)
         if key not in self._compiled:
-            self._compiled[key] = self._new(primals, tangents, [*self._weights, *tensors])
-        outputs = self._compiled[key](*self._weights, *tensors)
+            self._compiled[key] = self._new(primals, tangents, given)
+        outputs = self._compiled[key](*given)
         return outputs[0] if len(outputs) == 1 else Dual.of(*outputs)
 
     def _new(self, primals: tuple, tangents: tuple, given: list[Tensor]) -> Pass:
         if len(self._compiled) >= _MOST:
-            raise _refusal(CmbenchError, f"the objective calls the network in more than {_MOST} ways")
-        began, takes_derivative = time.monotonic(), any(t is not None for t in tangents)
-        compiled = _compile(self._traced(primals, tangents), given)
+            why = f"the objective calls the network in more than {_MOST} ways, or it changes between steps"
+            raise _refusal(CmbenchError, why)
+        takes_derivative = any(t is not None for t in tangents)
         recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-        self._counts.seconds += time.monotonic() - began
+        with self._counts.compiling():
+            compiled = _backend(self._traced(primals, tangents), given, self._counts.compiling)
         self._counts.passes.append(
             ("value and derivative" if takes_derivative else "value") + (", with backward" if recorded else "")
         )
@@ -121,14 +167,18 @@ class _Passes:
 
     def _traced(self, primals: tuple, tangents: tuple) -> nn.Module:
         """Return the pass as a module without weights, which takes weights, and the primals and tangents there are."""
-        network, names = _Plain(self._network), [f"network.{name}" for name in self._names]
+        network, names = _Plain(self._network, self._forward), [f"network.{name}" for name in self._names]
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
             weights, rest = dict(zip(names, given, strict=False)), iter(given[len(names) :])
             x, t = ([None if one is None else next(rest) for one in each] for each in (primals, tangents))
 
             def value(*inputs: Any) -> Tensor:
-                return functional_call(network, weights, inputs)
+                before = _attributes(self._network)
+                result = functional_call(network, weights, inputs)  # takes in what the pass puts in place of weights
+                put = [name for name, one in zip(names, given, strict=False) if weights[name] is not one]
+                _refuse_if_changed(before, _attributes(self._network), put)
+                return result
 
             if all(one is None for one in t):
                 return (value(*x),)
@@ -140,12 +190,12 @@ class _Passes:
 class _Plain(nn.Module):
     """A network without its hooks, and without `_Passes` in place of its forward."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, forward: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._forward = network, forward
 
     def forward(self, *inputs: Any) -> Tensor:
-        return type(self.network).forward(self.network, *inputs)
+        return self._forward(*inputs)
 
 
 class _Function(nn.Module):
@@ -154,54 +204,126 @@ class _Function(nn.Module):
         self.forward = run
 
 
-def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*network.named_parameters(), *network.named_buffers()]
+def _places(network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return where a network keeps its weights and buffers, each once."""
+    found: dict[int, tuple[str, tuple[dict[str, Any], str]]] = {}
+    for prefix, module in network.named_modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{prefix}.{name}" if prefix else name, (tensors, name)))
+    return dict(found.values())
 
 
-def _key(training: bool, primals: tuple, tangents: tuple) -> Hashable:
+def _attributes(network: nn.Module) -> dict[str, Any]:
+    """Return the numbers, words and plain tensors that the modules keep, by name."""
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, module in network.named_modules()
+        for name, value in vars(module).items()
+        if type(value) in _KEPT or isinstance(value, Tensor)
+    }
+
+
+def _refuse_if_changed(before: dict[str, Any], after: dict[str, Any], put: list[str]) -> None:
+    """Refuse a pass that sets what the network keeps: compiled, it would do so once, and never again.
+
+    Raises:
+        CmbenchError: it does.
+    """
+    names = [name for name, value in after.items() if before.get(name, _KEPT) is not value]
+    names = [name for name in names if isinstance(after[name], Tensor) or before.get(name, _KEPT) != after[name]]
+    if found := [*names, *(name.removeprefix("network.") for name in put)]:
+        raise _refusal(CmbenchError, f"the network sets its own {found[0]} in a pass, which compiled passes cannot")
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func or forward mode differentiates or maps what runs now."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def _key(primals: tuple, tangents: tuple) -> Hashable:
     """Return what a compiled pass is good for: its code assumes layouts, modes, and which inputs are one tensor."""
     inputs = (*primals, *tangents)
     same = tuple(next(i for i, other in enumerate(inputs) if other is x) for x in inputs)
     looks = tuple(None if x is None else (x.shape, x.stride(), x.dtype, x.requires_grad) for x in inputs)
     device = primals[0].device.type
-    cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    return training, torch.is_grad_enabled(), cast, same, looks
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    return torch.is_grad_enabled(), autocast, same, looks
 
 
-def _compile(module: nn.Module, given: list[Tensor]) -> Pass:
-    """Compile a function of tensors.
+@contextmanager
+def _silence() -> Iterator[None]:
+    logs = logging.getLogger("torch.utils.cpp_extension")  # warns of a missing CUDA, even on a CPU
+    level = logs.level
+    logs.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logs.setLevel(level)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep a terminal's signals from the compilers that start in the block. This process takes them after it.
+
+    Else Ctrl-C would end a compiler, and the run with it. A probe so ended would even choose other code.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _place_code() -> None:
+    """Keep compiled code with what else is cached. Inductor chooses a place as soon as it is asked for anything.
 
     Raises:
-        CmbenchError: torch cannot compile it here.
+        OSError: the folder cannot be made, or nothing can be written there.
     """
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         with suppress(RuntimeError):  # without a home folder it takes a temporary one
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(caches.folder("compiled"))
-    from torch._inductor import config
+    if folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def _backend(module: nn.Module, given: list[Tensor], compiling: Compiling) -> Pass:
+    """Trace a function of tensors, with its backward where a tensor needs a gradient, and compile it.
+
+    Torch compiles the backward when it first runs, and so long after this has returned.
+    """
+    _place_code()
+    from torch._inductor import compile_fx, config
+
+    def lowered(graph: torch.fx.GraphModule, inputs: Sequence[Any], **how: Any) -> Any:
+        with compiling():
+            return _lowered(graph, inputs, **how)
 
     known = {name: value for name, value in _SETTINGS.items() if hasattr(config, name)}
-    logs = logging.getLogger("torch.utils.cpp_extension")  # warns of a missing CUDA, even on a CPU
-    with ExitStack() as settings:
-        settings.callback(logs.setLevel, logs.level)
-        logs.setLevel(logging.ERROR)
-        settings.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        settings.enter_context(config.patch(known))
-        try:
-            return _backend(module, given)
-        except Exception as error:  # a compiler may raise anything
-            if is_lack(error):
-                raise
-            raise _refusal(CmbenchError, f"torch cannot compile the network: {_reason(error)}") from error
+    whole: Any = module  # any module of flat inputs, though annotated as a graph
+    return cast(Pass, compile_fx.compile_fx(whole, given, lowered, known))
 
 
-def _backend(module: nn.Module, given: list[Tensor]) -> Pass:
-    """Trace a function of tensors, with its backward where a tensor needs a gradient, and compile both."""
-    return torch._inductor.compile(module, given)  # type: ignore[arg-type] # it takes any module of flat inputs
+def _lowered(graph: torch.fx.GraphModule, inputs: Sequence[Any], **how: Any) -> Any:
+    """Turn the graph of a pass, or of its backward, into code."""
+    from torch._inductor import compile_fx
+
+    return compile_fx.compile_fx_inner(graph, inputs, **how)
 
 
 def _reason(error: Exception) -> str:
     """Return the line of a compiler's report that says most."""
+    if type(error).__name__ == "DataDependentOutputException":
+        return f"its pass depends on a number in a tensor, by if or .item() ({error})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "error: " in line), lines[0])
 

@@ -1,7 +1,17 @@
 """`train.compile`: passes as graphs with the same numbers and the same masks, and the same bits on resume."""
 
+import gc
 import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +19,9 @@ from functorch.compile import make_boxed_func
 from test_resume import UNET, crash, create, finish, stop_after
 from tiny import DISTILL
 from torch import Tensor, nn
-from torch._functorch.aot_autograd import aot_module_simplified
+from torch._inductor.fx_passes.post_grad import view_to_reshape
+from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from cmbench.engine import compiled, loop, passes, runner, trainer
 from cmbench.engine.bench import steps
@@ -19,6 +31,7 @@ from cmbench.engine.compiled import Compiled
 from cmbench.engine.ranks import Ranks
 from cmbench.engine.trainer import Trainer
 from cmbench.errors import CmbenchError, UsageError
+from cmbench.forward_mode import dual as dual_module
 from cmbench.randomness import StepRandom
 from cmbench.rundir.layout import RunDir
 from cmbench.rundir.segments import newest
@@ -51,13 +64,14 @@ NETWORKS = {
 
 @pytest.fixture
 def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace the graphs, but run them by torch's own kernels: no C++ is compiled."""
-    eager = make_boxed_func
+    """Trace and part the graphs, but run them by torch's own kernels: no C++ is compiled."""
 
-    def backend(module: nn.Module, given: list[Tensor]) -> compiled.Pass:
-        return aot_module_simplified(module, given, fw_compiler=lambda graph, inputs: eager(graph.forward))
+    def lowered(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
+        view_to_reshape(graph)  # as Inductor does, whose views may be of any layout
+        graph.recompile()
+        return make_boxed_func(graph.forward)
 
-    monkeypatch.setattr(compiled, "_backend", backend)
+    monkeypatch.setattr(compiled, "_lowered", lowered)
 
 
 def built(home: Path, *overrides: str) -> Trainer:
@@ -195,19 +209,237 @@ def test_a_network_called_in_ever_new_shapes_is_refused(graphs_alone):
         call(18)
 
 
-def test_what_cannot_be_compiled_is_said_in_one_line(home, monkeypatch):
-    def fails(module: nn.Module, given: list[Tensor]) -> compiled.Pass:
-        raise RuntimeError("C++ compile error\n\nCommand:\ng++ ...\n/x/y.h:3:10: fatal error: Python.h: No such file")
+@pytest.mark.parametrize("part", ["value", "backward"])
+def test_what_cannot_be_compiled_is_said_in_one_line(home, graphs_alone, monkeypatch, part):
+    works = compiled._lowered
 
-    monkeypatch.setattr(compiled, "_backend", fails)
+    def fails(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
+        if how.get("is_backward", False) == (part == "backward"):
+            raise RuntimeError("C++ compile error\n\nCommand:\ng++ ...\n/x/y.h:3:10: fatal error: Python.h: none")
+        return works(graph, inputs, **how)
+
+    monkeypatch.setattr(compiled, "_lowered", fails)
     made = create(home, COMPILE)
     with pytest.raises(CmbenchError) as caught:
         list(made.records())
-    wanted = "torch cannot compile the network: /x/y.h:3:10: fatal error: Python.h: No such file; allowed: false"
+    wanted = "torch cannot compile the network: /x/y.h:3:10: fatal error: Python.h: none; allowed: false"
     assert str(caught.value) == f"train.compile: found true, but {wanted}"
     assert [row["error"] for row in newest(made.run.events) if row["kind"] == "failed"] == [
         f"CmbenchError: {caught.value}"
     ]
+
+
+def test_the_backward_is_compiled_with_the_settings_of_the_pass_and_counted(monkeypatch):
+    from torch._inductor import config
+
+    known, seen = [name for name in compiled._SETTINGS if hasattr(config, name)], []
+
+    def lowered(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
+        seen.append((how.get("is_backward", False), {name: getattr(config, name) for name in known}))
+        return make_boxed_func(graph.forward)
+
+    monkeypatch.setattr(compiled, "_lowered", lowered)
+    network, own = Odd(), Compiled()
+    with own.within([network]):
+        result = network(X, C)
+        before = own.seconds
+        result.sum().backward()
+    wanted = {name: compiled._SETTINGS[name] for name in known}
+    assert seen == [(False, wanted), (True, wanted)]
+    assert own.seconds > before
+
+
+class Small(nn.Module):
+    """A network with dropout, of which there are some kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.dropout = nn.Linear(3, 8), nn.Linear(8, 3), nn.Dropout(0.5)
+        self.scale, self.frozen = 1.0, False
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return self.scale * self.last(self.dropout(torch.tanh(self.first(x) + c_noise.view(-1, 1))))
+
+
+class WithBatchNorm(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return self.norm(super().forward(x, c_noise))
+
+
+class Tied(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(8, 3)
+        self.other.weight = self.last.weight
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return super().forward(x, c_noise) + self.other(torch.sin(self.first(x)))
+
+
+class Normed(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.first)
+        nn.utils.parametrizations.spectral_norm(self.last)
+
+
+class OwnForward(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = lambda x, c_noise: 2 * Small.forward(self, x, c_noise)  # type: ignore[method-assign]
+
+
+class Recomputed(Small):
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        result: Tensor = checkpoint(super().forward, x, c_noise, use_reentrant=False)
+        return result
+
+
+class Branched(Small):
+    """Its masks must be drawn in order, though no one needs the other."""
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        masked = [self.dropout(f(self.first(k * x))) for k, f in enumerate((torch.tanh, torch.sin, torch.cos), 1)]
+        return self.last(masked[2]) + self.last(masked[1].square()) + self.last(masked[0])
+
+
+def taught(network: nn.Module, own: Compiled | None, change: Callable[[nn.Module, int], None]) -> list[Tensor]:
+    """Return results, gradients and buffers of four passes."""
+    found: list[Tensor] = []
+    for step in range(4):
+        change(network, step)
+        torch.manual_seed(step)
+        with own.within([network]) if own else nullcontext():
+            result = network(torch.randn(4, 3), torch.rand(4))
+        network.zero_grad()
+        result.square().sum().backward()
+        found += [result.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+        found += [buffer.clone() for buffer in network.buffers()]
+    return found
+
+
+def unchanged(network: nn.Module, step: int) -> None: ...
+
+
+def rescaled(network: nn.Module, step: int) -> None:
+    network.scale = float(step % 2)
+
+
+def thawed(network: nn.Module, step: int) -> None:
+    network.first.weight.requires_grad_(step > 1)
+
+
+def replaced(network: nn.Module, step: int) -> None:
+    network.last.bias = nn.Parameter(torch.full((3,), float(step)))
+
+
+def assert_as_uncompiled(kind: type[nn.Module], change: Callable[[nn.Module, int], None] = unchanged) -> None:
+    both = []
+    for own in (None, Compiled()):
+        torch.manual_seed(1)
+        network = kind().train()
+        names = set(vars(network))
+        both.append(taught(network, own, change))
+        assert set(vars(network)) == names
+    assert [x.shape for x in both[0]] == [x.shape for x in both[1]]
+    for found, wanted in zip(*both, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Small, WithBatchNorm, Tied, Normed, OwnForward, Recomputed, Branched])
+def test_a_network_of_any_kind_does_as_uncompiled(graphs_alone, kind):
+    assert_as_uncompiled(kind)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [WithBatchNorm, Branched])
+def test_compiled_code_does_as_uncompiled(kind):
+    assert_as_uncompiled(kind)
+
+
+@pytest.mark.parametrize("change", [rescaled, thawed, replaced])
+def test_a_network_changed_between_steps_does_as_uncompiled(graphs_alone, change):
+    assert_as_uncompiled(Small, change)
+
+
+class Counting(Small):
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        self.scale += 1
+        return super().forward(x, c_noise)
+
+
+class Replacing(Small):
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        self.count = self.count + 1
+        return super().forward(x, c_noise)
+
+
+class Remembering(Small):
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        self.remembered = super().forward(x, c_noise)
+        return self.remembered
+
+
+class Choosing(Small):
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return x if x.mean() > 0 else super().forward(x, c_noise)
+
+
+SETS = "the network sets its own {} in a pass, which compiled passes cannot"
+REFUSED = {
+    Counting: SETS.format("scale"),
+    Replacing: SETS.format("count"),
+    Remembering: SETS.format("remembered"),
+    Choosing: "torch cannot compile the network: its pass depends on a number in a tensor, by if or .item()",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_pass_that_a_graph_cannot_hold_is_refused(graphs_alone, kind):
+    network, own = kind(), Compiled()
+    with (
+        own.within([network]),
+        pytest.raises(CmbenchError, match=rf"^train\.compile: found true, but {re.escape(REFUSED[kind])}.*false$"),
+    ):
+        network(X, C)
+    assert "forward" not in vars(network)
+
+
+def test_what_is_no_plain_pass_runs_uncompiled(graphs_alone):
+    network, own = Small().eval(), Compiled()
+    dual_module._load_decompositions()  # of which torch warns
+    with own.within([network]):
+        found = network(x=X, c_noise=C), torch.func.vmap(lambda x: network(x[None], C[:1])[0])(X)
+        derivative = torch.func.jvp(lambda x: network(x, C), (X,), (X,))[1]
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(X, X)
+            assert torch.equal(forward_ad.unpack_dual(network(dual, C)).tangent, derivative)
+    assert torch.equal(found[0], network(X, C))
+    assert torch.allclose(found[1], network(X, C[:1].expand(4)), atol=1e-6)
+    assert not own.passes
+
+
+def test_networks_that_are_no_longer_trained_are_freed(graphs_alone):
+    network, other, own = Small(), Small(), Compiled()
+    with own.within([network, other]):
+        other(X, C)
+    gone = weakref.ref(other)
+    del other
+    with own.within([network]):
+        pass
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_network_without_weights_is_compiled_too(graphs_alone):
+    network, own = nn.Tanh(), Compiled()
+    with own.within([network]):
+        assert torch.equal(network(X), torch.tanh(X))
 
 
 def test_without_a_compiler_nothing_is_built(home, monkeypatch):
@@ -221,6 +453,56 @@ def test_without_a_compiler_nothing_is_built(home, monkeypatch):
     ):
         create(home, COMPILE)
     assert not list((home / "runs").glob("*"))
+
+
+def test_the_compilers_of_a_pass_hear_no_signal_of_the_terminal():
+    network, own, heard = Odd(), Compiled(), []
+    with pytest.MonkeyPatch.context() as patch:
+        before = signal.signal(signal.SIGINT, lambda *_: heard.append("int"))
+
+        def lowered(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
+            child = subprocess.run(["sh", "-c", "kill -INT $$; echo ended well"], capture_output=True, check=False)
+            heard.append(child.stdout)
+            return make_boxed_func(graph.forward)
+
+        patch.setattr(compiled, "_lowered", lowered)
+        try:
+            with own.within([network]):
+                network(X, C)
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert heard == [b"ended well\n", "int"]
+
+
+def refused_if_impossible(cache: Path) -> str:
+    """Return the folder for compiled code, or the refusal, of a process of its own: torch chooses a place once."""
+    code = """
+import torch
+from cmbench.engine import compiled
+try:
+    compiled.refuse_if_impossible(torch.device("cpu"))
+    from torch._inductor.codecache import cache_dir
+    print(cache_dir())
+except compiled.UsageError as error:
+    print(error)
+"""
+    own = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    own["CMBENCH_CACHE_DIR"] = str(cache)
+    return subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True).stdout
+
+
+def test_compiled_code_is_kept_where_the_user_keeps_caches(tmp_path):
+    assert refused_if_impossible(tmp_path) == f"{tmp_path / 'compiled'}\n"
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "compiled"
+    assert refused_if_impossible(tmp_path / "file") == (
+        f"train.compile: found true, but compiled code cannot be kept: [Errno 20] Not a directory: '{folder}'; "
+        "allowed: false\n"
+    )
 
 
 def test_torch_settings_and_logs_are_put_back(home, graphs_alone):
