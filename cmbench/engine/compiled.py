@@ -31,9 +31,9 @@ _MOST = 16  # kinds of passes of a network: beyond these the objective calls it 
 _SETTINGS: dict[str, object] = {
     "fallback_random": True,  # dropout draws as it does uncompiled: from torch's generators, which the step seeds
     "fx_graph_cache": False,  # it keeps pickles
-    "deterministic": True,  # no choice by measuring, so that a resumed run gets the same code
-    "shape_padding": False,  # which measures too
 }
+# With `train.deterministic` nothing is chosen by measuring, so that a resumed run gets the same code.
+_SAME_CODE: dict[str, object] = {"deterministic": True, "shape_padding": False}
 _KEPT = frozenset((bool, int, float, str))
 Pass = Callable[..., Sequence[Tensor]]
 Compiling = Callable[[], AbstractContextManager[None]]
@@ -308,7 +308,8 @@ def _backend(module: nn.Module, given: list[Tensor], compiling: Compiling) -> Pa
         with compiling():
             return _lowered(graph, inputs, **how)
 
-    known = {name: value for name, value in _SETTINGS.items() if hasattr(config, name)}
+    settings = _SETTINGS | (_SAME_CODE if torch.are_deterministic_algorithms_enabled() else {})
+    known = {name: value for name, value in settings.items() if hasattr(config, name)}
     whole: Any = module  # any module of flat inputs, though annotated as a graph
     return cast(Pass, compile_fx.compile_fx(whole, given, lowered, known))
 

@@ -59,7 +59,7 @@ def checks(built: Trainer, model: Model, at: Points) -> list[Check]:
         return [
             _compared("compile", network, pass_through, allowed, built.device),
             _compared("compiled derivative", along, derivative, allowed, built.device),
-            _passes_of_step(built, model, allowed),
+            of_step(built, model),
         ]
     finally:
         torch._inductor.config.fallback_random = fallback
@@ -97,8 +97,14 @@ def _compared(
     return Check(name, "warn", found, "leave it uncompiled: its numbers or its dropout mask differ", values)
 
 
-def _passes_of_step(built: Trainer, model: Model, allowed: float) -> Check:
-    """Compare the gradients of a batch and the seconds of its passes with those that `train.compile` gives."""
+def of_step(built: Trainer, model: Model) -> Check:
+    """Compare the gradients of a batch and the seconds of its passes with those that `train.compile` gives.
+
+    Args:
+        built: the recipe.
+        model: its model, from `probe.copied`.
+    """
+    allowed = _ALLOWED[model.arithmetic(built.device)]
     state, train, random = copy.copy(built.state), built.recipe.train, StepRandom(built.device, built.recipe.seed, 0)
     state.model = copy.deepcopy(model).train()
     x_0, labels = passes.drawn(built.data, train.batch_size, random)
