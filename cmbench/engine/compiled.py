@@ -34,6 +34,8 @@ _SETTINGS: dict[str, object] = {
     "deterministic": True,  # no choice by measuring, so that a resumed run gets the same code
     "shape_padding": False,  # which measures too
 }
+_PLACE = "TORCHINDUCTOR_CACHE_DIR"
+_CHOSEN = os.environ.get(_PLACE)  # by the user, as this is read early
 _KEPT = frozenset((bool, int, float, str))
 Pass = Callable[..., Sequence[Tensor]]
 Compiling = Callable[[], AbstractContextManager[None]]
@@ -161,7 +163,7 @@ class _Passes:
         with self._counts.compiling():
             compiled = _backend(self._traced(primals, tangents), given, self._counts.compiling)
         self._counts.passes.append(
-            ("value and derivative" if takes_derivative else "value") + (", with backward" if recorded else "")
+            ("value and derivative" if takes_derivative else "value") + (" with backward" if recorded else "")
         )
         return compiled
 
@@ -282,15 +284,17 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _place_code() -> None:
-    """Keep compiled code with what else is cached. Inductor chooses a place as soon as it is asked for anything.
+    """Keep compiled code with what else is cached, unless the user chose a place.
+
+    Torch enters its own choice, as soon as it is asked to be deterministic.
 
     Raises:
         OSError: the folder cannot be made, or nothing can be written there.
     """
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    if not _CHOSEN:
         with suppress(RuntimeError):  # without a home folder it takes a temporary one
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(caches.folder("compiled"))
-    if folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+            os.environ[_PLACE] = str(caches.folder("compiled"))
+    if folder := os.environ.get(_PLACE):
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
