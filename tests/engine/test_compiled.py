@@ -42,6 +42,7 @@ COMPILE = "train.compile=true"
 TRIG = ["path.kind=trigflow", "objective={kind='sct', tangent_warmup=8}"]
 LINEAR = ["path.kind=linear", "objective={kind='meanflow', share_apart=0.5}"]
 DIT = ["data.kind=digits", "network={kind='dit', width=16, depth=1, heads=2, patch=4, dropout=0.3}", *UNET[-3:]]
+EDM2 = "kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[4], head_channels=8"
 OBJECTIVES = {
     "ct": [],
     "ct without a target": ["objective.mu_0=0"],
@@ -58,6 +59,7 @@ NETWORKS = {
     "unet": UNET,
     "unet, conditional": [*UNET, "network.class_conditional=true", "network.attention=[8]"],
     "dit": DIT,
+    "edm2": [DIT[0], f"network={{{EDM2}, log_variance_channels=8, dropout=0.3}}", *UNET[-3:]],
     "micro batches": [*UNET, "train.micro_batch_size=3"],
 }
 
