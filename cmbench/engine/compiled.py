@@ -5,61 +5,24 @@ or the value with its derivative, as a function of weights and inputs. Inductor 
 Noise, loss and optimiser stay as they are, so nothing is compiled again when a curriculum moves on.
 """
 
-import logging
-import os
-import signal
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
 
-from cmbench import caches
+from cmbench.engine import compiler
 from cmbench.engine.memory import is_lack
-from cmbench.errors import CmbenchError, UsageError
+from cmbench.errors import CmbenchError
 from cmbench.forward_mode.dual import Dual, value_and_derivative
 
 _MOST = 16  # kinds of passes of a network: beyond these the objective calls it in ever new shapes
-_SETTINGS: dict[str, object] = {
-    "fallback_random": True,  # dropout draws as it does uncompiled: from torch's generators, which the step seeds
-    "fx_graph_cache": False,  # it keeps pickles
-}
-# With `train.deterministic` nothing is chosen by measuring, so that a resumed run gets the same code.
-_SAME_CODE: dict[str, object] = {"deterministic": True, "shape_padding": False}
 _KEPT = frozenset((bool, int, float, str))
-Pass = Callable[..., Sequence[Tensor]]
-Compiling = Callable[[], AbstractContextManager[None]]
-
-
-def refuse_if_impossible(device: torch.device) -> None:
-    """Refuse to compile where a compiler is missing, before anything is built.
-
-    Raises:
-        UsageError: there is no C++ compiler, no folder for compiled code, or no Triton for a GPU.
-    """
-    if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        if not has_triton():
-            raise _refusal(UsageError, "Triton, which compiles for GPUs, does not work here")
-        return
-    try:
-        _place_code()
-        from torch._inductor import cpp_builder
-
-        cpp_builder.get_cpp_compiler()
-    except OSError as error:
-        raise _refusal(UsageError, f"compiled code cannot be kept: {error}") from None
-    except Exception:  # its class has another name in each version
-        raise _refusal(UsageError, "there is no C++ compiler here (g++, or what CXX names)") from None
 
 
 @dataclass
@@ -106,14 +69,16 @@ class Compiled:
             return
         self._compiling, began = True, time.monotonic()
         try:
-            with _silence(), _undisturbed():
+            with compiler.silence(), compiler.undisturbed():
                 yield
         except CmbenchError:
             raise
         except Exception as error:  # a compiler may raise anything
             if is_lack(error):
                 raise
-            raise _refusal(CmbenchError, f"torch cannot compile the network: {_reason(error)}") from error
+            raise compiler.refusal(
+                CmbenchError, f"torch cannot compile the network: {compiler.reason(error)}"
+            ) from error
         finally:
             self.seconds += time.monotonic() - began
             self._compiling = False
@@ -129,7 +94,7 @@ class _Passes:
     """Calls a network's passes, each of which is compiled for the shapes and the modes in which it is called."""
 
     def __init__(self, network: nn.Module, counts: Compiled) -> None:
-        self._network, self._counts, self._compiled = network, counts, dict[Hashable, Pass]()
+        self._network, self._counts, self._compiled = network, counts, dict[Hashable, compiler.Pass]()
         self._forward = network.forward  # its class's, or its own
         self._places, self._modules = _places(network), list(network.modules())
         self._names = list(self._places)
@@ -152,16 +117,16 @@ class _Passes:
         outputs = self._compiled[key](*given)
         return outputs[0] if len(outputs) == 1 else Dual.of(*outputs)
 
-    def _new(self, primals: tuple, tangents: tuple, given: list[Tensor]) -> Pass:
+    def _new(self, primals: tuple, tangents: tuple, given: list[Tensor]) -> compiler.Pass:
         if len(self._compiled) >= _MOST:
             why = f"the objective calls the network in more than {_MOST} ways, or it changes between steps"
-            raise _refusal(CmbenchError, why)
+            raise compiler.refusal(CmbenchError, why)
         takes_derivative = any(t is not None for t in tangents)
         recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
         with self._counts.compiling():
-            compiled = _backend(self._traced(primals, tangents), given, self._counts.compiling)
+            compiled = compiler.backend(self._traced(primals, tangents), given, self._counts.compiling)
         self._counts.passes.append(
-            ("value and derivative" if takes_derivative else "value") + (", with backward" if recorded else "")
+            ("value and derivative" if takes_derivative else "value") + (" with backward" if recorded else "")
         )
         return compiled
 
@@ -234,7 +199,9 @@ def _refuse_if_changed(before: dict[str, Any], after: dict[str, Any], put: list[
     names = [name for name, value in after.items() if before.get(name, _KEPT) is not value]
     names = [name for name in names if isinstance(after[name], Tensor) or before.get(name, _KEPT) != after[name]]
     if found := [*names, *(name.removeprefix("network.") for name in put)]:
-        raise _refusal(CmbenchError, f"the network sets its own {found[0]} in a pass, which compiled passes cannot")
+        raise compiler.refusal(
+            CmbenchError, f"the network sets its own {found[0]} in a pass, which compiled passes cannot"
+        )
 
 
 def _is_transformed() -> bool:
@@ -250,84 +217,3 @@ def _key(primals: tuple, tangents: tuple) -> Hashable:
     device = primals[0].device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return torch.is_grad_enabled(), autocast, same, looks
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    logs = logging.getLogger("torch.utils.cpp_extension")  # warns of a missing CUDA, even on a CPU
-    level = logs.level
-    logs.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logs.setLevel(level)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep a terminal's signals from the compilers that start in the block. This process takes them after it.
-
-    Else Ctrl-C would end a compiler, and the run with it. A probe so ended would even choose other code.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _place_code() -> None:
-    """Keep compiled code with what else is cached. Inductor chooses a place as soon as it is asked for anything.
-
-    Raises:
-        OSError: the folder cannot be made, or nothing can be written there.
-    """
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        with suppress(RuntimeError):  # without a home folder it takes a temporary one
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(caches.folder("compiled"))
-    if folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-
-
-def _backend(module: nn.Module, given: list[Tensor], compiling: Compiling) -> Pass:
-    """Trace a function of tensors, with its backward where a tensor needs a gradient, and compile it.
-
-    Torch compiles the backward when it first runs, and so long after this has returned.
-    """
-    _place_code()
-    from torch._inductor import compile_fx, config
-
-    def lowered(graph: torch.fx.GraphModule, inputs: Sequence[Any], **how: Any) -> Any:
-        with compiling():
-            return _lowered(graph, inputs, **how)
-
-    settings = _SETTINGS | (_SAME_CODE if torch.are_deterministic_algorithms_enabled() else {})
-    known = {name: value for name, value in settings.items() if hasattr(config, name)}
-    whole: Any = module  # any module of flat inputs, though annotated as a graph
-    return cast(Pass, compile_fx.compile_fx(whole, given, lowered, known))
-
-
-def _lowered(graph: torch.fx.GraphModule, inputs: Sequence[Any], **how: Any) -> Any:
-    """Turn the graph of a pass, or of its backward, into code."""
-    from torch._inductor import compile_fx
-
-    return compile_fx.compile_fx_inner(graph, inputs, **how)
-
-
-def _reason(error: Exception) -> str:
-    """Return the line of a compiler's report that says most."""
-    if type(error).__name__ == "DataDependentOutputException":
-        return f"its pass depends on a number in a tensor, by if or .item() ({error})"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "error: " in line), lines[0])
-
-
-def _refusal(kind: type[CmbenchError], why: str) -> CmbenchError:
-    return kind(f"train.compile: found true, but {why}; allowed: false")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cmbench import consent, steering
 from cmbench.contracts import BringsWeights, Data, HasOracle, Objective, has
-from cmbench.engine import build, compiled, compute, film, fingerprint, memory, optimizer
+from cmbench.engine import build, compiler, compute, film, fingerprint, memory, optimizer
 from cmbench.engine import ranks as all_ranks
 from cmbench.engine import start as starts
 from cmbench.engine.compiled import Compiled
@@ -286,7 +286,7 @@ def from_recipe(
     with prefixing(where):
         device = build.device_of(recipe.train.device)
         if recipe.train.compile:
-            compiled.refuse_if_impossible(device)
+            compiler.refuse_if_impossible(device)
         data = build.data(recipe, device) if data is None else data
         build.check_augmentation(recipe, data.shape)
         if ":" not in recipe.network["kind"] and (shapes := shapes_of(recipe, data.shape, data.classes)) is not None:
@@ -321,8 +321,8 @@ def _on_device(recipe: Recipe, device: torch.device, data: Data, runs_dir: Path 
     averages = [Average(recipe.ema, length, model, recipe.train.batch_size) for length in recipe.ema.lengths]
     profile = Profile(objective.profile_edges(recipe.profile.bins))
     built = optimizer.build(recipe.optimizer, model, objective)
-    compiler = Compiled() if recipe.train.compile else None
-    state = State(model, objective, built, averages, profile, trained.model if trained else None, compiler)
+    compiled = Compiled() if recipe.train.compile else None
+    state = State(model, objective, built, averages, profile, trained.model if trained else None, compiled)
     spent = Compute(forwards, _spent_before(model, trained, source))
     earlier = kept is not None and not floors.has_spread(read_json(kept.meta) or {})
     in_turn = earlier and build.is_conditional(recipe)

@@ -23,7 +23,7 @@ from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from cmbench.engine import compiled, loop, passes, runner, trainer
+from cmbench.engine import compiler, loop, passes, runner, trainer
 from cmbench.engine.bench import steps
 from cmbench.engine.bench.measure import measure
 from cmbench.engine.bench.subject import Asked
@@ -42,6 +42,7 @@ COMPILE = "train.compile=true"
 TRIG = ["path.kind=trigflow", "objective={kind='sct', tangent_warmup=8}"]
 LINEAR = ["path.kind=linear", "objective={kind='meanflow', share_apart=0.5}"]
 DIT = ["data.kind=digits", "network={kind='dit', width=16, depth=1, heads=2, patch=4, dropout=0.3}", *UNET[-3:]]
+EDM2 = "kind='edm2', width=8, multipliers=[1, 2], depth=1, attention=[4], head_channels=8"
 OBJECTIVES = {
     "ct": [],
     "ct without a target": ["objective.mu_0=0"],
@@ -58,6 +59,7 @@ NETWORKS = {
     "unet": UNET,
     "unet, conditional": [*UNET, "network.class_conditional=true", "network.attention=[8]"],
     "dit": DIT,
+    "edm2": [DIT[0], f"network={{{EDM2}, log_variance_channels=8, dropout=0.3}}", *UNET[-3:]],
     "micro batches": [*UNET, "train.micro_batch_size=3"],
 }
 
@@ -71,7 +73,7 @@ def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         graph.recompile()
         return make_boxed_func(graph.forward)
 
-    monkeypatch.setattr(compiled, "_lowered", lowered)
+    monkeypatch.setattr(compiler, "_lowered", lowered)
 
 
 def built(home: Path, *overrides: str) -> Trainer:
@@ -137,7 +139,7 @@ def test_one_compilation_serves_all_stages(home, graphs_alone, objective):
     stages = {event.values.get("N", event.values.get("r")) for event in events if isinstance(event, loop.Metrics)}
     assert len(stages) > 1
     assert [event.step for event in told] == [1]
-    wanted = ["value", "value, with backward"] if objective == "ict" else ["value and derivative, with backward"]
+    wanted = ["value", "value with backward"] if objective == "ict" else ["value and derivative with backward"]
     assert told[0].passes == wanted
     assert told[0].seconds > 0
 
@@ -211,14 +213,14 @@ def test_a_network_called_in_ever_new_shapes_is_refused(graphs_alone):
 
 @pytest.mark.parametrize("part", ["value", "backward"])
 def test_what_cannot_be_compiled_is_said_in_one_line(home, graphs_alone, monkeypatch, part):
-    works = compiled._lowered
+    works = compiler._lowered
 
     def fails(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
         if how.get("is_backward", False) == (part == "backward"):
             raise RuntimeError("C++ compile error\n\nCommand:\ng++ ...\n/x/y.h:3:10: fatal error: Python.h: none")
         return works(graph, inputs, **how)
 
-    monkeypatch.setattr(compiled, "_lowered", fails)
+    monkeypatch.setattr(compiler, "_lowered", fails)
     made = create(home, COMPILE)
     with pytest.raises(CmbenchError) as caught:
         list(made.records())
@@ -232,19 +234,19 @@ def test_what_cannot_be_compiled_is_said_in_one_line(home, graphs_alone, monkeyp
 def test_the_backward_is_compiled_with_the_settings_of_the_pass_and_counted(monkeypatch):
     from torch._inductor import config
 
-    known, seen = [name for name in compiled._SETTINGS if hasattr(config, name)], []
+    known, seen = [name for name in compiler._SETTINGS if hasattr(config, name)], []
 
     def lowered(graph: torch.fx.GraphModule, inputs: list[Tensor], **how: Any) -> Any:
         seen.append((how.get("is_backward", False), {name: getattr(config, name) for name in known}))
         return make_boxed_func(graph.forward)
 
-    monkeypatch.setattr(compiled, "_lowered", lowered)
+    monkeypatch.setattr(compiler, "_lowered", lowered)
     network, own = Odd(), Compiled()
     with own.within([network]):
         result = network(X, C)
         before = own.seconds
         result.sum().backward()
-    wanted = {name: compiled._SETTINGS[name] for name in known}
+    wanted = {name: compiler._SETTINGS[name] for name in known}
     assert seen == [(False, wanted), (True, wanted)]
     assert own.seconds > before
 
@@ -465,7 +467,7 @@ def test_the_compilers_of_a_pass_hear_no_signal_of_the_terminal():
             heard.append(child.stdout)
             return make_boxed_func(graph.forward)
 
-        patch.setattr(compiled, "_lowered", lowered)
+        patch.setattr(compiler, "_lowered", lowered)
         try:
             with own.within([network]):
                 network(X, C)
@@ -476,15 +478,17 @@ def test_the_compilers_of_a_pass_hear_no_signal_of_the_terminal():
 
 
 def refused_if_impossible(cache: Path) -> str:
-    """Return the folder for compiled code, or the refusal, of a process of its own: torch chooses a place once."""
+    """Return the folder for compiled code, or the refusal, of a process of its own."""
     code = """
 import torch
-from cmbench.engine import compiled
+from cmbench.engine import compiler
+torch.use_deterministic_algorithms(True)  # torch now enters a place of its own, as in each run
+from torch._inductor import cpp_builder
 try:
-    compiled.refuse_if_impossible(torch.device("cpu"))
+    compiler.refuse_if_impossible(torch.device("cpu"))
     from torch._inductor.codecache import cache_dir
     print(cache_dir())
-except compiled.UsageError as error:
+except compiler.UsageError as error:
     print(error)
 """
     own = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
@@ -518,7 +522,7 @@ def test_the_journal_tells_what_was_compiled(home, graphs_alone):
     rows = {row["kind"]: row for row in newest(run.events)}
     assert said(rows["compiling"]) == "the first step compiles the network's passes: it takes longer"
     assert (rows["compiling"]["step"], rows["compiled"]["step"]) == (0, 1)
-    assert said(rows["compiled"]).endswith("s: value, value, with backward")
+    assert said(rows["compiled"]).endswith("s: value, value with backward")
 
 
 def files(run: RunDir, step: int) -> dict[str, bytes]:
