@@ -124,7 +124,7 @@ _SAY: dict[str, Callable[[Row], str]] = {
     "resumed": _resumed,
     "lengthened": _lengthened,
     "ranks": lambda row: f"{row['number']} ranks by {row['backend']}: {counted(row['devices'])}",
-    "compiling": lambda row: "the first step compiles the network's passes: it takes longer",
+    "compiling": lambda row: "compiling: the first step takes longer",
     "compiled": lambda row: f"compiled in {duration(row['seconds'])}: {counted(row['passes'])}",
     "checkpoint": lambda row: f"checkpoint {PurePath(row['folder']).name}{' (best)' if row.get('best') else ''}",
     "snapshot": lambda row: "snapshot " + ", ".join(row["files"]),
