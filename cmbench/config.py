@@ -12,6 +12,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from cmbench.errors import UsageError, did_you_mean
 from cmbench.text import shown, shown_key
 
+# pydantic's names of types that TOML writes in another way, and how
+_IN_TOML = {"bool_type": "true or false", "bool_parsing": "true or false", "string_type": "text in quotes"}
+_IN_TOML |= dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table")
 _SHORT = 60  # characters of a value that a message repeats as a list
 
 
@@ -137,7 +140,7 @@ def _explain(problem: ErrorDetails, config: type[Config], prefix: str) -> str:
     if expected == problem["msg"]:  # written for programmers: "String should match pattern ..."
         table, field = _table_of(config, problem["loc"]), str(problem["loc"][-1])
         expected = table.model_fields[field].description or expected
-    hint = ""
+    hint, expected = "", _IN_TOML.get(problem["type"], expected)
     if problem["type"] == "tuple_type":
         expected = f"a list{_as_list(found)}"
     if problem["type"] == "literal_error" and isinstance(found, str):

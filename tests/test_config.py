@@ -22,6 +22,8 @@ class Outer(Config):
     sizes: Ints = ()
     kind: Literal["edm", "trigflow"] = "edm"
     count: int = Field(1, ge=0, le=9)
+    whole: bool = False
+    title: str = ""
 
 
 def complaint(table: dict, prefix: str = "") -> str:
@@ -47,7 +49,10 @@ def test_a_table_becomes_its_config():
         ({"inner": {"sizes": 1}}, "inner.sizes: unknown key; did you mean 'sizes'? (allowed: width, share)"),
         ({"inner": {"widht": 1}}, "inner.widht: unknown key; did you mean 'width'? (allowed: width, share)"),
         ({"inner": {"width": 0}}, "inner.width: found 0, allowed: greater than or equal to 1"),
-        ({"inner": 3}, "inner: found 3, allowed: "),
+        ({"inner": 3}, "inner: found 3, allowed: a table"),
+        ({"whole": "maybe"}, "whole: found 'maybe', allowed: true or false"),
+        ({"whole": 1}, "whole: found 1, allowed: true or false"),
+        ({"title": [1]}, "title: found [1], allowed: text in quotes"),
         ({"rate": 0.0}, "rate: found 0.0, allowed: greater than 0"),
         ({"rate": "1"}, "rate: found '1', allowed: a valid number"),
         ({"rate": float("nan")}, "rate: found nan, allowed: a finite number"),
