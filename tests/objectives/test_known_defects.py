@@ -177,7 +177,8 @@ def test_no_key_of_the_optimiser_is_ignored(home, put_back, override, given):
 
 def test_no_key_of_the_optimiser_is_forgotten_here():
     (parameters,) = (mark for mark in test_no_key_of_the_optimiser_is_ignored.pytestmark)
-    assert {override.split("=")[0] for override, _ in parameters.args[1]} == set(Optimizer.model_fields)
+    speed_alone = {"fused"}  # whose results differ in last bits: tests/engine/test_gpu_settings.py
+    assert {override.split("=")[0] for override, _ in parameters.args[1]} == set(Optimizer.model_fields) - speed_alone
 
 
 PATH_KEYS = {
