@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cmbench.contracts import MovesNothing, PreparesWeights, Terms, has
-from cmbench.engine.passes import Batch, Gradient
+from cmbench.engine.passes import Batch
 from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.randomness import StepRandom
@@ -46,8 +46,8 @@ class Passed:
         origin: what they depend on; see `origin`.
         batch: the samples.
         random: of the step.
-        terms: of the loss.
-        F_gradient: as `passes.backward` returns it.
+        terms: of the loss; their total has no graph any more.
+        F_gradient: norms of the samples' gradients at F_theta's output, (B,); None if unknown.
         gradients: of the optimiser's parameters, in their order; empty if the host waits for the device.
         grad_norm: over all of them, ().
         is_finite: whether the step may be taken, ().
@@ -57,7 +57,7 @@ class Passed:
     batch: Batch
     random: StepRandom
     terms: Terms
-    F_gradient: Gradient
+    F_gradient: Tensor | None
     gradients: list[Tensor | None]
     grad_norm: Tensor
     is_finite: Tensor
@@ -92,6 +92,7 @@ def passed_ahead(state: State, compute: Callable[[], Passed]) -> Passed | None:
     try:
         return compute()
     except Exception:
+        state.model.last_F = None  # it would keep the graph of these passes
         return None
     finally:
         state.step -= 1

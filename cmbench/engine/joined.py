@@ -92,9 +92,9 @@ class _Joined:
 
 
 def _joined(optimizer: Joining) -> _Joined | None:
-    """Join the small parameters that have gradients and equally many steps behind them. Layouts of their own stay.
+    """Join the small parameters that have gradients and equally many steps behind them, of the first one's type.
 
-    None if few have, or if one kernel updates them all already.
+    Layouts of their own stay. None if few have, or if one kernel updates them all already.
     """
     if optimizer.param_groups[0].get("fused"):
         return None
@@ -104,5 +104,6 @@ def _joined(optimizer: Joining) -> _Joined | None:
         if p.device.type == "cpu" and p.numel() < _SMALL and p.is_contiguous() and p.grad is not None
         if optimizer.state.get(p)
     ]
+    small = [p for p in small if p.dtype == small[0].dtype]
     steps = {float(optimizer.state[p]["step"]) for p in small}
     return _Joined(optimizer, small) if len(small) > 1 and len(steps) == 1 else None

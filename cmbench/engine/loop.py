@@ -129,8 +129,10 @@ def train(trainer: Trainer) -> Iterator[Event]:
         with memory.wanted_by_passes(settings):
             with passes.compiled(state):
                 terms, F_gradient = passes.backward(state, x_0, own, random, at_once, ranks, changes)
-            terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total))
+            phase("diagnostics")
+            of_output = F_gradient()  # at once: looks may record passes of their own, and it keeps this one's graph
             phase("optimiser")
+            terms = replace(terms, total=ranks.added_up(trainer.objective, terms.total.detach()))
             gradients = [p.grad for p in parameters()]
             grad_norm = get_total_norm([g for g in gradients if g is not None])
         if ahead is not None and state.step + 1 < recipe.train.steps:  # the device still computes gradients
@@ -138,13 +140,9 @@ def train(trainer: Trainer) -> Iterator[Event]:
             with memory.wanted_by("train.batch_size", batch_size):
                 ahead.ahead(batch_size, replace(random, step=state.step + 1))
             phase("optimiser")
-        if runs_on:  # into the next passes, which make gradients of their own
-            gradient = F_gradient()
-            F_gradient = lambda: gradient  # noqa: E731
-        else:
-            gradients = []
+        kept = gradients if runs_on else []  # into the next passes, which make gradients of their own
         origin, batch, is_finite = guard.origin(trainer), (x_0, own, changes), torch.isfinite(terms.total + grad_norm)
-        return Passed(origin, batch, random, terms, F_gradient, gradients, grad_norm, is_finite)
+        return Passed(origin, batch, random, terms, of_output, kept, grad_norm, is_finite)
 
     runs_on, of_next = guard.need_not_wait(trainer), None
     while state.step < trainer.recipe.train.steps:
@@ -198,7 +196,7 @@ def train(trainer: Trainer) -> Iterator[Event]:
 
         phase("diagnostics")
         if recipe.profile.every:
-            state.profile.add(terms, now.F_gradient())
+            state.profile.add(terms, now.F_gradient)
             for look in looks:
                 state.profile.add_anatomy(look)
         scalars = {"loss": terms.total, "unweighted_loss": terms.loss.mean(), "weight": terms.weight.mean()}
@@ -244,8 +242,7 @@ def _diverged(passed: Passed, state: State, ranks: Ranks) -> Diverged:
     terms = passed.terms
     what, per_sample = "loss", terms.weight * terms.loss
     if torch.isfinite(terms.total):
-        what, gradient = "gradient", passed.F_gradient()
-        per_sample = terms.loss if gradient is None else gradient
+        what, per_sample = "gradient", terms.loss if passed.F_gradient is None else passed.F_gradient
     largest = None if terms.tangent_norm is None else float(terms.tangent_norm.max())
     told = ranks.all_told([terms.t[~torch.isfinite(per_sample)].tolist(), largest])
     if largest is not None:

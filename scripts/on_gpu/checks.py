@@ -160,7 +160,8 @@ class Trials:
         path = chosen.RECIPES / f"{name}.toml"
         kept = recipes.load(path).objective
         eased = [f"objective.{key}={value}" for key, value in _COMPARABLE.items() if key in kept]
-        settings = ["train.precision=float32", f"train.batch_size={BATCH}", *eased]
+        exact = ["train.precision=float32", "train.matmul_precision=highest"]
+        settings = [*exact, f"train.batch_size={BATCH}", *eased]
         here, there = (self._built(name, device, *settings) for device in ("cpu", self._device))
         here.state.model.load_state_dict(probe.copied(here.state.model).state_dict())
         there.state.load(0, here.state.groups())
@@ -207,15 +208,9 @@ def gradients(built: Trainer, x_0: Tensor, labels: Tensor | None, drawn: dict[st
     """
     state, device = built.state, built.device
     random = Replayed(device, built.recipe.seed, state.step, drawn=drawn)
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            state.model.train()
-            x_0, labels = x_0.to(device), None if labels is None else labels.to(device)
-            passes.backward(state, x_0, labels, random, len(x_0))
-    finally:
-        torch.set_float32_matmul_precision(matmul)
+    state.model.train()
+    x_0, labels = x_0.to(device), None if labels is None else labels.to(device)
+    passes.backward(state, x_0, labels, random, len(x_0))
     named = [*state.model.named_parameters(), *state.objective.named_parameters(prefix="objective")]
     return {name: parameter.grad.cpu() for name, parameter in named if parameter.grad is not None}
 

@@ -72,7 +72,7 @@ def test_phases_of_a_step_follow_each_other_without_a_gap(home, put_back, monkey
 
 def test_each_pass_is_told_by_who_makes_it(home, put_back, teacher):
     before = ["data", "optimiser"]
-    after = ["backward", "optimiser", "averages", "diagnostics", "log", "rows", "profiles"]
+    after = ["backward", "diagnostics", "optimiser", "averages", "diagnostics", "log", "rows", "profiles"]
     ct = ["loss", "target", "loss", "student", "loss"]
     assert told() == [*before, *ct, *after]
     assert told("objective.kind=ict") == [*before, *ct, *after]
@@ -91,7 +91,7 @@ def test_a_tangent_in_one_pass_with_the_student_is_told_as_such(home, put_back):
     sct = ["objective={kind='sct'}", TRIGFLOW]
     names = told(*sct)
     assert names[2:5] == ["loss", "student and tangent", "loss"]
-    assert names[6:9] == ["optimiser", "anatomy", "optimiser"]
+    assert names[6:10] == ["diagnostics", "optimiser", "anatomy", "optimiser"]
     names = told("objective={kind='sct', tangent_method='jvp'}", TRIGFLOW)
     assert [name for name in names if name in ("student", "tangent")] == ["tangent", "student"]
     assert "anatomy" not in told(*sct, "profile.anatomy_every=0")

@@ -7,10 +7,12 @@ import pytest
 import torch
 from gpu_scripts import Budget, benches, checks, chosen
 
+from cmbench import model
 from cmbench.engine import environment, loop
 from cmbench.engine.live import Runner
 from cmbench.engine.state import State
 from cmbench.model import AUTOCAST
+from cmbench.objectives import ct
 from cmbench.randomness import StepRandom
 
 NAME = "ct_edm_ring"
@@ -192,13 +194,14 @@ def test_numbers_are_drawn_once_and_replayed():
 
 def test_tf32_is_off_for_the_gradients_alone(trials, monkeypatch):
     seen = []
-    backward = checks.passes.backward
+    loss = ct.Objective.loss
 
     def watched(*given):
         seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
-        return backward(*given)
+        return loss(*given)
 
-    monkeypatch.setattr(checks.passes, "backward", watched)
+    monkeypatch.setattr(ct.Objective, "loss", watched)
+    monkeypatch.setattr(model, "_has_tf32", lambda device: True)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

@@ -269,3 +269,62 @@ def test_a_verdict_is_what_fused_kernels_read():
         verdict = Verdict(torch.tensor(is_finite))
         assert verdict.read() is is_finite
         assert (verdict.found_inf.dtype, float(verdict.found_inf)) == (torch.float32, float(not is_finite))
+
+
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_passes_of_looks_and_of_after_step_leave_the_profile_alone(home, ahead, monkeypatch, is_ahead):
+    """An objective of somebody else may make recorded passes there: the gradient at F is still that of the step."""
+    from cmbench.objectives import sct
+
+    anatomy, after_step = sct.Objective.anatomy, sct.Objective.after_step
+
+    def pass_through(model) -> None:
+        with torch.enable_grad():
+            x = torch.zeros(3, *model.shape)
+            model.F(x, model.time(torch.ones(3)))
+
+    def looking(self, model, *given):
+        pass_through(model)
+        return anatomy(self, model, *given)
+
+    def stepping(self, model, step):
+        pass_through(model)
+        after_step(self, model, step)
+
+    ahead(is_ahead)
+    overrides = [*SCT, "profile.anatomy_every=1", "profile.every=4"]
+    wanted = [event for event, _ in followed(build(*overrides)) if isinstance(event, loop.Profiled)]
+    monkeypatch.setattr(sct.Objective, "anatomy", looking)
+    monkeypatch.setattr(sct.Objective, "after_step", stepping)
+    found = [event for event, _ in followed(build(*overrides)) if isinstance(event, loop.Profiled)]
+    assert all(any(event.values["F_gradient"]) for event in wanted)
+    assert [event.values["F_gradient"] for event in found] == [event.values["F_gradient"] for event in wanted]
+
+
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_no_graph_of_a_pass_outlives_its_step(home, ahead, is_ahead):
+    """It would hold memory through evaluations and snapshots: neither the loss nor the network's output keeps one."""
+    ahead(is_ahead)
+    built, kept = build(ICT, "profile.every=0"), []
+    passes_of_loop = loop.train(built)
+    for event in passes_of_loop:
+        if isinstance(event, loop.Stepped):
+            own = passes_of_loop.gi_frame.f_locals
+            kept += [own["terms"].total.requires_grad, built.state.model.last_F is not None]
+    assert kept
+    assert not any(kept)
+
+
+def test_failed_passes_ahead_leave_no_graph(home, ahead, monkeypatch):
+    built = build(ICT)
+    ahead(True)
+
+    def failing() -> guard.Passed:
+        x = torch.zeros(3, *built.state.model.shape)
+        built.state.model.F(x, built.state.model.time(torch.ones(3)))
+        raise RuntimeError
+
+    built.state.model.train()
+    assert guard.passed_ahead(built.state, failing) is None
+    assert built.state.model.last_F is None
+    assert built.state.step == 0

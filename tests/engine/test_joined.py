@@ -90,3 +90,29 @@ def test_weights_that_others_set_between_two_steps_count():
             for p in (*ours, *theirs):
                 p.mul_(0.9)
     assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_of_several_types_take_the_steps_of_torch(kind):
+    """Such as a weighting in float64 beside a network in float32: each keeps its own type, and its bits."""
+
+    def mixed():
+        dtypes = [torch.float32, torch.float64, torch.bfloat16]
+        return [nn.Parameter(p.detach().to(dtypes[i % 3])) for i, p in enumerate(parameters())]
+
+    def step_with(own, optimizer, step):
+        take_gradients = torch.Generator().manual_seed(step)
+        for p in own:
+            p.grad = torch.randn(p.shape, generator=take_gradients).to(p.dtype)
+        optimizer.step()
+
+    ours, theirs = mixed(), mixed()
+    optimizer, plain = kind(ours, **SETTINGS), KINDS[kind](theirs, **SETTINGS)
+    for step in range(6):
+        step_with(ours, optimizer, step)
+        step_with(theirs, plain, step)
+    assert optimizer._joined is not None
+    assert same(ours, theirs)
+    a, b = state_tensors(optimizer), state_tensors(plain)
+    assert [(name, x.dtype) for name, x in a.items()] == [(name, x.dtype) for name, x in b.items()]
+    assert same(list(a.values()), list(b.values()))
