@@ -14,7 +14,7 @@ import torch
 
 from cmbench import consent
 from cmbench import recipe as recipes
-from cmbench.engine import build, compute, doctor, environment, loop, memory, passes, trainer
+from cmbench.engine import build, compute, doctor, environment, guard, loop, memory, passes, trainer
 from cmbench.engine.bench import memory as of_tensors
 from cmbench.engine.bench import passes as bare_passes
 from cmbench.engine.bench import steps
@@ -136,7 +136,8 @@ class Subject:
 
         What compiled passes take on a CPU is unknown: their tensors are no results of operations.
         """
-        self.built.state.optimizer.zero_grad(set_to_none=True)
+        if not guard.need_not_wait(self._trainer):  # else the loop keeps gradients of the next step
+            self.built.state.optimizer.zero_grad(set_to_none=True)
         kept = of_tensors.kept(self.built)
         if self.built.state.compiled and self.built.device.type == "cpu":
             return kept, {}
