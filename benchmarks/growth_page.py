@@ -1,9 +1,12 @@
 """Writes the figures of growth.py into docs/performance.md, between two marks."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from cmbench.rundir.files import write_atomically
 
 Found = Mapping[str, Any]
 Tell = Callable[[list[int], list[Found]], str]  # values and points of a sweep, as a cell of the table
@@ -49,9 +52,16 @@ def block(found: Found) -> str:
 
 
 def write(page: Path, found: Found) -> None:
-    """Put it there."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(f"{MARKS[0]}\n")
-    page.write_text(f"{before}{MARKS[0]}\n{block(found)}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+    """Put it there, at once: a reader and a kill find the old page or the new.
+
+    Raises:
+        SystemExit: somebody has changed a mark.
+    """
+    text = page.read_text(encoding="utf-8")
+    begin, end = (text.find(f"{mark}\n") for mark in MARKS)
+    if not 0 <= begin < end or any(text.count(f"{mark}\n") != 1 for mark in MARKS):
+        sys.exit(f"{page}: found other lines than one '{MARKS[0]}' and, after it, one '{MARKS[1]}'")
+    write_atomically(page, f"{text[:begin]}{MARKS[0]}\n{block(found)}{text[end:]}".encode())
 
 
 def _day(iso: str) -> str:

@@ -98,7 +98,7 @@ def _show(cost: "Cost", found: "Measured", overrides: tuple[str, ...]) -> None:
         _screen.line(_scaling(cost, found.ranks))
     _screen.line(_memory(cost))
     if cost.compiling:
-        _screen.line(f"compiled in {cost.compiling:.0f} s, of which no figure here has a part")
+        _screen.line(f"compiled in {cost.compiling:.0f} s, which no figure here includes")
     _screen.line("")
     rows = [
         (

@@ -23,7 +23,7 @@ class Joining(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step. Tensors are joined once they have moments, from the second step on."""
         if self._joined is None or not self._joined.is_whole():
-            self._joined = _joined(self)
+            self._joined = _join(self)
         return super().step(closure) if self._joined is None or closure is not None else self._joined.step(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class _Joined:
         return [piece.view_as(p) for piece, p in zip(whole.split(sizes), self._small, strict=True)]
 
 
-def _joined(optimizer: Joining) -> _Joined | None:
+def _join(optimizer: Joining) -> _Joined | None:
     """Join the small parameters that have gradients and equally many steps behind them, of the first one's type.
 
     Layouts of their own stay. None if few have, or if one kernel updates them all already.

@@ -19,6 +19,7 @@ from cmbench.engine.state import State
 from cmbench.engine.trainer import Trainer
 from cmbench.measures import PARTIAL
 from cmbench.randomness import StepRandom
+from cmbench.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -218,23 +219,29 @@ def train(trainer: Trainer) -> Iterator[Event]:
             phase("rows")
             spent = trainer.compute.so_far(state.step * batch_size)
             yield Metrics(state.step, {**means, "lr": lr, **spent, "images_per_s": clock.read()})
-        if _due(recipe.profile.every, state.step, steps):
-            phase("profiles")
-            state.profile.sums = ranks.summed(state.profile.sums)
-            yield Profiled(state.step, state.profile.flush())
-        if _due(recipe.evaluate.every, state.step, steps):
-            with memory.wanted_by("evaluate.n", recipe.evaluate.n):
-                evaluated = _evaluated(trainer)
-            yield evaluated
-        if _due(recipe.snapshot.every, state.step, steps):
-            with memory.wanted_by("snapshot.n", recipe.snapshot.n):
-                samples, film = trainer.snapshot(), trainer.film()
-            yield Snapshotted(state.step, samples, film)
-        if recipe.ema.keep_every and state.step % recipe.ema.keep_every == 0:
-            yield AveragesDue(state.step)
-        if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
-            yield CheckpointDue(state.step)
+        yield from _due_after(trainer, recipe)
         yield Stepped(state.step)
+
+
+def _due_after(trainer: Trainer, recipe: Recipe) -> Iterator[Event]:
+    """Yield what is due after a step, besides its means, by the recipe of that step."""
+    state, steps = trainer.state, recipe.train.steps
+    if _due(recipe.profile.every, state.step, steps):
+        state.phase("profiles")
+        state.profile.sums = trainer.ranks.summed(state.profile.sums)
+        yield Profiled(state.step, state.profile.flush())
+    if _due(recipe.evaluate.every, state.step, steps):
+        with memory.wanted_by("evaluate.n", recipe.evaluate.n):
+            evaluated = _evaluated(trainer)
+        yield evaluated
+    if _due(recipe.snapshot.every, state.step, steps):
+        with memory.wanted_by("snapshot.n", recipe.snapshot.n):
+            samples, film = trainer.snapshot(), trainer.film()
+        yield Snapshotted(state.step, samples, film)
+    if recipe.ema.keep_every and state.step % recipe.ema.keep_every == 0:
+        yield AveragesDue(state.step)
+    if _due(recipe.checkpoint.every, state.step, steps) or state.step == steps:
+        yield CheckpointDue(state.step)
 
 
 def _diverged(passed: Passed, state: State, ranks: Ranks) -> Diverged:

@@ -95,7 +95,7 @@ class Profile:
         """Add one batch's per-sample terms.
 
         Args:
-            terms: of the objective. Its tensors are kept for some steps.
+            terms: of the objective. Its tensors are kept for some steps; those that lie within others are copied.
             F_gradient: (B,), norm of the gradient of each sample's weighted loss with respect to F_theta's output. It
                 replaces the gradient in the weights, which is not known per sample. Adaptive weighting is meant to
                 flatten its variance over the bins.
@@ -118,7 +118,7 @@ class Profile:
         self._add(anatomy.t, {f"anatomy_{name}": value for name, value in values.items()})
 
     def _add(self, t: Tensor, values: dict[str, Tensor]) -> None:
-        self._waiting.append((t, values))
+        self._waiting.append((_own(t), {name: _own(value) for name, value in values.items()}))
         if t.device.type != "cpu" or len(self._waiting) == _TOGETHER:  # a GPU does not add them one after another
             self._settle()
 
@@ -155,6 +155,11 @@ class Profile:
             ]
         means |= counts
         return means
+
+
+def _own(x: Tensor) -> Tensor:
+    """Return a tensor, or a copy if it lies within another, such as a weight that a later step moves."""
+    return x if x.untyped_storage().nbytes() == x.nbytes else x.clone()
 
 
 def _with_products(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -121,6 +121,15 @@ def test_a_page_keeps_all_but_what_is_between_the_marks(tmp_path):
         assert page.read_text() == f"before\n{begin}\n{growth_page.block(found())}{end}\nafter\n"
 
 
+@pytest.mark.parametrize("marks", [[], [0], [1], [1, 0], [0, 1, 1], [0, 0, 1]])
+def test_a_page_without_its_marks_stays_as_it_is(tmp_path, marks):
+    page = tmp_path / "page.md"
+    page.write_text(before := "before\n" + "".join(f"{growth_page.MARKS[i]}\nbetween\n" for i in marks) + "after\n")
+    with pytest.raises(SystemExit, match=r"page\.md: found other lines than one"):
+        growth_page.write(page, found())
+    assert page.read_text() == before
+
+
 def test_the_page_has_the_figures_of_the_file(kept):
     begin, end = growth_page.MARKS
     assert PAGE.count(begin) == PAGE.count(end) == 1

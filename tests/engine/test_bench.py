@@ -255,3 +255,12 @@ def test_data_that_are_not_here_are_noise_and_said(home, put_back):
     consent.typed(changes)
     (own,) = measure([Asked(Path("tiny.toml"), (*changes, "train.batch_size=2"))], 1, Ranks()).costs
     assert "noise of shape [1, 28, 28] is used instead" in own.differs[0]
+
+
+def test_phases_are_those_of_a_step_after_another(home, put_back):
+    """The matrix product before it fills the caches with its own: a step right after it takes longer."""
+    subject = Subject(built())
+    before = subject.built.state.step
+    subject.works()["phases"]()
+    assert subject.built.state.step == before + 2
+    assert len(subject.phases) == 1

@@ -328,3 +328,14 @@ def test_failed_passes_ahead_leave_no_graph(home, ahead, monkeypatch):
     assert guard.passed_ahead(built.state, failing) is None
     assert built.state.model.last_F is None
     assert built.state.step == 0
+
+
+def test_gradients_that_stay_count_as_memory_that_stays(home, ahead, put_back):
+    """Peaks are those beyond what stays: gradients of the next step would be missing from both."""
+    kept = []
+    for is_ahead in (True, False):
+        ahead(is_ahead)
+        subject = Subject(build(ICT))
+        subject.step()
+        kept.append(subject.peaks()[0])
+    assert kept[0] - kept[1] == sum(p.nbytes for p in subject.built.state.model.parameters())

@@ -146,3 +146,13 @@ def test_what_an_objective_tells_takes_no_name_that_means_something(name):
     t = torch.ones(3)
     with pytest.raises(ValueError, match=f"Terms.per_sample: found {name}, which the engine writes itself"):
         Profile(torch.tensor([1.0, 2.0])).add(Terms(t.mean(), t, t, t, per_sample={name: t}))
+
+
+@pytest.mark.parametrize("rows", [lambda x: x[:1].expand(8), lambda x: x[:8], lambda x: x[::2][:8]])
+def test_a_profile_is_of_the_values_of_each_step_where_an_objective_moves_its_own(rows):
+    """Such as one weight for all samples, kept in the objective, and moved after each step."""
+    kept, profile = torch.full((16,), 1.0), Profile(torch.tensor([0.0, 1.0, 2.0]))
+    for _ in range(3):
+        profile.add(Terms(torch.ones(()), rows(kept) * 0 + 0.5, torch.ones(8), rows(kept)))
+        kept += 1
+    assert profile.flush()["weight"] == [2.0, None]
