@@ -246,6 +246,7 @@ def test_the_backward_is_compiled_with_the_settings_of_the_pass_and_counted(monk
         result = network(X, C)
         before = own.seconds
         result.sum().backward()
+    assert (compiler._SETTINGS["fallback_random"], compiler._SETTINGS["fx_graph_cache"]) == (True, False)
     wanted = {name: compiler._SETTINGS[name] for name in known}
     assert seen == [(False, wanted), (True, wanted)]
     assert own.seconds > before

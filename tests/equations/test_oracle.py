@@ -202,6 +202,12 @@ def test_points_that_are_too_many_to_keep_give_the_same_bits(monkeypatch, points
         assert torch.equal(each, points.denoise(NOISY, SIGMA))
 
 
+def test_points_that_are_moved_are_kept_where_they_are(points):
+    points.denoise(NOISY, SIGMA)
+    there = points.to(torch.device("meta"))
+    assert there.denoise(NOISY.to("meta"), SIGMA.to("meta")).device.type == "meta"
+
+
 def test_labels_of_points_without_labels_are_refused(points):
     with pytest.raises(ValueError, match="no labels"):
         FinitePoints(points.points).denoise(NOISY, SIGMA, torch.zeros(6, dtype=torch.long))
